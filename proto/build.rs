@@ -1,0 +1,21 @@
+//! Compiles the contract with protox: no `protoc` on the machine.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const FILES: [&str; 8] = ["common", "inference", "safety", "memory", "files", "tools", "agents", "stack"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=llama_stack");
+    let files = FILES.map(|name| format!("llama_stack/v1/{name}.proto"));
+    let descriptors = protox::compile(files, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        // Journal rows and stream events are cloned for each watcher; boxed variants keep the small ones small.
+        .boxed("TurnEvent.event.created")
+        .boxed("TurnEvent.event.ended")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,4 @@
+//! Small constructors and getters beside the generated messages. No state, no policy.
+
+mod chat;
+mod message;
