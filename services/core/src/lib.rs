@@ -1,1 +1,35 @@
-//! Under construction.
+//! The contract in Rust: one trait per service, and what every call shares.
+//!
+//! ```text
+//!            Context ──┐                        ┌── Error (one table of codes)
+//! Arc<dyn Inference> ──┴─ trait methods ────────┴── Result<T> | EventStream<T>
+//!      │ is any of: a local model · a router · Remote (gRPC client) · a guard · a test double
+//!      └ Served puts it on the wire, Remote takes it off; `grpc_service!` writes both
+//!
+//! Manifest ── names providers ──> Registry (type → factory) ──> Arc<dyn …>
+//! ```
+
+pub mod context;
+pub mod error;
+pub mod fold;
+pub mod grpc;
+pub mod ids;
+pub mod manifest;
+pub mod page;
+pub mod registry;
+pub mod service;
+
+use std::pin::Pin;
+
+use futures::Stream;
+
+pub use context::{Context, Principal};
+pub use error::{Code, Error};
+pub use manifest::Manifest;
+pub use registry::{Deps, Progress, Registry, Table};
+pub use service::{Agents, Files, Inference, Memory, Safety, Stack, Tools};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Events as they happen. Dropping it cancels what makes them, unless the method says otherwise.
+pub type EventStream<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;

@@ -1,0 +1,296 @@
+//! Who asks, until when, under which key and in which trace: the first argument of every call.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+
+use crate::{Code, Error, Result};
+
+/// The tenant of callers that name none.
+pub const DEFAULT_TENANT: &str = "default";
+
+const PRINCIPAL: &str = "x-llama-stack-principal";
+const TENANT: &str = "x-llama-stack-tenant";
+const ROLES: &str = "x-llama-stack-roles";
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const REQUEST_ID: &str = "x-request-id";
+const TRACE: &str = "traceparent";
+const PROVIDER_KEY: &str = "x-llama-stack-provider-key";
+const TIMEOUT: &str = "grpc-timeout";
+
+/// Cheap to clone: everything is behind one `Arc`.
+#[derive(Clone, Debug)]
+pub struct Context(Arc<Inner>);
+
+#[derive(Clone, Debug, Default)]
+struct Inner {
+    principal: Principal,
+    deadline: Option<Instant>,
+    idempotency_key: Option<String>,
+    request_id: Option<String>,
+    trace: Option<String>,
+    /// Provider id → the caller's own key there. Read at the edge, used by the provider, never sent on or logged.
+    provider_keys: Vec<(String, Secret)>,
+}
+
+/// On whose behalf a call is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// A user or service; `anonymous` where nobody was named.
+    pub id: String,
+    /// Whose data it is. Rows, banks and caches of different tenants never meet.
+    pub tenant: String,
+    pub roles: Vec<String>,
+}
+
+impl Default for Principal {
+    fn default() -> Self {
+        Self { id: "anonymous".into(), tenant: DEFAULT_TENANT.into(), roles: Vec::new() }
+    }
+}
+
+/// A value that does not show itself.
+#[derive(Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self::new(Principal::default())
+    }
+}
+
+impl Context {
+    pub fn new(principal: Principal) -> Self {
+        Self(Arc::new(Inner { principal, ..Inner::default() }))
+    }
+
+    /// The stack itself, at start-up and in the background.
+    pub fn system() -> Self {
+        Self::new(Principal { id: "system".into(), ..Principal::default() })
+    }
+
+    /// The stack itself, on behalf of a tenant.
+    pub fn system_for(tenant: &str) -> Self {
+        Self::new(Principal { id: "system".into(), tenant: tenant.into(), roles: Vec::new() })
+    }
+
+    /// A caller in a test.
+    pub fn test(tenant: &str) -> Self {
+        Self::new(Principal { id: "tester".into(), tenant: tenant.into(), roles: Vec::new() })
+    }
+
+    fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        let deadline = Instant::now().checked_add(timeout);
+        self.edit(|inner| inner.deadline = deadline)
+    }
+
+    #[must_use]
+    pub fn with_idempotency_key(self, key: impl Into<String>) -> Self {
+        self.edit(|inner| inner.idempotency_key = Some(key.into()))
+    }
+
+    #[must_use]
+    pub fn with_request_id(self, id: impl Into<String>) -> Self {
+        self.edit(|inner| inner.request_id = Some(id.into()))
+    }
+
+    #[must_use]
+    pub fn with_trace(self, traceparent: impl Into<String>) -> Self {
+        self.edit(|inner| inner.trace = Some(traceparent.into()))
+    }
+
+    /// For work that outlives the call that began it: same caller and trace, no deadline, no key.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        self.clone().edit(|inner| {
+            inner.deadline = None;
+            inner.idempotency_key = None;
+        })
+    }
+
+    pub fn principal(&self) -> &Principal {
+        &self.0.principal
+    }
+
+    pub fn tenant(&self) -> &str {
+        &self.0.principal.tenant
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0.deadline
+    }
+
+    pub fn idempotency_key(&self) -> Option<&str> {
+        self.0.idempotency_key.as_deref()
+    }
+
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.request_id.as_deref()
+    }
+
+    /// A W3C `traceparent`.
+    pub fn trace(&self) -> Option<&str> {
+        self.0.trace.as_deref()
+    }
+
+    /// The caller's own key at a provider: header `x-llama-stack-provider-key: <provider id>=<key>`.
+    pub fn provider_key(&self, provider_id: &str) -> Option<&Secret> {
+        self.0.provider_keys.iter().find(|(id, _)| id == provider_id).map(|(_, key)| key)
+    }
+
+    /// Waits for `work`, at most until the deadline.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded`, or the error of `work`.
+    pub async fn within<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(deadline) = self.deadline() else { return work.await };
+        match tokio::time::timeout_at(deadline.into(), work).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the call was done")),
+        }
+    }
+
+    /// Reads what a caller sent: gRPC metadata, or HTTP headers under the same names.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a tenant or principal that is not 1 to 128 of `[A-Za-z0-9_.@:-]`, or an unreadable time-out.
+    pub fn from_metadata(metadata: &MetadataMap) -> Result<Self> {
+        let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
+        let mut inner = Inner::default();
+        if let Some(tenant) = text(TENANT) {
+            inner.principal.tenant = name(TENANT, tenant)?;
+        }
+        if let Some(principal) = text(PRINCIPAL) {
+            inner.principal.id = name(PRINCIPAL, principal)?;
+        }
+        if let Some(roles) = text(ROLES) {
+            inner.principal.roles = roles.split(',').map(str::trim).filter(|role| !role.is_empty()).map(Into::into).collect();
+        }
+        if let Some(timeout) = text(TIMEOUT) {
+            inner.deadline = Instant::now().checked_add(parse_timeout(timeout)?);
+        }
+        inner.idempotency_key = text(IDEMPOTENCY_KEY).filter(|key| !key.is_empty() && key.len() <= 256).map(Into::into);
+        inner.request_id = text(REQUEST_ID).map(Into::into);
+        inner.trace = text(TRACE).map(Into::into);
+        for value in metadata.get_all(PROVIDER_KEY) {
+            if let Some((id, key)) = value.to_str().ok().and_then(|value| value.split_once('=')) {
+                inner.provider_keys.push((id.trim().into(), Secret::new(key.trim())));
+            }
+        }
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Writes what another process needs to know: all but the provider keys, which belong to this one.
+    pub fn write_metadata(&self, metadata: &mut MetadataMap) {
+        let mut put = |name: &'static str, value: &str| {
+            if let Ok(value) = value.parse::<MetadataValue<Ascii>>() {
+                metadata.insert(name, value);
+            }
+        };
+        put(PRINCIPAL, &self.principal().id);
+        put(TENANT, self.tenant());
+        if !self.principal().roles.is_empty() {
+            put(ROLES, &self.principal().roles.join(","));
+        }
+        for (name, value) in [(IDEMPOTENCY_KEY, self.idempotency_key()), (REQUEST_ID, self.request_id()), (TRACE, self.trace())] {
+            if let Some(value) = value {
+                put(name, value);
+            }
+        }
+    }
+}
+
+fn name(header: &str, value: &str) -> Result<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.@:-".contains(c);
+    if value.is_empty() || value.len() > 128 || !value.chars().all(allowed) {
+        return Err(Error::invalid(header, format!("{header} must be 1 to 128 of letters, digits and _ . @ : -")));
+    }
+    Ok(value.into())
+}
+
+/// gRPC's `Timeout`: at most 8 digits and a unit.
+/// Source: the "gRPC over HTTP2" protocol description.
+fn parse_timeout(text: &str) -> Result<Duration> {
+    let bad = || Error::invalid(TIMEOUT, format!("{TIMEOUT} must be 1 to 8 digits and one of H M S m u n"));
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
+    if digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(bad());
+    }
+    let count: u64 = digits.parse().map_err(|_| bad())?;
+    Ok(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return Err(bad()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_round_trip() {
+        let principal = Principal { id: "ann".into(), tenant: "acme".into(), roles: vec!["admin".into(), "dev".into()] };
+        let cx = Context::new(principal).with_idempotency_key("k1").with_request_id("r1").with_trace("00-aa-bb-01");
+        let mut metadata = MetadataMap::new();
+        cx.write_metadata(&mut metadata);
+        metadata.insert(TIMEOUT, "250m".parse().unwrap());
+        let back = Context::from_metadata(&metadata).unwrap();
+        assert_eq!(back.principal(), cx.principal());
+        assert_eq!((back.idempotency_key(), back.request_id(), back.trace()), (Some("k1"), Some("r1"), Some("00-aa-bb-01")));
+        assert!(back.deadline().unwrap() <= Instant::now() + Duration::from_millis(250));
+    }
+
+    #[test]
+    fn a_crooked_tenant_is_refused() {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(TENANT, "a/../b".parse().unwrap());
+        assert_eq!(Context::from_metadata(&metadata).unwrap_err().code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_providers_key_stays_here() {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(PROVIDER_KEY, "openai=sk-1".parse().unwrap());
+        let cx = Context::from_metadata(&metadata).unwrap();
+        assert_eq!(cx.provider_key("openai").unwrap().expose(), "sk-1");
+        let mut sent = MetadataMap::new();
+        cx.write_metadata(&mut sent);
+        assert!(!format!("{sent:?}{cx:?}").contains("sk-1"));
+    }
+}

@@ -1,0 +1,164 @@
+//! The two faces of a service on the wire: [`Served`] puts a trait on it, [`Remote`] takes it off.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use tonic::{
+    Request, Response, Status,
+    metadata::MetadataMap,
+    transport::{Channel, ClientTlsConfig, Endpoint},
+};
+
+use crate::{Code, Context, Error, EventStream, Result};
+
+/// Largest message either way. tonic's own 4 MB is less than one embedding batch; without a bound a peer decides.
+pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// A service trait as a tonic server: `InferenceServer::new(Served(arc))`.
+pub struct Served<S: ?Sized>(pub Arc<S>);
+
+/// A tonic client as the service trait.
+pub struct Remote<C>(pub C);
+
+/// A lazily connected channel: nothing is contacted before the first call.
+///
+/// # Errors
+/// `InvalidArgument` for something that is no http(s) URL.
+pub fn channel(url: &str, connect_timeout: Duration) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(|error| Error::invalid("url", format!("{url:?} is not a URL like http://127.0.0.1:9000")).with_source(error))?;
+    let mut endpoint = endpoint.tcp_nodelay(true).connect_timeout(connect_timeout).http2_adaptive_window(true);
+    if url.starts_with("https://") {
+        let tls = ClientTlsConfig::new().with_webpki_roots();
+        endpoint = endpoint.tls_config(tls).map_err(|error| Error::invalid("url", "TLS could not be set up").with_source(error))?;
+    } else if !url.starts_with("http://") {
+        return Err(Error::invalid("url", format!("{url:?} must begin with http:// or https://")));
+    }
+    Ok(endpoint.connect_lazy())
+}
+
+impl Context {
+    /// A request that carries this context.
+    pub fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        self.write_metadata(request.metadata_mut());
+        if let Some(deadline) = self.deadline() {
+            request.set_timeout(deadline.saturating_duration_since(std::time::Instant::now()));
+        }
+        request
+    }
+}
+
+/// The context of an incoming call.
+pub(crate) fn context(metadata: &MetadataMap) -> Result<Context, Status> {
+    Ok(Context::from_metadata(metadata)?)
+}
+
+/// Events on their way out: errors become statuses, and the deadline ends them.
+pub(crate) fn outgoing<T: Send + 'static>(cx: &Context, events: EventStream<T>) -> BoxedEvents<T> {
+    let Some(deadline) = cx.deadline() else { return Box::pin(events.map(|event| event.map_err(Status::from))) };
+    let passed = || Status::from(Error::new(Code::DeadlineExceeded, "the deadline passed before the stream ended"));
+    Box::pin(futures::stream::unfold(Some(events), move |events| async move {
+        let mut events = events?;
+        match tokio::time::timeout_at(deadline.into(), events.next()).await {
+            Ok(Some(event)) => Some((event.map_err(Status::from), Some(events))),
+            Ok(None) => None,
+            Err(_) => Some((Err(passed()), None)),
+        }
+    }))
+}
+
+pub type BoxedEvents<T> = std::pin::Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
+
+/// Events on their way in.
+pub(crate) fn incoming<T: Send + 'static>(response: Response<tonic::Streaming<T>>) -> EventStream<T> {
+    Box::pin(response.into_inner().map(|event| event.map_err(from_peer)))
+}
+
+/// A client's stream as tonic wants it, without errors: a broken source ends the upload early, and the server refuses
+/// what lacks its end. A type of its own, because the compiler cannot name a boxed stream's lifetime in async methods.
+pub(crate) struct Upload<T>(pub(crate) EventStream<T>);
+
+impl<T> futures::Stream for Upload<T> {
+    type Item = T;
+
+    fn poll_next(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<T>> {
+        self.0.as_mut().poll_next(cx).map(|message| message.and_then(Result::ok))
+    }
+}
+
+/// A peer's status, told apart from a peer that is not there.
+pub(crate) fn from_peer(status: Status) -> Error {
+    use std::error::Error as _;
+    let error = Error::from(status.clone());
+    match status.source() {
+        Some(source) if status.code() == tonic::Code::Unavailable || status.code() == tonic::Code::Unknown => {
+            Error::unavailable("the provider cannot be reached").with_reason("upstream_unreachable").with_source(source.to_string())
+        }
+        _ => error,
+    }
+}
+
+/// Writes both faces of a service trait: `Served<dyn Trait>` as its tonic server, `Remote<Client>` as the trait.
+///
+/// Method kinds: `unary`, `stream` (the server streams), `upload` (the client streams).
+macro_rules! grpc_service {
+    ($service:ident, $server:path, $client:ty {
+        $(unary $unary:ident($unary_in:ty) -> $unary_out:ty;)*
+        $(stream $stream:ident($stream_in:ty) -> $stream_out:ty as $assoc:ident;)*
+        $(upload $upload:ident($upload_in:ty) -> $upload_out:ty;)*
+    }) => {
+        #[async_trait::async_trait]
+        impl $server for $crate::grpc::Served<dyn $service> {
+            $(async fn $unary(&self, request: tonic::Request<$unary_in>) -> Result<tonic::Response<$unary_out>, tonic::Status> {
+                let cx = $crate::grpc::context(request.metadata())?;
+                let response = cx.within(self.0.$unary(&cx, request.into_inner())).await?;
+                Ok(tonic::Response::new(response))
+            })*
+            $(type $assoc = $crate::grpc::BoxedEvents<$stream_out>;
+
+            async fn $stream(&self, request: tonic::Request<$stream_in>) -> Result<tonic::Response<Self::$assoc>, tonic::Status> {
+                let cx = $crate::grpc::context(request.metadata())?;
+                let events = cx.within(self.0.$stream(&cx, request.into_inner())).await?;
+                Ok(tonic::Response::new($crate::grpc::outgoing(&cx, events)))
+            })*
+            $(async fn $upload(
+                &self,
+                request: tonic::Request<tonic::Streaming<$upload_in>>,
+            ) -> Result<tonic::Response<$upload_out>, tonic::Status> {
+                use futures::StreamExt as _;
+                let cx = $crate::grpc::context(request.metadata())?;
+                let messages = request.into_inner().map(|message| message.map_err($crate::Error::from));
+                let response = cx.within(self.0.$upload(&cx, Box::pin(messages))).await?;
+                Ok(tonic::Response::new(response))
+            })*
+        }
+
+        #[async_trait::async_trait]
+        impl $service for $crate::grpc::Remote<$client> {
+            $(async fn $unary(&self, cx: &$crate::Context, request: $unary_in) -> $crate::Result<$unary_out> {
+                let call = async { self.0.clone().$unary(cx.request(request)).await.map_err($crate::grpc::from_peer) };
+                Ok(cx.within(call).await?.into_inner())
+            })*
+            $(async fn $stream(&self, cx: &$crate::Context, request: $stream_in) -> $crate::Result<$crate::EventStream<$stream_out>> {
+                let call = async { self.0.clone().$stream(cx.request(request)).await.map_err($crate::grpc::from_peer) };
+                Ok($crate::grpc::incoming(cx.within(call).await?))
+            })*
+            $(async fn $upload(&self, cx: &$crate::Context, messages: $crate::EventStream<$upload_in>) -> $crate::Result<$upload_out> {
+                let request = cx.request($crate::grpc::Upload(messages));
+                let call = async { self.0.clone().$upload(request).await.map_err($crate::grpc::from_peer) };
+                Ok(cx.within(call).await?.into_inner())
+            })*
+        }
+
+        impl $crate::grpc::Remote<$client> {
+            /// A client of this service over `channel`, with this project's message limits.
+            pub fn new(channel: tonic::transport::Channel) -> Self {
+                type Client = $client;
+                let limit = $crate::grpc::MAX_MESSAGE_BYTES;
+                Self(Client::new(channel).max_decoding_message_size(limit).max_encoding_message_size(limit))
+            }
+        }
+    };
+}
+pub(crate) use grpc_service;

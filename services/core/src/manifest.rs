@@ -1,0 +1,263 @@
+//! The distribution manifest: what runs, in one file.
+//!
+//! read → expand `${env.NAME}` and `${env.NAME:=default}` → parse. Unknown keys are refused; every error names file, line and path.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+mod env;
+mod lines;
+
+pub use lines::Lines;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Of this format: 1.
+    pub version: u32,
+    /// 1 to 64 of `[a-z0-9-]`; also the name of the state folder.
+    pub name: String,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default)]
+    pub server: Server,
+    #[serde(default)]
+    pub store: Store,
+    #[serde(default)]
+    pub providers: Providers,
+    #[serde(default)]
+    pub agents: Agents,
+    #[serde(default)]
+    pub telemetry: Telemetry,
+    /// Where each path stands in the file, for errors that are found later.
+    #[serde(skip)]
+    pub lines: Lines,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// `host:port`; port 0 takes a free one.
+    pub listen: String,
+    /// Largest HTTP body. Default 32 MiB.
+    pub max_body_bytes: usize,
+    /// How long a shutdown waits for what is under way. Default 30.
+    pub drain_seconds: u64,
+    /// Origins that browsers may call from; `*` is all. Default: none but the stack's own pages.
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8321".into(), max_body_bytes: 32 << 20, drain_seconds: 30, cors_origins: Vec::new() }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// `sqlite://PATH`, `sqlite::memory:` or `postgres://…`. Default: `state.db` in the distribution's folder.
+    pub url: Option<String>,
+    pub durability: Durability,
+}
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Loss of power: synced to disk before it is acknowledged.
+    #[default]
+    Power,
+    /// The end of the process, not of the machine.
+    Process,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Providers {
+    pub inference: Vec<Provider>,
+    pub safety: Vec<Provider>,
+    pub memory: Vec<Provider>,
+    pub tools: Vec<Provider>,
+}
+
+/// One provider: its id, its type, and a configuration that the type defines.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    pub id: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub config: Value,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agents {
+    /// Bounds of turns that set none.
+    pub limits: AgentLimits,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentLimits {
+    pub max_steps: u32,
+    pub max_seconds: u32,
+}
+
+impl Default for AgentLimits {
+    fn default() -> Self {
+        Self { max_steps: 16, max_seconds: 600 }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// OTLP over gRPC, for example `http://127.0.0.1:4317`. Empty: no traces are sent.
+    pub otlp_endpoint: String,
+    /// Record prompts and answers in traces. Off unless asked for.
+    pub capture_content: bool,
+}
+
+impl Manifest {
+    /// # Errors
+    /// `NotFound` for a file that cannot be read; else as [`Manifest::parse`].
+    pub fn read(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| Error::not_found(format!("{}: cannot be read: {error}", path.display())))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// `file` is the name for errors.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: `file:line: path: what is wrong`.
+    pub fn parse(text: &str, file: &str) -> Result<Self> {
+        Self::parse_with(text, file, &|name| std::env::var(name).ok())
+    }
+
+    /// [`Manifest::parse`] with the variables of `lookup`.
+    pub fn parse_with(text: &str, file: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        let options = serde_saphyr::options! { strict_booleans: true };
+        let mut value: Value = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| Error::invalid("manifest", format!("{file}: not valid YAML: {}", error.to_string().trim())))?;
+        let lines = Lines::new(file, text);
+        env::expand(&mut value, &lines, lookup)?;
+        let mut manifest: Manifest = serde_path_to_error::deserialize(value).map_err(|error| {
+            let (path, text) = (error_path(&error), error_text(error.inner()));
+            lines.error(&path, &text)
+        })?;
+        manifest.lines = lines;
+        manifest.validate()?;
+        Ok(manifest)
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.version != 1 {
+            return Err(self.lines.error("version", &format!("is {}; this build reads version 1", self.version)));
+        }
+        let named = |name: &str| {
+            !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        };
+        if !named(&self.name) {
+            return Err(self.lines.error("name", "must be 1 to 64 of a-z, 0-9 and -"));
+        }
+        for (api, providers) in self.providers.by_api() {
+            let mut seen = HashSet::new();
+            for (index, provider) in providers.iter().enumerate() {
+                let path = format!("providers.{api}[{index}].id");
+                if provider.id.is_empty() || !provider.id.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) {
+                    return Err(self.lines.error(&path, "must be letters, digits and _ - ."));
+                }
+                if !seen.insert(&provider.id) {
+                    return Err(self.lines.error(&path, &format!("{:?} is taken by an earlier {api} provider", provider.id)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Providers {
+    /// Left to right, as the services may call each other.
+    pub fn by_api(&self) -> [(&'static str, &Vec<Provider>); 4] {
+        [("inference", &self.inference), ("safety", &self.safety), ("memory", &self.memory), ("tools", &self.tools)]
+    }
+
+    /// Ids by API, for lists.
+    pub fn ids(&self) -> BTreeMap<&'static str, Vec<&str>> {
+        self.by_api().map(|(api, providers)| (api, providers.iter().map(|provider| provider.id.as_str()).collect())).into()
+    }
+}
+
+/// The path of a deserialization error, the field that is missing or unknown included.
+pub(crate) fn error_path(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let path = error.path().to_string();
+    let mut path = if path == "." { String::new() } else { path };
+    if let Some(field) = missing_field(&error.inner().to_string()) {
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(field);
+    }
+    path
+}
+
+/// What is wrong, without what the path says already.
+pub(crate) fn error_text(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if missing_field(&text).is_some() { "missing field".into() } else { text }
+}
+
+fn missing_field(text: &str) -> Option<&str> {
+    text.strip_prefix("missing field `")?.split('`').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str =
+        "version: 1\nname: t\nproviders:\n  safety:\n    - id: a\n      type: x\n      config: { key: \"${env.KEY:=none}\" }\n";
+
+    fn parse(text: &str) -> Result<Manifest> {
+        Manifest::parse_with(text, "m.yaml", &|name| (name == "SET").then(|| "set: value".to_owned()))
+    }
+
+    fn message(text: &str) -> String {
+        parse(text).unwrap_err().message().to_owned()
+    }
+
+    #[test]
+    fn variables_are_values_not_syntax() {
+        let manifest = parse(&GOOD.replace("KEY:=none", "SET")).unwrap();
+        assert_eq!(manifest.providers.safety[0].config["key"], "set: value");
+        assert_eq!(parse(GOOD).unwrap().providers.safety[0].config["key"], "none");
+    }
+
+    #[test]
+    fn errors_name_file_line_and_path() {
+        assert_eq!(
+            message(&GOOD.replace("KEY:=none", "NOPE")),
+            "m.yaml:7: providers.safety[0].config.key: the environment variable NOPE is not set, and there is no default"
+        );
+        assert_eq!(message(&GOOD.replace("      type: x\n", "")), "m.yaml:5: providers.safety[0].type: missing field");
+        assert!(message(&GOOD.replace("type: x", "typ: x")).starts_with("m.yaml:6: providers.safety[0].typ: unknown field `typ`"));
+        let twice = format!("{GOOD}    - {{ id: a, type: y }}\n");
+        assert_eq!(
+            message(&twice),
+            "m.yaml:8: providers.safety[0].id".replace("[0]", "[1]") + ": \"a\" is taken by an earlier safety provider"
+        );
+        assert!(message("version: 1\nname: t\n  x: [").starts_with("m.yaml: not valid YAML"));
+        assert!(message("version: 2\nname: t\n").starts_with("m.yaml:1: version: is 2"));
+    }
+}

@@ -1,0 +1,19 @@
+//! The service traits. Each method is the RPC of the same name: `proto/` says what it promises.
+//!
+//! A method that a provider does not have answers `Unimplemented`; that is the default of all but the essential ones.
+
+mod agents;
+mod files;
+mod inference;
+mod memory;
+mod safety;
+mod stack;
+mod tools;
+
+pub use agents::Agents;
+pub use files::Files;
+pub use inference::{Inference, no_such_model};
+pub use memory::Memory;
+pub use safety::Safety;
+pub use stack::Stack;
+pub use tools::Tools;
