@@ -1,1 +1,52 @@
-fn main() {}
+//! `llama-stack`: the one binary.
+//!
+//! ```text
+//! main ── clap ──> a verb (one file each) ──> server | models | gRPC client
+//!                      └─ output: the only place that prints
+//! ```
+
+mod args;
+mod chat;
+mod distribution;
+mod home;
+mod model;
+mod output;
+mod processor;
+mod registry;
+mod run;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Verb};
+use output::Output;
+
+fn main() -> ExitCode {
+    if let Err(sentence) = processor::check() {
+        return Output::default().fatal(sentence);
+    }
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output.fatal(&format!("the async runtime could not start: {error}")),
+    };
+    let result = runtime.block_on(async {
+        match cli.verb {
+            Verb::Run(args) => run::run(args, &output).await,
+            Verb::Distribution { verb } => distribution::run(verb, &output).await,
+            Verb::Model { verb } => model::run(verb, &output).await,
+            Verb::Chat(args) => chat::run(args, &output).await,
+            Verb::Version => version::run(&output),
+            Verb::Completions { shell } => output.completions(shell),
+        }
+    });
+    // A blocking read of the terminal must not keep a finished program alive.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output.failure(&error),
+    }
+}

@@ -1,1 +1,13 @@
-//! Under construction.
+//! What tests share: promises of the traits as functions, a model whose words are fixed, a stack on a free port.
+//!
+//! ```text
+//! conformance/  one async fn per promise, given any Arc<dyn Trait>; run in process and again over a socket
+//! scripted      an Inference that says what it is told: for tests in which the model's words must be fixed
+//! served        puts a trait on a free port and hands back its client
+//! ```
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+pub mod conformance;
+pub mod scripted;
+pub mod served;

@@ -1,1 +1,38 @@
-//! Under construction.
+//! Agents: sessions, and turns that go on until the model has answered.
+//!
+//! ```text
+//! CreateTurn ─ turns ─ journal the input ─┐
+//! ResumeTurn ─ turns ─ journal the results┼─> run ── plan (pure: what is next?) ─┬─ infer ── Inference
+//! recover ──── unfinished journals ───────┘    │                                 ├─ calls ── Tools
+//!                                              │                                 └─ shields ─ Safety
+//!                                              └─ journal: intent, effect, result ─┬─ Store (durable)
+//! WatchTurn ── watch ── Store's journal, then the live tail <────── live ──────────┘
+//! ```
+//!
+//! A turn is a fold over its journal ([`fold`]), and what it does next depends on that fold alone ([`plan`](mod@plan)):
+//! to go on after a crash is to read the journal and take the next step.
+
+mod agents;
+mod arguments;
+mod begin;
+mod calls;
+mod check;
+mod conversation;
+mod edge;
+pub mod fold;
+mod hash;
+mod history;
+mod infer;
+mod journal;
+mod live;
+mod plan;
+mod recover;
+mod run;
+mod runtime;
+mod sessions;
+mod shields;
+mod toolbox;
+mod turns;
+mod watch;
+
+pub use runtime::{Runtime, RuntimeParts};

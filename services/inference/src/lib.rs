@@ -1,1 +1,23 @@
-//! Under construction.
+//! Inference: everything that runs a model, behind one router.
+//!
+//! ```text
+//! ChatRequest ─ validate ─ Router ── catalogue: model id → provider ─┬─ an engine in this process
+//!               (once for            (lists are cached, and read     ├─ remote::openai   HTTP, any OpenAI-compatible server
+//!                all providers)       again when an id is unknown)   └─ remote::grpc     another stack, or anybody's server
+//! ```
+
+mod catalogue;
+mod grpc;
+pub mod openai;
+mod router;
+mod validate;
+
+use llama_stack_core::Registry;
+
+pub use router::Router;
+
+/// The provider types of this crate.
+pub fn register(registry: &mut Registry) {
+    registry.inference.add("remote::openai", openai::build);
+    registry.inference.add("remote::grpc", grpc::build);
+}

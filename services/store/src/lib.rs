@@ -1,1 +1,103 @@
-//! Under construction.
+//! The store: agents, sessions and the journals of turns, in SQLite or Postgres.
+//!
+//! ```text
+//!                    ┌ SQLite: queue ─ one writer ─ a group of commands, one transaction, one sync
+//! Store ─ commands ──┤         └ each caller is answered after the commit
+//!       │            └ Postgres: pool ─ one transaction per command
+//!       └ queries ──── a pool of readers; the same SQL text for both
+//! ```
+//!
+//! Every row carries its tenant and every query asks for it. A turn is its journal: events numbered from 1 without
+//! gaps, of which an acknowledged one is durable. Bodies are encoded messages of the contract.
+
+mod agents;
+mod command;
+mod failure;
+mod page;
+mod postgres;
+mod sessions;
+mod sql;
+mod sqlite;
+mod turns;
+mod writer;
+
+use std::{sync::Arc, time::Duration};
+
+use llama_stack_core::{Error, Result};
+
+use crate::{
+    command::{Command, Outcome},
+    postgres::Postgres,
+    sql::{Arg, Row},
+    sqlite::Sqlite,
+};
+
+pub use crate::turns::{BeginTurn, Begun, Unfinished};
+pub use llama_stack_core::manifest::Durability;
+
+/// How long a call waits for its turn at a busy database before it fails with `Unavailable`.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The database of one stack. Cheap to clone.
+///
+/// # Errors
+/// Beside its own, every method has these: `Unavailable` the database does not answer or stayed busy for [`PATIENCE`]
+/// (`store_unavailable`, `store_busy`), its disk is full (`disk_full`) or failing (`disk_failed`) ·
+/// `DataLoss` what is stored is damaged (`store_damaged`). None of them shows the database's own words.
+///
+/// # Cancellation
+/// A write whose future is dropped is done in full or not at all, and which of them only a read tells.
+#[derive(Clone)]
+pub struct Store(Arc<Database>);
+
+enum Database {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
+}
+
+impl Store {
+    /// Opens `sqlite://PATH` (made with its folders if it is not there; a leading `~/` is the home folder),
+    /// `sqlite::memory:` (gone with the last clone) or `postgres://…`, and brings its tables up to date.
+    ///
+    /// Several processes may open the same database: their writes take turns, and of two that continue a journal at
+    /// the same number exactly one wins.
+    ///
+    /// # Errors
+    /// `InvalidArgument` another URL (`field` is `store.url`) · `FailedPrecondition` a newer version of the program
+    /// wrote it (`store_too_new`), or it cannot be opened (`store_unusable`) · `DataLoss` not a database, or a damaged one.
+    pub async fn open(url: &str, durability: Durability) -> Result<Self> {
+        let database = match url.split_once(':') {
+            Some(("sqlite", place)) => Database::Sqlite(Sqlite::open(place, durability, PATIENCE).await?),
+            Some(("postgres" | "postgresql", _)) => Database::Postgres(Postgres::open(url, durability).await?),
+            _ => return Err(Error::invalid("store.url", "store.url must begin with sqlite: or postgres:")),
+        };
+        Ok(Self(Arc::new(database)))
+    }
+
+    /// Whether the database answers a query now.
+    pub async fn check(&self) -> Result<()> {
+        self.read("SELECT 1", &[]).await.map(drop)
+    }
+
+    /// Finishes the writes that are queued, refuses new ones, and closes the connections.
+    pub async fn close(&self) {
+        match &*self.0 {
+            Database::Sqlite(sqlite) => sqlite.close().await,
+            Database::Postgres(postgres) => postgres.close().await,
+        }
+    }
+
+    async fn write(&self, command: impl Command + 'static) -> Result<Outcome> {
+        match &*self.0 {
+            Database::Sqlite(sqlite) => sqlite.write(Box::new(command)).await,
+            Database::Postgres(postgres) => postgres.write(&command).await,
+        }
+    }
+
+    async fn read(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>> {
+        match &*self.0 {
+            Database::Sqlite(sqlite) => sqlite.read(sql, args).await,
+            Database::Postgres(postgres) => postgres.read(sql, args).await,
+        }
+    }
+}

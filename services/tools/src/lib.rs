@@ -1,1 +1,48 @@
-//! Under construction.
+//! Tools: what a model may have done in the world.
+//!
+//! ```text
+//! InvokeTool ─ router ─┬─ builtin ──── calculator, clock
+//!   checks arguments   ├─ RustTools ── anything that implements `Tool`
+//!                      └─ remote ───── another process, in any language, by gRPC
+//! ```
+//!
+//! What a model or a tool gets wrong is an answer with `is_error`, in words that let the model do better. An `Err` is
+//! the platform's failure.
+
+use llama_stack_core::{Registry, Result};
+use llama_stack_proto::v1::{self, InvokeToolResponse, ListToolsRequest, ListToolsResponse, Part};
+
+mod arguments;
+mod builtin;
+mod remote;
+mod router;
+mod rust;
+mod timeout;
+
+pub use router::Router;
+pub use rust::{RustTools, Tool, ToolFailure};
+
+pub fn register(registry: &mut Registry) {
+    registry.tools.add("inline::builtin", builtin::build);
+    registry.tools.add("remote::grpc", remote::build);
+}
+
+/// What the model is told where its call or the tool failed.
+fn told(text: impl Into<String>) -> InvokeToolResponse {
+    InvokeToolResponse { parts: vec![Part::text(text)], is_error: true }
+}
+
+fn name(tool: &v1::Tool) -> &str {
+    tool.definition.as_ref().map_or("", |definition| definition.name.as_str())
+}
+
+/// The page of `tools` that is asked for.
+///
+/// # Errors
+/// `InvalidArgument` for a token that this list never gave.
+fn page(tools: Vec<v1::Tool>, request: &ListToolsRequest) -> Result<ListToolsResponse> {
+    let wanted = |tool: &v1::Tool| request.group_id.is_empty() || tool.group_id == request.group_id;
+    let tools = tools.into_iter().filter(wanted).collect();
+    let (tools, next_page_token) = llama_stack_core::page::slice(tools, name, request.page_size, 1_000, &request.page_token)?;
+    Ok(ListToolsResponse { tools, next_page_token })
+}

@@ -1,0 +1,41 @@
+//! A tool of your own, in about twenty lines: implement `Tools`, listen, name the address in the manifest:
+//!
+//! ```yaml
+//! tools:
+//!   - { id: weather, type: remote::grpc, config: { url: "http://127.0.0.1:9000" } }
+//! ```
+//!
+//! `cargo run --release -p llama-stack-examples --bin custom_tool`
+
+use std::sync::Arc;
+
+use llama_stack_core::{Context, Error, Result, Tools, grpc::Served};
+use llama_stack_proto::v1::{
+    InvokeToolRequest, InvokeToolResponse, ListToolsRequest, ListToolsResponse, Part, Tool, ToolDefinition, tools_server::ToolsServer,
+};
+
+struct Weather;
+
+#[async_trait::async_trait]
+impl Tools for Weather {
+    async fn list_tools(&self, _: &Context, _: ListToolsRequest) -> Result<ListToolsResponse> {
+        let schema = r#"{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}"#;
+        let definition = ToolDefinition::new("weather", "The weather in a city, now", schema);
+        Ok(ListToolsResponse { tools: vec![Tool { definition: Some(definition), ..Tool::default() }], ..ListToolsResponse::default() })
+    }
+
+    async fn invoke_tool(&self, _: &Context, call: InvokeToolRequest) -> Result<InvokeToolResponse> {
+        let arguments: serde_json::Value =
+            serde_json::from_str(&call.arguments).map_err(|error| Error::invalid("arguments", error.to_string()))?;
+        let text = format!("21 degrees and sunny in {}", arguments["city"].as_str().unwrap_or("the city"));
+        Ok(InvokeToolResponse { parts: vec![Part::text(text)], is_error: false })
+    }
+}
+
+#[tokio::main]
+async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9000".into()).parse()?;
+    let tools: Arc<dyn Tools> = Arc::new(Weather);
+    tonic::transport::Server::builder().add_service(ToolsServer::new(Served(tools))).serve(address).await?;
+    Ok(())
+}

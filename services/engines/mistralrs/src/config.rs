@@ -1,0 +1,45 @@
+use llama_stack_models::ModelSpec;
+use serde::Deserialize;
+
+/// The `config` of `inline::mistralrs`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// At least one.
+    pub models: Vec<ModelSpec>,
+    /// Requests that may wait for a model while it answers another; more are refused. Per model, default 64.
+    #[serde(default = "default_queue")]
+    pub queue: usize,
+    /// Tokens of an answer where the request names no number. Default: what the context leaves.
+    #[serde(default)]
+    pub max_tokens: Option<u32>,
+    /// When weights are read. Files are fetched and checked at start in any case.
+    #[serde(default)]
+    pub load: Load,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Load {
+    /// From the start, while the stack serves already; early requests wait for it.
+    #[default]
+    Background,
+    /// Before the stack serves.
+    Eager,
+    /// With the first request.
+    Lazy,
+}
+
+/// A model's `options`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Keep off the GPU in a build that could use one.
+    pub cpu: bool,
+    /// Quantise safetensors while they are loaded, for example `q8_0` or `q4k`. GGUF files are quantised already.
+    pub isq: Option<String>,
+}
+
+fn default_queue() -> usize {
+    64
+}

@@ -1,0 +1,248 @@
+//! Bank id → provider.
+
+use std::sync::Arc;
+
+use llama_stack_core::{Code, Context, Error, Memory, Result};
+use llama_stack_proto::v1::{
+    Bank, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, DeleteDocumentsRequest, DeleteDocumentsResponse, Document,
+    GetBankRequest, GetDocumentRequest, InsertChunksRequest, InsertChunksResponse, InsertDocumentsRequest, InsertDocumentsResponse,
+    ListBanksRequest, ListBanksResponse, ListDocumentsRequest, ListDocumentsResponse, QueryRequest, QueryResponse, UpdateBankRequest,
+};
+
+/// The banks of all providers as one service.
+///
+/// It keeps no list of banks: with one provider every call goes there, with more they are asked in the manifest's order
+/// whose the bank is. Without any, every method is `Unimplemented`.
+pub struct Router {
+    providers: Vec<(String, Arc<dyn Memory>)>,
+}
+
+type Provider = (String, Arc<dyn Memory>);
+
+impl Router {
+    /// Providers by id, in the manifest's order. The first makes the banks that name no provider.
+    pub fn new(providers: Vec<Provider>) -> Self {
+        Self { providers }
+    }
+
+    fn first(&self) -> Result<&Provider> {
+        self.providers.first().ok_or_else(|| {
+            let message = "this stack has no memory: the manifest names no provider under providers.memory";
+            Error::new(Code::Unimplemented, message).with_reason("no_memory_provider")
+        })
+    }
+
+    fn named(&self, id: &str) -> Result<&Provider> {
+        let first = self.first()?;
+        if id.is_empty() {
+            return Ok(first);
+        }
+        self.providers.iter().find(|(there, _)| there == id).ok_or_else(|| {
+            let there: Vec<&str> = self.providers.iter().map(|(id, _)| id.as_str()).collect();
+            Error::not_found(format!("no memory provider {id:?}; there is: {}", there.join(", "))).with_field("provider_id")
+        })
+    }
+
+    /// Whose bank it is.
+    ///
+    /// # Errors
+    /// `NotFound` where no provider has it · the error of a provider that could not be asked, where no other has it.
+    async fn owner(&self, cx: &Context, bank: &str) -> Result<&Provider> {
+        let first = self.first()?;
+        if self.providers.len() == 1 {
+            return Ok(first);
+        }
+        let mut failed = None;
+        for provider in &self.providers {
+            match cx.within(provider.1.get_bank(cx, GetBankRequest { id: bank.into() })).await {
+                Ok(_) => return Ok(provider),
+                Err(error) if error.code() == Code::NotFound => {}
+                Err(error) => failed = Some(error.context(&provider.0)),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::not_found(format!("no bank {bank:?}")).with_reason("bank_not_found")))
+    }
+}
+
+/// A bank under the id that its provider has here.
+fn label((id, _): &Provider, mut bank: Bank) -> Bank {
+    id.clone_into(&mut bank.provider_id);
+    bank
+}
+
+#[async_trait::async_trait]
+impl Memory for Router {
+    async fn create_bank(&self, cx: &Context, mut request: CreateBankRequest) -> Result<Bank> {
+        let provider = self.named(&request.provider_id)?;
+        // It names a provider of this stack; another stack has its own.
+        request.provider_id.clear();
+        Ok(label(provider, cx.within(provider.1.create_bank(cx, request)).await?))
+    }
+
+    async fn get_bank(&self, cx: &Context, request: GetBankRequest) -> Result<Bank> {
+        let provider = self.owner(cx, &request.id).await?;
+        Ok(label(provider, cx.within(provider.1.get_bank(cx, request)).await?))
+    }
+
+    async fn update_bank(&self, cx: &Context, request: UpdateBankRequest) -> Result<Bank> {
+        let provider = self.owner(cx, &request.id).await?;
+        Ok(label(provider, cx.within(provider.1.update_bank(cx, request)).await?))
+    }
+
+    /// One provider after the other; a page never spans two.
+    async fn list_banks(&self, cx: &Context, mut request: ListBanksRequest) -> Result<ListBanksResponse> {
+        self.first()?;
+        let bad = || Error::invalid("page_token", "page_token is not one that this list gave");
+        let (at, token) = match request.page_token.split_once(':') {
+            None if request.page_token.is_empty() => (0, String::new()),
+            None => return Err(bad()),
+            Some((at, token)) => (at.parse::<usize>().map_err(|_| bad())?, token.to_owned()),
+        };
+        let provider = self.providers.get(at).ok_or_else(bad)?;
+        request.page_token = token;
+        let page = cx.within(provider.1.list_banks(cx, request)).await?;
+        let next_page_token = match page.next_page_token.as_str() {
+            "" if at + 1 < self.providers.len() => format!("{}:", at + 1),
+            "" => String::new(),
+            token => format!("{at}:{token}"),
+        };
+        Ok(ListBanksResponse { banks: page.banks.into_iter().map(|bank| label(provider, bank)).collect(), next_page_token })
+    }
+
+    async fn delete_bank(&self, cx: &Context, request: DeleteBankRequest) -> Result<DeleteBankResponse> {
+        let (_, provider) = self.owner(cx, &request.id).await?;
+        cx.within(provider.delete_bank(cx, request)).await
+    }
+
+    async fn insert_documents(&self, cx: &Context, request: InsertDocumentsRequest) -> Result<InsertDocumentsResponse> {
+        let (_, provider) = self.owner(cx, &request.bank_id).await?;
+        cx.within(provider.insert_documents(cx, request)).await
+    }
+
+    async fn insert_chunks(&self, cx: &Context, request: InsertChunksRequest) -> Result<InsertChunksResponse> {
+        let (_, provider) = self.owner(cx, &request.bank_id).await?;
+        cx.within(provider.insert_chunks(cx, request)).await
+    }
+
+    async fn get_document(&self, cx: &Context, request: GetDocumentRequest) -> Result<Document> {
+        let (_, provider) = self.owner(cx, &request.bank_id).await?;
+        cx.within(provider.get_document(cx, request)).await
+    }
+
+    async fn list_documents(&self, cx: &Context, request: ListDocumentsRequest) -> Result<ListDocumentsResponse> {
+        let (_, provider) = self.owner(cx, &request.bank_id).await?;
+        cx.within(provider.list_documents(cx, request)).await
+    }
+
+    async fn delete_documents(&self, cx: &Context, request: DeleteDocumentsRequest) -> Result<DeleteDocumentsResponse> {
+        let (_, provider) = self.owner(cx, &request.bank_id).await?;
+        cx.within(provider.delete_documents(cx, request)).await
+    }
+
+    async fn query(&self, cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
+        self.first()?;
+        let Some((bank, others)) = request.bank_ids.split_first() else {
+            return Err(Error::invalid("bank_ids", "bank_ids is empty: name at least one bank"));
+        };
+        let (id, provider) = self.owner(cx, bank).await?;
+        for other in others {
+            if self.owner(cx, other).await?.0 != *id {
+                let message = format!("banks {bank:?} and {other:?} lie with different providers: query them one by one");
+                return Err(Error::new(Code::Unimplemented, message).with_field("bank_ids"));
+            }
+        }
+        cx.within(provider.query(cx, request)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has one bank, named like itself.
+    struct One(&'static str);
+
+    #[async_trait::async_trait]
+    impl Memory for One {
+        async fn create_bank(&self, _cx: &Context, request: CreateBankRequest) -> Result<Bank> {
+            assert!(request.provider_id.is_empty());
+            Ok(Bank { id: self.0.into(), name: request.name, provider_id: "its own".into(), ..Bank::default() })
+        }
+
+        async fn get_bank(&self, _cx: &Context, request: GetBankRequest) -> Result<Bank> {
+            if request.id == self.0 { Ok(Bank { id: request.id, ..Bank::default() }) } else { Err(Error::not_found("no such bank")) }
+        }
+
+        async fn list_banks(&self, _cx: &Context, request: ListBanksRequest) -> Result<ListBanksResponse> {
+            assert!(request.page_token.is_empty());
+            Ok(ListBanksResponse { banks: vec![Bank { id: self.0.into(), ..Bank::default() }], ..Default::default() })
+        }
+
+        async fn query(&self, _cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
+            assert_eq!(request.bank_ids, [self.0]);
+            Ok(QueryResponse::default())
+        }
+    }
+
+    fn router(banks: &[&'static str]) -> Router {
+        Router::new(banks.iter().map(|bank| (format!("at-{bank}"), Arc::new(One(bank)) as Arc<dyn Memory>)).collect())
+    }
+
+    fn query(banks: &[&str]) -> QueryRequest {
+        QueryRequest { bank_ids: banks.iter().map(|bank| (*bank).to_owned()).collect(), ..QueryRequest::default() }
+    }
+
+    #[tokio::test]
+    async fn without_a_provider_every_answer_says_so() {
+        let (router, cx) = (router(&[]), Context::test("a"));
+        let errors = [
+            router.create_bank(&cx, CreateBankRequest::default()).await.unwrap_err(),
+            router.get_bank(&cx, GetBankRequest { id: "x".into() }).await.unwrap_err(),
+            router.list_banks(&cx, ListBanksRequest::default()).await.unwrap_err(),
+            router.insert_documents(&cx, InsertDocumentsRequest::default()).await.unwrap_err(),
+            router.query(&cx, query(&[])).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.code(), Code::Unimplemented);
+            assert!(error.message().contains("providers.memory"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_bank_goes_to_the_provider_that_is_named_else_to_the_first() {
+        let (router, cx) = (router(&["red", "blue"]), Context::test("a"));
+        for (asked, made_by) in [("", "at-red"), ("at-blue", "at-blue")] {
+            let request = CreateBankRequest { provider_id: asked.into(), ..CreateBankRequest::default() };
+            assert_eq!(router.create_bank(&cx, request).await.unwrap().provider_id, made_by);
+        }
+        let request = CreateBankRequest { provider_id: "at-green".into(), ..CreateBankRequest::default() };
+        assert!(router.create_bank(&cx, request).await.unwrap_err().message().contains("at-red, at-blue"));
+    }
+
+    #[tokio::test]
+    async fn a_bank_is_found_at_its_provider() {
+        let (router, cx) = (router(&["red", "blue"]), Context::test("a"));
+        assert_eq!(router.get_bank(&cx, GetBankRequest { id: "blue".into() }).await.unwrap().provider_id, "at-blue");
+        assert_eq!(router.get_bank(&cx, GetBankRequest { id: "green".into() }).await.unwrap_err().code(), Code::NotFound);
+        assert!(router.query(&cx, query(&["blue"])).await.is_ok());
+        assert_eq!(router.query(&cx, query(&["blue", "red"])).await.unwrap_err().code(), Code::Unimplemented);
+        assert_eq!(router.query(&cx, query(&[])).await.unwrap_err().field(), Some("bank_ids"));
+    }
+
+    #[tokio::test]
+    async fn the_list_covers_every_provider_once() {
+        let (router, cx) = (router(&["red", "blue"]), Context::test("a"));
+        let (mut seen, mut request) = (Vec::new(), ListBanksRequest::default());
+        loop {
+            let page = router.list_banks(&cx, request).await.unwrap();
+            seen.extend(page.banks.into_iter().map(|bank| (bank.id, bank.provider_id)));
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request = ListBanksRequest { page_token: page.next_page_token, ..ListBanksRequest::default() };
+        }
+        assert_eq!(seen, [("red".into(), "at-red".into()), ("blue".into(), "at-blue".into())]);
+        let crooked = ListBanksRequest { page_token: "9:".into(), ..ListBanksRequest::default() };
+        assert_eq!(router.list_banks(&cx, crooked).await.unwrap_err().field(), Some("page_token"));
+    }
+}

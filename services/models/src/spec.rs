@@ -1,0 +1,182 @@
+//! A local model in a manifest, and the folder that it becomes.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use llama_stack_core::{Error, Result, registry::OnProgress};
+
+use crate::{ModelFile, ModelStore, gguf, safetensors};
+
+/// A model that an engine runs in this process:
+///
+/// ```yaml
+/// id: smollm2-135m-instruct
+/// files: [ { name: model.gguf, sha256: …, from: [ "hf://…" ] } ]     # or path: /a/folder, or /a/file.gguf
+/// chat_template: file:///a/template.jinja                            # or its text; default: what the files bring
+/// context_length: 4096                                               # tokens; default and maximum: the model's own
+/// options: { … }                                                     # what only its engine knows
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSpec {
+    /// The id that requests name.
+    pub id: String,
+    /// Files to have in the model store. Either these or `path`.
+    #[serde(default)]
+    pub files: Vec<ModelFile>,
+    /// A folder (safetensors, `config.json`, `tokenizer.json`) or one `.gguf` file, used where it is.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// Jinja text, or `file:///path` of it, in place of the template that the files bring.
+    #[serde(default)]
+    pub chat_template: Option<String>,
+    /// Tokens. Smaller than the model's own saves memory.
+    #[serde(default)]
+    pub context_length: Option<u32>,
+    /// Settings of one engine, read by it with [`ModelSpec::options`].
+    #[serde(default)]
+    pub options: Map<String, Value>,
+}
+
+/// A model whose files are on this disk, whole and plausible.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    pub id: String,
+    /// Holds every file under its proper name.
+    pub dir: PathBuf,
+    /// Name → path, all below `dir`.
+    pub files: BTreeMap<String, PathBuf>,
+    /// The header of the model's GGUF file (of the first, if it is split), when it has one.
+    pub gguf: Option<gguf::Info>,
+    /// The override's text.
+    pub chat_template: Option<String>,
+    pub context_length: Option<u32>,
+}
+
+impl ModelSpec {
+    /// Fetches what is missing and checks what is there. Offline and quick when all files were had before.
+    ///
+    /// # Errors
+    /// As [`ModelStore::ensure`] · `InvalidArgument` (`field` below the model) for both or none of `files` and `path`, for a file
+    /// that is no GGUF or safetensors in spite of its name, and for an empty template · `NotFound` for a path that is not there ·
+    /// `DataLoss` for a truncated file. The message begins with the model's id.
+    pub async fn resolve(&self, store: &ModelStore, on_progress: &OnProgress) -> Result<Resolved> {
+        self.resolve_inner(store, on_progress).await.map_err(|error| error.context(format_args!("model {:?}", self.id)))
+    }
+
+    /// The engine's own settings, read into its own type; defaults for what is not given.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a wrong type or (where `T` denies it) an unknown key.
+    pub fn options<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_value(Value::Object(self.options.clone()))
+            .map_err(|error| Error::invalid("options", format!("model {:?}: options: {error}", self.id)))
+    }
+
+    async fn resolve_inner(&self, store: &ModelStore, on_progress: &OnProgress) -> Result<Resolved> {
+        let (dir, files) = match (&self.path, self.files.as_slice()) {
+            (Some(path), []) => local(path)?,
+            (None, [_, ..]) => self.fetched(store, on_progress).await?,
+            (Some(_), [_, ..]) => return Err(Error::invalid("path", "`files` or `path`, not both")),
+            (None, []) => return Err(Error::invalid("files", "needs `files` or a `path`")),
+        };
+        let chat_template = self.template()?;
+        let checked = files.clone();
+        let gguf = tokio::task::spawn_blocking(move || check(&checked))
+            .await
+            .map_err(|error| Error::internal("the check of the model files broke off").with_source(error))??;
+        Ok(Resolved { id: self.id.clone(), dir, files, gguf, chat_template, context_length: self.context_length })
+    }
+
+    async fn fetched(&self, store: &ModelStore, on_progress: &OnProgress) -> Result<(PathBuf, BTreeMap<String, PathBuf>)> {
+        let mut paths = BTreeMap::new();
+        for (index, file) in self.files.iter().enumerate() {
+            let path = store.ensure_for(&self.id, file, on_progress).await?;
+            if paths.insert(file.name.to_string(), path).is_some() {
+                let twice = format!("{:?} is the name of an earlier file", file.name.as_str());
+                return Err(Error::invalid(format!("files[{index}].name"), twice));
+            }
+        }
+        store.link(&self.id, paths).await
+    }
+
+    fn template(&self) -> Result<Option<String>> {
+        let Some(template) = &self.chat_template else { return Ok(None) };
+        let text = match template.strip_prefix("file://") {
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| Error::not_found(format!("chat_template: {path}: {}", crate::store::plain(&error))).with_field("chat_template"))?,
+            None => template.clone(),
+        };
+        if text.trim().is_empty() {
+            return Err(Error::invalid("chat_template", "chat_template: is empty"));
+        }
+        Ok(Some(text))
+    }
+}
+
+impl Resolved {
+    /// # Errors
+    /// `InvalidArgument` that lists the files there are.
+    pub fn file(&self, name: &str) -> Result<&Path> {
+        self.files.get(name).map(PathBuf::as_path).ok_or_else(|| {
+            let there: Vec<&str> = self.files.keys().map(String::as_str).collect();
+            Error::invalid("files", format!("model {:?} needs a file {name:?}; it has: {}", self.id, there.join(", ")))
+        })
+    }
+
+    /// Paths of the files with this ending (without dot), sorted by name: the parts of a split model are in order.
+    pub fn with_extension(&self, extension: &str) -> Vec<&Path> {
+        let ending = format!(".{extension}");
+        self.files.iter().filter(|(name, _)| name.ends_with(&ending)).map(|(_, path)| path.as_path()).collect()
+    }
+}
+
+/// The files of a folder (and of its folders, one level down), or the one file.
+fn local(path: &Path) -> Result<(PathBuf, BTreeMap<String, PathBuf>)> {
+    let wrong = |error: std::io::Error| Error::not_found(format!("{}: {}", path.display(), crate::store::plain(&error))).with_field("path");
+    let mut files = BTreeMap::new();
+    if path.metadata().map_err(wrong)?.is_file() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        files.insert(name, path.to_owned());
+        return Ok((path.parent().unwrap_or(Path::new("/")).to_owned(), files));
+    }
+    collect(path, "", &mut files).map_err(wrong)?;
+    if files.is_empty() {
+        return Err(Error::not_found(format!("{}: the folder is empty", path.display())).with_field("path"));
+    }
+    Ok((path.to_owned(), files))
+}
+
+fn collect(dir: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) -> std::io::Result<()> {
+    for entry in dir.read_dir()? {
+        let path = entry?.path();
+        let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
+        // Through symbolic links: hub caches are made of them.
+        match path.metadata() {
+            Ok(meta) if meta.is_file() => drop(files.insert(name, path)),
+            Ok(meta) if meta.is_dir() && prefix.is_empty() => collect(&path, &format!("{name}/"), files)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Looks at headers and lengths, not at weights.
+fn check(files: &BTreeMap<String, PathBuf>) -> Result<Option<gguf::Info>> {
+    let mut first = None;
+    for (name, path) in files {
+        let named = |error: Error| error.context(name);
+        if name.ends_with(".gguf") {
+            let info = gguf::inspect(path).map_err(named)?;
+            first.get_or_insert(info);
+        } else if name.ends_with(".safetensors") {
+            safetensors::inspect(path).map_err(named)?;
+        }
+    }
+    Ok(first)
+}

@@ -1,0 +1,86 @@
+//! From the manifest's entries to providers and a store, with errors that say where in the file they arose.
+
+use std::{path::Path, sync::Arc};
+
+use llama_stack_core::{
+    Deps, Error, Manifest, Result, Table,
+    manifest::{Lines, Provider},
+};
+use llama_stack_store::Store;
+
+/// Builds the providers of one service, in the order of the manifest.
+pub(crate) async fn providers<S: ?Sized + 'static>(
+    api: &str,
+    listed: &[Provider],
+    table: &Table<S>,
+    deps: &Deps,
+    lines: &Lines,
+) -> Result<Vec<(String, Arc<S>)>> {
+    let mut built = Vec::with_capacity(listed.len());
+    for (index, provider) in listed.iter().enumerate() {
+        let deps = Deps { provider_id: provider.id.clone(), ..deps.clone() };
+        let made = table.build(&provider.kind, provider.config.clone(), deps).await;
+        let made = made.map_err(|error| placed(error, &format!("providers.{api}[{index}]"), lines))?;
+        tracing::debug!(api, provider = provider.id, kind = provider.kind, "provider built");
+        built.push((provider.id.clone(), made));
+    }
+    Ok(built)
+}
+
+/// Opens the store of the manifest, or the default one in the distribution's folder.
+pub(crate) async fn store(manifest: &Manifest, home: &Path) -> Result<Store> {
+    let url = match &manifest.store.url {
+        Some(url) => url.clone(),
+        None => {
+            let folder = home.join(&manifest.name);
+            tokio::fs::create_dir_all(&folder).await.map_err(|error| {
+                Error::failed_precondition(format!("{}: the state folder cannot be made: {error}", folder.display()))
+            })?;
+            format!("sqlite://{}", folder.join("state.db").display())
+        }
+    };
+    let opened = Store::open(&url, manifest.store.durability).await;
+    opened.map_err(|error| at(error, "store.url", &manifest.lines))
+}
+
+/// A provider's error, with the path of its field in the manifest. Factories name fields as they stand in the entry
+/// (`type`, `config.url`), or as they stand below `config`.
+fn placed(error: Error, entry: &str, lines: &Lines) -> Error {
+    let path = match error.field() {
+        None => entry.to_owned(),
+        Some(field) if field == "type" || field == "id" || field == "config" || field.starts_with("config.") => format!("{entry}.{field}"),
+        Some(field) => format!("{entry}.config.{field}"),
+    };
+    at(error, &path, lines)
+}
+
+/// Keeps the code and the cause; adds the place.
+fn at(error: Error, path: &str, lines: &Lines) -> Error {
+    let message = lines.error(path, error.message()).message().to_owned();
+    let mut placed = Error::new(error.code(), message).with_field(path);
+    if let Some(reason) = error.reason() {
+        placed = placed.with_reason(reason);
+    }
+    placed.with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_core::Code;
+
+    use super::*;
+
+    const TEXT: &str = "version: 1\nname: t\nproviders:\n  inference:\n    - id: a\n      type: x\n      config:\n        url: 5\n";
+
+    #[test]
+    fn a_providers_error_names_its_line() {
+        let manifest = Manifest::parse(TEXT, "m.yaml").unwrap();
+        let message = |error| placed(error, "providers.inference[0]", &manifest.lines).message().to_owned();
+        assert_eq!(message(Error::invalid("config.url", "is no URL")), "m.yaml:8: providers.inference[0].config.url: is no URL");
+        assert_eq!(message(Error::invalid("url", "is no URL")), "m.yaml:8: providers.inference[0].config.url: is no URL");
+        assert_eq!(message(Error::invalid("type", "unknown")), "m.yaml:6: providers.inference[0].type: unknown");
+        assert_eq!(message(Error::invalid("config.key", "missing field")), "m.yaml:7: providers.inference[0].config.key: missing field");
+        let error = placed(Error::unavailable("nobody there"), "providers.inference[0]", &manifest.lines);
+        assert_eq!((error.code(), error.message()), (Code::Unavailable, "m.yaml:5: providers.inference[0]: nobody there"));
+    }
+}

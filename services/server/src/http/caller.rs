@@ -1,0 +1,24 @@
+use ::http::request::Parts;
+use axum::extract::FromRequestParts;
+use tonic::metadata::MetadataMap;
+
+use llama_stack_core::Context;
+
+use super::ApiError;
+
+/// The context of an HTTP request, read from the headers that gRPC has as metadata.
+///
+/// `authorization` belongs to this stack, not to the providers behind it: it is not read here and never sent on.
+pub(crate) struct Caller(pub(crate) Context);
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        // Lent to the metadata map and taken back, so that nothing is copied.
+        let metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
+        let context = Context::from_metadata(&metadata);
+        parts.headers = metadata.into_headers();
+        Ok(Self(context?))
+    }
+}

@@ -1,0 +1,110 @@
+//! HTTP: every route but gRPC's, and what they share.
+//!
+//! ```text
+//! observe (request id, span, metrics, panics) ─ CORS ─ route ─ Caller (Context from headers) ─ Json ─ handler
+//!                                                          └─ unknown route 404, wrong method 405
+//! ```
+
+mod caller;
+mod cors;
+mod error;
+mod json;
+mod observe;
+mod probes;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use ::http::Method;
+use axum::{Router, extract::Request, middleware};
+
+use llama_stack_core::{Agents, Code, Error, Inference, Memory, Safety, Tools};
+
+pub(crate) use caller::Caller;
+pub(crate) use cors::layer as cors;
+pub(crate) use error::{ApiError, ErrorBody};
+pub(crate) use json::Json;
+pub(crate) use observe::observe;
+pub(crate) use probes::Health;
+
+use crate::{Stack, metrics::Metrics, openapi::Api};
+
+/// What handlers reach. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct AppState(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) inference: Arc<dyn Inference>,
+    #[expect(dead_code, reason = "moderations come with the safety API over HTTP")]
+    pub(crate) safety: Arc<dyn Safety>,
+    #[expect(dead_code, reason = "vector stores come with the memory API over HTTP")]
+    pub(crate) memory: Arc<dyn Memory>,
+    #[expect(dead_code, reason = "tools over HTTP come with the tools API")]
+    pub(crate) tools: Arc<dyn Tools>,
+    pub(crate) agents: Arc<dyn Agents>,
+    pub(crate) metrics: Metrics,
+    /// Largest request body, in bytes.
+    pub(crate) max_body_bytes: usize,
+    draining: AtomicBool,
+}
+
+impl AppState {
+    pub(crate) fn new(stack: &Stack) -> Self {
+        Self(Arc::new(Inner {
+            inference: stack.inference.clone(),
+            safety: stack.safety.clone(),
+            memory: stack.memory.clone(),
+            tools: stack.tools.clone(),
+            agents: stack.agents.clone(),
+            metrics: stack.metrics.clone(),
+            max_body_bytes: stack.server.max_body_bytes,
+            draining: AtomicBool::new(false),
+        }))
+    }
+
+    /// From now on `/readyz` says no.
+    pub(crate) fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl std::ops::Deref for AppState {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// Every HTTP route, with the documents that describe them.
+pub(crate) fn api() -> Api {
+    let mut api = Api::default();
+    probes::routes(&mut api);
+    crate::openai::routes(&mut api);
+    api
+}
+
+/// The whole of HTTP as one service.
+pub(crate) fn router(state: &AppState, origins: &[String]) -> Router {
+    let mut router = api().into_router().fallback(unknown_route).method_not_allowed_fallback(wrong_method);
+    if let Some(cors) = cors(origins) {
+        router = router.layer(cors);
+    }
+    router.layer(middleware::from_fn_with_state(state.clone(), observe)).with_state(state.clone())
+}
+
+async fn unknown_route(request: Request) -> ApiError {
+    let message = format!("no route {} {}; GET /openapi.json lists what there is", request.method(), request.uri().path());
+    ApiError::from(Error::new(Code::NotFound, message).with_reason("unknown_route"))
+}
+
+async fn wrong_method(method: Method, request: Request) -> ApiError {
+    let message = format!("{} does not take {method}", request.uri().path());
+    ApiError::from(Error::new(Code::InvalidArgument, message).with_reason("method_not_allowed")).with_status(::http::StatusCode::METHOD_NOT_ALLOWED)
+}

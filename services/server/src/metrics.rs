@@ -1,0 +1,108 @@
+//! Prometheus metrics of one stack. Each stack has a recorder of its own: nothing is installed for the process.
+
+use std::{sync::Arc, time::Duration};
+
+use metrics::{Key, Label, Level, Metadata, Recorder as _, SharedString};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use llama_stack_proto::v1::Usage;
+
+const REQUESTS: &str = "llama_stack_requests_total";
+const DURATION: &str = "llama_stack_request_duration_seconds";
+const IN_FLIGHT: &str = "llama_stack_requests_in_flight";
+const TOKENS: &str = "llama_stack_tokens_total";
+const FIRST_TOKEN: &str = "llama_stack_time_to_first_token_seconds";
+
+/// Seconds; from a pass-through to a long generation.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0];
+
+const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Metrics(Arc<Inner>);
+
+struct Inner {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    in_flight: metrics::Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        // Buckets are constant and not empty, which is all that can be refused here.
+        let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).unwrap_or_else(|_| PrometheusBuilder::new());
+        let recorder = builder.build_recorder();
+        let describe = |name: &'static str, text: &'static str| (metrics::KeyName::from_const_str(name), SharedString::const_str(text));
+        for (name, text) in [
+            describe(REQUESTS, "Requests by route, method and code."),
+            describe(TOKENS, "Tokens read (input) and generated (output), by model."),
+        ] {
+            recorder.describe_counter(name, None, text);
+        }
+        for (name, text) in [
+            describe(DURATION, "Seconds from a request's head to the end of its answer."),
+            describe(FIRST_TOKEN, "Seconds from a streamed generation's start to its first event, by model."),
+        ] {
+            recorder.describe_histogram(name, None, text);
+        }
+        let (name, text) = describe(IN_FLIGHT, "Requests whose answer is not done.");
+        recorder.describe_gauge(name, None, text);
+        let in_flight = recorder.register_gauge(&Key::from_static_name(IN_FLIGHT), &METADATA);
+        Self(Arc::new(Inner { handle: recorder.handle(), recorder, in_flight }))
+    }
+
+    /// One more request; [`Metrics::ended`] takes it away.
+    pub(crate) fn begun(&self) {
+        self.0.in_flight.increment(1.0);
+    }
+
+    /// `route` as it was registered, never as it was asked for: labels are bounded.
+    pub(crate) fn ended(&self, route: &SharedString, method: &'static str, code: SharedString, took: Duration) {
+        self.0.in_flight.decrement(1.0);
+        let labels = vec![Label::new("route", route.clone()), Label::from_static_parts("method", method), Label::new("code", code)];
+        self.0.recorder.register_counter(&Key::from_parts(REQUESTS, labels), &METADATA).increment(1);
+        let key = Key::from_parts(DURATION, vec![Label::new("route", route.clone())]);
+        self.0.recorder.register_histogram(&key, &METADATA).record(took);
+    }
+
+    /// `model` is one that answered, so that labels are bounded.
+    pub(crate) fn tokens(&self, model: &str, usage: &Usage) {
+        for (direction, count) in [("input", usage.prompt_tokens), ("output", usage.completion_tokens)] {
+            if count > 0 {
+                let labels = vec![Label::new("model", model.to_owned()), Label::from_static_parts("direction", direction)];
+                self.0.recorder.register_counter(&Key::from_parts(TOKENS, labels), &METADATA).increment(count.into());
+            }
+        }
+    }
+
+    pub(crate) fn first_token(&self, model: &str, took: Duration) {
+        let key = Key::from_parts(FIRST_TOKEN, vec![Label::new("model", model.to_owned())]);
+        self.0.recorder.register_histogram(&key, &METADATA).record(took);
+    }
+
+    /// The text that Prometheus reads.
+    pub(crate) fn render(&self) -> String {
+        self.0.handle.render()
+    }
+
+    /// Folds what was recorded into its buckets. Has to be called now and then: records pile up until it is.
+    pub(crate) fn fold(&self) {
+        self.0.handle.run_upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_stacks_count_apart() {
+        let (one, other) = (Metrics::new(), Metrics::new());
+        one.begun();
+        one.ended(&"/livez".into(), "GET", "200".into(), Duration::from_millis(1));
+        assert!(one.render().contains(r#"llama_stack_requests_total{route="/livez",method="GET",code="200"} 1"#), "{}", one.render());
+        assert!(one.render().contains("llama_stack_requests_in_flight 0"));
+        assert!(!other.render().contains("/livez"));
+    }
+}

@@ -1,0 +1,47 @@
+use opentelemetry::{KeyValue, trace::SpanKind};
+
+use llama_stack_core::{Context, Result, Tools};
+use llama_stack_proto::v1::{
+    InvokeToolRequest, InvokeToolResponse, ListToolGroupsRequest, ListToolGroupsResponse, ListToolsRequest, ListToolsResponse,
+    RegisterToolGroupRequest, ToolGroup, UnregisterToolGroupRequest, UnregisterToolGroupResponse,
+};
+
+use super::{Observed, noted};
+
+#[async_trait::async_trait]
+impl Tools for Observed<dyn Tools> {
+    async fn invoke_tool(&self, cx: &Context, request: InvokeToolRequest) -> Result<InvokeToolResponse> {
+        let attributes = match &self.telemetry {
+            Some(_) => vec![
+                KeyValue::new("gen_ai.tool.name", request.name.clone()),
+                KeyValue::new("gen_ai.tool.call.id", request.call_id.clone()),
+            ],
+            None => Vec::new(),
+        };
+        let (mut span, below) = self.span(cx, "execute_tool", &request.name, SpanKind::Internal, attributes);
+        if let (true, Some(span)) = (self.captures(), &mut span) {
+            span.set("gen_ai.tool.call.arguments", request.arguments.clone());
+        }
+        let response = noted(&mut span, self.inner.invoke_tool(&below, request).await)?;
+        if let (true, Some(span)) = (response.is_error, &mut span) {
+            span.set("error.type", "tool_error");
+        }
+        Ok(response)
+    }
+
+    async fn list_tools(&self, cx: &Context, request: ListToolsRequest) -> Result<ListToolsResponse> {
+        self.inner.list_tools(cx, request).await
+    }
+
+    async fn list_tool_groups(&self, cx: &Context, request: ListToolGroupsRequest) -> Result<ListToolGroupsResponse> {
+        self.inner.list_tool_groups(cx, request).await
+    }
+
+    async fn register_tool_group(&self, cx: &Context, request: RegisterToolGroupRequest) -> Result<ToolGroup> {
+        self.inner.register_tool_group(cx, request).await
+    }
+
+    async fn unregister_tool_group(&self, cx: &Context, request: UnregisterToolGroupRequest) -> Result<UnregisterToolGroupResponse> {
+        self.inner.unregister_tool_group(cx, request).await
+    }
+}

@@ -1,0 +1,31 @@
+//! `/v1/chat/completions`.
+
+mod message;
+mod request;
+mod response;
+mod stream;
+mod tools;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+
+pub(crate) use request::{CreateChat, StreamOptions, choices, logit_bias};
+pub(crate) use response::{Completion, finish};
+pub(crate) use stream::Chunk;
+
+use super::sse;
+use crate::http::{ApiError, AppState, Caller, Json};
+
+pub(crate) async fn create(State(state): State<AppState>, Caller(cx): Caller, Json(body): Json<CreateChat>) -> Result<Response, ApiError> {
+    let (streams, usage) = (body.streams()?, body.include_usage());
+    let request = body.into_proto()?;
+    let model = request.model.clone();
+    if streams {
+        let events = cx.within(state.inference.stream_chat(&cx, request)).await?;
+        return Ok(sse::respond(cx, events, stream::Chunks::new(model, usage)).await?);
+    }
+    let response = cx.within(state.inference.chat(&cx, request)).await?;
+    Ok(Json(Completion::new(response, model)).into_response())
+}

@@ -1,0 +1,95 @@
+//! Log-probabilities in the two forms of this API: chat's, and the older one of completions.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use llama_stack_proto::v1::{TokenLogprob, token_logprob::TopLogprob};
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatLogprobs")]
+pub(crate) struct ChatLogprobs {
+    content: Vec<ChatToken>,
+    refusal: Option<Vec<ChatToken>>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ChatToken {
+    token: String,
+    /// Natural logarithm.
+    logprob: f32,
+    bytes: Vec<u8>,
+    top_logprobs: Vec<Alternative>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Alternative {
+    token: String,
+    logprob: f32,
+    bytes: Vec<u8>,
+}
+
+impl ChatLogprobs {
+    /// None for a choice without any.
+    pub(crate) fn new(tokens: Vec<TokenLogprob>) -> Option<Self> {
+        let content: Vec<ChatToken> = tokens.into_iter().map(ChatToken::from).collect();
+        (!content.is_empty()).then_some(Self { content, refusal: None })
+    }
+}
+
+impl From<TokenLogprob> for ChatToken {
+    fn from(token: TokenLogprob) -> Self {
+        let top_logprobs = token.top.into_iter().map(Alternative::from).collect();
+        Self { token: token.token, logprob: token.logprob, bytes: token.bytes, top_logprobs }
+    }
+}
+
+impl From<TopLogprob> for Alternative {
+    fn from(top: TopLogprob) -> Self {
+        Self { token: top.token, logprob: top.logprob, bytes: top.bytes }
+    }
+}
+
+/// Four lists of the same length, one entry per token.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub(crate) struct CompletionLogprobs {
+    tokens: Vec<String>,
+    token_logprobs: Vec<f32>,
+    top_logprobs: Vec<BTreeMap<String, f32>>,
+    /// Where each token begins, in characters from the start of the choice's text.
+    text_offset: Vec<usize>,
+}
+
+impl CompletionLogprobs {
+    /// None for a choice without any. `offset`: characters of the choice before these tokens; moved past them.
+    pub(crate) fn new(tokens: Vec<TokenLogprob>, offset: &mut usize) -> Option<Self> {
+        if tokens.is_empty() {
+            return None;
+        }
+        let mut lists = Self::default();
+        for token in tokens {
+            lists.text_offset.push(*offset);
+            *offset += token.token.chars().count();
+            lists.tokens.push(token.token);
+            lists.token_logprobs.push(token.logprob);
+            lists.top_logprobs.push(token.top.into_iter().map(|top| (top.token, top.logprob)).collect());
+        }
+        Some(lists)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_go_on_across_pieces() {
+        let token = |text: &str| TokenLogprob { token: text.into(), ..TokenLogprob::default() };
+        let mut offset = 0;
+        let first = CompletionLogprobs::new(vec![token("né"), token("e")], &mut offset).unwrap();
+        let second = CompletionLogprobs::new(vec![token("x")], &mut offset).unwrap();
+        assert_eq!((first.text_offset, second.text_offset), (vec![0, 2], vec![3]));
+        assert!(CompletionLogprobs::new(Vec::new(), &mut offset).is_none());
+    }
+}

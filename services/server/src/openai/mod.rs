@@ -1,0 +1,61 @@
+//! The OpenAI API: its wire types, and handlers that turn them into calls.
+//!
+//! ```text
+//! chat/  completions/  embeddings  models     views of Inference
+//! responses/                                  views of Agents: a Response is a turn
+//! sse                                         events on the wire
+//! ```
+
+mod chat;
+mod completions;
+mod embeddings;
+mod format;
+mod logprobs;
+mod models;
+mod one_or_many;
+mod responses;
+mod sse;
+mod usage;
+
+use axum::routing::{get, post};
+use llama_stack_core::ids;
+
+use crate::openapi::{Api, Operation};
+
+pub(crate) fn routes(api: &mut Api) {
+    api.post(
+        "/v1/chat/completions",
+        post(chat::create),
+        Operation::new("Answers a conversation.").takes::<chat::CreateChat>().returns::<chat::Completion>().streams::<chat::Chunk>(),
+    );
+    api.post(
+        "/v1/completions",
+        post(completions::create),
+        Operation::new("Continues a text.")
+            .takes::<completions::CreateCompletion>()
+            .returns::<completions::Completion>()
+            .streams::<completions::Completion>(),
+    );
+    api.post(
+        "/v1/embeddings",
+        post(embeddings::create),
+        Operation::new("A vector per input.").takes::<embeddings::CreateEmbedding>().returns::<embeddings::EmbeddingList>(),
+    );
+    api.get("/v1/models", get(models::list), Operation::new("The models that can be asked for.").returns::<models::ModelList>());
+    api.get("/v1/models/{*model}", get(models::retrieve), Operation::new("One model.").returns::<models::ModelObject>());
+
+    responses::routes(api);
+}
+
+/// `<prefix>-<32 hexadecimal digits>`, as this API writes the ids of what it does not keep.
+fn new_id(prefix: &str) -> String {
+    ids::new(prefix).replacen('_', "-", 1)
+}
+
+/// Seconds since the epoch.
+fn now() -> i64 {
+    ids::now().seconds
+}
+
+/// `system_fingerprint`: the build that answers.
+const FINGERPRINT: &str = concat!("llama-stack-", env!("CARGO_PKG_VERSION"));

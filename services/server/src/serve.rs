@@ -1,0 +1,219 @@
+//! One port for everything: HTTP/1.1, HTTP/2 without TLS, gRPC and gRPC-Web.
+//!
+//! ```text
+//! accept ─ TCP_NODELAY, keep-alive ─ HTTP/1 or 2 by its first bytes ─┬─ application/grpc* ── tonic
+//!                                                                     └─ else ────────────── axum
+//! token cancelled: stop accepting · health says no · requests under way end, for drain_seconds · close
+//! ```
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use ::http::Request;
+use axum::{Router, body::Body};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use llama_stack_core::{Code, Error, Result};
+
+use crate::{Stack, grpc, http};
+
+/// A connection has this long to send its first request, and each later request's head: a slow sender holds no place.
+const HEAD: Duration = Duration::from_secs(10);
+/// For a new connection that has asked nothing yet. gRPC clients connect before they need to.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Largest head of a request. Beyond it: 431.
+const HEAD_BYTES: usize = 64 << 10;
+/// Requests at once on one HTTP/2 connection. (Streams that a client resets in a flood are bounded by hyper's defaults.)
+const STREAMS: u32 = 1_024;
+/// A peer that is gone without a word is noticed after about this long.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How often metrics are folded into their buckets.
+const FOLD: Duration = Duration::from_secs(5);
+
+/// Binds `listen`, for example `127.0.0.1:8321`; port 0 takes a free one.
+///
+/// # Errors
+/// `AlreadyExists` for a port in use · `PermissionDenied` · `InvalidArgument` for an address that is none of this machine's.
+pub async fn bind(listen: &str) -> Result<TcpListener> {
+    TcpListener::bind(listen).await.map_err(|error| {
+        let (code, what) = match error.kind() {
+            io::ErrorKind::AddrInUse => (Code::AlreadyExists, "the port is in use; stop what holds it, or choose another with --port"),
+            io::ErrorKind::PermissionDenied => (Code::PermissionDenied, "this user may not listen there; ports below 1024 want privileges"),
+            _ => (Code::InvalidArgument, "this is no address to listen on; it must be host:port, with a host of this machine"),
+        };
+        Error::new(code, format!("{listen}: {what}")).with_field("server.listen").with_source(error)
+    })
+}
+
+impl Stack {
+    /// Serves until `shutdown` is cancelled and what was under way has ended, or `drain_seconds` have passed. Then
+    /// closes the stack. Turns that a crash cut off go on as soon as this runs.
+    ///
+    /// # Errors
+    /// As [`Stack::close`].
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+        let state = http::AppState::new(&self);
+        let (grpc, mut health) = grpc::router(&self, &state).await?;
+        let edge = Edge { http: http::router(&state, &self.server.cors_origins), grpc };
+        self.tasks.spawn(fold_metrics(self.metrics.clone(), self.shutdown.clone()));
+        let runtime = self.runtime.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = runtime.recover().await {
+                tracing::error!(code = error.code().name(), message = error.message(), "unfinished turns could not be taken up");
+            }
+        });
+
+        let connections = Connections::new(edge);
+        connections.accept(&listener, &shutdown).await;
+        drop(listener);
+        tracing::info!(connections = connections.tasks.len(), "draining");
+        state.drain();
+        health.drain().await;
+        connections.drain(Duration::from_secs(self.server.drain_seconds)).await;
+        self.close().await
+    }
+}
+
+/// Both halves of the port.
+#[derive(Clone)]
+struct Edge {
+    http: Router,
+    grpc: Router,
+}
+
+impl Edge {
+    async fn answer(self, request: Request<Incoming>) -> Result<axum::response::Response, Infallible> {
+        let router = if grpc::is_grpc(request.headers()) { self.grpc } else { self.http };
+        router.oneshot(request.map(Body::new)).await
+    }
+}
+
+struct Connections {
+    edge: Edge,
+    protocols: Arc<auto::Builder<TokioExecutor>>,
+    tasks: TaskTracker,
+    /// Connections end after the requests that they have.
+    ending: CancellationToken,
+    /// Connections end now.
+    cut: CancellationToken,
+}
+
+impl Connections {
+    fn new(edge: Edge) -> Self {
+        Self {
+            edge,
+            protocols: Arc::new(protocols()),
+            tasks: TaskTracker::new(),
+            ending: CancellationToken::new(),
+            cut: CancellationToken::new(),
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener, shutdown: &CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => self.spawn(stream),
+                // Mostly too many open files: connections that end make room.
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, stream: TcpStream) {
+        if let Err(error) = set_options(&stream) {
+            // The peer has gone already.
+            tracing::debug!(%error, "socket options could not be set");
+            return;
+        }
+        let (edge, protocols) = (self.edge.clone(), self.protocols.clone());
+        let (ending, cut) = (self.ending.clone(), self.cut.clone());
+        self.tasks.spawn(async move {
+            let asked = CancellationToken::new();
+            let first = asked.clone();
+            let service = hyper::service::service_fn(move |request| {
+                first.cancel();
+                edge.clone().answer(request)
+            });
+            let connection = protocols.serve_connection(TokioIo::new(stream), service);
+            let mut connection = std::pin::pin!(connection);
+            let silent = async {
+                if tokio::time::timeout(SILENCE, asked.cancelled()).await.is_ok() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = cut.cancelled() => return,
+                () = either(ending.cancelled(), silent) => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        ended = connection.as_mut() => ended,
+                        () = cut.cancelled() => return,
+                    }
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(error, "connection broke");
+            }
+        });
+    }
+
+    /// Waits for the requests under way, at most for `patience`; then cuts what is left.
+    async fn drain(&self, patience: Duration) {
+        self.ending.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
+            tracing::warn!(connections = self.tasks.len(), "the drain's time is over; connections are cut");
+            self.cut.cancel();
+            self.tasks.wait().await;
+        }
+    }
+}
+
+async fn either(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+    tokio::select! {
+        () = one => {}
+        () = other => {}
+    }
+}
+
+fn protocols() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES).max_headers(128);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .adaptive_window(true)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEAD_BYTES as u32)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    builder
+}
+
+/// Small answers leave at once: with Nagle's algorithm they wait for the peer's delayed acknowledgement, 40 ms.
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE))
+}
+
+async fn fold_metrics(metrics: crate::metrics::Metrics, shutdown: CancellationToken) {
+    while tokio::time::timeout(FOLD, shutdown.cancelled()).await.is_err() {
+        metrics.fold();
+    }
+}

@@ -1,0 +1,154 @@
+//! A manifest, running.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use llama_stack_agents::{Runtime, RuntimeParts};
+use llama_stack_core::{
+    Agents, Code, Context, Deps, Error, Files, Inference, Manifest, Memory, Registry, Result, Safety, Stack as Info, Tools, manifest,
+    registry::OnProgress,
+};
+use llama_stack_proto::v1::{ListProvidersRequest, ListProvidersResponse};
+use llama_stack_store::Store;
+
+use crate::{assemble, info, metrics::Metrics, observed::Observed, telemetry::Telemetry};
+
+/// How long background work may take to end once it was told to.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What a stack takes from its machine.
+#[derive(Clone)]
+pub struct Options {
+    /// `LLAMA_STACK_HOME`: models, state, logs.
+    pub home: PathBuf,
+    /// Told about downloads and loading.
+    pub on_progress: OnProgress,
+}
+
+/// Every service of a distribution, each behind its trait. Dropping it cancels its background work.
+pub struct Stack {
+    pub name: String,
+    pub inference: Arc<dyn Inference>,
+    pub safety: Arc<dyn Safety>,
+    pub memory: Arc<dyn Memory>,
+    pub files: Arc<dyn Files>,
+    pub tools: Arc<dyn Tools>,
+    pub agents: Arc<dyn Agents>,
+    /// What runs here.
+    pub info: Arc<dyn Info>,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) server: manifest::Server,
+    pub(crate) metrics: Metrics,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
+    telemetry: Option<Arc<Telemetry>>,
+    store: Store,
+    _cancel_on_drop: DropGuard,
+}
+
+impl Stack {
+    /// Builds every provider, from left to right, and what stands over them. Nothing listens yet, and no turn runs.
+    ///
+    /// # Errors
+    /// Whatever a provider or the store finds, as `file:line: providers.<api>[<index>].<path>: what is wrong`.
+    pub async fn build(manifest: Manifest, registry: &Registry, options: Options) -> Result<Self> {
+        crate::install_crypto();
+        let (shutdown, tasks, metrics) = (CancellationToken::new(), TaskTracker::new(), Metrics::new());
+        let cancel_on_drop = shutdown.clone().drop_guard();
+        let telemetry = Telemetry::new(&manifest)?.map(Arc::new);
+        let mut deps = Deps {
+            on_progress: options.on_progress,
+            shutdown: shutdown.clone(),
+            tasks: tasks.clone(),
+            ..Deps::new(options.home.clone())
+        };
+        let (listed, lines) = (&manifest.providers, &manifest.lines);
+
+        let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;
+        let router: Arc<dyn Inference> = Arc::new(llama_stack_inference::Router::new(providers.clone()));
+        let inference: Arc<dyn Inference> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()));
+        let mut probes = info::probes(providers);
+        deps.inference = Some(inference.clone()).filter(|_| !listed.inference.is_empty());
+
+        let providers = assemble::providers("safety", &listed.safety, &registry.safety, &deps, lines).await?;
+        let safety: Arc<dyn Safety> = Arc::new(llama_stack_safety::Router::new(providers.clone()));
+        probes.extend(info::probes(providers));
+        deps.safety = Some(safety.clone());
+
+        let providers = assemble::providers("memory", &listed.memory, &registry.memory, &deps, lines).await?;
+        let memory: Arc<dyn Memory> = Arc::new(llama_stack_memory::Router::new(providers.clone()));
+        probes.extend(info::probes(providers));
+        deps.memory = Some(memory.clone());
+
+        let providers = assemble::providers("tools", &listed.tools, &registry.tools, &deps, lines).await?;
+        let router: Arc<dyn Tools> = Arc::new(llama_stack_tools::Router::new(providers.clone()));
+        let tools: Arc<dyn Tools> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()));
+        probes.extend(info::probes(providers));
+
+        let store = assemble::store(&manifest, &options.home).await?;
+        let runtime = Runtime::new(RuntimeParts {
+            store: store.clone(),
+            inference: inference.clone(),
+            tools: Some(tools.clone()),
+            safety: Some(safety.clone()),
+            limits: manifest.agents.limits.clone(),
+            tasks: tasks.clone(),
+            shutdown: shutdown.clone(),
+        });
+        let agents: Arc<dyn Agents> = runtime.clone();
+        let info = info::Running::new(&manifest, registry, probes);
+        Ok(Self {
+            name: manifest.name,
+            inference,
+            safety,
+            memory,
+            files: Arc::new(NoFiles),
+            tools,
+            agents: Arc::new(Observed::new(agents, telemetry.clone(), metrics.clone())),
+            info: Arc::new(info),
+            runtime,
+            server: manifest.server,
+            metrics,
+            tasks,
+            shutdown,
+            telemetry,
+            store,
+            _cancel_on_drop: cancel_on_drop,
+        })
+    }
+
+    /// All but listening: builds the stack, asks every provider once, and takes it down again.
+    ///
+    /// # Errors
+    /// As [`Stack::build`]. A provider that does not answer is no error here: its status says so.
+    pub async fn check(manifest: Manifest, registry: &Registry, options: Options) -> Result<ListProvidersResponse> {
+        let stack = Self::build(manifest, registry, options).await?;
+        let providers = stack.info.list_providers(&Context::system(), ListProvidersRequest::default()).await;
+        stack.close().await?;
+        providers
+    }
+
+    /// Ends background work, closes the store and sends the last traces.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded` where background work did not end in ten seconds; everything else is closed all the same.
+    pub async fn close(self) -> Result<()> {
+        self.shutdown.cancel();
+        self.tasks.close();
+        let ended = tokio::time::timeout(GRACE, self.tasks.wait()).await;
+        self.store.close().await;
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.shutdown().await;
+        }
+        ended.map_err(|_| Error::new(Code::DeadlineExceeded, "background work did not end in time"))
+    }
+}
+
+/// The files service comes with a later release: every method answers `Unimplemented`.
+struct NoFiles;
+
+impl Files for NoFiles {}

@@ -1,0 +1,109 @@
+//! The one place where the two databases differ in Rust: how a statement is bound, run and read.
+//!
+//! Both number their parameters `$1`, `$2`, …; columns are text, 64-bit integers or bytes, and never null.
+
+use sqlx::{PgConnection, Row as _, SqliteConnection, postgres::PgRow, sqlite::SqliteRow};
+
+/// A connection that a statement can be run on.
+pub(crate) enum Conn<'c> {
+    Sqlite(&'c mut SqliteConnection),
+    Postgres(&'c mut PgConnection),
+}
+
+/// A parameter's value.
+#[derive(Clone, Copy)]
+pub(crate) enum Arg<'a> {
+    Text(&'a str),
+    Int(i64),
+    Bytes(&'a [u8]),
+}
+
+pub(crate) enum Row {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+/// Binds every argument to a query of either database.
+macro_rules! bound {
+    ($sql:expr, $args:expr) => {{
+        let mut query = sqlx::query($sql);
+        for arg in $args {
+            query = match *arg {
+                Arg::Text(text) => query.bind(text),
+                Arg::Int(int) => query.bind(int),
+                Arg::Bytes(bytes) => query.bind(bytes),
+            };
+        }
+        query
+    }};
+}
+
+impl Conn<'_> {
+    /// Runs a statement, and says how many rows it wrote.
+    pub(crate) async fn execute(&mut self, sql: &'static str, args: &[Arg<'_>]) -> sqlx::Result<u64> {
+        Ok(match self {
+            Conn::Sqlite(conn) => bound!(sql, args).execute(&mut **conn).await?.rows_affected(),
+            Conn::Postgres(conn) => bound!(sql, args).execute(&mut **conn).await?.rows_affected(),
+        })
+    }
+
+    pub(crate) async fn rows(&mut self, sql: &'static str, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
+        Ok(match self {
+            Conn::Sqlite(conn) => bound!(sql, args).fetch_all(&mut **conn).await?.into_iter().map(Row::Sqlite).collect(),
+            Conn::Postgres(conn) => bound!(sql, args).fetch_all(&mut **conn).await?.into_iter().map(Row::Postgres).collect(),
+        })
+    }
+}
+
+impl Row {
+    pub(crate) fn text(&self, column: usize) -> sqlx::Result<String> {
+        match self {
+            Row::Sqlite(row) => row.try_get(column),
+            Row::Postgres(row) => row.try_get(column),
+        }
+    }
+
+    pub(crate) fn int(&self, column: usize) -> sqlx::Result<i64> {
+        match self {
+            Row::Sqlite(row) => row.try_get(column),
+            Row::Postgres(row) => row.try_get(column),
+        }
+    }
+
+    pub(crate) fn bytes(&self, column: usize) -> sqlx::Result<&[u8]> {
+        match self {
+            Row::Sqlite(row) => row.try_get(column),
+            Row::Postgres(row) => row.try_get(column),
+        }
+    }
+}
+
+impl<'a> From<&'a str> for Arg<'a> {
+    fn from(text: &'a str) -> Self {
+        Arg::Text(text)
+    }
+}
+
+impl<'a> From<&'a String> for Arg<'a> {
+    fn from(text: &'a String) -> Self {
+        Arg::Text(text)
+    }
+}
+
+impl From<i64> for Arg<'_> {
+    fn from(int: i64) -> Self {
+        Arg::Int(int)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Arg<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Self {
+        Arg::Bytes(bytes)
+    }
+}
+
+/// Arguments of different kinds in one list.
+macro_rules! args {
+    ($($arg:expr),* $(,)?) => { &[$($crate::sql::Arg::from($arg)),*] };
+}
+pub(crate) use args;

@@ -1,0 +1,147 @@
+//! SQLite: a file in WAL mode with one writing connection and several reading ones, or one connection in memory.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use llama_stack_core::{Error, Result, manifest::Durability};
+use sqlx::{
+    ConnectOptions as _, SqlitePool,
+    migrate::{MigrateError, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use crate::{
+    command::{Command, Outcome},
+    failure::{self, Kind},
+    sql::{Arg, Conn, Row},
+    writer::Writer,
+};
+
+const MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+const READERS: u32 = 4;
+
+/// How long SQLite itself waits for another process's lock. Short beside the patience, which is looked at in between.
+const BUSY_WAIT: Duration = Duration::from_millis(500);
+
+/// The log is cut back to this after a checkpoint, or a burst would keep its size for ever.
+const MAX_IDLE_LOG_BYTES: &str = "67108864";
+
+pub(crate) struct Sqlite {
+    readers: SqlitePool,
+    writer: Writer,
+    patience: Duration,
+}
+
+impl Sqlite {
+    /// `place` is the URL after `sqlite:`.
+    pub(crate) async fn open(place: &str, durability: Durability, patience: Duration) -> Result<Self> {
+        // sqlx would log each statement; the store reports what matters itself.
+        let options = SqliteConnectOptions::new().foreign_keys(true).busy_timeout(BUSY_WAIT).disable_statement_logging();
+        let pool = pool_options(patience).max_connections(1);
+        if place == ":memory:" {
+            // One connection is the database: readers take their turns with the writer.
+            let pool = connect(pool, options.in_memory(true), place, patience).await?;
+            return Ok(Self { readers: pool.clone(), writer: Writer::start(pool, patience), patience });
+        }
+        let path = file(place)?;
+        let shown = path.display().to_string();
+        create(&path).map_err(|error| unusable(&shown, error))?;
+        let options = options
+            .filename(&path)
+            .journal_mode(SqliteJournalMode::Wal)
+            // In WAL mode `Normal` syncs at checkpoints only: the end of the process loses nothing, the end of the
+            // machine loses the newest commits but not the file. `Off` would risk the file, and is no faster here.
+            .synchronous(match durability {
+                Durability::Power => SqliteSynchronous::Full,
+                Durability::Process => SqliteSynchronous::Normal,
+            })
+            .pragma("journal_size_limit", MAX_IDLE_LOG_BYTES);
+        let writing = connect(pool, options.clone(), &shown, patience).await?;
+        let readers = pool_options(patience).max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
+        Ok(Self { readers, writer: Writer::start(writing, patience), patience })
+    }
+
+    pub(crate) async fn write(&self, command: Box<dyn Command>) -> Result<Outcome> {
+        self.writer.write(command).await
+    }
+
+    /// In WAL mode readers wait for nobody, but for moments such as another process's recovery of the log.
+    pub(crate) async fn read(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>> {
+        let since = Instant::now();
+        loop {
+            match self.try_read(sql, args).await {
+                Err(error) if Kind::of(&error) == Kind::Busy && since.elapsed() < self.patience => {}
+                Err(sqlx::Error::PoolClosed) => return Err(failure::closed()),
+                other => return other.map_err(|error| failure::report(&error)),
+            }
+        }
+    }
+
+    async fn try_read(&self, sql: &'static str, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
+        Conn::Sqlite(&mut *self.readers.acquire().await?).rows(sql, args).await
+    }
+
+    pub(crate) async fn close(&self) {
+        self.writer.close().await;
+        self.readers.close().await;
+    }
+}
+
+fn pool_options(patience: Duration) -> SqlitePoolOptions {
+    // A connection to a file does not go stale, and the one in memory must stay.
+    SqlitePoolOptions::new().acquire_timeout(patience).test_before_acquire(false).idle_timeout(None).max_lifetime(None)
+}
+
+/// Connects and migrates. Processes that open a new file at the same moment wait for each other.
+async fn connect(pool: SqlitePoolOptions, options: SqliteConnectOptions, place: &str, patience: Duration) -> Result<SqlitePool> {
+    let since = Instant::now();
+    loop {
+        match migrated(pool.clone(), options.clone()).await {
+            Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
+                if Kind::of(&error) == Kind::Busy && since.elapsed() < patience =>
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => return other.map_err(|error| failure::opening(place, &error)),
+        }
+    }
+}
+
+async fn migrated(pool: SqlitePoolOptions, options: SqliteConnectOptions) -> Result<SqlitePool, MigrateError> {
+    let pool = pool.connect_with(options).await?;
+    // The lock is taken before looking which migrations are missing; each of them is a savepoint inside.
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    MIGRATIONS.run_direct(None, &mut *transaction, false).await?;
+    transaction.commit().await?;
+    Ok(pool)
+}
+
+/// The path in `//PATH` or `PATH`.
+fn file(place: &str) -> Result<PathBuf> {
+    let place = place.strip_prefix("//").unwrap_or(place);
+    if place.is_empty() || place.contains(['?', '\0']) {
+        return Err(Error::invalid("store.url", "store.url must be sqlite://PATH, without parameters, or sqlite::memory:"));
+    }
+    let home = place.strip_prefix("~/").zip(std::env::home_dir());
+    Ok(home.map_or_else(|| PathBuf::from(place), |(rest, home)| home.join(rest)))
+}
+
+/// Makes the file and its folders. What people said to their agents is for the owner's eyes only.
+fn create(path: &Path) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+fn unusable(place: &str, error: std::io::Error) -> Error {
+    let message = format!("{place}: the database file cannot be opened or made: {}", error.kind());
+    Error::failed_precondition(message).with_reason("store_unusable").with_source(error)
+}

@@ -1,0 +1,153 @@
+//! Beginning a turn: its first event, its session if that is new, and its idempotency key, all or nothing.
+
+use async_trait::async_trait;
+use llama_stack_core::{Code, Error, Result, ids};
+use llama_stack_proto::v1::{Session, Turn, TurnEvent, TurnStatus, turn_event};
+use prost::Message as _;
+
+use super::micros;
+use crate::{
+    Store,
+    command::{Command, Failure, Outcome, not_found},
+    sessions::PutSession,
+    sql::{Conn, args},
+};
+
+/// How long a key is remembered, in microseconds: a day.
+const KEY_LIFETIME_US: i64 = 24 * 3_600 * 1_000_000;
+
+const SESSION_EXISTS: &str = "SELECT 1 FROM sessions WHERE tenant = $1 AND id = $2";
+const FORGET_KEYS: &str = "DELETE FROM idempotency_keys WHERE created_us < $1";
+const TAKE_KEY: &str = "INSERT INTO idempotency_keys (tenant, key, request_hash, turn_id, created_us) VALUES ($1, $2, $3, $4, $5) \
+                        ON CONFLICT (tenant, key) DO NOTHING";
+const KEY_HOLDER: &str = "SELECT request_hash, turn_id FROM idempotency_keys WHERE tenant = $1 AND key = $2";
+const INSERT_TURN: &str = "INSERT INTO turns (tenant, id, session_id, parent_id, status, head_seq, keep, created_us) \
+                           VALUES ($1, $2, $3, $4, $5, 1, $6, $7)";
+const INSERT_EVENT: &str = "INSERT INTO journal (tenant, turn_id, seq, body) VALUES ($1, $2, 1, $3)";
+
+/// What a turn begins with.
+pub struct BeginTurn<'a> {
+    /// The first event: sequence 1, with the turn.
+    pub created: &'a TurnEvent,
+    /// The caller's key, and a hash of the request it came with.
+    pub idempotency: Option<(&'a str, &'a str)>,
+    /// The turn's session, where it is made with it.
+    pub new_session: Option<&'a Session>,
+}
+
+/// Which turn the call stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// This one, and it is durable.
+    New,
+    /// The one that the same request began before, by its id. It may have been deleted since.
+    Existing(String),
+}
+
+struct Begin {
+    tenant: String,
+    id: String,
+    session_id: String,
+    parent_id: String,
+    keep: bool,
+    created_us: i64,
+    body: Vec<u8>,
+    key: Option<Key>,
+    new_session: Option<PutSession>,
+}
+
+struct Key {
+    key: String,
+    request_hash: String,
+    now_us: i64,
+}
+
+impl Store {
+    /// Stores a new turn with its first event and, if it is new, its session: durable on return, all or nothing.
+    ///
+    /// A key is remembered for a day, also past the turn's deletion.
+    ///
+    /// # Errors
+    /// `NotFound` no such session · `Aborted` the key came with another request before (`idempotency_key_reused`) ·
+    /// `AlreadyExists` the id of the turn or of the new session is taken · `Internal` `created` is not the first event of a turn
+    pub async fn begin_turn(&self, tenant: &str, begin: BeginTurn<'_>) -> Result<Begun> {
+        let turn = first_turn(begin.created)?;
+        let key = |(key, hash): (&str, &str)| Key { key: key.into(), request_hash: hash.into(), now_us: micros(Some(&ids::now())) };
+        let command = Begin {
+            tenant: tenant.into(),
+            id: turn.id.clone(),
+            session_id: turn.session_id.clone(),
+            parent_id: turn.parent_turn_id.clone(),
+            keep: turn.store,
+            created_us: micros(turn.created.as_ref()),
+            body: begin.created.encode_to_vec(),
+            key: begin.idempotency.map(key),
+            new_session: begin.new_session.map(|session| PutSession::new(tenant, session)),
+        };
+        Ok(match self.write(command).await? {
+            Outcome::Done => Begun::New,
+            Outcome::Existing(turn_id) => Begun::Existing(turn_id),
+        })
+    }
+}
+
+fn first_turn(event: &TurnEvent) -> Result<&Turn> {
+    match &event.event {
+        Some(turn_event::Event::Created(turn)) if event.sequence == 1 && event.turn_id == turn.id => Ok(turn),
+        _ => Err(Error::internal("a turn's first event must be its creation, with sequence 1")),
+    }
+}
+
+#[async_trait]
+impl Command for Begin {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        // First, because a refusal after a write would leave the write in a group's transaction.
+        if self.new_session.is_none() && conn.rows(SESSION_EXISTS, args![&self.tenant, &self.session_id]).await?.is_empty() {
+            return Err(not_found("session", &self.session_id).into());
+        }
+        if let Some(key) = &self.key
+            && let Some(turn_id) = self.take(key, conn).await?
+        {
+            return Ok(Outcome::Existing(turn_id));
+        }
+        if let Some(session) = &self.new_session {
+            session.insert(conn).await?;
+        }
+        let turn = args![
+            &self.tenant,
+            &self.id,
+            &self.session_id,
+            &self.parent_id,
+            i64::from(TurnStatus::InProgress as i32),
+            i64::from(self.keep),
+            self.created_us,
+        ];
+        conn.execute(INSERT_TURN, turn).await?;
+        conn.execute(INSERT_EVENT, args![&self.tenant, &self.id, &self.body]).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+impl Begin {
+    /// Takes the key for this turn, or finds the turn that holds it.
+    async fn take(&self, key: &Key, conn: &mut Conn<'_>) -> Result<Option<String>, Failure> {
+        conn.execute(FORGET_KEYS, args![key.now_us - KEY_LIFETIME_US]).await?;
+        // Postgres waits here for another transaction that takes the same key, so the holder is found below.
+        let taken = conn.execute(TAKE_KEY, args![&self.tenant, &key.key, &key.request_hash, &self.id, key.now_us]).await?;
+        if taken == 1 {
+            return Ok(None);
+        }
+        let rows = conn.rows(KEY_HOLDER, args![&self.tenant, &key.key]).await?;
+        // None: another transaction forgot the old key between the two statements.
+        let holder = rows.first().ok_or_else(lost_race)?;
+        if holder.text(0)? != key.request_hash {
+            let message = "this idempotency key came with another request before";
+            return Err(Error::new(Code::Aborted, message).with_reason("idempotency_key_reused").into());
+        }
+        Ok(Some(holder.text(1)?))
+    }
+}
+
+fn lost_race() -> Error {
+    Error::new(Code::Aborted, "another call took the idempotency key at the same time: try again").with_reason("idempotency_key_race")
+}

@@ -1,0 +1,124 @@
+//! Tools of another process, over a real socket.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use llama_stack_core::{Code, Context, Deps, Registry, Result, Tools, grpc::Served};
+use llama_stack_proto::v1::{InvokeToolRequest, ListToolsRequest, tools_server::ToolsServer};
+use llama_stack_tools::{Router, RustTools, Tool, ToolFailure};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Asked {
+    city: String,
+}
+
+struct Weather;
+
+#[async_trait::async_trait]
+impl Tool for Weather {
+    type Args = Asked;
+    const NAME: &'static str = "weather";
+    const DESCRIPTION: &'static str = "Tells the weather.";
+
+    async fn call(&self, cx: &Context, asked: Asked) -> Result<String, ToolFailure> {
+        match asked.city.as_str() {
+            "Atlantis" => Err("Atlantis is under water".into()),
+            "Nowhere" => Err(llama_stack_core::Error::new(Code::DataLoss, "the atlas is torn").into()),
+            "Slow" => {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                Ok(String::new())
+            }
+            city => Ok(format!("sunny in {city} for {} under {}", cx.tenant(), cx.idempotency_key().unwrap_or("no key"))),
+        }
+    }
+}
+
+/// Serves until it is dropped.
+struct Server(JoinHandle<()>);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn serve(listener: TcpListener) -> Server {
+    let tools: Arc<dyn Tools> = Arc::new(RustTools::new().with(Weather));
+    let server = tonic::transport::Server::builder().add_service(ToolsServer::new(Served(tools)));
+    Server(tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() }))
+}
+
+async fn provider(address: SocketAddr) -> Arc<dyn Tools> {
+    let mut registry = Registry::default();
+    llama_stack_tools::register(&mut registry);
+    let config = serde_json::json!({ "url": format!("http://{address}"), "timeout_seconds": 0.5 });
+    registry.tools.build("remote::grpc", config, Deps::new(".")).await.unwrap()
+}
+
+async fn ask(tools: &dyn Tools, city: &str) -> Result<(bool, String)> {
+    let cx = Context::test("acme").with_idempotency_key("k7");
+    let arguments = format!("{{\"city\":\"{city}\"}}");
+    let response = tools.invoke_tool(&cx, InvokeToolRequest { name: "weather".into(), arguments, call_id: "c".into() }).await?;
+    assert!(response.parts.iter().all(|part| part.provenance == "tool:weather"));
+    Ok((response.is_error, response.parts[0].as_text().unwrap().to_owned()))
+}
+
+#[tokio::test]
+async fn a_remote_tool_is_a_tool() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tools = provider(listener.local_addr().unwrap()).await;
+    let _server = serve(listener).await;
+
+    let listed = tools.list_tools(&Context::test("acme"), ListToolsRequest::default()).await.unwrap();
+    assert_eq!(listed.tools[0].definition.as_ref().unwrap().name, "weather");
+    assert_eq!(ask(&*tools, "Oslo").await.unwrap(), (false, "sunny in Oslo for acme under k7".into()));
+    assert_eq!(ask(&*tools, "Atlantis").await.unwrap(), (true, "Atlantis is under water".into()));
+    let error = ask(&*tools, "Nowhere").await.unwrap_err();
+    assert_eq!((error.code(), error.message()), (Code::DataLoss, "the atlas is torn"));
+    let (is_error, text) = ask(&*tools, "Slow").await.unwrap();
+    assert!(is_error && text.contains("0.5 seconds"), "{text}");
+}
+
+#[tokio::test]
+async fn a_provider_may_come_late_and_come_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let router = Router::build(vec![("weather".into(), provider(address).await)]).await.unwrap();
+    let listed = router.list_tools(&Context::test("acme"), ListToolsRequest::default()).await.unwrap();
+    assert!(listed.tools.is_empty());
+    assert!(ask_router(&router).await.unwrap().0, "an unknown tool is told to the model");
+
+    for _ in 0..2 {
+        let server = serve(TcpListener::bind(address).await.unwrap()).await;
+        let mut answer = ask_router(&router).await;
+        // The channel waits a moment between attempts to connect.
+        for _ in 0..100 {
+            if matches!(answer, Ok((false, _))) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            answer = ask_router(&router).await;
+        }
+        assert!(!answer.unwrap().0, "the provider is back");
+        drop(server);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(ask_router(&router).await.unwrap_err().code(), Code::Unavailable);
+    }
+}
+
+async fn ask_router(router: &Router) -> Result<(bool, String)> {
+    let request = InvokeToolRequest { name: "weather".into(), arguments: r#"{"city":"Oslo"}"#.into(), call_id: String::new() };
+    let response = router.invoke_tool(&Context::test("acme"), request).await?;
+    Ok((response.is_error, response.parts[0].as_text().unwrap().to_owned()))
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_refused_at_build() {
+    let mut registry = Registry::default();
+    llama_stack_tools::register(&mut registry);
+    let built = registry.tools.build("remote::grpc", serde_json::json!({ "url": "ftp://x" }), Deps::new(".")).await;
+    let error = built.err().unwrap();
+    assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("config.url")));
+}

@@ -1,0 +1,128 @@
+//! `llama-stack chat`: talks to a model of a running stack, over gRPC.
+
+use std::{
+    io::{IsTerminal, Read},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use llama_stack_core::{
+    Context, Error, Inference, Result,
+    fold::ChatFold,
+    grpc::{Remote, channel},
+};
+use llama_stack_proto::v1::{
+    ChatRequest, ListModelsRequest, Message, ModelKind, SamplingParams, chat_event::Event, inference_client::InferenceClient,
+};
+use rustyline::{DefaultEditor, error::ReadlineError};
+use serde_json::json;
+use tonic::transport::Channel;
+
+use crate::{args::ChatArgs, output::Output};
+
+type Client = Remote<InferenceClient<Channel>>;
+
+pub(crate) async fn run(args: ChatArgs, output: &Output) -> Result<()> {
+    let client = Client::new(channel(&args.server, Duration::from_secs(5))?);
+    let model = match &args.model {
+        Some(model) => model.clone(),
+        None => first_chat_model(&client, &args.server).await?,
+    };
+    let mut chat = Chat {
+        client,
+        model,
+        messages: args.system.iter().map(Message::system).collect(),
+        sampling: SamplingParams { max_tokens: args.max_tokens, ..SamplingParams::default() },
+        output: output.clone(),
+    };
+    if std::io::stdin().is_terminal() { chat.converse().await } else { chat.answer_pipe().await }
+}
+
+async fn first_chat_model(client: &Client, server: &str) -> Result<String> {
+    let request = ListModelsRequest { kind: ModelKind::Chat.into(), ..ListModelsRequest::default() };
+    let models = client.list_models(&Context::default(), request).await.map_err(|error| match error.reason() {
+        Some("upstream_unreachable") => {
+            Error::unavailable(format!("no stack answers at {server}; start one with `llama-stack run starter`, or name another with --server"))
+        }
+        _ => error,
+    })?;
+    let first = models.models.into_iter().next();
+    first.map(|model| model.id).ok_or_else(|| Error::failed_precondition("this stack has no chat model"))
+}
+
+struct Chat {
+    client: Client,
+    model: String,
+    messages: Vec<Message>,
+    sampling: SamplingParams,
+    output: Output,
+}
+
+impl Chat {
+    /// One question from a pipe, one answer.
+    async fn answer_pipe(&mut self) -> Result<()> {
+        let mut question = String::new();
+        let read = std::io::stdin().read_to_string(&mut question);
+        read.map_err(|error| Error::invalid("stdin", "standard input is not text").with_source(error))?;
+        if question.trim().is_empty() {
+            return Err(Error::invalid("stdin", "there is no question on standard input"));
+        }
+        self.ask(question.trim_end().to_owned()).await
+    }
+
+    async fn converse(&mut self) -> Result<()> {
+        self.output.note(&format!("{} - an empty line or Ctrl-D ends, Ctrl-C stops an answer", self.model));
+        let mut editor = DefaultEditor::new().map_err(|error| Error::internal("the terminal cannot be read").with_source(error))?;
+        loop {
+            let (line, back) = tokio::task::spawn_blocking(move || (editor.readline("> "), editor))
+                .await
+                .map_err(|error| Error::internal("the terminal cannot be read").with_source(error))?;
+            editor = back;
+            match line {
+                Ok(line) if line.trim().is_empty() => return Ok(()),
+                Ok(line) => {
+                    // Where there is no history to write to, the line is simply not remembered.
+                    let _ = editor.add_history_entry(&line);
+                    if let Err(error) = self.ask(line).await {
+                        self.messages.pop();
+                        self.output.note(&format!("error: {error}"));
+                    }
+                }
+                Err(ReadlineError::Eof | ReadlineError::Interrupted) => return Ok(()),
+                Err(error) => return Err(Error::internal("the terminal cannot be read").with_source(error)),
+            }
+        }
+    }
+
+    /// Streams the answer; Ctrl-C cuts it off and keeps what was said.
+    async fn ask(&mut self, question: String) -> Result<()> {
+        self.messages.push(Message::user(question));
+        let request = ChatRequest { sampling: Some(self.sampling.clone()), ..ChatRequest::new(&self.model, self.messages.clone()) };
+        let mut events = self.client.stream_chat(&Context::default(), request).await?;
+        let mut fold = ChatFold::default();
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                _ = tokio::signal::ctrl_c() => None,
+            };
+            let Some(event) = event.transpose()? else { break };
+            if let (Some(Event::Text(text)), false) = (&event.event, self.output.is_json()) {
+                self.output.write(text)?;
+            }
+            fold.push(event)?;
+        }
+        let response = fold.finish(&self.model);
+        let message = response.choices.into_iter().next().and_then(|choice| choice.message).unwrap_or_default();
+        let usage = response.usage.unwrap_or_default();
+        if self.output.is_json() {
+            let tokens = json!({ "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens });
+            self.output.result(&json!({ "model": self.model, "text": message.joined_text(), "usage": tokens }), |_| String::new())?;
+        } else {
+            self.output.write("\n")?;
+        }
+        if !message.parts.is_empty() {
+            self.messages.push(message);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! Built-in distributions, and manifests in files.
+
+use std::path::{Path, PathBuf};
+
+use llama_stack_core::{Error, Manifest, Result};
+use llama_stack_proto::v1::{Provider, ProviderStatus};
+use llama_stack_server::{Options, Stack};
+use serde::Serialize;
+
+use crate::{args::DistributionVerb, home::home, output::Output, registry::registry};
+
+const BUILT_IN: [(&str, &str); 3] = [
+    ("starter", include_str!("../../distributions/starter.yaml")),
+    ("tiny", include_str!("../../distributions/tiny.yaml")),
+    ("remote", include_str!("../../distributions/remote.yaml")),
+];
+
+/// A manifest's text, and its name for errors.
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+impl Source {
+    /// A file where the name looks like one or is one, else a built-in distribution.
+    ///
+    /// # Errors
+    /// `NotFound`, with the built-in names.
+    pub(crate) fn find(name: &str) -> Result<Self> {
+        if let Some((name, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
+            return Ok(Self { name: format!("{name}.yaml (built in)"), text: (*text).to_owned() });
+        }
+        let path = Path::new(name);
+        if path.is_file() {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| Error::failed_precondition(format!("{name} cannot be read: {error}")).with_source(error))?;
+            return Ok(Self { name: name.into(), text });
+        }
+        let there: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+        Err(Error::not_found(format!("no distribution and no file {name:?}; built in are: {}", there.join(", "))))
+    }
+
+    pub(crate) fn manifest(&self) -> Result<Manifest> {
+        Manifest::parse(&self.text, &self.name)
+    }
+}
+
+/// The manifests of all built-in distributions. Those that need a variable which is not set are left out.
+pub(crate) fn built_in() -> impl Iterator<Item = Manifest> {
+    BUILT_IN.iter().filter_map(|(name, text)| Manifest::parse(text, name).ok())
+}
+
+#[derive(Serialize)]
+struct Listed {
+    name: &'static str,
+    description: String,
+}
+
+#[derive(Serialize)]
+struct Checked {
+    name: String,
+    providers: Vec<String>,
+}
+
+pub(crate) async fn run(verb: DistributionVerb, output: &Output) -> Result<()> {
+    match verb {
+        DistributionVerb::List => list(output),
+        DistributionVerb::Show { distribution } => output.write(&Source::find(&distribution)?.text),
+        DistributionVerb::Check { distribution, home } => check(&distribution, home, output).await,
+    }
+}
+
+fn list(output: &Output) -> Result<()> {
+    let listed: Vec<Listed> = BUILT_IN
+        .iter()
+        .map(|(name, text)| {
+            // The variables that a manifest needs do not matter for its description.
+            let manifest = Manifest::parse_with(text, name, &|_| Some("unset".into()))?;
+            Ok(Listed { name, description: manifest.description })
+        })
+        .collect::<Result<_>>()?;
+    output.result(&listed, |listed| listed.iter().map(|one| format!("{:<10} {}\n", one.name, one.description)).collect())
+}
+
+async fn check(name: &str, named_home: Option<PathBuf>, output: &Output) -> Result<()> {
+    let manifest = Source::find(name)?.manifest()?;
+    let name = manifest.name.clone();
+    let options = Options { home: home(named_home)?, on_progress: output.progress() };
+    let providers = Stack::check(manifest, &registry(), options).await?.providers;
+    let line = |one: &Provider| match one.status() {
+        ProviderStatus::Failing => format!("{}: {} ({}): not answering: {}", one.api, one.id, one.r#type, one.status_message),
+        _ => format!("{}: {} ({})", one.api, one.id, one.r#type),
+    };
+    let checked = Checked { name, providers: providers.iter().map(line).collect() };
+    output.result(&checked, |checked| {
+        let lines: String = checked.providers.iter().map(|line| format!("  {line}\n")).collect();
+        format!("{} is good\n{lines}", checked.name)
+    })
+}

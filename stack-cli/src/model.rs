@@ -1,0 +1,118 @@
+//! The model files on this machine.
+
+use llama_stack_core::{Error, Manifest, Result};
+use llama_stack_models::{ModelSpec, ModelStore};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    args::{HomeArgs, ModelVerb},
+    distribution::{self, Source},
+    home::home,
+    output::Output,
+};
+
+pub(crate) async fn run(verb: ModelVerb, output: &Output) -> Result<()> {
+    match verb {
+        ModelVerb::List(args) => list(&open(args)?, output).await,
+        ModelVerb::Pull { model, home } => pull(&open(home)?, &model, output).await,
+        ModelVerb::Verify { file, home } => verify(&open(home)?, file.as_deref(), output).await,
+        ModelVerb::Remove { file, home } => remove(&open(home)?, &file, output).await,
+    }
+}
+
+fn open(args: HomeArgs) -> Result<ModelStore> {
+    Ok(ModelStore::open(home(args.home)?.join("models")))
+}
+
+async fn list(store: &ModelStore, output: &Output) -> Result<()> {
+    let files = store.list().await?;
+    output.result(&files, |files| {
+        if files.is_empty() {
+            return "no model files; `llama-stack model pull starter` fetches some\n".into();
+        }
+        let line = |file: &llama_stack_models::StoredFile| format!("{:<60} {:>10}  {}\n", file.name, size(file.size), &file.sha256.as_str()[..12]);
+        files.iter().map(line).collect()
+    })
+}
+
+/// Decimal units, as disks and download pages count.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+#[derive(Serialize)]
+struct Pulled {
+    id: String,
+    dir: std::path::PathBuf,
+}
+
+async fn pull(store: &ModelStore, wanted: &str, output: &Output) -> Result<()> {
+    let on_progress = output.progress();
+    let mut pulled = Vec::new();
+    for spec in wanted_specs(wanted)? {
+        let resolved = spec.resolve(store, &on_progress).await?;
+        pulled.push(Pulled { id: resolved.id, dir: resolved.dir });
+    }
+    output.result(&pulled, |pulled| pulled.iter().map(|one| format!("{} is in {}\n", one.id, one.dir.display())).collect())
+}
+
+/// The models of a manifest, or the one of that id in any built-in distribution.
+fn wanted_specs(wanted: &str) -> Result<Vec<ModelSpec>> {
+    if let Ok(source) = Source::find(wanted) {
+        let specs = specs(&source.manifest()?)?;
+        return if specs.is_empty() {
+            Err(Error::not_found(format!("{wanted} runs no models in this process: there is nothing to fetch")))
+        } else {
+            Ok(specs)
+        };
+    }
+    let mut there = Vec::new();
+    for manifest in distribution::built_in() {
+        for spec in specs(&manifest)? {
+            if spec.id == wanted {
+                return Ok(vec![spec]);
+            }
+            there.push(spec.id);
+        }
+    }
+    Err(Error::not_found(format!("no model, distribution or manifest {wanted:?}; models are: {}", there.join(", "))))
+}
+
+/// What the in-process providers of a manifest run: they name models alike.
+fn specs(manifest: &Manifest) -> Result<Vec<ModelSpec>> {
+    let mut specs = Vec::new();
+    for (index, provider) in manifest.providers.inference.iter().enumerate().filter(|(_, provider)| provider.kind.starts_with("inline::")) {
+        let Some(models) = provider.config.get("models") else { continue };
+        let read: Vec<ModelSpec> = serde_json::from_value(models.clone())
+            .map_err(|error| manifest.lines.error(&format!("providers.inference[{index}].config.models"), &error.to_string()))?;
+        specs.extend(read);
+    }
+    Ok(specs)
+}
+
+async fn verify(store: &ModelStore, name: Option<&str>, output: &Output) -> Result<()> {
+    let names: Vec<String> = match name {
+        Some(name) => vec![name.to_owned()],
+        None => store.list().await?.into_iter().map(|file| file.name.to_string()).collect(),
+    };
+    let mut wrong = Vec::new();
+    for name in &names {
+        if let Err(error) = store.verify(name).await {
+            output.note(&format!("{name}: {error}"));
+            wrong.push(name.clone());
+        }
+    }
+    output.result(&json!({ "verified": names.len() - wrong.len(), "wrong": wrong }), |_| format!("{} of {} good\n", names.len() - wrong.len(), names.len()))?;
+    if wrong.is_empty() { Ok(()) } else { Err(Error::new(llama_stack_core::Code::DataLoss, "files are damaged; remove them and pull again")) }
+}
+
+async fn remove(store: &ModelStore, name: &str, output: &Output) -> Result<()> {
+    store.remove(name).await?;
+    output.result(&json!({ "removed": name }), |_| format!("removed {name}\n"))
+}

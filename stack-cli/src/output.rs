@@ -1,0 +1,130 @@
+//! The only place that prints: results to standard output, everything else to standard error.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing happens")]
+
+use std::{
+    collections::HashMap,
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use clap::CommandFactory;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use llama_stack_core::{Code, Error, Progress, Result, registry::OnProgress};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::Cli;
+
+/// Text for people, or JSON for programs.
+#[derive(Clone, Default)]
+pub(crate) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// A result: its JSON, or what `text` makes of it.
+    pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+        if self.json {
+            let json = serde_json::to_string_pretty(value).map_err(|error| Error::internal("the result is not JSON").with_source(error))?;
+            self.write(&format!("{json}\n"))
+        } else {
+            self.write(&text(value))
+        }
+    }
+
+    /// Raw text, at once: pieces of a streamed answer.
+    pub(crate) fn write(&self, text: &str) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            // `llama-stack … | head` has seen enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+            result => result.map_err(|error| Error::internal("standard output cannot be written").with_source(error)),
+        }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Something to know, not a result.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.json {
+            eprintln!("{text}");
+        }
+    }
+
+    pub(crate) fn completions(&self, shell: clap_complete::Shell) -> Result<()> {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "llama-stack", &mut script);
+        self.write(&String::from_utf8_lossy(&script))
+    }
+
+    pub(crate) fn failure(&self, error: &Error) -> ExitCode {
+        if self.json {
+            eprintln!("{}", json!({ "error": { "code": error.code().name(), "message": error.message(), "reason": error.reason() } }));
+        } else {
+            eprintln!("error: {error}");
+            let mut cause = std::error::Error::source(error);
+            while let Some(error) = cause {
+                eprintln!("  because: {error}");
+                cause = error.source();
+            }
+        }
+        ExitCode::from(match error.code() {
+            Code::InvalidArgument => 2,
+            Code::NotFound => 3,
+            Code::Unavailable | Code::DeadlineExceeded => 4,
+            _ => 1,
+        })
+    }
+
+    /// Before there is anything to go on with.
+    pub(crate) fn fatal(&self, sentence: &str) -> ExitCode {
+        eprintln!("error: {sentence}");
+        ExitCode::FAILURE
+    }
+
+    /// Bars on a terminal, a line per item elsewhere, nothing under `--json`.
+    pub(crate) fn progress(&self) -> OnProgress {
+        if self.json {
+            return Arc::new(|_| {});
+        }
+        let bars = MultiProgress::new();
+        let shown: Mutex<HashMap<String, Option<ProgressBar>>> = Mutex::default();
+        let terminal = std::io::stderr().is_terminal();
+        Arc::new(move |progress: Progress| {
+            let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = shown.entry(progress.item.clone()).or_insert_with(|| {
+                if !terminal {
+                    eprintln!("fetching {}", progress.item);
+                    return None;
+                }
+                Some(bars.add(bar(&progress.item)))
+            });
+            if let Some(bar) = entry {
+                if let Some(total) = progress.total {
+                    bar.set_length(total);
+                }
+                bar.set_position(progress.done);
+            }
+            if progress.finished {
+                match shown.remove(&progress.item).flatten() {
+                    Some(bar) => bar.finish(),
+                    None => eprintln!("fetched {}", progress.item),
+                }
+            }
+        })
+    }
+}
+
+fn bar(item: &str) -> ProgressBar {
+    let template = "{msg:40!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style).with_message(item.to_owned())
+}

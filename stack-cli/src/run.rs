@@ -1,0 +1,119 @@
+//! `llama-stack run`: a manifest becomes a server.
+
+use std::{
+    fs::{File, OpenOptions},
+    net::SocketAddr,
+    path::Path,
+    sync::Mutex,
+    time::Instant,
+};
+
+use llama_stack_core::{Error, Manifest, Result};
+use llama_stack_server::{Options, Stack};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::{EnvFilter, fmt::writer::MakeWriterExt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::{args::RunArgs, distribution::Source, home::home, output::Output, registry::registry};
+
+/// A log that has grown past this is put aside at the next start.
+const LOG_BYTES: u64 = 16 << 20;
+
+#[derive(Serialize)]
+struct Ready {
+    name: String,
+    url: String,
+    ready_ms: u128,
+}
+
+pub(crate) async fn run(args: RunArgs, output: &Output) -> Result<()> {
+    let begun = Instant::now();
+    let mut manifest = Source::find(&args.distribution)?.manifest()?;
+    manifest.server.listen = listen(&args, &manifest)?;
+    let home = home(args.home)?;
+    start_logging(&home.join(&manifest.name))?;
+
+    // Before the models: a taken port is told at once.
+    let listener = llama_stack_server::bind(&manifest.server.listen).await?;
+    let address = listener.local_addr().map_err(|error| Error::internal("the listener has no address").with_source(error))?;
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    let signals = tokio::spawn(async move {
+        if stop_signal().await {
+            stop.cancel();
+        }
+    });
+
+    let name = manifest.name.clone();
+    let options = Options { home, on_progress: output.progress() };
+    let registry = registry();
+    let building = Stack::build(manifest, &registry, options);
+    let stack = tokio::select! {
+        stack = building => stack?,
+        () = shutdown.cancelled() => return Err(Error::new(llama_stack_core::Code::Cancelled, "stopped before it was ready")),
+    };
+    let ready = Ready { name, url: format!("http://{}", reachable(address)), ready_ms: begun.elapsed().as_millis() };
+    output.result(&ready, |ready| {
+        format!(
+            "{} is ready at {} ({} ms)\n  OpenAI API  {}/v1\n  gRPC        {}\n  stop with Ctrl-C\n",
+            ready.name, ready.url, ready.ready_ms, ready.url, ready.url
+        )
+    })?;
+    let served = stack.serve(listener, shutdown).await;
+    signals.abort();
+    output.note("stopped");
+    served
+}
+
+fn listen(args: &RunArgs, manifest: &Manifest) -> Result<String> {
+    if let Some(listen) = &args.listen {
+        return Ok(listen.clone());
+    }
+    let Some(port) = args.port else { return Ok(manifest.server.listen.clone()) };
+    let host = manifest.server.listen.rsplit_once(':').map(|(host, _)| host);
+    let host = host.ok_or_else(|| manifest.lines.error("server.listen", "must be host:port"))?;
+    Ok(format!("{host}:{port}"))
+}
+
+/// An address that a client on this machine can use.
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
+}
+
+/// SIGTERM or Ctrl-C. False where signals cannot be heard.
+async fn stop_signal() -> bool {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+            return interrupt.await.is_ok();
+        };
+        tokio::select! {
+            heard = interrupt => heard.is_ok(),
+            _ = terminate.recv() => true,
+        }
+    }
+    #[cfg(not(unix))]
+    interrupt.await.is_ok()
+}
+
+/// Logs go to standard error and to `server.log` beside the state.
+fn start_logging(folder: &Path) -> Result<()> {
+    let log = open_log(folder).map_err(|error| {
+        Error::failed_precondition(format!("{} cannot be written: {error}", folder.display())).with_source(error)
+    })?;
+    // The engines speak much at `info`; this project's own words are what an operator wants.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,llama_stack=info"));
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr.and(Mutex::new(log)));
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    subscriber.try_init().map_err(|error| Error::internal("logging could not start").with_source(error))
+}
+
+fn open_log(folder: &Path) -> std::io::Result<File> {
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join("server.log");
+    if std::fs::metadata(&path).is_ok_and(|log| log.len() > LOG_BYTES) {
+        std::fs::rename(&path, folder.join("server.log.1"))?;
+    }
+    OpenOptions::new().create(true).append(true).open(path)
+}

@@ -1,0 +1,133 @@
+//! What someone at a terminal meets: the verbs, their errors, their exit codes.
+
+mod support;
+
+use std::{fs, net::TcpListener, path::Path};
+
+use serde_json::Value;
+use support::{Server, call, call_with_input};
+
+const REMOTE: &str = "version: 1\nname: t\nproviders:\n  inference:\n    - id: up\n      type: remote::openai\n      config:\n        url: \"http://127.0.0.1:9/v1\"\n        models: [m]\n";
+
+fn manifest(home: &Path, text: &str) -> String {
+    let path = home.join("m.yaml");
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn version_names_the_build() {
+    let home = tempfile::tempdir().unwrap();
+    let version: Value = serde_json::from_str(&call(home.path(), &["version", "--json"]).out).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert!(version["features"].is_array());
+    assert!(call(home.path(), &["version"]).out.starts_with("llama-stack "));
+}
+
+#[test]
+fn built_in_distributions_are_listed_and_shown() {
+    let home = tempfile::tempdir().unwrap();
+    let listed: Vec<Value> = serde_json::from_str(&call(home.path(), &["distribution", "list", "--json"]).out).unwrap();
+    let names: Vec<&str> = listed.iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["starter", "tiny", "remote"]);
+    for name in names {
+        assert!(call(home.path(), &["distribution", "show", name]).out.contains(&format!("name: {name}\n")));
+    }
+    let unknown = call(home.path(), &["distribution", "show", "nope"]);
+    assert_eq!(unknown.code, 3);
+    assert!(unknown.err.contains("starter, tiny, remote"), "{}", unknown.err);
+}
+
+#[test]
+fn a_wrong_manifest_is_refused_with_its_place() {
+    let home = tempfile::tempdir().unwrap();
+    let check = |text: &str| call(home.path(), &["distribution", "check", &manifest(home.path(), text)]);
+
+    let good = check(REMOTE);
+    assert_eq!((good.code, good.err.as_str()), (0, ""), "{}", good.out);
+
+    let unknown_key = check(&REMOTE.replace("        url:", "        uri:"));
+    assert_eq!(unknown_key.code, 2);
+    assert!(unknown_key.err.contains("m.yaml:8: providers.inference[0].config.uri"), "{}", unknown_key.err);
+
+    let no_type = check(&REMOTE.replace("remote::openai", "remote::nothing"));
+    assert_eq!(no_type.code, 2);
+    assert!(no_type.err.contains("m.yaml:6: providers.inference[0].type") && no_type.err.contains("remote::grpc"), "{}", no_type.err);
+
+    let twice = check(&format!("{REMOTE}    - {{ id: up, type: remote::openai, config: {{ url: \"http://127.0.0.1:9\" }} }}\n"));
+    assert_eq!(twice.code, 2);
+    assert!(twice.err.contains("m.yaml:10: providers.inference[1].id"), "{}", twice.err);
+}
+
+#[test]
+fn a_missing_variable_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let said = call(home.path(), &["run", "remote"]);
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("remote.yaml (built in):") && said.err.contains("OPENAI_BASE_URL is not set"), "{}", said.err);
+}
+
+#[test]
+fn a_port_in_use_is_told_with_the_way_out() {
+    let home = tempfile::tempdir().unwrap();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port().to_string();
+    let said = call(home.path(), &["run", &manifest(home.path(), REMOTE), "--port", &port]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("in use") && said.err.contains("--port"), "{}", said.err);
+}
+
+#[test]
+fn a_server_stops_when_it_is_told_to_and_starts_again() {
+    let home = tempfile::tempdir().unwrap();
+    let file = manifest(home.path(), REMOTE);
+    for _ in 0..2 {
+        let server = Server::start(home.path(), &file);
+        assert!(server.stop().success());
+    }
+    assert!(home.path().join("t/server.log").exists());
+}
+
+#[test]
+fn chat_without_a_server_says_how_to_start_one() {
+    let home = tempfile::tempdir().unwrap();
+    let said = call_with_input(home.path(), &["chat", "--server", "http://127.0.0.1:9"], "hi\n");
+    assert_eq!(said.code, 4);
+    assert!(said.err.contains("llama-stack run starter"), "{}", said.err);
+}
+
+#[test]
+fn completions_are_scripts() {
+    let home = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(call(home.path(), &["completions", shell]).out.contains("llama-stack"));
+    }
+}
+
+#[test]
+fn model_files_are_pulled_listed_verified_and_removed() {
+    let home = tempfile::tempdir().unwrap();
+    let source = home.path().join("source.txt");
+    fs::write(&source, "not a model, but a file").unwrap();
+    // A file:// source is used where it is; parts of one are put together in the store.
+    let text = format!(
+        "version: 1\nname: t\nproviders:\n  inference:\n    - id: local\n      type: inline::candle\n      config:\n        models:\n          \
+         - id: m\n            files:\n              - name: words.txt\n                from: [ [ \"file://{0}\", \"file://{0}\" ] ]\n",
+        source.display()
+    );
+    let file = manifest(home.path(), &text);
+    let pulled = call(home.path(), &["model", "pull", &file, "--json"]);
+    assert_eq!(pulled.code, 0, "{}", pulled.err);
+
+    let listed: Vec<Value> = serde_json::from_str(&call(home.path(), &["model", "list", "--json"]).out).unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0]["size"], 46);
+    let name = listed[0]["name"].as_str().unwrap();
+    assert_eq!(call(home.path(), &["model", "verify"]).code, 0);
+
+    fs::write(listed[0]["path"].as_str().unwrap(), "damaged").unwrap();
+    assert_eq!(call(home.path(), &["model", "verify"]).code, 1);
+    assert_eq!(call(home.path(), &["model", "remove", name]).code, 0);
+    assert_eq!(call(home.path(), &["model", "list", "--json"]).out.trim(), "[]");
+    assert_eq!(call(home.path(), &["model", "remove", name]).code, 3);
+}

@@ -1,0 +1,97 @@
+//! The README, followed: the starter distribution on its real models, spoken to by the clients that people have.
+
+mod support;
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use support::{Server, call_with_input, home_with_models, python, repository};
+
+/// Runs an example and gives back what it printed.
+fn example(python: &Path, server: &Server, name: &str, arguments: &[&str]) -> String {
+    let output = Command::new(python)
+        .current_dir(repository().join("examples/python"))
+        .arg(name)
+        .args(arguments)
+        .env("LLAMA_STACK_SERVER", &server.url)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{name}: {said}\n{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+#[test]
+fn the_starter_answers_every_client() {
+    let home = home_with_models();
+    let server = Server::start(home.path(), "starter");
+
+    let piped = call_with_input(home.path(), &["chat", "--server", &server.url, "--max-tokens", "30"], "What is the capital of France?");
+    assert_eq!(piped.code, 0, "{}", piped.err);
+    assert!(piped.out.contains("Paris"), "{}", piped.out);
+
+    match python() {
+        Err(why) => eprintln!("skipped: the Python clients: {why}"),
+        Ok(python) => {
+            let chat = example(&python, &server, "chat.py", &[]);
+            assert!(chat.contains("Paris"), "{chat}");
+
+            let embedding = example(&python, &server, "embedding.py", &[]);
+            let best = embedding.lines().max().unwrap();
+            assert!(best.contains("Refunds"), "{embedding}");
+
+            let turn = example(&python, &server, "agent_turn.py", &[]);
+            assert!(turn.contains("[calculator ") && turn.contains("7006652"), "{turn}");
+            assert!(turn.contains("TURN_STATUS_COMPLETED"), "{turn}");
+
+            let responses = example(&python, &server, "responses.py", &[]);
+            assert!(responses.contains("completed"), "{responses}");
+        }
+    }
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_python_tool_is_one_manifest_line_away() {
+    let Ok(python) = python().inspect_err(|why| eprintln!("skipped: the Python tool: {why}")) else { return };
+    let mut tool = Command::new(python)
+        .current_dir(repository().join("examples/python"))
+        .args(["custom_tool.py", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(tool.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let port = line.trim().rsplit(' ').next().unwrap().to_owned();
+
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("m.yaml");
+    let text = format!("version: 1\nname: t\nproviders:\n  tools:\n    - {{ id: weather, type: remote::grpc, config: {{ url: \"http://127.0.0.1:{port}\" }} }}\n");
+    std::fs::write(&file, text).unwrap();
+    let server = Server::start(home.path(), file.to_str().unwrap());
+    let said = tokio::runtime::Runtime::new().unwrap().block_on(invoke(&server.url));
+    // Ended before anything is asserted: a failed test must not leave it behind.
+    tool.kill().unwrap();
+    tool.wait().unwrap();
+    assert_eq!(said, ("21 degrees and sunny in Oslo".to_owned(), "city".to_owned()));
+    assert!(server.stop().success());
+}
+
+/// The tool's answer, and what the stack says where an argument is missing: the word that names it.
+async fn invoke(url: &str) -> (String, String) {
+    use llama_stack_proto::v1::{InvokeToolRequest, Part, tools_client::ToolsClient};
+    let mut tools = ToolsClient::connect(url.to_owned()).await.unwrap();
+    let mut ask = async |arguments: &str| {
+        let request = InvokeToolRequest { name: "weather".into(), arguments: arguments.into(), call_id: String::new() };
+        tools.invoke_tool(request).await.unwrap().into_inner()
+    };
+    let text = |parts: &[Part]| parts.iter().filter_map(Part::as_text).collect::<String>();
+    let good = ask(r#"{"city": "Oslo"}"#).await;
+    let bad = ask("{}").await;
+    assert!(bad.is_error);
+    let named = if text(&bad.parts).contains("city") { "city" } else { "" };
+    (text(&good.parts), named.to_owned())
+}

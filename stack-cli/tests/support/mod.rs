@@ -1,0 +1,120 @@
+//! The real binary, as a process that ends with its test.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+};
+
+use serde_json::Value;
+
+/// What a finished call said.
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// A command with a home of its own and nothing of this machine's variables.
+pub fn command(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llama-stack"));
+    command.env("LLAMA_STACK_HOME", home).env_remove("OPENAI_BASE_URL").env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+/// Runs to the end.
+pub fn call(home: &Path, arguments: &[&str]) -> Said {
+    command(home).args(arguments).output().unwrap().into()
+}
+
+/// Runs to the end with this on standard input.
+pub fn call_with_input(home: &Path, arguments: &[&str], input: &str) -> Said {
+    let mut child = command(home).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap().into()
+}
+
+/// `llama-stack run` on a free port. Killed when it is dropped.
+pub struct Server {
+    pub url: String,
+    child: Child,
+}
+
+impl Server {
+    pub fn start(home: &Path, distribution: &str) -> Self {
+        let mut child =
+            command(home).args(["run", distribution, "--port", "0", "--json"]).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut said = String::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            said.push_str(&line.unwrap());
+            if let Ok(ready) = serde_json::from_str::<Value>(&said) {
+                return Self { url: ready["url"].as_str().unwrap().to_owned(), child };
+            }
+        }
+        panic!("the server ended before it was ready: {:?}", child.wait());
+    }
+
+    /// SIGTERM, as an operator's tools send it.
+    pub fn stop(mut self) -> ExitStatus {
+        assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A home whose model store is the tests' shared one, so that models are fetched once per machine.
+pub fn home_with_models() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let models = match std::env::var_os("LLAMA_STACK_TEST_MODELS") {
+        Some(folder) => PathBuf::from(folder),
+        None => std::env::home_dir().unwrap().join(".cache/llama-stack-test-models"),
+    };
+    std::fs::create_dir_all(&models).unwrap();
+    std::os::unix::fs::symlink(models, home.path().join("models")).unwrap();
+    home
+}
+
+/// The checkout.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// A Python with the examples' packages, or why there is none.
+pub fn python() -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venv");
+    let python = folder.join("bin/python");
+    let installed = folder.join("installed");
+    let requirements = repository().join("examples/python/requirements.txt");
+    let wanted = std::fs::read_to_string(&requirements).unwrap();
+    if std::fs::read_to_string(&installed).is_ok_and(|had| had == wanted) {
+        return Ok(python);
+    }
+    let run = |command: &mut Command| match command.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&requirements))?;
+    std::fs::write(installed, wanted).unwrap();
+    Ok(python)
+}

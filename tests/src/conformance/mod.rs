@@ -1,0 +1,3 @@
+//! Promises of the service traits: one async fn each, for every implementation, in process and over a socket.
+
+pub mod inference;
