@@ -1,5 +1,7 @@
 //! What someone at a terminal meets: the verbs, their errors, their exit codes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
 mod support;
 
 use std::{fs, net::TcpListener, path::Path};

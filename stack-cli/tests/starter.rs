@@ -1,5 +1,7 @@
 //! The README, followed: the starter distribution on its real models, spoken to by the clients that people have.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
 mod support;
 
 use std::{

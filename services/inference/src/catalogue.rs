@@ -15,7 +15,7 @@ use tokio::{sync::Mutex, time::Instant};
 use llama_stack_core::{Code, Context, Error, Inference, Result};
 use llama_stack_proto::v1::{ErrorInfo, ListModelsRequest, Model};
 
-/// A list older than this is asked for again, beside the call that notices it.
+/// A list older than this is asked for again, beside the call that notices it. The default.
 const FRESH: Duration = Duration::from_secs(30);
 /// An unknown id does not make us ask somebody who answered less than this ago.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,7 +28,10 @@ const PRECEDENCE: Duration = Duration::from_millis(300);
 /// 100,000 models; somebody who goes on giving pages does not go on for ever.
 const MAX_PAGES: usize = 100;
 
-pub(crate) struct Catalogue(Vec<Entry>);
+pub(crate) struct Catalogue {
+    entries: Vec<Entry>,
+    fresh: Duration,
+}
 
 /// One provider, and what is known of its models.
 pub(crate) struct Entry {
@@ -68,7 +71,11 @@ impl Found<'_> {
 impl Catalogue {
     pub(crate) fn new(providers: Vec<(String, Arc<dyn Inference>)>) -> Self {
         let entry = |(id, inference)| Entry { id, inference, heard: RwLock::default(), asking: Mutex::default() };
-        Self(providers.into_iter().map(entry).collect())
+        Self { entries: providers.into_iter().map(entry).collect(), fresh: FRESH }
+    }
+
+    pub(crate) fn fresh_for(self, fresh: Duration) -> Self {
+        Self { fresh, ..self }
     }
 
     /// The provider of `id`.
@@ -87,7 +94,7 @@ impl Catalogue {
     /// `provider/model`. A provider's id in front always means that provider, whatever it has listed.
     fn named<'a>(&'a self, id: &str) -> Option<Found<'a>> {
         let (provider, rest) = id.split_once('/')?;
-        let entry = self.0.iter().find(|entry| entry.id == provider)?;
+        let entry = self.entries.iter().find(|entry| entry.id == provider)?;
         let models = entry.models();
         // Some name their models after themselves: `openrouter/auto` of the provider `openrouter` is called just that there.
         let skip = if !models.contains_key(rest) && models.contains_key(id) { 0 } else { provider.len() + 1 };
@@ -97,17 +104,17 @@ impl Catalogue {
     /// A plain id: the first provider in the manifest's order that has it.
     fn first_with<'a>(&'a self, id: &str) -> Option<Found<'a>> {
         let found = |entry: &'a Entry| Some(Found { entry, skip: 0, models: entry.models() });
-        self.0.iter().filter_map(found).find(|found| found.model(id).is_some())
+        self.entries.iter().filter_map(found).find(|found| found.model(id).is_some())
     }
 
     /// Asks everybody whose answer is not recent, until it is clear who has `id`.
     async fn ask_for(&self, id: &str) {
         let ask = |index: usize| async move {
-            self.0[index].ask(PATIENCE).await;
+            self.entries[index].ask(PATIENCE).await;
             index
         };
-        let mut asked: FuturesUnordered<_> = (0..self.0.len()).map(ask).collect();
-        let mut done = vec![false; self.0.len()];
+        let mut asked: FuturesUnordered<_> = (0..self.entries.len()).map(ask).collect();
+        let mut done = vec![false; self.entries.len()];
         let mut give_up: Option<Instant> = None;
         loop {
             let next = match give_up {
@@ -116,7 +123,7 @@ impl Catalogue {
             };
             let Some(index) = next else { return };
             done[index] = true;
-            if let Some(first) = self.0.iter().position(|entry| entry.models().contains_key(id)) {
+            if let Some(first) = self.entries.iter().position(|entry| entry.models().contains_key(id)) {
                 if done[..first].iter().all(|done| *done) {
                     return;
                 }
@@ -127,13 +134,13 @@ impl Catalogue {
 
     /// Asks everybody whose list has aged.
     pub(crate) async fn refresh(&self) {
-        futures::future::join_all(self.0.iter().map(|entry| entry.ask(FRESH))).await;
+        futures::future::join_all(self.entries.iter().map(|entry| entry.ask(self.fresh))).await;
     }
 
     /// The question that is due, if any: to be waited for beside other work. Never two to the same provider.
     pub(crate) fn due(&self) -> Option<impl Future<Output = ()> + Send + '_> {
-        let due = |entry: &&Entry| entry.heard(|heard| heard.asked.is_none_or(|at| at.elapsed() >= FRESH));
-        let entry = self.0.iter().find(due)?;
+        let due = |entry: &&Entry| entry.heard(|heard| heard.asked.is_none_or(|at| at.elapsed() >= self.fresh));
+        let entry = self.entries.iter().find(due)?;
         Some(async move {
             if let Ok(_asking) = entry.asking.try_lock() {
                 entry.list().await;
@@ -144,7 +151,7 @@ impl Catalogue {
     /// Every model under the id by which [`Catalogue::find`] finds it, which makes the ids unique.
     pub(crate) fn models(&self) -> Vec<Model> {
         let mut all: IndexMap<String, Model> = IndexMap::new();
-        for entry in &self.0 {
+        for entry in &self.entries {
             for (id, model) in entry.models().iter() {
                 let plain = !all.contains_key(id) && self.named(id).is_none();
                 let id = if plain { id.clone() } else { format!("{}/{id}", entry.id) };
@@ -156,7 +163,7 @@ impl Catalogue {
 
     fn unknown(&self, id: &str) -> Error {
         let silent = |entry: &Entry| entry.heard(|heard| heard.failure.clone().filter(|_| heard.answered.is_none()));
-        let silent: Vec<(&str, ErrorInfo)> = self.0.iter().filter_map(|entry| Some((entry.id.as_str(), silent(entry)?))).collect();
+        let silent: Vec<(&str, ErrorInfo)> = self.entries.iter().filter_map(|entry| Some((entry.id.as_str(), silent(entry)?))).collect();
         let may_come_back =
             |info: &ErrorInfo| matches!(Code::from_name(&info.code), Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted);
         if let Some((_, info)) = silent.iter().find(|(_, info)| may_come_back(info)) {

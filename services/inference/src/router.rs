@@ -1,6 +1,6 @@
 //! Model id → provider; itself an `Inference`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::Either};
 
@@ -29,6 +29,12 @@ impl Router {
     /// Providers by their ids, in the manifest's order. Contacts nobody: lists are read when they are needed.
     pub fn new(providers: Vec<(String, Arc<dyn Inference>)>) -> Self {
         Self { catalogue: Catalogue::new(providers), validator: Validator::default() }
+    }
+
+    /// How old the list of a provider's models may grow before it is read again. Default: 30 s.
+    #[must_use]
+    pub fn with_lists_fresh_for(self, age: Duration) -> Self {
+        Self { catalogue: self.catalogue.fresh_for(age), ..self }
     }
 
     /// The provider of `model`, which becomes the id that the provider knows, and the id that was asked for.

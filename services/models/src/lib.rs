@@ -4,14 +4,26 @@
 //! ModelSpec (manifest) ─ resolve ─> ModelStore ─ fetch ─> hf:// · https:// · file:// · pypi://
 //!                           │          blobs by sha256, verified, resumed, landed atomically
 //!                           └─> Resolved: a folder of properly named files, checked by gguf and safetensors
+//!
+//! messages, tools ─ template::ChatTemplate ──────────> prompt       admission::Admission: who may run now
+//! response_format, tool_choice ─ constraint ─────────> grammar
+//! generated text ─ assemble::Assembler ──────────────> ChatEvents
+//!                  └ stop::StopStrings, then tool_calls::ToolCallParser
 //! ```
 
+pub mod admission;
+pub mod assemble;
+pub mod constraint;
+mod disk;
 pub mod fetch;
 pub mod gguf;
 pub mod safetensors;
 pub mod source;
 pub mod spec;
+pub mod stop;
 pub mod store;
+pub mod template;
+pub mod tool_calls;
 
 pub use source::{FileName, Location, ModelFile, Sha256Hex, Source};
 pub use spec::{ModelSpec, Resolved};

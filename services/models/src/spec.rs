@@ -10,7 +10,11 @@ use serde_json::{Map, Value};
 
 use llama_stack_core::{Error, Result, registry::OnProgress};
 
-use crate::{ModelFile, ModelStore, gguf, safetensors};
+use crate::{
+    ModelFile, ModelStore,
+    disk::{self, blocking},
+    gguf, safetensors,
+};
 
 /// A model that an engine runs in this process:
 ///
@@ -80,42 +84,28 @@ impl ModelSpec {
 
     async fn resolve_inner(&self, store: &ModelStore, on_progress: &OnProgress) -> Result<Resolved> {
         let (dir, files) = match (&self.path, self.files.as_slice()) {
-            (Some(path), []) => local(path)?,
+            (Some(path), []) => {
+                let path = path.clone();
+                blocking(move || local(&path)).await?
+            }
             (None, [_, ..]) => self.fetched(store, on_progress).await?,
             (Some(_), [_, ..]) => return Err(Error::invalid("path", "`files` or `path`, not both")),
             (None, []) => return Err(Error::invalid("files", "needs `files` or a `path`")),
         };
-        let chat_template = self.template()?;
-        let checked = files.clone();
-        let gguf = tokio::task::spawn_blocking(move || check(&checked))
-            .await
-            .map_err(|error| Error::internal("the check of the model files broke off").with_source(error))??;
+        let (checked, template) = (files.clone(), self.chat_template.clone());
+        let (gguf, chat_template) = blocking(move || Ok((check(&checked)?, template.map(template_text).transpose()?))).await?;
         Ok(Resolved { id: self.id.clone(), dir, files, gguf, chat_template, context_length: self.context_length })
     }
 
     async fn fetched(&self, store: &ModelStore, on_progress: &OnProgress) -> Result<(PathBuf, BTreeMap<String, PathBuf>)> {
-        let mut paths = BTreeMap::new();
-        for (index, file) in self.files.iter().enumerate() {
-            let path = store.ensure_for(&self.id, file, on_progress).await?;
-            if paths.insert(file.name.to_string(), path).is_some() {
-                let twice = format!("{:?} is the name of an earlier file", file.name.as_str());
-                return Err(Error::invalid(format!("files[{index}].name"), twice));
-            }
+        let mut names = std::collections::HashSet::new();
+        if let Some(twice) = self.files.iter().position(|file| !names.insert(&file.name)) {
+            let name = self.files[twice].name.as_str();
+            return Err(Error::invalid(format!("files[{twice}].name"), format!("{name:?} is the name of an earlier file")));
         }
+        let paths = store.ensure_all(&self.id, &self.files, on_progress).await?;
+        let paths = self.files.iter().map(|file| file.name.to_string()).zip(paths).collect();
         store.link(&self.id, paths).await
-    }
-
-    fn template(&self) -> Result<Option<String>> {
-        let Some(template) = &self.chat_template else { return Ok(None) };
-        let text = match template.strip_prefix("file://") {
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| Error::not_found(format!("chat_template: {path}: {}", crate::store::plain(&error))).with_field("chat_template"))?,
-            None => template.clone(),
-        };
-        if text.trim().is_empty() {
-            return Err(Error::invalid("chat_template", "chat_template: is empty"));
-        }
-        Ok(Some(text))
     }
 }
 
@@ -138,7 +128,7 @@ impl Resolved {
 
 /// The files of a folder (and of its folders, one level down), or the one file.
 fn local(path: &Path) -> Result<(PathBuf, BTreeMap<String, PathBuf>)> {
-    let wrong = |error: std::io::Error| Error::not_found(format!("{}: {}", path.display(), crate::store::plain(&error))).with_field("path");
+    let wrong = |cause| disk::error(path, cause).with_field("path");
     let mut files = BTreeMap::new();
     if path.metadata().map_err(wrong)?.is_file() {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -164,6 +154,20 @@ fn collect(dir: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) -> s
         }
     }
     Ok(())
+}
+
+fn template_text(template: String) -> Result<String> {
+    let text = match template.strip_prefix("file://") {
+        Some(path) => {
+            let path = Path::new(path);
+            std::fs::read_to_string(path).map_err(|cause| disk::error(path, cause).context("chat_template").with_field("chat_template"))?
+        }
+        None => template,
+    };
+    if text.trim().is_empty() {
+        return Err(Error::invalid("chat_template", "chat_template: is empty"));
+    }
+    Ok(text)
 }
 
 /// Looks at headers and lengths, not at weights.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, future::BoxFuture, stream};
+use futures::future::{self, BoxFuture};
 
 use llama_stack_core::{Code, Context, Error, Inference, Manifest, Memory, Registry, Result, Safety, Stack, Tools, manifest};
 use llama_stack_proto::v1::{
@@ -79,15 +79,13 @@ impl Stack for Running {
 
     /// Asks every provider at once, each for at most two seconds.
     async fn list_providers(&self, cx: &Context, request: ListProvidersRequest) -> Result<ListProvidersResponse> {
-        let cx = cx.clone();
         let asked: Vec<_> = self
             .providers
             .iter()
             .filter(|(provider, _)| request.api.is_empty() || request.api == provider.api)
-            .map(|(provider, probe)| (provider.clone(), probe()))
+            .map(|(provider, probe)| status(provider.clone(), probe()))
             .collect();
-        let answers = stream::iter(asked).map(|(provider, answer)| status(provider, answer)).buffered(16).collect();
-        let providers = cx.within(async { Ok(answers.await) }).await?;
+        let providers = cx.within(async { Ok(future::join_all(asked).await) }).await?;
         Ok(ListProvidersResponse { providers })
     }
 }

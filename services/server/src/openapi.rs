@@ -115,11 +115,7 @@ impl Api {
         self.describe(path, method, operation);
     }
 
-    /// Routes that are made elsewhere; each of them wants a [`Api::describe`].
-    pub(crate) fn merge(&mut self, router: Router<AppState>) {
-        self.router = std::mem::take(&mut self.router).merge(router);
-    }
-
+    /// Says what another method of a route does, that came with the route's handler.
     pub(crate) fn describe(&mut self, path: &str, method: &'static str, operation: Operation) {
         // A parameter that takes the rest of the path is `{*name}` to the router, `{name}` in the document.
         self.operations.push((path.replace("{*", "{"), method, operation));

@@ -103,6 +103,10 @@ impl Span {
         self.0.set_attribute(KeyValue::new(key, value));
     }
 
+    pub(crate) fn rename(&mut self, name: String) {
+        self.0.update_name(name);
+    }
+
     /// Notes a failure. Only what the caller is told: a cause may hold anything.
     pub(crate) fn fail(&mut self, error: &Error) {
         self.set("error.type", error.reason().unwrap_or(error.code().name()).to_owned());

@@ -97,9 +97,7 @@ impl Kind {
             Kind::DiskFailed => unavailable("the database's disk fails", "disk_failed"),
             Kind::Damaged => Error::new(Code::DataLoss, "the database is damaged").with_reason("store_damaged"),
             Kind::Unusable => Error::failed_precondition("the database cannot be opened or written").with_reason("store_unusable"),
-            Kind::Unavailable => {
-                unavailable("the database does not answer", "store_unavailable").with_retry_after(Duration::from_secs(1))
-            }
+            Kind::Unavailable => unavailable("the database does not answer", "store_unavailable").with_retry_after(Duration::from_secs(1)),
             Kind::Duplicate => Error::new(Code::AlreadyExists, "this id is taken").with_reason("id_taken"),
             Kind::Orphan => Error::not_found("what this belongs to was deleted").with_reason("session_not_found"),
             Kind::BadValue => Error::new(Code::InvalidArgument, "an id or key cannot be stored: it holds a NUL character or is too large"),

@@ -31,6 +31,8 @@ const MAX_IDLE_LOG_BYTES: &str = "67108864";
 
 pub(crate) struct Sqlite {
     readers: SqlitePool,
+    /// The one connection that writes; in memory, the one connection.
+    writing: SqlitePool,
     writer: Writer,
     patience: Duration,
 }
@@ -44,7 +46,7 @@ impl Sqlite {
         if place == ":memory:" {
             // One connection is the database: readers take their turns with the writer.
             let pool = connect(pool, options.in_memory(true), place, patience).await?;
-            return Ok(Self { readers: pool.clone(), writer: Writer::start(pool, patience), patience });
+            return Ok(Self { readers: pool.clone(), writer: Writer::start(pool.clone(), patience), writing: pool, patience });
         }
         let path = file(place)?;
         let shown = path.display().to_string();
@@ -61,7 +63,7 @@ impl Sqlite {
             .pragma("journal_size_limit", MAX_IDLE_LOG_BYTES);
         let writing = connect(pool, options.clone(), &shown, patience).await?;
         let readers = pool_options(patience).max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
-        Ok(Self { readers, writer: Writer::start(writing, patience), patience })
+        Ok(Self { readers, writer: Writer::start(writing.clone(), patience), writing, patience })
     }
 
     pub(crate) async fn write(&self, command: Box<dyn Command>) -> Result<Outcome> {
@@ -87,6 +89,8 @@ impl Sqlite {
     pub(crate) async fn close(&self) {
         self.writer.close().await;
         self.readers.close().await;
+        // Last, because the last connection folds the log into the file, and a reader may not.
+        self.writing.close().await;
     }
 }
 
@@ -144,4 +148,73 @@ fn create(path: &Path) -> std::io::Result<()> {
 fn unusable(place: &str, error: std::io::Error) -> Error {
     let message = format!("{place}: the database file cannot be opened or made: {}", error.kind());
     Error::failed_precondition(message).with_reason("store_unusable").with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_core::Code;
+
+    use super::*;
+    use crate::sql::args;
+
+    struct Insert(usize);
+
+    #[async_trait::async_trait]
+    impl Command for Insert {
+        async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, crate::command::Failure> {
+            let insert = "INSERT INTO agents (tenant, id, created_us, body) VALUES ('t', $1, 0, $2)";
+            conn.execute(insert, args![&self.0.to_string(), &vec![b'x'; self.0]]).await?;
+            Ok(Outcome::Done)
+        }
+    }
+
+    async fn open(folder: &tempfile::TempDir, patience: Duration) -> Sqlite {
+        let place = format!("//{}/state.db", folder.path().display());
+        Sqlite::open(&place, Durability::Power, patience).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_stays_ends_in_unavailable_after_the_patience() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = (open(&folder, Duration::from_millis(300)).await, open(&folder, Duration::from_secs(1)).await);
+        let lock = other.readers.begin_with("BEGIN EXCLUSIVE").await;
+        assert!(lock.is_err(), "readers must not be able to lock the file");
+        let lock = other.writing.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let error = store.write(Box::new(Insert(1))).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("store_busy")));
+        assert!(error.retry_after().is_some() && !error.message().contains("locked"));
+        lock.rollback().await.unwrap();
+        store.write(Box::new(Insert(2))).await.unwrap();
+        assert_eq!(store.read("SELECT id FROM agents", &[]).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_said_and_survived() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder, Duration::from_secs(5)).await;
+        sqlx::query("PRAGMA max_page_count = 60").execute(&store.writing).await.unwrap();
+        let error = store.write(Box::new(Insert(1_000_000))).await.unwrap_err();
+        assert_eq!((error.code(), error.reason(), error.message()), (Code::Unavailable, Some("disk_full"), "the database's disk is full"));
+        store.write(Box::new(Insert(10))).await.unwrap();
+        let rows = store.read("SELECT id FROM agents", &[]).await.unwrap();
+        assert_eq!(rows[0].text(0).unwrap(), "10");
+    }
+
+    /// A queue of commands gathers behind a lock: they go into one transaction, and the one that breaks a constraint
+    /// falls out of it alone.
+    #[tokio::test]
+    async fn a_spoiled_group_is_tried_one_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = (open(&folder, Duration::from_secs(5)).await, open(&folder, Duration::from_secs(5)).await);
+        let lock = other.writing.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let writes = [1, 2, 2, 3].map(|n| store.write(Box::new(Insert(n))));
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            lock.rollback().await.unwrap();
+        };
+        let (results, ()) = tokio::join!(futures::future::join_all(writes), release);
+        let codes: Vec<_> = results.into_iter().map(|result| result.err().map(|error| error.code())).collect();
+        assert_eq!(codes, [None, None, Some(Code::AlreadyExists), None]);
+        assert_eq!(store.read("SELECT id FROM agents", &[]).await.unwrap().len(), 3);
+    }
 }

@@ -54,13 +54,7 @@ impl Store {
     ///
     /// # Errors
     /// `InvalidArgument` a token that this list never gave
-    pub async fn list_turn_ids(
-        &self,
-        tenant: &str,
-        session_id: &str,
-        page_size: u32,
-        page_token: &str,
-    ) -> Result<(Vec<String>, String)> {
+    pub async fn list_turn_ids(&self, tenant: &str, session_id: &str, page_size: u32, page_token: &str) -> Result<(Vec<String>, String)> {
         let page = Page::new(format!("turns/{session_id}"), page_size, page_token)?;
         let rows = self.read(LIST, args![tenant, session_id, page.oldest_first(), page.limit()]).await?;
         let ids = rows.iter().map(|row| row.text(0)).collect::<sqlx::Result<Vec<String>>>().map_err(|error| failure::report(&error))?;

@@ -74,7 +74,6 @@ async fn run(mut queue: mpsc::Receiver<Job>, groups: Groups, closing: Cancellati
         }
         groups.commit(&mut jobs).await;
     }
-    groups.pool.close().await;
 }
 
 struct Groups {

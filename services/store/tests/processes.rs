@@ -1,1 +1,137 @@
-#![allow(missing_docs)] fn main(){}
+//! What the end of a process leaves, and what two processes on one file see. The child is this program again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test program fails by panicking")]
+
+mod fixture;
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use fixture::{TENANT, begin, step};
+use llama_stack_proto::v1::{TurnStatus::InProgress, turn_event::Event};
+use llama_stack_store::{Durability, Store};
+use rand::Rng as _;
+
+const CYCLES: usize = 24;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let args: Vec<String> = std::env::args().collect();
+    if let [_, role, url, durability] = args.as_slice()
+        && role == "append-for-ever"
+    {
+        return runtime.block_on(append_for_ever(url, durability));
+    }
+    // Other arguments are the test runner's: a filter that names neither test runs none.
+    let asked = |name: &str| args.iter().skip(1).filter(|arg| !arg.starts_with('-')).all(|arg| name.contains(arg.as_str()));
+    if asked("a_killed_process_loses_no_acknowledged_append") {
+        runtime.block_on(a_killed_process_loses_no_acknowledged_append());
+    }
+    if asked("two_processes_share_a_file") {
+        runtime.block_on(two_processes_share_a_file());
+    }
+}
+
+/// Appends from eight tasks, and says each event that was acknowledged.
+async fn append_for_ever(url: &str, durability: &str) {
+    let durability = if durability == "power" { Durability::Power } else { Durability::Process };
+    let store = Store::open(url, durability).await.unwrap();
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let turn = begin(&store, TENANT).await;
+                for number in 2.. {
+                    let event = step(&turn, number, &format!("{turn}/{number}"));
+                    store.append(TENANT, &turn, &[event], InProgress).await.unwrap();
+                    let mut out = std::io::stdout().lock();
+                    writeln!(out, "{turn} {number}").unwrap();
+                    out.flush().unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+fn child(url: &str, durability: &str) -> Child {
+    let program = std::env::current_exe().unwrap();
+    Command::new(program).args(["append-for-ever", url, durability]).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Lets the child work for a while, kills it, and gives the greatest acknowledged number of each turn.
+async fn killed_after(mut child: Child, work: Duration) -> BTreeMap<String, u64> {
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut acknowledged = BTreeMap::new();
+        for line in out.lines() {
+            // The last line may be cut off.
+            let Some((turn, number)) = line.unwrap().split_once(' ').map(|(turn, number)| (turn.to_owned(), number.to_owned())) else {
+                break;
+            };
+            acknowledged.insert(turn, number.parse().unwrap());
+        }
+        acknowledged
+    });
+    tokio::time::sleep(work).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    reader.await.unwrap()
+}
+
+async fn assert_whole(store: &Store, turn: &str, acknowledged: u64) {
+    let journal = store.journal(TENANT, turn, 0).await.unwrap();
+    assert!(journal.len() as u64 >= acknowledged, "turn {turn}: {acknowledged} acknowledged, {} there", journal.len());
+    for (event, number) in journal.iter().zip(1..) {
+        assert_eq!(event.sequence, number);
+        if let Some(Event::StepStarted(step)) = &event.event {
+            assert_eq!(step.id, format!("{turn}/{number}"));
+        }
+    }
+}
+
+async fn a_killed_process_loses_no_acknowledged_append() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/state.db", folder.path().display());
+    let mut acknowledged = BTreeMap::new();
+    for cycle in 0..CYCLES {
+        let durability = if cycle % 2 == 0 { "power" } else { "process" };
+        let work = Duration::from_millis(rand::rng().random_range(20..200));
+        acknowledged.extend(killed_after(child(&url, durability), work).await);
+        let store = fixture::open(&url).await;
+        for (turn, number) in &acknowledged {
+            assert_whole(&store, turn, *number).await;
+        }
+        store.close().await;
+    }
+    let events: u64 = acknowledged.values().sum();
+    assert!(events > 0, "no child came as far as an append");
+    println!("a_killed_process_loses_no_acknowledged_append: {CYCLES} kills, {events} acknowledged, 0 lost");
+}
+
+async fn two_processes_share_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/state.db", folder.path().display());
+    let child = child(&url, "power");
+    let killed = tokio::spawn(killed_after(child, Duration::from_millis(700)));
+    let store = fixture::open(&url).await;
+    let turn = begin(&store, TENANT).await;
+    let mut number = 1;
+    while !killed.is_finished() {
+        number += 1;
+        store.append(TENANT, &turn, &[step(&turn, number, &format!("{turn}/{number}"))], InProgress).await.unwrap();
+    }
+    assert_whole(&store, &turn, number).await;
+    let theirs = killed.await.unwrap();
+    for (turn, number) in &theirs {
+        assert_whole(&store, turn, *number).await;
+    }
+    let total: u64 = theirs.values().sum();
+    assert!(total > 0 && number > 1, "both must have written: {total}, {number}");
+    println!("two_processes_share_a_file: {number} appends here, {total} there, no error");
+}

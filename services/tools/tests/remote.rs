@@ -1,11 +1,13 @@
 //! Tools of another process, over a real socket.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use llama_stack_core::{Code, Context, Deps, Registry, Result, Tools, grpc::Served};
 use llama_stack_proto::v1::{InvokeToolRequest, ListToolsRequest, tools_server::ToolsServer};
 use llama_stack_tools::{Router, RustTools, Tool, ToolFailure};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -34,19 +36,26 @@ impl Tool for Weather {
     }
 }
 
-/// Serves until it is dropped.
-struct Server(JoinHandle<()>);
+struct Server {
+    shutdown: oneshot::Sender<()>,
+    done: JoinHandle<()>,
+}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Server {
+    /// Closes its connections too.
+    async fn stop(self) {
+        self.shutdown.send(()).unwrap();
+        self.done.await.unwrap();
     }
 }
 
-async fn serve(listener: TcpListener) -> Server {
+fn serve(listener: TcpListener) -> Server {
     let tools: Arc<dyn Tools> = Arc::new(RustTools::new().with(Weather));
     let server = tonic::transport::Server::builder().add_service(ToolsServer::new(Served(tools)));
-    Server(tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() }))
+    let (shutdown, asked) = oneshot::channel::<()>();
+    let until = async { drop(asked.await) };
+    let done = tokio::spawn(async move { server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), until).await.unwrap() });
+    Server { shutdown, done }
 }
 
 async fn provider(address: SocketAddr) -> Arc<dyn Tools> {
@@ -68,7 +77,7 @@ async fn ask(tools: &dyn Tools, city: &str) -> Result<(bool, String)> {
 async fn a_remote_tool_is_a_tool() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tools = provider(listener.local_addr().unwrap()).await;
-    let _server = serve(listener).await;
+    let server = serve(listener);
 
     let listed = tools.list_tools(&Context::test("acme"), ListToolsRequest::default()).await.unwrap();
     assert_eq!(listed.tools[0].definition.as_ref().unwrap().name, "weather");
@@ -78,6 +87,8 @@ async fn a_remote_tool_is_a_tool() {
     assert_eq!((error.code(), error.message()), (Code::DataLoss, "the atlas is torn"));
     let (is_error, text) = ask(&*tools, "Slow").await.unwrap();
     assert!(is_error && text.contains("0.5 seconds"), "{text}");
+    drop(tools);
+    server.stop().await;
 }
 
 #[tokio::test]
@@ -91,7 +102,7 @@ async fn a_provider_may_come_late_and_come_back() {
     assert!(ask_router(&router).await.unwrap().0, "an unknown tool is told to the model");
 
     for _ in 0..2 {
-        let server = serve(TcpListener::bind(address).await.unwrap()).await;
+        let server = serve(TcpListener::bind(address).await.unwrap());
         let mut answer = ask_router(&router).await;
         // The channel waits a moment between attempts to connect.
         for _ in 0..100 {
@@ -102,8 +113,7 @@ async fn a_provider_may_come_late_and_come_back() {
             answer = ask_router(&router).await;
         }
         assert!(!answer.unwrap().0, "the provider is back");
-        drop(server);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        server.stop().await;
         assert_eq!(ask_router(&router).await.unwrap_err().code(), Code::Unavailable);
     }
 }

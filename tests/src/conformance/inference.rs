@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::join_all};
-use llama_stack_core::{Code, Context, Inference, fold};
+use llama_stack_core::{Code, Context, Error, Inference, fold};
 use llama_stack_proto::v1::{ChatEvent, ChatRequest, FinishReason, GetModelRequest, ListModelsRequest, ModelKind, chat_event::Event};
 use tokio::time::timeout;
 
@@ -97,7 +97,7 @@ pub async fn past_deadline_is_told(inference: Arc<dyn Inference>, long: ChatRequ
         while let Some(event) = stream.next().await {
             event?;
         }
-        Ok(())
+        Ok::<(), Error>(())
     });
     let error = ended.await.expect("the deadline was not kept").unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");

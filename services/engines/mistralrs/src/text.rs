@@ -31,6 +31,11 @@ impl Vocabulary {
         }
     }
 
+    /// What tokens write, control tokens included.
+    pub(crate) fn text(&self, tokens: &[u32]) -> String {
+        lossy(&tokens.iter().flat_map(|token| self.bytes(*token, true)).copied().collect::<Vec<u8>>())
+    }
+
     pub(crate) fn logprob(&self, token: u32, scored: &Scored) -> TokenLogprob {
         let top = scored.top.iter().map(|(id, logprob)| {
             let bytes = self.bytes(*id, true);

@@ -195,3 +195,6 @@ fn finish_reason(reason: &str) -> FinishReason {
         _ => FinishReason::Stop,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,6 @@ pub(crate) use cors::layer as cors;
 pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::Json;
 pub(crate) use observe::observe;
-pub(crate) use probes::Health;
 
 use crate::{Stack, metrics::Metrics, openapi::Api};
 

@@ -46,7 +46,10 @@ fn tell(span: &mut Span, event: &TurnEvent) {
             span.set("gen_ai.conversation.id", turn.session_id.clone());
             span.set("gen_ai.agent.id", turn.agent_id.clone());
             if let Some(config) = &turn.config {
-                span.set("gen_ai.agent.name", config.name.clone());
+                if !config.name.is_empty() {
+                    span.rename(format!("invoke_agent {}", config.name));
+                    span.set("gen_ai.agent.name", config.name.clone());
+                }
                 span.set("gen_ai.request.model", config.model.clone());
             }
         }
@@ -64,7 +67,7 @@ fn tell(span: &mut Span, event: &TurnEvent) {
 }
 
 impl Observed<dyn Agents> {
-    /// `invoke_agent {name}`: the agent's name where the request brings its configuration, else its id.
+    /// `invoke_agent {name}`: the agent's name, once the turn tells its configuration; until then, what the request has.
     fn turn_span(&self, cx: &Context, name: &str) -> (Option<Span>, Context) {
         let attributes = vec![KeyValue::new("gen_ai.provider.name", "llama-stack")];
         self.span(cx, "invoke_agent", name, SpanKind::Internal, if self.telemetry.is_some() { attributes } else { Vec::new() })

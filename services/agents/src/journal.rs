@@ -1,0 +1,113 @@
+//! The journal of a turn that runs: what happens is staged, becomes durable, and only then is shown.
+
+use llama_stack_core::{Result, ids};
+use llama_stack_proto::v1::{ChatEvent, Step, StepDelta, Turn, TurnEvent, TurnStatus, step, turn_event::Event};
+use llama_stack_store::Store;
+
+use crate::{
+    fold::Fold,
+    live::{Live, Running},
+};
+
+/// The only writer of its turn in this process.
+pub(crate) struct Journal {
+    store: Store,
+    tenant: String,
+    fold: Fold,
+    /// Folded, not yet durable. A result waits here for the next intent, so that both cost one sync.
+    staged: Vec<TurnEvent>,
+    running: Running,
+}
+
+impl Journal {
+    pub(crate) fn new(store: Store, tenant: &str, fold: Fold, running: Running) -> Self {
+        Self { store, tenant: tenant.to_owned(), fold, staged: Vec::new(), running }
+    }
+
+    pub(crate) fn fold(&self) -> &Fold {
+        &self.fold
+    }
+
+    pub(crate) fn turn(&self) -> &Turn {
+        &self.fold.turn
+    }
+
+    pub(crate) fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    pub(crate) fn live(&self) -> &Live {
+        self.running.live()
+    }
+
+    /// Folds an event in. It counts, and is seen, once [`Journal::commit`] has returned.
+    ///
+    /// # Errors
+    /// `DataLoss` for an event that cannot come here.
+    pub(crate) fn stage(&mut self, what: Event) -> Result<()> {
+        let event =
+            TurnEvent { turn_id: self.fold.turn.id.clone(), sequence: self.fold.sequence + 1, time: Some(ids::now()), event: Some(what) };
+        self.fold.push(&event)?;
+        self.staged.push(event);
+        Ok(())
+    }
+
+    /// The intent of a step; gives its index.
+    pub(crate) fn start(&mut self, what: step::Step) -> Result<usize> {
+        let index = self.fold.turn.steps.len();
+        let step = Step { id: ids::new("step"), index: index as u32, started: Some(ids::now()), ended: None, step: Some(what) };
+        self.stage(Event::StepStarted(step))?;
+        Ok(index)
+    }
+
+    /// The result of a step that was started.
+    pub(crate) fn complete(&mut self, index: usize, what: step::Step) -> Result<()> {
+        let Some(open) = self.fold.turn.steps.get(index) else { return Ok(()) };
+        let step = Step { ended: Some(ids::now()), step: Some(what), id: open.id.clone(), index: open.index, started: open.started };
+        self.stage(Event::StepCompleted(step))
+    }
+
+    /// The last event: the whole turn.
+    pub(crate) fn end(&mut self, change: impl FnOnce(&mut Turn)) -> Result<()> {
+        let mut turn = self.fold.turn.clone();
+        turn.ended = Some(ids::now());
+        change(&mut turn);
+        self.stage(Event::Ended(Box::new(turn)))
+    }
+
+    /// Makes what was staged durable, then shows it to the watchers.
+    ///
+    /// # Errors
+    /// The store's. Nothing of it has been shown then, and nothing may be done any more: another may own the turn.
+    pub(crate) async fn commit(&mut self) -> Result<()> {
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        self.store.append(&self.tenant, &self.fold.turn.id, &self.staged, self.fold.turn.status()).await?;
+        for event in self.staged.drain(..) {
+            self.running.live().push(event);
+        }
+        Ok(())
+    }
+
+    /// Shows the first event, which `Store::begin_turn` has made durable.
+    pub(crate) fn show_created(&self, created: TurnEvent) {
+        self.running.live().push(created);
+    }
+
+    /// Shows what a model says while it says it.
+    pub(crate) fn delta(&self, step_id: &str, event: ChatEvent) {
+        let delta = StepDelta { step_id: step_id.to_owned(), event: Some(event) };
+        self.running.live().push(TurnEvent {
+            turn_id: self.fold.turn.id.clone(),
+            sequence: self.fold.sequence,
+            time: None,
+            event: Some(Event::Delta(delta)),
+        });
+    }
+
+    /// The status as it is durable.
+    pub(crate) fn status(&self) -> TurnStatus {
+        self.fold.turn.status()
+    }
+}

@@ -1,0 +1,142 @@
+//! Files → a model that has computed once.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use candle_transformers::models::bert;
+use llama_stack_core::{Error, Result};
+use llama_stack_models::Resolved;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokenizers::Tokenizer;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bert::{Bert, Pooling},
+    deberta::{self, Deberta},
+    directory::{Directory, Weights, first_line},
+    model::{Model, Network},
+    tokens::{Input, Reader},
+};
+
+/// What the manifest says under a model's `options`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Options {
+    /// Of embedding models. Default: what `1_Pooling/config.json` says, else `mean`.
+    pooling: Option<Pooling>,
+    /// Scale vectors to length 1. Default true.
+    normalize: bool,
+    /// Tokens of a text, those around it included. Default: `max_seq_length` of `sentence_bert_config.json`, else what
+    /// `config.json` allows, which is also the maximum.
+    max_tokens: Option<usize>,
+    /// Tokens computed at once, padding included. Default 4,096.
+    batch_tokens: usize,
+    /// The model was trained so that the beginning of a vector is a vector: `dimensions` may be asked for. Default false.
+    shortens: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { pooling: None, normalize: true, max_tokens: None, batch_tokens: 4_096, shortens: false }
+    }
+}
+
+/// Reads everything from disk and computes a first text. Takes its time: for a blocking thread.
+///
+/// # Errors
+/// `InvalidArgument` with a sentence that names the file that is missing, broken, or does not fit another one.
+pub(crate) fn load(files: &Resolved, options: &Options) -> Result<Model> {
+    // candle panics on some crooked configurations, a division by zero heads among them.
+    let loaded = catch_unwind(AssertUnwindSafe(|| build(files, options))).unwrap_or_else(|_| {
+        Err(Error::invalid("files", "the engine broke down on these files: config.json and the weights are not of one model"))
+    });
+    loaded.map_err(|error| error.context(format_args!("model {:?}", files.id)))
+}
+
+fn build(files: &Resolved, options: &Options) -> Result<Model> {
+    let directory = Directory(files);
+    let config = directory.config()?;
+    let (tokenizer, weights) = (directory.tokenizer()?, directory.weights()?);
+    let model = match config.get("model_type").and_then(Value::as_str).unwrap_or_default() {
+        "bert" => embedding(&directory, options, config, tokenizer, weights)?,
+        "deberta-v2" => classifier(&directory, options, config, tokenizer, weights)?,
+        other => {
+            let message = format!("config.json: model_type {other:?} is not one that this engine runs: bert (embeddings), deberta-v2 (classification)");
+            return Err(Error::invalid("files", message));
+        }
+    };
+    let read = model.reader.read(vec![Input::Text("a".into())], true, &CancellationToken::new())?;
+    let width = model.compute(&[&read[0]])?.first().map_or(0, Vec::len);
+    if width != model.dimension + model.labels.len() {
+        return Err(Error::invalid("files", format!("the model computes {width} values where config.json promises another number")));
+    }
+    Ok(model)
+}
+
+fn embedding(directory: &Directory<'_>, options: &Options, config: Map<String, Value>, tokenizer: Tokenizer, weights: Weights) -> Result<Model> {
+    let config: bert::Config = serde_json::from_value(Value::Object(config))
+        .map_err(|error| Error::invalid("files", format!("config.json does not describe a BERT model: {error}")))?;
+    let longest = max_tokens(directory, options, config.max_position_embeddings)?;
+    let pooling = match options.pooling {
+        Some(pooling) => pooling,
+        None => directory.pooling()?.unwrap_or(Pooling::Mean),
+    };
+    let bert = Bert::load(weights.into_builder(), &config, pooling, options.normalize).map_err(unfit)?;
+    Ok(Model {
+        id: directory.0.id.clone(),
+        reader: Reader::new(tokenizer, longest, config.vocab_size)?,
+        network: Network::Bert(bert),
+        batch_tokens: options.batch_tokens,
+        shortens: options.shortens,
+        dimension: config.hidden_size,
+        labels: Vec::new(),
+    })
+}
+
+fn classifier(directory: &Directory<'_>, options: &Options, config: Map<String, Value>, tokenizer: Tokenizer, weights: Weights) -> Result<Model> {
+    let count = weights.rows("classifier.weight").ok_or_else(|| {
+        Error::invalid("files", "the weights have no classifier.weight: this DeBERTa was not saved with a classification head")
+    })?;
+    let labels = labels(&config, count)?;
+    let config = deberta::config(config, &labels)?;
+    let longest = max_tokens(directory, options, config.max_position_embeddings)?;
+    let deberta = Deberta::load(weights.into_builder(), &config).map_err(unfit)?;
+    Ok(Model {
+        id: directory.0.id.clone(),
+        reader: Reader::new(tokenizer, longest, config.vocab_size)?,
+        network: Network::Deberta(deberta),
+        batch_tokens: options.batch_tokens,
+        shortens: false,
+        dimension: 0,
+        labels,
+    })
+}
+
+/// The names of `count` labels; `LABEL_0`, `LABEL_1`, … where the file names none, as `transformers` has it.
+fn labels(config: &Map<String, Value>, count: usize) -> Result<Vec<String>> {
+    let Some(named) = config.get("id2label").and_then(Value::as_object) else {
+        return Ok((0..count).map(|index| format!("LABEL_{index}")).collect());
+    };
+    let name = |index: usize| named.get(&index.to_string()).and_then(Value::as_str).map(str::to_owned);
+    let labels: Option<Vec<String>> = (0..count).map(name).collect();
+    labels.filter(|labels| labels.len() == named.len()).ok_or_else(|| {
+        Error::invalid("files", format!("config.json: id2label names {} labels, and the classifier has {count}", named.len()))
+    })
+}
+
+fn max_tokens(directory: &Directory<'_>, options: &Options, positions: usize) -> Result<usize> {
+    let set = options.max_tokens.or(directory.0.context_length.map(|length| length as usize));
+    let longest = match set {
+        Some(length) => length,
+        None => directory.max_seq_length()?.unwrap_or(positions).min(positions),
+    };
+    // Two are taken by what the tokenizer puts around a text, three around a pair.
+    if !(4..=positions).contains(&longest) {
+        return Err(Error::invalid("options.max_tokens", format!("max_tokens is {longest}; this model takes 4 to {positions}")));
+    }
+    Ok(longest)
+}
+
+fn unfit(cause: candle_core::Error) -> Error {
+    Error::invalid("files", format!("the weights do not fit config.json: {}", first_line(&cause.to_string())))
+}

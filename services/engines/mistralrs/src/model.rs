@@ -1,0 +1,221 @@
+//! A model of the manifest: its files, its one engine, and who may use it when.
+
+use std::{
+    path::Path,
+    sync::Arc,
+};
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
+
+use llama_stack_core::{Context, Error, Result};
+use llama_stack_models::{ModelSpec, Resolved, admission::Admission, template::SpecialTokens};
+use llama_stack_proto::v1::{Model, ModelKind};
+
+use crate::{
+    config::Options,
+    engine::Engine,
+    generation::{self, After, Generation, Plan},
+    load::{Format, Weights, load},
+    prompt::Prompting,
+};
+
+pub(crate) struct LocalModel {
+    pub(crate) id: String,
+    weights: Weights,
+    pub(crate) prompting: Prompting,
+    /// Tokens; smaller than the model's own where the manifest says so.
+    context_length: u32,
+    quantization: String,
+    admission: Admission,
+    engine: Mutex<Option<Arc<Engine>>>,
+    tasks: TaskTracker,
+}
+
+impl LocalModel {
+    /// Checks the files, reads no weights.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for files that are no model for this engine, for a broken template, or wrong options.
+    pub(crate) fn new(spec: &ModelSpec, files: &Resolved, queue: usize, tasks: TaskTracker) -> Result<Arc<Self>> {
+        let options: Options = spec.options()?;
+        let found = Found::new(files).map_err(|error| error.context(format_args!("model {:?}", spec.id)))?;
+        let source = files.chat_template.as_deref().or(found.template.as_deref());
+        let prompting = Prompting::new(source, found.tokens)
+            .map_err(|error| error.with_field("chat_template").context(format_args!("model {:?}: chat template", spec.id)))?;
+        Ok(Arc::new(Self {
+            id: spec.id.clone(),
+            weights: Weights { id: spec.id.clone(), dir: files.dir.clone(), format: found.format, options },
+            prompting,
+            context_length: files.context_length.unwrap_or(u32::MAX).min(found.context_length),
+            quantization: found.quantization,
+            admission: Admission::new(1, queue),
+            engine: Mutex::new(None),
+            tasks,
+        }))
+    }
+
+    pub(crate) fn describe(&self, provider_id: &str) -> Model {
+        let engine = "mistral.rs 0.8.1".to_owned();
+        Model {
+            id: self.id.clone(),
+            provider_id: provider_id.to_owned(),
+            provider_model_id: self.id.clone(),
+            kind: ModelKind::Chat.into(),
+            context_length: self.context_length,
+            metadata: [("engine".to_owned(), engine), ("quantization".to_owned(), self.quantization.clone())].into(),
+            ..Model::default()
+        }
+    }
+
+    /// Tokens that a prompt and its answer may have together.
+    pub(crate) fn context(&self, engine: &Engine) -> u32 {
+        self.context_length.min(engine.context_length)
+    }
+
+    /// The loaded engine: loads it, or waits for who does. Giving up the wait does not give up the loading.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub(crate) async fn engine(self: &Arc<Self>) -> Result<Arc<Engine>> {
+        if let Some(engine) = self.engine.lock().await.as_ref().filter(|engine| engine.is_alive()) {
+            return Ok(engine.clone());
+        }
+        let model = self.clone();
+        let loading = self.tasks.spawn(async move {
+            let mut slot = model.engine.lock().await;
+            if let Some(engine) = slot.as_ref().filter(|engine| engine.is_alive()) {
+                return Ok(engine.clone());
+            }
+            // The old weights go before the new ones come: both may not fit.
+            *slot = None;
+            let started = std::time::Instant::now();
+            let engine = Arc::new(load(model.weights.clone()).await?);
+            tracing::info!(model = model.id, seconds = started.elapsed().as_secs_f32(), "model loaded");
+            *slot = Some(engine.clone());
+            Ok(engine)
+        });
+        loading.await.map_err(|error| Error::internal("loading the model broke off").with_source(error))?
+    }
+
+    /// Waits for the engine to be free, then begins. The engine stays taken until it has let go of the last sequence,
+    /// whether anybody reads or not.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` with a time to come back, where the queue is full · `DeadlineExceeded` · as [`load`].
+    pub(crate) async fn generate(self: &Arc<Self>, cx: &Context, plan: Plan) -> Result<Generation> {
+        let permit = cx.within(self.admission.enter(cx)).await?;
+        // It may have been restarted while this request waited.
+        let engine = cx.within(self.engine()).await?;
+        let (making, generation) = generation::new(plan, cx.deadline());
+        let model = self.clone();
+        self.tasks.spawn(async move {
+            if making.run(&engine).await == After::Broken {
+                model.restart(&engine).await;
+            }
+            drop(permit);
+        });
+        Ok(generation)
+    }
+
+    /// Forgets a broken engine and loads anew, before the next request has its turn.
+    async fn restart(self: &Arc<Self>, broken: &Arc<Engine>) {
+        tracing::error!(model = self.id, "the engine broke; it is loaded again");
+        {
+            let mut slot = self.engine.lock().await;
+            if slot.as_ref().is_some_and(|engine| Arc::ptr_eq(engine, broken)) {
+                *slot = None;
+            }
+        }
+        if let Err(error) = self.engine().await {
+            tracing::error!(model = self.id, error = error.message(), "the engine could not be loaded again");
+        }
+    }
+}
+
+/// What the files say.
+struct Found {
+    format: Format,
+    context_length: u32,
+    quantization: String,
+    template: Option<String>,
+    tokens: SpecialTokens,
+}
+
+impl Found {
+    fn new(files: &Resolved) -> Result<Self> {
+        match &files.gguf {
+            Some(info) => Ok(Self {
+                format: Format::Gguf { parts: names(files, "gguf")?, tokenizer: files.file("tokenizer.json").is_ok() },
+                context_length: info.context_length,
+                quantization: info.quantization.clone(),
+                template: info.chat_template.clone(),
+                tokens: SpecialTokens { bos: info.bos_token.clone(), eos: info.eos_token.clone() },
+            }),
+            None if !files.with_extension("safetensors").is_empty() => Self::safetensors(files),
+            None => Err(Error::invalid("files", "there is neither a .gguf nor a .safetensors file")),
+        }
+    }
+
+    fn safetensors(files: &Resolved) -> Result<Self> {
+        let config: ModelConfig = read(files.file("config.json")?)?;
+        files.file("tokenizer.json")?;
+        let tokenizer: TokenizerConfig = files.file("tokenizer_config.json").map_or_else(|_| Ok(TokenizerConfig::default()), read)?;
+        let template = match files.file("chat_template.jinja") {
+            Ok(path) => Some(std::fs::read_to_string(path).map_err(|error| unreadable(path, &error.to_string()))?),
+            Err(_) => tokenizer.chat_template.as_ref().and_then(named_template),
+        };
+        Ok(Self {
+            format: Format::Safetensors,
+            context_length: config.max_position_embeddings,
+            quantization: config.torch_dtype.unwrap_or_else(|| "safetensors".into()),
+            template,
+            tokens: SpecialTokens { bos: token(tokenizer.bos_token.as_ref()), eos: token(tokenizer.eos_token.as_ref()) },
+        })
+    }
+}
+
+/// Of `config.json`, what is needed here.
+#[derive(Deserialize)]
+struct ModelConfig {
+    max_position_embeddings: u32,
+    torch_dtype: Option<String>,
+}
+
+/// Of `tokenizer_config.json`, what is needed here.
+#[derive(Default, Deserialize)]
+struct TokenizerConfig {
+    chat_template: Option<Value>,
+    bos_token: Option<Value>,
+    eos_token: Option<Value>,
+}
+
+/// A token is a string, or an object with its `content`.
+fn token(value: Option<&Value>) -> String {
+    value.and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str())).unwrap_or_default().to_owned()
+}
+
+/// A template is a string, or a list of named ones, of which `default` is meant.
+fn named_template(value: &Value) -> Option<String> {
+    let of_list = || value.as_array()?.iter().find(|item| item["name"] == "default")?.get("template")?.as_str();
+    value.as_str().or_else(of_list).map(Into::into)
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read(path).map_err(|error| unreadable(path, &error.to_string()))?;
+    serde_json::from_slice(&text).map_err(|error| unreadable(path, &error.to_string()))
+}
+
+fn unreadable(path: &Path, cause: &str) -> Error {
+    Error::invalid("files", format!("{} cannot be read: {cause}", path.display()))
+}
+
+/// Below the folder, in the order of a split model's parts.
+fn names(files: &Resolved, extension: &str) -> Result<Vec<String>> {
+    let below = |path: &&Path| path.strip_prefix(&files.dir).ok().and_then(Path::to_str).map(Into::into);
+    let paths = files.with_extension(extension);
+    let names: Vec<String> = paths.iter().filter_map(below).collect();
+    if names.len() == paths.len() { Ok(names) } else { Err(Error::internal("a model file lies outside of its folder")) }
+}

@@ -1,0 +1,37 @@
+use insta::{assert_json_snapshot, assert_snapshot};
+use serde_json::json;
+
+use crate::client::start;
+
+const PATH: &str = "/v1/completions";
+
+#[tokio::test]
+async fn a_text_is_continued() {
+    let server = start().await;
+    let body = json!({ "model": "parrot", "prompt": "Once", "logprobs": 1 });
+    assert_json_snapshot!(server.answer(PATH, &body).await);
+}
+
+/// Choices are numbered over all prompts, and tokens are counted over all.
+#[tokio::test]
+async fn several_prompts_in_one_request() {
+    let server = start().await;
+    let mut body = json!({ "model": "parrot", "prompt": ["One", "Two"] });
+    let answer = server.answer(PATH, &body).await;
+    let texts: Vec<_> = answer["choices"].as_array().unwrap().iter().map(|choice| (&choice["index"], &choice["text"])).collect();
+    assert_eq!(texts, [(&json!(0), &json!("One!")), (&json!(1), &json!("Two!"))]);
+    assert_eq!(answer["usage"]["prompt_tokens"], 14);
+
+    body["stream"] = true.into();
+    let told = server.transcript(PATH, &body).await;
+    for (index, text) in [(0, "One!"), (1, "Two!")] {
+        assert!(told.contains(&format!(r#""choices":[{{"index":{index},"text":"{text}""#)), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_continuation_is_streamed() {
+    let server = start().await;
+    let body = json!({ "model": "parrot", "prompt": "Once", "stream": true, "stream_options": { "include_usage": true } });
+    assert_snapshot!(server.transcript(PATH, &body).await);
+}

@@ -1,0 +1,15 @@
+//! The server from outside: real sockets, real clients, a model that says what a test wants.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod chat;
+mod client;
+mod completions;
+mod embeddings;
+mod grpc;
+mod life;
+mod models;
+mod probes;
+mod refusals;
+mod scripted;
+mod traces;

@@ -1,0 +1,171 @@
+//! A model whose words are chosen by what it is told.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context as TaskContext, Poll},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, stream};
+use llama_stack_core::{Code, Context, Error, EventStream, Inference, Registry, Result, page};
+use llama_stack_proto::v1::{
+    ChatEvent, ChatRequest, CompleteEvent, CompleteRequest, EmbedRequest, EmbedResponse, Embedding, FinishReason, ListModelsRequest,
+    ListModelsResponse, Model, ModelKind, TokenLogprob, ToolCallDelta, Usage, complete_request::Prompt, token_logprob::TopLogprob,
+};
+use tokio::sync::Notify;
+
+/// What a test sees of the model, and does to it.
+#[derive(Clone, Default)]
+pub(crate) struct Script(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    asked: Mutex<Vec<ChatRequest>>,
+    go_on: Notify,
+    dropped: Notify,
+}
+
+impl Script {
+    /// A registry that knows this model as `test::scripted`.
+    pub(crate) fn registry(&self) -> Registry {
+        let (script, mut registry) = (self.clone(), llama_stack_server::registry());
+        registry.inference.add("test::scripted", move |_: serde_json::Value, _| {
+            let model: Arc<dyn Inference> = Arc::new(script.clone());
+            async move { Ok(model) }
+        });
+        registry
+    }
+
+    pub(crate) fn last_asked(&self) -> ChatRequest {
+        self.0.asked.lock().unwrap().last().cloned().expect("nobody asked")
+    }
+
+    /// Lets `slow` finish.
+    pub(crate) fn go_on(&self) {
+        self.0.go_on.notify_one();
+    }
+
+    /// Waits until a stream was dropped before its end.
+    pub(crate) async fn dropped(&self) {
+        tokio::time::timeout(Duration::from_secs(5), self.0.dropped.notified()).await.expect("the stream was not dropped");
+    }
+
+    async fn hold(self) -> Result<ChatEvent> {
+        self.0.go_on.notified().await;
+        Ok(ChatEvent::text(0, " and done"))
+    }
+}
+
+fn usage() -> Usage {
+    Usage { prompt_tokens: 7, completion_tokens: 2, cached_tokens: 3, reasoning_tokens: 0 }
+}
+
+fn logprob(token: &str) -> TokenLogprob {
+    let top = TopLogprob { token: token.into(), logprob: -0.25, bytes: token.into(), token_id: 5 };
+    TokenLogprob { token: token.into(), logprob: -0.25, bytes: token.into(), top: vec![top], token_id: 5 }
+}
+
+fn end(choice: u32, reason: FinishReason) -> [Result<ChatEvent>; 2] {
+    [Ok(ChatEvent::finish(choice, reason)), Ok(ChatEvent::usage(usage()))]
+}
+
+fn broken() -> Error {
+    Error::unavailable("the model broke off").with_reason("stream_broken").with_source("secret-host:8000 refused")
+}
+
+#[async_trait::async_trait]
+impl Inference for Script {
+    async fn list_models(&self, _cx: &Context, request: ListModelsRequest) -> Result<ListModelsResponse> {
+        let model = |id: &str, kind: ModelKind| Model { id: id.into(), kind: kind.into(), context_length: 4_096, ..Model::default() };
+        let vectors = Model { embedding_dimension: 2, ..model("org/vectors", ModelKind::Embedding) };
+        let models = vec![model("parrot", ModelKind::Chat), vectors];
+        let (models, next_page_token) = page::slice(models, |model| &model.id, request.page_size, 1_000, &request.page_token)?;
+        Ok(ListModelsResponse { models, next_page_token })
+    }
+
+    async fn stream_chat(&self, _cx: &Context, request: ChatRequest) -> Result<EventStream<ChatEvent>> {
+        let said = request.messages.last().map(|message| message.joined_text()).unwrap_or_default();
+        let n = request.choices();
+        self.0.asked.lock().unwrap().push(request.clone());
+        let events: EventStream<ChatEvent> = match said.as_str() {
+            "panic" => panic!("the model fell over"),
+            "full" => return Err(Error::new(Code::ResourceExhausted, "the queue is full").with_retry_after(Duration::from_secs(2))),
+            "fail at once" => Box::pin(stream::iter([Err(broken())])),
+            "break" => Box::pin(stream::iter([Ok(ChatEvent::text(0, "Hel")), Err(broken())])),
+            "cut" => Box::pin(stream::iter([Ok(ChatEvent::text(0, "Hel"))])),
+            "tool" => {
+                let call = |id: &str, name: &str, arguments: &str| ToolCallDelta {
+                    index: 0,
+                    id: id.into(),
+                    name: name.into(),
+                    arguments: arguments.into(),
+                };
+                let deltas = [call("call_1", "add", ""), call("", "", "{\"a\":"), call("", "", "1}")];
+                let deltas = deltas.into_iter().map(|delta| Ok(ChatEvent::tool_call(0, delta)));
+                Box::pin(stream::iter(deltas.chain(end(0, FinishReason::ToolCalls)).collect::<Vec<_>>()))
+            }
+            "slow" => {
+                let first = stream::iter([Ok(ChatEvent::text(0, "begun"))]);
+                Box::pin(first.chain(stream::once(self.clone().hold())).chain(stream::iter(end(0, FinishReason::Stop))))
+            }
+            "forever" => Box::pin(stream::unfold((), |()| async {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                Some((Ok(ChatEvent::text(0, "x")), ()))
+            })),
+            "silent" => Box::pin(stream::pending()),
+            _ => {
+                let mut events = Vec::new();
+                for choice in 0..n {
+                    for text in ["Hel", "lo"] {
+                        let mut event = ChatEvent::text(choice, text);
+                        event.logprobs = request.logprobs.then(|| logprob(text)).into_iter().collect();
+                        events.push(Ok(event));
+                    }
+                    events.push(Ok(ChatEvent::finish(choice, FinishReason::Stop)));
+                }
+                events.push(Ok(ChatEvent::usage(usage())));
+                Box::pin(stream::iter(events))
+            }
+        };
+        Ok(Box::pin(Watched { events, script: self.clone(), ended: false }))
+    }
+
+    async fn stream_complete(&self, _cx: &Context, request: CompleteRequest) -> Result<EventStream<CompleteEvent>> {
+        let Some(Prompt::Text(prompt)) = &request.prompt else { return Err(Error::unimplemented("tokens")) };
+        let mut first = CompleteEvent::text(0, format!("{prompt}!"));
+        first.logprobs = request.logprobs.then(|| logprob("!")).into_iter().collect();
+        Ok(Box::pin(stream::iter([Ok(first), Ok(CompleteEvent::finish(0, FinishReason::Length)), Ok(CompleteEvent::usage(usage()))])))
+    }
+
+    async fn embed(&self, _cx: &Context, request: EmbedRequest) -> Result<EmbedResponse> {
+        let vector = |index| Embedding { values: vec![index as f32, 0.5] };
+        let embeddings = (0..request.inputs.len()).map(vector).collect();
+        Ok(EmbedResponse { model: request.model, embeddings, usage: Some(usage()), truncated_inputs: 0 })
+    }
+}
+
+/// Tells the test where a stream is dropped before its end.
+struct Watched {
+    events: EventStream<ChatEvent>,
+    script: Script,
+    ended: bool,
+}
+
+impl Stream for Watched {
+    type Item = Result<ChatEvent>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<ChatEvent>>> {
+        let event = self.events.as_mut().poll_next(cx);
+        self.ended |= matches!(event, Poll::Ready(None));
+        event
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.script.0.dropped.notify_one();
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Traces, as a collector receives them.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{Router, body::Body, extract::State, http::Response, routing::post};
+use bytes::Bytes;
+use futures::stream;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use prost::Message;
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+
+use crate::client::{Server, chat, start_with, streamed};
+
+/// The part of OTLP that is looked at here.
+/// Source: `opentelemetry/proto/{collector/trace/v1/trace_service,trace/v1/trace,common/v1/common}.proto`.
+#[derive(Clone, PartialEq, Message)]
+struct Export {
+    #[prost(message, repeated, tag = "1")]
+    resource_spans: Vec<ResourceSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ResourceSpans {
+    #[prost(message, repeated, tag = "2")]
+    scope_spans: Vec<ScopeSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ScopeSpans {
+    #[prost(message, repeated, tag = "2")]
+    spans: Vec<Span>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Span {
+    #[prost(bytes = "vec", tag = "1")]
+    trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    parent_span_id: Vec<u8>,
+    #[prost(string, tag = "5")]
+    name: String,
+    #[prost(message, repeated, tag = "9")]
+    attributes: Vec<Attribute>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Attribute {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(message, optional, tag = "2")]
+    value: Option<Any>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, optional, tag = "1")]
+    text: Option<String>,
+    #[prost(int64, optional, tag = "3")]
+    integer: Option<i64>,
+}
+
+impl Span {
+    fn value(&self, key: &str) -> Option<Any> {
+        self.attributes.iter().find(|attribute| attribute.key == key)?.value.clone()
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        self.value(key)?.text
+    }
+
+    fn integer(&self, key: &str) -> Option<i64> {
+        self.value(key)?.integer
+    }
+}
+
+/// Takes spans by gRPC, written by hand: one method, one message each way.
+async fn collector() -> (SocketAddr, mpsc::Receiver<Span>) {
+    let (send, received) = mpsc::channel(64);
+    let router = Router::new().route("/opentelemetry.proto.collector.trace.v1.TraceService/Export", post(export)).with_state(send);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (address, received)
+}
+
+async fn export(State(send): State<mpsc::Sender<Span>>, body: Bytes) -> Response<Body> {
+    let export = Export::decode(&body[5..]).unwrap();
+    for span in export.resource_spans.into_iter().flat_map(|of| of.scope_spans).flat_map(|of| of.spans) {
+        send.send(span).await.unwrap();
+    }
+    let trailers = [("grpc-status".parse().unwrap(), "0".parse().unwrap())].into_iter().collect();
+    let frames = [Frame::data(Bytes::from_static(&[0; 5])), Frame::trailers(trailers)];
+    let body = StreamBody::new(stream::iter(frames.map(Ok::<_, std::io::Error>)));
+    Response::builder().header("content-type", "application/grpc").body(Body::new(body)).unwrap()
+}
+
+/// Does `work`, stops the stack, and returns what the collector got by then.
+async fn traced(more: &str, work: impl AsyncFnOnce(&Server)) -> Vec<Span> {
+    let (address, mut received) = collector().await;
+    let server = start_with(&format!("telemetry: {{ otlp_endpoint: \"http://{address}\"{more} }}\n")).await;
+    work(&server).await;
+    server.stop.cancel();
+    timeout(Duration::from_secs(15), server.served).await.expect("did not stop").unwrap().unwrap();
+    received.close();
+    let mut spans = Vec::new();
+    while let Some(span) = received.recv().await {
+        spans.push(span);
+    }
+    spans
+}
+
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chat_is_a_span_below_the_callers_trace_without_its_words() {
+    let spans = traced("", async |server| {
+        let request = server.http.post(server.url("/v1/chat/completions")).header("traceparent", TRACE);
+        request.json(&chat("my secret")).send().await.unwrap().text().await.unwrap();
+        server.transcript("/v1/chat/completions", &streamed("my secret")).await;
+    })
+    .await;
+    assert_eq!(spans.len(), 2);
+    for span in &spans {
+        assert_eq!(span.name, "chat parrot");
+        assert_eq!(span.text("gen_ai.operation.name").as_deref(), Some("chat"));
+        assert_eq!(span.text("gen_ai.request.model").as_deref(), Some("parrot"));
+        assert_eq!((span.integer("gen_ai.usage.input_tokens"), span.integer("gen_ai.usage.output_tokens")), (Some(7), Some(2)));
+        assert!(span.value("gen_ai.response.finish_reasons").is_some());
+        assert!(!format!("{span:?}").contains("secret"), "{span:?}");
+    }
+    let below = spans.iter().find(|span| span.parent_span_id == 0xb7ad_6b71_6920_3331_u64.to_be_bytes()).expect("no span below the caller's");
+    assert_eq!(below.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_are_recorded_where_the_manifest_asks_for_it() {
+    let spans = traced(", capture_content: true", async |server| {
+        server.transcript("/v1/chat/completions", &streamed("my secret")).await;
+    })
+    .await;
+    assert!(spans[0].text("gen_ai.input.messages").unwrap().contains("my secret"));
+    assert!(spans[0].text("gen_ai.output.messages").unwrap().contains("Hello"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_is_not_there_harms_nobody() {
+    let server = start_with("telemetry: { otlp_endpoint: \"http://127.0.0.1:1\" }\n").await;
+    server.answer("/v1/chat/completions", &chat("hi")).await;
+    server.stop.cancel();
+    timeout(Duration::from_secs(20), server.served).await.expect("did not stop").unwrap().unwrap();
+}
