@@ -41,9 +41,9 @@ pub(crate) async fn run(args: ChatArgs, output: &Output) -> Result<()> {
 async fn first_chat_model(client: &Client, server: &str) -> Result<String> {
     let request = ListModelsRequest { kind: ModelKind::Chat.into(), ..ListModelsRequest::default() };
     let models = client.list_models(&Context::default(), request).await.map_err(|error| match error.reason() {
-        Some("upstream_unreachable") => {
-            Error::unavailable(format!("no stack answers at {server}; start one with `llama-stack run starter`, or name another with --server"))
-        }
+        Some("upstream_unreachable") => Error::unavailable(format!(
+            "no stack answers at {server}; start one with `llama-stack run starter`, or name another with --server"
+        )),
         _ => error,
     })?;
     let first = models.models.into_iter().next();

@@ -10,6 +10,7 @@ pub(crate) fn home(named: Option<PathBuf>) -> Result<PathBuf> {
         return Ok(home);
     }
     let user = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
-    let user = user.ok_or_else(|| Error::failed_precondition("there is no home directory: name a folder with --home or LLAMA_STACK_HOME"))?;
+    let user =
+        user.ok_or_else(|| Error::failed_precondition("there is no home directory: name a folder with --home or LLAMA_STACK_HOME"))?;
     Ok(user.join(".llama-stack"))
 }

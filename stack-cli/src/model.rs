@@ -1,7 +1,7 @@
 //! The model files on this machine.
 
 use llama_stack_core::{Error, Manifest, Result};
-use llama_stack_models::{ModelSpec, ModelStore};
+use llama_stack_models::{ModelSpec, ModelStore, StoredFile};
 use serde::Serialize;
 use serde_json::json;
 
@@ -22,17 +22,35 @@ pub(crate) async fn run(verb: ModelVerb, output: &Output) -> Result<()> {
 }
 
 fn open(args: HomeArgs) -> Result<ModelStore> {
-    Ok(ModelStore::open(home(args.home)?.join("models")))
+    ModelStore::open(home(args.home)?.join("models"))
+}
+
+/// A file of the store, as `--json` shows it.
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+    size: u64,
+    sha256: Option<String>,
+    path: std::path::PathBuf,
+    in_place: bool,
+    sources: Vec<String>,
+}
+
+impl From<StoredFile> for Listed {
+    fn from(file: StoredFile) -> Self {
+        let StoredFile { name, size, path, in_place, sources, .. } = file;
+        Self { name, size, sha256: file.sha256.map(|hash| hash.as_str().to_owned()), path, in_place, sources }
+    }
 }
 
 async fn list(store: &ModelStore, output: &Output) -> Result<()> {
-    let files = store.list().await?;
+    let files: Vec<Listed> = store.list().await?.into_iter().map(Listed::from).collect();
     output.result(&files, |files| {
         if files.is_empty() {
             return "no model files; `llama-stack model pull starter` fetches some\n".into();
         }
-        let line = |file: &llama_stack_models::StoredFile| format!("{:<60} {:>10}  {}\n", file.name, size(file.size), &file.sha256.as_str()[..12]);
-        files.iter().map(line).collect()
+        let short = |file: &Listed| file.sha256.as_ref().map_or("unhashed".to_owned(), |hash| hash.chars().take(12).collect());
+        files.iter().map(|file| format!("{:<60} {:>10}  {}\n", file.name, size(file.size), short(file))).collect()
     })
 }
 
@@ -99,17 +117,23 @@ fn specs(manifest: &Manifest) -> Result<Vec<ModelSpec>> {
 async fn verify(store: &ModelStore, name: Option<&str>, output: &Output) -> Result<()> {
     let names: Vec<String> = match name {
         Some(name) => vec![name.to_owned()],
-        None => store.list().await?.into_iter().map(|file| file.name.to_string()).collect(),
+        None => store.list().await?.into_iter().map(|file| file.name).collect(),
     };
-    let mut wrong = Vec::new();
+    let (mut wrong, on_progress) = (Vec::new(), output.progress());
     for name in &names {
-        if let Err(error) = store.verify(name).await {
+        if let Err(error) = store.verify(name, &on_progress).await {
             output.note(&format!("{name}: {error}"));
             wrong.push(name.clone());
         }
     }
-    output.result(&json!({ "verified": names.len() - wrong.len(), "wrong": wrong }), |_| format!("{} of {} good\n", names.len() - wrong.len(), names.len()))?;
-    if wrong.is_empty() { Ok(()) } else { Err(Error::new(llama_stack_core::Code::DataLoss, "files are damaged; remove them and pull again")) }
+    output.result(&json!({ "verified": names.len() - wrong.len(), "wrong": wrong }), |_| {
+        format!("{} of {} good\n", names.len() - wrong.len(), names.len())
+    })?;
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::new(llama_stack_core::Code::DataLoss, "files are damaged; remove them and pull again"))
+    }
 }
 
 async fn remove(store: &ModelStore, name: &str, output: &Output) -> Result<()> {

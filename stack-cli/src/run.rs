@@ -99,9 +99,8 @@ async fn stop_signal() -> bool {
 
 /// Logs go to standard error and to `server.log` beside the state.
 fn start_logging(folder: &Path) -> Result<()> {
-    let log = open_log(folder).map_err(|error| {
-        Error::failed_precondition(format!("{} cannot be written: {error}", folder.display())).with_source(error)
-    })?;
+    let log = open_log(folder)
+        .map_err(|error| Error::failed_precondition(format!("{} cannot be written: {error}", folder.display())).with_source(error))?;
     // The engines speak much at `info`; this project's own words are what an operator wants.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,llama_stack=info"));
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr.and(Mutex::new(log)));

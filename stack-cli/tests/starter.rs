@@ -71,7 +71,9 @@ fn a_python_tool_is_one_manifest_line_away() {
 
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("m.yaml");
-    let text = format!("version: 1\nname: t\nproviders:\n  tools:\n    - {{ id: weather, type: remote::grpc, config: {{ url: \"http://127.0.0.1:{port}\" }} }}\n");
+    let text = format!(
+        "version: 1\nname: t\nproviders:\n  tools:\n    - {{ id: weather, type: remote::grpc, config: {{ url: \"http://127.0.0.1:{port}\" }} }}\n"
+    );
     std::fs::write(&file, text).unwrap();
     let server = Server::start(home.path(), file.to_str().unwrap());
     let said = tokio::runtime::Runtime::new().unwrap().block_on(invoke(&server.url));

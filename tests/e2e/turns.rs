@@ -26,7 +26,8 @@ async fn an_agent_uses_a_tool_and_its_turn_is_kept() {
     let agent = stack.agents().create_agent(CreateAgentRequest { config: Some(config) }).await.unwrap().into_inner();
     let session = CreateSessionRequest { agent_id: agent.id, ..CreateSessionRequest::default() };
     let session = stack.agents().create_session(session).await.unwrap().into_inner();
-    let ask = |text: &str| CreateTurnRequest { session_id: session.id.clone(), input: vec![Message::user(text)], ..CreateTurnRequest::default() };
+    let ask =
+        |text: &str| CreateTurnRequest { session_id: session.id.clone(), input: vec![Message::user(text)], ..CreateTurnRequest::default() };
 
     let (events, ended) = turn(&stack, ask(r#"call calculator {"expression": "6 * 7"}"#)).await;
     assert_eq!(ended.status(), TurnStatus::Completed);
@@ -98,7 +99,8 @@ async fn a_response_streams_retrieves_continues_and_is_deleted() {
 #[tokio::test]
 async fn a_function_call_goes_to_the_client_and_comes_back() {
     let stack = Running::start(SCRIPTED).await;
-    let tools = json!([{ "type": "function", "name": "look", "parameters": { "type": "object", "properties": { "at": { "type": "string" } } } }]);
+    let tools =
+        json!([{ "type": "function", "name": "look", "parameters": { "type": "object", "properties": { "at": { "type": "string" } } } }]);
     let ask = json!({ "model": MODEL, "input": "call look {\"at\":\"it\"}", "tools": tools });
     let (status, asked) = stack.post("/v1/responses", ask).await;
     assert_eq!((status, asked["status"].as_str()), (200, Some("completed")), "{asked}");
@@ -136,10 +138,17 @@ async fn wrong_responses_are_refused_with_their_field() {
     let stack = Running::start(SCRIPTED).await;
     let refused = async |body: Value| {
         let (status, body) = stack.post("/v1/responses", body).await;
-        (status, body["error"]["param"].as_str().unwrap_or_default().to_owned(), body["error"]["code"].as_str().unwrap_or_default().to_owned())
+        (
+            status,
+            body["error"]["param"].as_str().unwrap_or_default().to_owned(),
+            body["error"]["code"].as_str().unwrap_or_default().to_owned(),
+        )
     };
     assert_eq!(refused(json!({ "model": "nope", "input": "hi" })).await.0, 404);
-    assert_eq!(refused(json!({ "model": MODEL, "input": "hi", "previous_response_id": "resp_none" })).await.2, "previous_response_not_found");
+    assert_eq!(
+        refused(json!({ "model": MODEL, "input": "hi", "previous_response_id": "resp_none" })).await.2,
+        "previous_response_not_found"
+    );
     assert_eq!(refused(json!({ "model": MODEL, "input": "hi", "max_output_tokens": 0 })).await.1, "max_output_tokens");
     assert_eq!(refused(json!({ "model": MODEL })).await.0, 400);
     assert_eq!(refused(json!({ "model": MODEL, "input": "hi", "temperature": 9 })).await.0, 400);

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Registry, Result, ids, no_such_model};
 use llama_stack_proto::v1::{
-    ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, Embedding, FinishReason, ListModelsRequest, ListModelsResponse, Model, ModelKind, Role,
-    ToolCallDelta, Usage, tool_choice::Mode,
+    ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, Embedding, FinishReason, ListModelsRequest, ListModelsResponse, Model, ModelKind,
+    Role, ToolCallDelta, Usage, tool_choice::Mode,
 };
 use serde::Deserialize;
 

@@ -84,3 +84,8 @@ pub(crate) fn until_answered(messages: &[Message], answered: &HashSet<String>) -
 pub(crate) fn continues(status: TurnStatus) -> bool {
     is_final(status) || status == TurnStatus::AwaitingTools
 }
+
+/// Whether the model has said anything in this turn.
+pub(crate) fn has_spoken(turn: &Turn) -> bool {
+    said(turn).next().is_some()
+}

@@ -84,6 +84,9 @@ impl Journal {
             return Ok(());
         }
         self.store.append(&self.tenant, &self.fold.turn.id, &self.staged, self.fold.turn.status()).await?;
+        if self.fold.turn.status() != TurnStatus::InProgress {
+            self.running.release();
+        }
         for event in self.staged.drain(..) {
             self.running.live().push(event);
         }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use llama_stack_core::{Error, Result};
-use llama_stack_proto::v1::{TurnEvent, turn_event::Event};
+use llama_stack_proto::v1::{Turn, TurnEvent, turn_event::Event};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ pub(crate) struct Lives(Arc<Mutex<Tables>>);
 #[derive(Default)]
 struct Tables {
     turns: HashMap<Key, Arc<Live>>,
-    /// How many turns run in a session.
+    /// How many turns run in a session; none has no row.
     sessions: HashMap<Key, usize>,
 }
 
@@ -36,6 +36,7 @@ type Key = (String, String);
 
 /// One turn that runs.
 pub(crate) struct Live {
+    session: Key,
     pub(crate) cancel: CancellationToken,
     tail: watch::Sender<Tail>,
 }
@@ -44,7 +45,6 @@ pub(crate) struct Live {
 pub(crate) struct Running {
     lives: Lives,
     turn: Key,
-    session: Key,
     live: Arc<Live>,
 }
 
@@ -52,6 +52,8 @@ pub(crate) struct Running {
 #[derive(Default)]
 pub(crate) struct Tail {
     events: VecDeque<Arc<TurnEvent>>,
+    /// The journal's sequence when the turn began to run here.
+    base: u64,
     /// The place of the first of `events` among all that were ever pushed.
     start: u64,
     /// The turn does not run here any more.
@@ -67,6 +69,12 @@ pub(crate) struct Cursor {
     place: Option<u64>,
 }
 
+impl Cursor {
+    pub(crate) fn at(sequence: u64) -> Self {
+        Self { sequence, place: None }
+    }
+}
+
 /// What a tail has for a cursor.
 pub(crate) enum Batch {
     Events(Vec<Arc<TurnEvent>>),
@@ -79,26 +87,34 @@ pub(crate) enum Batch {
 }
 
 impl Lives {
-    /// Enters a turn of a session. `alone`: only if no other turn runs in the session.
+    /// Enters a turn of a session, whose journal has come to `sequence`. `alone`: only if no other turn runs in the session.
     ///
     /// # Errors
     /// `FailedPrecondition` (`turn_in_progress`): another one runs in the session, or this very one.
-    pub(crate) fn enter(&self, tenant: &str, session_id: &str, turn_id: &str, alone: bool) -> Result<Running> {
+    pub(crate) fn enter(&self, tenant: &str, session_id: &str, turn_id: &str, sequence: u64, alone: bool) -> Result<Running> {
         let turn = (tenant.to_owned(), turn_id.to_owned());
         let session = (tenant.to_owned(), session_id.to_owned());
         let mut tables = self.lock();
         if tables.turns.contains_key(&turn) || alone && tables.sessions.contains_key(&session) {
             return Err(in_progress(session_id));
         }
-        let live = Arc::new(Live { cancel: CancellationToken::new(), tail: watch::Sender::new(Tail::default()) });
+        let tail = watch::Sender::new(Tail { base: sequence, ..Tail::default() });
+        let live = Arc::new(Live { session: session.clone(), cancel: CancellationToken::new(), tail });
         *tables.sessions.entry(session.clone()).or_default() += 1;
         tables.turns.insert(turn.clone(), live.clone());
         drop(tables);
-        Ok(Running { lives: self.clone(), turn, session, live })
+        Ok(Running { lives: self.clone(), turn, live })
     }
 
     pub(crate) fn get(&self, tenant: &str, turn_id: &str) -> Option<Arc<Live>> {
         self.lock().turns.get(&(tenant.to_owned(), turn_id.to_owned())).cloned()
+    }
+
+    /// Cancels every turn that runs in a session.
+    pub(crate) fn cancel_session(&self, tenant: &str, session_id: &str) {
+        let tables = self.lock();
+        let of_session = |live: &&Arc<Live>| live.session.0 == tenant && live.session.1 == session_id;
+        tables.turns.values().filter(of_session).for_each(|live| live.cancel.cancel());
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
@@ -117,17 +133,26 @@ impl Running {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
+impl Running {
+    /// Gives up the turn's place, so that whoever is told of its rest next finds the session free.
+    pub(crate) fn release(&self) {
         let mut tables = self.lives.lock();
+        if !tables.turns.get(&self.turn).is_some_and(|live| Arc::ptr_eq(live, &self.live)) {
+            return;
+        }
         tables.turns.remove(&self.turn);
-        if let Some(count) = tables.sessions.get_mut(&self.session) {
+        if let Some(count) = tables.sessions.get_mut(&self.live.session) {
             *count -= 1;
             if *count == 0 {
-                tables.sessions.remove(&self.session);
+                tables.sessions.remove(&self.live.session);
             }
         }
-        drop(tables);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.release();
         self.live.tail.send_modify(|tail| tail.closed = true);
     }
 }
@@ -139,6 +164,16 @@ impl Live {
 
     pub(crate) fn tail(&self) -> watch::Receiver<Tail> {
         self.tail.subscribe()
+    }
+
+    /// Returns once the turn does not run here any more, with the turn if it has ended.
+    pub(crate) async fn closed(&self) -> Option<Turn> {
+        let mut tail = self.tail.subscribe();
+        let tail = tail.wait_for(|tail| tail.closed).await.ok()?;
+        match &tail.events.back()?.event {
+            Some(Event::Ended(turn)) => Some((**turn).clone()),
+            _ => None,
+        }
     }
 }
 
@@ -171,9 +206,11 @@ impl Tail {
 
     /// Where a watcher goes on that has the journal up to `sequence`; `None` if events in between have left the tail.
     fn find(&self, sequence: u64) -> Option<usize> {
-        let journalled = self.events.iter().find(|event| !is_delta(event)).map(|event| event.sequence);
-        // Without a journalled event in the tail, its deltas say how far the journal had come.
-        let whole_from = journalled.or_else(|| self.events.front().map(|delta| delta.sequence + 1)).unwrap_or(1);
+        let whole_from = match self.events.front() {
+            // A delta has the number of the event before it, which has left the tail.
+            Some(first) => first.sequence + u64::from(is_delta(first)),
+            None => self.base + 1,
+        };
         if whole_from > sequence + 1 {
             return None;
         }
@@ -229,6 +266,16 @@ mod tests {
         assert_eq!(from(3), Some(vec![4, 4, 5, 5]));
         assert_eq!(from(4), Some(vec![4, 5, 5]));
         assert_eq!(from(5), Some(vec![5]));
+    }
+
+    #[test]
+    fn a_turn_that_goes_on_here_sends_newcomers_to_the_journal() {
+        let mut tail = Tail { base: 3, ..Tail::default() };
+        assert_eq!(seen(&tail, &mut Cursor::default()), None);
+        assert_eq!(seen(&tail, &mut Cursor { sequence: 3, place: None }), Some(Vec::new()));
+        tail.push(event(4));
+        assert_eq!(seen(&tail, &mut Cursor { sequence: 1, place: None }), None);
+        assert_eq!(seen(&tail, &mut Cursor { sequence: 3, place: None }), Some(vec![4]));
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! ```
 
 use llama_stack_proto::v1::{
-    AgentConfig, FinishReason, InferenceStep, Limits, ShieldStage, ShieldStep, ToolCall, ToolStep, Turn, TurnStatus, Violation,
-    step::Step, violation,
+    AgentConfig, FinishReason, InferenceStep, Limits, ShieldStage, ShieldStep, ToolCall, ToolStep, Turn, TurnStatus, Violation, step::Step,
+    violation,
 };
 use serde_json::Value;
 
@@ -57,7 +57,10 @@ pub(crate) fn next(turn: &Turn, for_client: impl Fn(&ToolCall) -> bool) -> Next 
     let is_clients = |call: &&ToolCall| for_client(call) && repeated(turn, at, call).is_none();
     let (clients, ours): (Vec<&ToolCall>, Vec<&ToolCall>) = todo.into_iter().partition(is_clients);
     if ours.is_empty() {
-        return Next::Await(clients.into_iter().take(room).cloned().collect());
+        // All or none: the client answers the whole set at once.
+        let within = clients.len() <= room;
+        let calls = clients.into_iter().cloned().collect();
+        return if within { Next::Await(calls) } else { Next::End(TurnStatus::Incomplete, "max_tool_calls") };
     }
     let step = |call: &ToolCall| Step::Tool(ToolStep { call: Some(call.clone()), result: None, client: false });
     Next::Start(ours.into_iter().take(room).map(step).collect())
@@ -121,6 +124,12 @@ fn shield_steps(turn: &Turn) -> impl Iterator<Item = &ShieldStep> {
         Some(Step::Shield(shield)) => Some(shield),
         _ => None,
     })
+}
+
+/// The inference step that asked for the tool step at `index`.
+pub(crate) fn asked_at(turn: &Turn, index: usize) -> usize {
+    let before = turn.steps.get(..index).unwrap_or_default();
+    before.iter().rposition(|step| matches!(step.step, Some(Step::Inference(_)))).unwrap_or_default()
 }
 
 /// An earlier call of this turn, before the step at `before`, with the same name, the same arguments and a result.

@@ -32,10 +32,16 @@ fn default_connect_timeout() -> u64 {
 
 /// Contacts nobody: the server may start later.
 pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Inference>> {
-    let channel = grpc::channel(&config.url, Duration::from_secs(config.connect_timeout_seconds)).map_err(|e| e.with_field("config.url"))?;
+    let channel =
+        grpc::channel(&config.url, Duration::from_secs(config.connect_timeout_seconds)).map_err(|e| e.with_field("config.url"))?;
     let url = url::Url::parse(&config.url).map_err(|error| Error::invalid("config.url", "not a URL").with_source(error))?;
     let host = crate::openai::host_of(&url);
-    Ok(Arc::new(Peer { remote: grpc::Remote::<InferenceClient<Channel>>::new(channel), id: deps.provider_id, host, prefix: config.model_prefix }))
+    Ok(Arc::new(Peer {
+        remote: grpc::Remote::<InferenceClient<Channel>>::new(channel),
+        id: deps.provider_id,
+        host,
+        prefix: config.model_prefix,
+    }))
 }
 
 /// The server, and what errors call it.
@@ -82,7 +88,11 @@ fn named(id: &str, host: &str, error: Error) -> Error {
 /// After its first event a stream is not unreachable but broken.
 fn broken(error: Error) -> Error {
     let lost = error.reason() == Some("upstream_unreachable");
-    if lost { Error::new(Code::Unavailable, "the provider broke off before its answer was done").with_reason("stream_broken").with_source(error) } else { error }
+    if lost {
+        Error::new(Code::Unavailable, "the provider broke off before its answer was done").with_reason("stream_broken").with_source(error)
+    } else {
+        error
+    }
 }
 
 #[async_trait::async_trait]

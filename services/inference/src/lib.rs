@@ -8,7 +8,7 @@
 
 mod catalogue;
 mod grpc;
-pub mod openai;
+mod openai;
 mod router;
 mod validate;
 

@@ -15,11 +15,15 @@ use serde::Deserialize;
 use url::Url;
 
 use llama_stack_core::{
-    Context, Deps, Error, EventStream, Inference, Result, context::Secret, fold::{self, ChatFold}, page, service::no_such_model,
+    Context, Deps, Error, EventStream, Inference, Result,
+    context::Secret,
+    fold::{self, ChatFold},
+    page,
+    service::no_such_model,
 };
 use llama_stack_proto::v1::{
-    ChatEvent, ChatRequest, ChatResponse, CompleteEvent, CompleteRequest, CompleteResponse, EmbedRequest, EmbedResponse,
-    ListModelsRequest, ListModelsResponse, Model, RerankRequest, RerankResponse, chat_event, complete_event,
+    ChatEvent, ChatRequest, ChatResponse, CompleteEvent, CompleteRequest, CompleteResponse, EmbedRequest, EmbedResponse, ListModelsRequest,
+    ListModelsResponse, Model, RerankRequest, RerankResponse, chat_event, complete_event,
 };
 
 mod events;

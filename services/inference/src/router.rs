@@ -162,12 +162,12 @@ fn described(kind: ModelKind) -> &'static str {
     }
 }
 
-/// `work`, with `chore` driven while it waits; what is left of the chore then is dropped.
+/// `work`, with `chore` begun before it and driven while it waits; what is left of the chore then is dropped.
 async fn beside<T>(work: impl Future<Output = T> + Send, chore: impl Future<Output = ()> + Send) -> T {
     let (work, chore) = (std::pin::pin!(work), std::pin::pin!(chore));
-    match futures::future::select(work, chore).await {
-        Either::Left((done, _)) => done,
-        Either::Right(((), work)) => work.await,
+    match futures::future::select(chore, work).await {
+        Either::Left(((), work)) => work.await,
+        Either::Right((done, _)) => done,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use llama_stack_core::{
-    Deps, Result, Memory,
+    Deps, Memory, Result,
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::memory_client::MemoryClient;

@@ -165,8 +165,7 @@ mod tests {
     async fn first_come_first_served() {
         let (cx, door) = (Context::test("t"), Admission::new(1, 8));
         let mut running = Some(door.enter(&cx).await.unwrap());
-        let mut waiting: FuturesUnordered<_> =
-            (0..8).map(|number| door.enter(&cx).map(move |permit| (number, permit.unwrap()))).collect();
+        let mut waiting: FuturesUnordered<_> = (0..8).map(|number| door.enter(&cx).map(move |permit| (number, permit.unwrap()))).collect();
         assert!(waiting.next().now_or_never().is_none());
         for expected in 0..8 {
             drop(running.take());

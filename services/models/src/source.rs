@@ -68,7 +68,10 @@ impl FromStr for FileName {
     fn from_str(name: &str) -> Result<Self> {
         let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\0']) && !part.chars().any(char::is_control);
         if name.len() > 200 || !name.split('/').all(plain) {
-            return Err(Error::invalid("name", format!("{name:?} is not the name of a file: a relative path without `..`, 200 bytes at most")));
+            return Err(Error::invalid(
+                "name",
+                format!("{name:?} is not the name of a file: a relative path without `..`, 200 bytes at most"),
+            ));
         }
         Ok(Self(name.to_owned()))
     }

@@ -80,7 +80,8 @@ mod tests {
     fn oracle(text: &str, stops: &[String]) -> (String, bool) {
         for end in 0..=text.len() {
             let Some(head) = text.get(..end) else { continue };
-            if let Some(stop) = stops.iter().filter(|stop| !stop.is_empty() && head.ends_with(stop.as_str())).max_by_key(|stop| stop.len()) {
+            if let Some(stop) = stops.iter().filter(|stop| !stop.is_empty() && head.ends_with(stop.as_str())).max_by_key(|stop| stop.len())
+            {
                 return (head[..end - stop.len()].to_owned(), true);
             }
         }

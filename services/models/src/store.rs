@@ -29,8 +29,8 @@ mod lock;
 mod partial;
 
 use index::{Entry, Index};
-use lock::FileLock;
-pub(crate) use partial::Partial;
+pub(crate) use lock::FileLock;
+pub(crate) use partial::{Inner as PartialInner, Partial, Remote};
 
 /// Cheap to clone. Several processes may use one root at the same time.
 #[derive(Clone)]
@@ -325,9 +325,10 @@ impl ModelStore {
     fn drop_unnamed(&self, sha256: Option<&Sha256Hex>) -> Result<()> {
         let Some(sha256) = sha256 else { return Ok(()) };
         let blob = self.blob(sha256);
-        let named = self.0.index.all()?.iter().any(|entry| entry.path.is_none() && entry.sha256.as_ref() == Some(sha256));
+        if self.0.index.all()?.iter().any(|entry| entry.path.is_none() && entry.sha256.as_ref() == Some(sha256)) {
+            return Ok(());
+        }
         match std::fs::remove_file(&blob) {
-            _ if named => Ok(()),
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(disk::error(&blob, cause)),
             _ => Ok(()),
         }
@@ -398,3 +399,6 @@ fn summary(mut failures: Vec<Error>) -> Error {
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,8 +86,10 @@ impl ChatTemplate {
         }
         let mut messages = conversation::messages(messages)?;
         let mut tools = conversation::tools(tools)?;
-        self.disarm(&mut messages);
-        self.disarm(&mut tools);
+        if !self.control.is_empty() {
+            self.disarm(&mut messages);
+            self.disarm(&mut tools);
+        }
         self.run(&messages, &tools, add_generation_prompt).map_err(refused)
     }
 
@@ -106,25 +108,38 @@ impl ChatTemplate {
 
     fn shows_tools(&self) -> bool {
         const PROBE: &str = "probe_of_tool_support";
-        let probe = [ToolDefinition::new(PROBE, "A probe.", r#"{"type":"object","properties":{"a":{"type":"string","description":"A."}}}"#)];
-        let (Ok(messages), Ok(tools)) = (conversation::messages(&[Message::user("Hi.")]), conversation::tools(&probe)) else { return false };
+        let probe =
+            [ToolDefinition::new(PROBE, "A probe.", r#"{"type":"object","properties":{"a":{"type":"string","description":"A."}}}"#)];
+        let (Ok(messages), Ok(tools)) = (conversation::messages(&[Message::user("Hi.")]), conversation::tools(&probe)) else {
+            return false;
+        };
         self.run(&messages, &tools, true).is_ok_and(|prompt| prompt.contains(PROBE))
     }
 
+    /// Breaks control tokens in every string of `value`, keys included: a tool's schema may come from elsewhere.
     fn disarm(&self, value: &mut Json) {
         match value {
-            Json::String(text) => {
-                for token in self.control.iter().filter(|token| !token.is_empty()) {
-                    if text.contains(token.as_str()) {
-                        let first = token.chars().next().map_or(0, char::len_utf8);
-                        *text = text.replace(token.as_str(), &format!("{}\u{200b}{}", &token[..first], &token[first..]));
-                    }
+            Json::String(text) => *text = self.disarmed(text),
+            Json::Array(items) => items.iter_mut().for_each(|item| self.disarm(item)),
+            Json::Object(map) => {
+                map.values_mut().for_each(|item| self.disarm(item));
+                if map.keys().any(|key| self.disarmed(key) != *key) {
+                    *map = std::mem::take(map).into_iter().map(|(key, item)| (self.disarmed(&key), item)).collect();
                 }
             }
-            Json::Array(items) => items.iter_mut().for_each(|item| self.disarm(item)),
-            Json::Object(map) => map.values_mut().for_each(|item| self.disarm(item)),
             _ => {}
         }
+    }
+
+    fn disarmed(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for token in &self.control {
+            if text.contains(token.as_str()) {
+                let first = token.chars().next().map_or(0, char::len_utf8);
+                text = text.replace(token.as_str(), &format!("{}\u{200b}{}", &token[..first], &token[first..]));
+            }
+        }
+        text
     }
 }
 
@@ -152,9 +167,10 @@ fn raise(message: String) -> Result<Value, TemplateError> {
 
 /// Now, in the machine's time zone, as C's `strftime` formats it.
 fn strftime_now(format: &str) -> Result<String, TemplateError> {
-    let failed = |error: jiff::Error| TemplateError::new(ErrorKind::InvalidOperation, "strftime_now: the time cannot be written").with_source(error);
+    let failed =
+        |error: jiff::Error| TemplateError::new(ErrorKind::InvalidOperation, "strftime_now: the time cannot be written").with_source(error);
     let now = ids::now();
-    let now = jiff::Timestamp::new(now.seconds, now.nanos).map_err(failed)?.to_zoned(jiff::tz::TimeZone::system());
+    let now = jiff::Timestamp::new(now.seconds, now.nanos).map_err(failed)?.to_zoned_datetime(jiff::tz::TimeZone::system());
     jiff::fmt::strtime::format(format, &now).map_err(failed)
 }
 

@@ -33,9 +33,9 @@ pub(crate) async fn store(manifest: &Manifest, home: &Path) -> Result<Store> {
         Some(url) => url.clone(),
         None => {
             let folder = home.join(&manifest.name);
-            tokio::fs::create_dir_all(&folder).await.map_err(|error| {
-                Error::failed_precondition(format!("{}: the state folder cannot be made: {error}", folder.display()))
-            })?;
+            tokio::fs::create_dir_all(&folder)
+                .await
+                .map_err(|error| Error::failed_precondition(format!("{}: the state folder cannot be made: {error}", folder.display())))?;
             format!("sqlite://{}", folder.join("state.db").display())
         }
     };

@@ -54,21 +54,20 @@ pub async fn bind(listen: &str) -> Result<TcpListener> {
 
 impl Stack {
     /// Serves until `shutdown` is cancelled and what was under way has ended, or `drain_seconds` have passed. Then
-    /// closes the stack. Turns that a crash cut off go on as soon as this runs.
+    /// closes the stack. Turns that a crash cut off go on before the first request is taken.
     ///
     /// # Errors
-    /// As [`Stack::close`].
+    /// `Internal` where gRPC cannot be set up.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
         let state = http::AppState::new(&self);
         let (grpc, mut health) = grpc::router(&self, &state).await?;
         let edge = Edge { http: http::router(&state, &self.server.cors_origins), grpc };
         self.tasks.spawn(fold_metrics(self.metrics.clone(), self.shutdown.clone()));
-        let runtime = self.runtime.clone();
-        self.tasks.spawn(async move {
-            if let Err(error) = runtime.recover().await {
-                tracing::error!(code = error.code().name(), message = error.message(), "unfinished turns could not be taken up");
-            }
-        });
+        // Before the first request, which might be for one of them.
+        match self.runtime.recover().await {
+            Ok(turns) => tracing::debug!(turns, "unfinished turns taken up"),
+            Err(error) => tracing::error!(code = error.code().name(), message = error.message(), "unfinished turns could not be taken up"),
+        }
 
         let connections = Connections::new(edge);
         connections.accept(&listener, &shutdown).await;
@@ -77,7 +76,8 @@ impl Stack {
         state.drain();
         health.drain().await;
         connections.drain(Duration::from_secs(self.server.drain_seconds)).await;
-        self.close().await
+        self.close().await;
+        Ok(())
     }
 }
 

@@ -68,7 +68,7 @@ impl Store {
     pub async fn open(url: &str, durability: Durability) -> Result<Self> {
         let database = match url.split_once(':') {
             Some(("sqlite", place)) => Database::Sqlite(Sqlite::open(place, durability, PATIENCE).await?),
-            Some(("postgres" | "postgresql", _)) => Database::Postgres(Postgres::open(url, durability).await?),
+            Some(("postgres" | "postgresql", _)) => Database::Postgres(Postgres::open(url, durability, PATIENCE).await?),
             _ => return Err(Error::invalid("store.url", "store.url must begin with sqlite: or postgres:")),
         };
         Ok(Self(Arc::new(database)))

@@ -11,7 +11,6 @@ use sqlx::{
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    PATIENCE,
     command::{Command, Failure, Outcome},
     failure::{self, Kind},
     sql::{Arg, Conn, Row},
@@ -28,10 +27,11 @@ const NO_SYNC: &str = "SET synchronous_commit = off";
 
 pub(crate) struct Postgres {
     pool: PgPool,
+    patience: Duration,
 }
 
 impl Postgres {
-    pub(crate) async fn open(url: &str, durability: Durability) -> Result<Self> {
+    pub(crate) async fn open(url: &str, durability: Durability, patience: Duration) -> Result<Self> {
         // The URL may hold a password: neither it nor the parser's words are shown.
         let bad_url = |_| Error::invalid("store.url", "store.url is not a valid postgres:// URL");
         let options = PgConnectOptions::from_str(url).map_err(bad_url)?.application_name("llama-stack").disable_statement_logging();
@@ -42,13 +42,13 @@ impl Postgres {
         };
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
-            .acquire_timeout(PATIENCE)
+            .acquire_timeout(patience)
             .after_connect(move |conn, _| Box::pin(async move { conn.execute(settings).await.map(drop) }))
             .connect_with(options)
             .await
             .map_err(|error| failure::report(&error).context(&place))?;
         MIGRATIONS.run(&pool).await.map_err(|error| failure::opening(&place, &error))?;
-        Ok(Self { pool })
+        Ok(Self { pool, patience })
     }
 
     /// Transactions that crossed are tried again, within patience.
@@ -59,7 +59,7 @@ impl Postgres {
                 Ok(outcome) => return Ok(outcome),
                 Err(Failure::Refused(error)) => return Err(error),
                 Err(Failure::Database(sqlx::Error::PoolClosed)) => return Err(failure::closed()),
-                Err(Failure::Database(error)) if Kind::of(&error) == Kind::Busy && since.elapsed() < PATIENCE => {
+                Err(Failure::Database(error)) if Kind::of(&error) == Kind::Busy && since.elapsed() < self.patience => {
                     sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_millis(200));
                 }
@@ -89,5 +89,54 @@ impl Postgres {
 
     pub(crate) async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_core::Code;
+    use llama_stack_test_postgres::Server;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    async fn synchronous_commit(url: &str, durability: Durability) -> String {
+        let store = Postgres::open(url, durability, PATIENCE).await.unwrap();
+        let rows = store.read("SELECT current_setting('synchronous_commit')", &[]).await.unwrap();
+        store.close().await;
+        rows[0].text(0).unwrap()
+    }
+
+    #[tokio::test]
+    async fn durability_holds_whatever_the_server_is_set_to() {
+        let Some(server) = Server::start_or_skip().unwrap() else { return };
+        let url = server.database().unwrap();
+        assert_eq!(synchronous_commit(&url, Durability::Process).await, "off");
+        assert_eq!(synchronous_commit(&url, Durability::Power).await, "on");
+        let store = Postgres::open(&url, Durability::Power, PATIENCE).await.unwrap();
+        store.pool.execute("ALTER ROLE postgres SET synchronous_commit = off").await.unwrap();
+        assert_eq!(synchronous_commit(&url, Durability::Power).await, "on");
+        // Stronger than asked for is left alone.
+        store.pool.execute("ALTER ROLE postgres SET synchronous_commit = remote_apply").await.unwrap();
+        assert_eq!(synchronous_commit(&url, Durability::Power).await, "remote_apply");
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_unavailable_by_name() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("postgres://ann:hunter2@127.0.0.1:{port}/x");
+        let error = Postgres::open(&url, Durability::Power, Duration::from_millis(300)).await.err().unwrap();
+        assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("store_unavailable")));
+        assert_eq!(error.message(), format!("postgres at 127.0.0.1:{port}: the database does not answer"));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_not_there_is_a_clear_refusal() {
+        let Some(server) = Server::start_or_skip().unwrap() else { return };
+        let url = server.database().unwrap().replace("test_0", "nobodys");
+        let error = Postgres::open(&url, Durability::Power, PATIENCE).await.err().unwrap();
+        assert_eq!((error.code(), error.reason()), (Code::FailedPrecondition, Some("store_unusable")));
     }
 }

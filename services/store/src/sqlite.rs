@@ -217,4 +217,17 @@ mod tests {
         assert_eq!(codes, [None, None, Some(Code::AlreadyExists), None]);
         assert_eq!(store.read("SELECT id FROM agents", &[]).await.unwrap().len(), 3);
     }
+
+    #[tokio::test]
+    async fn power_syncs_each_commit_and_process_only_checkpoints() {
+        let folder = tempfile::tempdir().unwrap();
+        for (durability, level) in [(Durability::Power, 2_i64), (Durability::Process, 1)] {
+            let place = format!("//{}/state.db", folder.path().display());
+            let store = Sqlite::open(&place, durability, Duration::from_secs(5)).await.unwrap();
+            let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&store.writing).await.unwrap();
+            let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&store.writing).await.unwrap();
+            assert_eq!((synchronous, mode.as_str()), (level, "wal"));
+            store.close().await;
+        }
+    }
 }

@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use llama_stack_core::Result;
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use sqlx::{Sqlite, SqlitePool, pool::PoolConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -109,41 +109,59 @@ impl Groups {
     }
 
     /// Applies the jobs in one transaction. Those that lost patience before it began are answered and taken out.
+    ///
+    /// The transaction is plain statements: after a full disk SQLite has rolled back by itself, which sqlx's own
+    /// transactions don't see, so that they would refuse the next.
     async fn together(&self, jobs: &mut Vec<Job>) -> Group {
-        let mut transaction = match self.begin(jobs).await {
-            Ok(Some(transaction)) => transaction,
+        let mut conn = match self.begin(jobs).await {
+            Ok(Some(conn)) => conn,
             Ok(None) => return Group::Committed(Vec::new()),
             Err(error) => return Group::Failed(error),
         };
         let mut results = Vec::with_capacity(jobs.len());
         for job in jobs.iter() {
-            match job.command.apply(&mut Conn::Sqlite(&mut transaction)).await {
+            match job.command.apply(&mut Conn::Sqlite(&mut conn)).await {
                 Ok(outcome) => results.push(Ok(outcome)),
                 Err(Failure::Refused(error)) => results.push(Err(error)),
                 Err(Failure::Database(error)) => {
-                    roll_back(transaction).await;
+                    roll_back(&mut conn).await;
                     return if Kind::of(&error).is_of_one_statement() { Group::Spoiled(error) } else { Group::Failed(error) };
                 }
             }
         }
-        match transaction.commit().await {
-            Ok(()) => Group::Committed(results),
-            Err(error) => Group::Failed(error),
+        match sqlx::query("COMMIT").execute(&mut *conn).await {
+            Ok(_) => Group::Committed(results),
+            Err(error) => {
+                roll_back(&mut conn).await;
+                Group::Failed(error)
+            }
         }
     }
 
     /// Takes the file's write lock. While another process has it, the jobs wait, each for its own patience.
-    async fn begin(&self, jobs: &mut Vec<Job>) -> sqlx::Result<Option<Transaction<'static, Sqlite>>> {
+    async fn begin(&self, jobs: &mut Vec<Job>) -> sqlx::Result<Option<PoolConnection<Sqlite>>> {
+        let mut conn = self.pool.acquire().await?;
         while !jobs.is_empty() {
-            match self.pool.begin_with("BEGIN IMMEDIATE").await {
+            match sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await {
+                Ok(_) => return Ok(Some(conn)),
                 Err(error) if Kind::of(&error) == Kind::Busy => {
                     let tired = |job: &mut Job| job.since.elapsed() >= self.patience;
                     jobs.extract_if(.., tired).for_each(|job| job.reply(Err(failure::busy())));
                 }
-                other => return other.map(Some),
+                Err(error) => {
+                    // Whatever is wrong with it, the next group gets a new one.
+                    conn.close_on_drop();
+                    return Err(error);
+                }
             }
         }
         Ok(None)
+    }
+}
+
+async fn roll_back(conn: &mut PoolConnection<Sqlite>) {
+    if let Err(error) = sqlx::query("ROLLBACK").execute(&mut **conn).await {
+        tracing::debug!(cause = %error, "nothing to roll back");
     }
 }
 
@@ -151,12 +169,5 @@ impl Job {
     fn reply(self, result: Result<Outcome>) {
         // The caller may have gone; what it asked for is done all the same.
         let _ = self.answer.send(result);
-    }
-}
-
-async fn roll_back(transaction: Transaction<'static, Sqlite>) {
-    // After some failures SQLite has rolled back by itself, and says so.
-    if let Err(error) = transaction.rollback().await {
-        tracing::debug!(cause = %error, "nothing to roll back");
     }
 }

@@ -177,11 +177,9 @@ impl Tools for Router {
             let tool_name = name(tool).to_owned();
             match groups.iter_mut().find(|group| group.id == tool.group_id) {
                 Some(group) => group.tool_names.push(tool_name),
-                None => groups.push(ToolGroup {
-                    id: tool.group_id.clone(),
-                    provider_id: tool.provider_id.clone(),
-                    tool_names: vec![tool_name],
-                }),
+                None => {
+                    groups.push(ToolGroup { id: tool.group_id.clone(), provider_id: tool.provider_id.clone(), tool_names: vec![tool_name] })
+                }
             }
         }
         let (groups, next_page_token) =

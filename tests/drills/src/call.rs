@@ -41,10 +41,7 @@ pub(crate) async fn run(long: bool) -> Verdict {
     }
     let (direct, through) = (median(direct), median(through));
     println!("{:<24} {:>10}\n{:<24} {direct:>10.3}\n{:<24} {through:>10.3}", "call", "us", "provider itself", "through the router");
-    Verdict {
-        line: format!("call: {through:.2} us, bare {direct:.2} us, ratio {:.2}", through / direct),
-        holds: through <= 2.0,
-    }
+    Verdict { line: format!("call: {through:.2} us, bare {direct:.2} us, ratio {:.2}", through / direct), holds: through <= 2.0 }
 }
 
 /// Microseconds per call.

@@ -69,7 +69,7 @@ async fn adapted(home: &Path) -> Arc<dyn Inference> {
 async fn bare(home: &Path) -> Model {
     let spec: llama_stack_models::ModelSpec =
         serde_json::from_value(json!({ "id": MODEL, "files": [{ "name": "model.gguf", "sha256": SHA256, "from": [FILE] }] })).unwrap();
-    let store = llama_stack_models::ModelStore::open(home.join("models"));
+    let store = llama_stack_models::ModelStore::open(home.join("models")).unwrap();
     let resolved = spec.resolve(&store, &Deps::new(home).on_progress).await.unwrap();
     mistralrs::GgufModelBuilder::new(resolved.dir.to_str().unwrap(), vec!["model.gguf"])
         .with_token_source(TokenSource::None)

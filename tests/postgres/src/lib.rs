@@ -29,12 +29,13 @@ pub struct Server {
 /// Longest wait for a start or a stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The server stops with the pipe. It syncs as usual: what is tested is durable.
+/// The server stops with the pipe, and its folder goes: a `static` is never dropped. It syncs as usual: what is tested is durable.
 const SCRIPT: &str = r#""$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=50 >"$2/log" 2>&1 </dev/null &
 server=$!
 cat >/dev/null
 kill -INT $server
-wait $server"#;
+wait $server
+cd / && rm -rf "$2""#;
 
 impl Server {
     /// Starts a server, or says on standard error that the test is skipped, where there are no server binaries. With

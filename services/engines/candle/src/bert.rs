@@ -1,6 +1,6 @@
 //! BERT as a sentence encoder: hidden states, pooled into one vector.
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use serde::Deserialize;

@@ -1,6 +1,6 @@
 //! DeBERTa-v2 and v3 with a sequence-classification head.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result};
 use candle_nn::VarBuilder;
 use candle_transformers::models::debertav2::{Config, DebertaV2SeqClassificationModel};
 use llama_stack_core::Error;

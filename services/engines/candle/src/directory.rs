@@ -59,8 +59,11 @@ impl Directory<'_> {
     pub(crate) fn pooling(&self) -> Result<Option<Pooling>> {
         const FILE: &str = "1_Pooling/config.json";
         let Some(said) = self.json::<Map<String, Value>>(FILE)? else { return Ok(None) };
-        let modes: Vec<&str> =
-            said.iter().filter(|(key, on)| key.starts_with("pooling_mode_") && **on == Value::Bool(true)).map(|(key, _)| key.as_str()).collect();
+        let modes: Vec<&str> = said
+            .iter()
+            .filter(|(key, on)| key.starts_with("pooling_mode_") && **on == Value::Bool(true))
+            .map(|(key, _)| key.as_str())
+            .collect();
         match modes.as_slice() {
             ["pooling_mode_mean_tokens"] => Ok(Some(Pooling::Mean)),
             ["pooling_mode_cls_token"] => Ok(Some(Pooling::Cls)),

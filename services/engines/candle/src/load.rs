@@ -29,7 +29,7 @@ pub(crate) struct Options {
     /// Tokens of a text, those around it included. Default: `max_seq_length` of `sentence_bert_config.json`, else what
     /// `config.json` allows, which is also the maximum.
     max_tokens: Option<usize>,
-    /// Tokens computed at once, padding included. Default 4,096.
+    /// Tokens computed at once, padding included. Default 1,024: a batch is also how long a dropped request goes on.
     batch_tokens: usize,
     /// The model was trained so that the beginning of a vector is a vector: `dimensions` may be asked for. Default false.
     shortens: bool,
@@ -37,7 +37,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pooling: None, normalize: true, max_tokens: None, batch_tokens: 4_096, shortens: false }
+        Self { pooling: None, normalize: true, max_tokens: None, batch_tokens: 1_024, shortens: false }
     }
 }
 
@@ -61,7 +61,9 @@ fn build(files: &Resolved, options: &Options) -> Result<Model> {
         "bert" => embedding(&directory, options, config, tokenizer, weights)?,
         "deberta-v2" => classifier(&directory, options, config, tokenizer, weights)?,
         other => {
-            let message = format!("config.json: model_type {other:?} is not one that this engine runs: bert (embeddings), deberta-v2 (classification)");
+            let message = format!(
+                "config.json: model_type {other:?} is not one that this engine runs: bert (embeddings), deberta-v2 (classification)"
+            );
             return Err(Error::invalid("files", message));
         }
     };
@@ -73,7 +75,13 @@ fn build(files: &Resolved, options: &Options) -> Result<Model> {
     Ok(model)
 }
 
-fn embedding(directory: &Directory<'_>, options: &Options, config: Map<String, Value>, tokenizer: Tokenizer, weights: Weights) -> Result<Model> {
+fn embedding(
+    directory: &Directory<'_>,
+    options: &Options,
+    config: Map<String, Value>,
+    tokenizer: Tokenizer,
+    weights: Weights,
+) -> Result<Model> {
     let config: bert::Config = serde_json::from_value(Value::Object(config))
         .map_err(|error| Error::invalid("files", format!("config.json does not describe a BERT model: {error}")))?;
     let longest = max_tokens(directory, options, config.max_position_embeddings)?;
@@ -93,7 +101,13 @@ fn embedding(directory: &Directory<'_>, options: &Options, config: Map<String, V
     })
 }
 
-fn classifier(directory: &Directory<'_>, options: &Options, config: Map<String, Value>, tokenizer: Tokenizer, weights: Weights) -> Result<Model> {
+fn classifier(
+    directory: &Directory<'_>,
+    options: &Options,
+    config: Map<String, Value>,
+    tokenizer: Tokenizer,
+    weights: Weights,
+) -> Result<Model> {
     let count = weights.rows("classifier.weight").ok_or_else(|| {
         Error::invalid("files", "the weights have no classifier.weight: this DeBERTa was not saved with a classification head")
     })?;

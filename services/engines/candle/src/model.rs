@@ -79,8 +79,12 @@ impl Padded {
     fn new(batch: &[&Read]) -> Self {
         let longest = batch.iter().map(|read| read.ids.len()).max().unwrap_or(0);
         let size = batch.len() * longest;
-        let mut padded =
-            Self { shape: (batch.len(), longest), ids: Vec::with_capacity(size), types: Vec::with_capacity(size), mask: Vec::with_capacity(size) };
+        let mut padded = Self {
+            shape: (batch.len(), longest),
+            ids: Vec::with_capacity(size),
+            types: Vec::with_capacity(size),
+            mask: Vec::with_capacity(size),
+        };
         for (row, read) in batch.iter().enumerate() {
             let end = (row + 1) * longest;
             padded.ids.extend(&read.ids);

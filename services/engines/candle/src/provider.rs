@@ -86,7 +86,8 @@ impl Candle {
         if inputs.is_empty() {
             return Err(Error::invalid("inputs", "inputs is empty: there is nothing to compute"));
         }
-        let truncation = Truncation::try_from(truncation).map_err(|_| Error::invalid("truncation", format!("{truncation} is no truncation")))?;
+        let truncation =
+            Truncation::try_from(truncation).map_err(|_| Error::invalid("truncation", format!("{truncation} is no truncation")))?;
         cx.within(async {
             let _permit = self.admission.enter(cx).await?;
             self.runner.run(model, inputs, truncation == Truncation::End).await
@@ -107,7 +108,9 @@ impl Inference for Candle {
     async fn embed(&self, cx: &Context, request: EmbedRequest) -> Result<EmbedResponse> {
         let model = self.model(&request.model)?;
         if !matches!(model.network, Network::Bert(_)) {
-            return Err(Error::invalid("model", format!("model {:?} classifies; it does not embed", model.id)).with_reason("wrong_model_kind"));
+            return Err(
+                Error::invalid("model", format!("model {:?} classifies; it does not embed", model.id)).with_reason("wrong_model_kind")
+            );
         }
         let dimension = dimension(model, request.dimensions)?;
         let inputs = request.inputs.into_iter().enumerate().map(embed_input).collect::<Result<_>>()?;
@@ -127,7 +130,9 @@ impl Inference for Candle {
     async fn classify(&self, cx: &Context, request: ClassifyRequest) -> Result<ClassifyResponse> {
         let model = self.model(&request.model)?;
         if !matches!(model.network, Network::Deberta(_)) {
-            return Err(Error::invalid("model", format!("model {:?} embeds; it does not classify", model.id)).with_reason("wrong_model_kind"));
+            return Err(
+                Error::invalid("model", format!("model {:?} embeds; it does not classify", model.id)).with_reason("wrong_model_kind")
+            );
         }
         let input = |input: v1::ClassifyInput| match input.pair {
             Some(pair) => Input::Pair(input.text, pair),

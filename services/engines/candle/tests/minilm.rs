@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use llama_stack_core::{Code, Context};
 use llama_stack_proto::v1::{
-    ClassifyRequest, EmbedInput, EmbedRequest, GetModelRequest, ListModelsRequest, ModelKind, TokenizeRequest, Tokens, Truncation, embed_input,
+    ClassifyRequest, EmbedInput, EmbedRequest, GetModelRequest, ListModelsRequest, ModelKind, TokenizeRequest, Tokens, Truncation,
+    embed_input,
 };
 use serde_json::{Value, json};
 use support::{MINILM, cosine, embed, minilm, provider, recorded};
@@ -69,10 +70,8 @@ async fn tokens_are_read_like_the_text_that_they_stand_for() {
     let bare = inference.tokenize(&cx(), TokenizeRequest { add_special_tokens: false, ..request }).await.unwrap();
     assert_eq!(bare.tokens, read.tokens[1..8]);
 
-    let given = |ids: Vec<u32>| EmbedRequest {
-        inputs: vec![EmbedInput { input: Some(embed_input::Input::Tokens(Tokens { ids })) }],
-        ..embed(&[])
-    };
+    let given =
+        |ids: Vec<u32>| EmbedRequest { inputs: vec![EmbedInput { input: Some(embed_input::Input::Tokens(Tokens { ids })) }], ..embed(&[]) };
     let by_tokens = inference.embed(&cx(), given(read.tokens)).await.unwrap();
     let by_text = inference.embed(&cx(), embed(&[text])).await.unwrap();
     assert_eq!(by_tokens, by_text);
@@ -162,8 +161,9 @@ async fn throughput() {
     for (threads, batch_tokens) in [(1, 1_024), (1, 4_096), (2, 512), (2, 1_024), (2, 2_048), (2, 4_096), (2, 16_384)] {
         let config = json!({ "models": [minilm(json!({ "batch_tokens": batch_tokens }))], "threads": threads });
         let inference = provider(config).await.unwrap();
-        let sentences: Vec<String> =
-            (0..512).map(|n| format!("Sentence number {n} tells of a river, a bridge{} and the town behind them.", ", a mill".repeat(n % 8))).collect();
+        let sentences: Vec<String> = (0..512)
+            .map(|n| format!("Sentence number {n} tells of a river, a bridge{} and the town behind them.", ", a mill".repeat(n % 8)))
+            .collect();
         let texts: Vec<&str> = sentences.iter().map(String::as_str).collect();
         let started = std::time::Instant::now();
         let response = inference.embed(&cx(), embed(&texts)).await.unwrap();

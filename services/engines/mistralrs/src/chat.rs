@@ -63,4 +63,3 @@ pub(crate) fn reason(end: &End) -> FinishReason {
         End::Stop | End::Failed(_) => FinishReason::Stop,
     }
 }
-

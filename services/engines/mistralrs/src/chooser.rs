@@ -144,5 +144,6 @@ impl Chooser {
 }
 
 fn too_slow() -> Error {
-    Error::new(llama_stack_core::Code::ResourceExhausted, "the answer was read too slowly and has been broken off").with_reason("slow_reader")
+    Error::new(llama_stack_core::Code::ResourceExhausted, "the answer was read too slowly and has been broken off")
+        .with_reason("slow_reader")
 }

@@ -6,19 +6,25 @@ use std::sync::{
 };
 
 use mistralrs::{
-    Constraint, CustomLogitsProcessor, MistralRs, NormalRequest, Request, RequestMessage, Response, SamplingParams, llguidance::ParserFactory,
+    Constraint, CustomLogitsProcessor, MistralRs, NormalRequest, Request, RequestMessage, Response, SamplingParams,
+    llguidance::ParserFactory,
 };
-use tokenizers::Tokenizer;
 use tokio::sync::mpsc;
 
+use llama_stack_core::{Error, Result};
+
 use crate::{sampler::Defaults, text::Vocabulary};
+
+/// A text, and whether to add what the tokenizer puts around one. A function, for the tokenizer's type belongs to
+/// whichever version mistral.rs was built with.
+pub(crate) type Encode = Box<dyn Fn(&str, bool) -> Result<Vec<u32>, String> + Send + Sync>;
 
 /// Loaded weights. Dropping it ends the thread.
 pub(crate) struct Engine {
     /// To the thread itself: mistral.rs's own handle would start a dead thread again, with the cache it died over.
     sender: mpsc::Sender<Request>,
     _runner: Arc<MistralRs>,
-    pub(crate) tokenizer: Arc<Tokenizer>,
+    encode: Encode,
     pub(crate) vocabulary: Vocabulary,
     pub(crate) grammars: Arc<ParserFactory>,
     /// Tokens with which the model ends its answer; never empty, and the first one ends a sequence of the engine.
@@ -39,7 +45,7 @@ pub(crate) enum Failure {
 
 /// What [`crate::load`] found beside the weights.
 pub(crate) struct Parts {
-    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) encode: Encode,
     pub(crate) grammars: Arc<ParserFactory>,
     pub(crate) ends: Vec<u32>,
     pub(crate) defaults: Defaults,
@@ -52,13 +58,22 @@ impl Engine {
             sender,
             _runner: runner,
             vocabulary: Vocabulary::new(parts.grammars.tok_env().clone()),
-            tokenizer: parts.tokenizer,
+            encode: parts.encode,
             grammars: parts.grammars,
             ends: parts.ends.into(),
             defaults: parts.defaults,
             context_length: parts.context_length,
             next_id: AtomicUsize::new(1),
         }
+    }
+
+    /// A text as tokens; `special` adds what the tokenizer puts around a text. Names of special tokens within the text
+    /// become those tokens.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a text that the tokenizer refuses.
+    pub(crate) fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        (self.encode)(text, special).map_err(|error| Error::invalid("prompt", "the prompt cannot be turned into tokens").with_source(error))
     }
 
     /// Runs one sequence until `chooser` ends it, and returns when the engine has let go of it.

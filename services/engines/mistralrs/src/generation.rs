@@ -123,7 +123,10 @@ impl Making {
                 Ok(()) if chooser.has_ended() => continue,
                 Err(Failure::Sequence(cause)) => {
                     tracing::error!(cause, "a sequence failed");
-                    (Error::internal("the engine could not compute the answer").with_reason("engine_error").with_source(cause), After::Sound)
+                    (
+                        Error::internal("the engine could not compute the answer").with_reason("engine_error").with_source(cause),
+                        After::Sound,
+                    )
                 }
                 Ok(()) | Err(Failure::Engine) => (broken(), After::Broken),
             };

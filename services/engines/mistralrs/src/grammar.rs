@@ -50,7 +50,6 @@ impl Grammar {
         self.matcher.consume_token(token).map_err(|error| broken(&error.to_string()))?;
         Ok(self.matcher.is_stopped())
     }
-
 }
 
 impl Clone for Grammar {

@@ -3,16 +3,14 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use mistralrs::{
-    AutoDeviceMapParams, DefaultSchedulerMethod, DeviceMapSetting, IsqType, ModelDType, ModelGenerationDefaults, SchedulerConfig, TokenSource,
-    best_device,
+    AutoDeviceMapParams, DefaultSchedulerMethod, DeviceMapSetting, IsqType, ModelDType, ModelGenerationDefaults, SchedulerConfig,
+    TokenSource, best_device,
     core::{GGUFLoaderBuilder, GGUFSpecificConfig, Loader, MistralRsBuilder, NormalLoaderBuilder, NormalSpecificConfig},
     parse_isq_value,
 };
-use tokenizers::Tokenizer;
 use tokio::sync::oneshot;
 
 use llama_stack_core::{Error, Result};
@@ -36,22 +34,20 @@ pub(crate) struct Weights {
 pub(crate) enum Format {
     /// Names of the parts below the folder, in order. A `tokenizer.json` beside them is taken in place of the file's own,
     /// whose fixed way of splitting text is wrong for the numbers of Llama 3.
-    Gguf { parts: Vec<String>, tokenizer: bool },
+    Gguf {
+        parts: Vec<String>,
+        tokenizer: bool,
+        /// What a raw prompt begins with: mistral.rs makes a tokenizer of the file that never adds it.
+        begin: Option<u32>,
+        /// What the file calls its ends.
+        ends: Vec<u32>,
+    },
     Safetensors,
 }
 
 /// Ends of an answer that files often fail to name.
-const ENDS: [&str; 9] = [
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|end_of_text|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "</s>",
-    "<|eot|>",
-];
+const ENDS: [&str; 9] =
+    ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>", "</s>", "<|eot|>"];
 
 /// # Errors
 /// `NotFound` for a folder that is gone · `FailedPrecondition` (`model_unusable`) for what mistral.rs refuses or panics over.
@@ -94,12 +90,19 @@ fn read(weights: &Weights) -> Result<Engine> {
         let metadata = pipeline.get_metadata();
         let tokenizer = pipeline.tokenizer().ok_or_else(|| failed(&"it has no tokenizer"))?;
         let grammars = metadata.llg_factory.clone().ok_or_else(|| failed(&"its tokenizer cannot be read as bytes"))?;
-        let ends = ends(&metadata.eos_tok, &tokenizer);
+        let (begin, named) = match &weights.format {
+            Format::Gguf { begin, ends, .. } => (*begin, ends.as_slice()),
+            Format::Safetensors => (None, &[][..]),
+        };
+        let ends = ends(&metadata.eos_tok, named, |name| tokenizer.token_to_id(name));
         if metadata.eos_tok.is_empty() {
             return Err(failed(&"its files name no end token"));
         }
         Parts {
-            tokenizer,
+            encode: Box::new(move |text, special| match tokenizer.encode_fast(text, special) {
+                Ok(encoding) => Ok(begin.filter(|_| special).into_iter().chain(encoding.get_ids().iter().copied()).collect()),
+                Err(error) => Err(error.to_string()),
+            }),
             grammars,
             ends,
             defaults: pipeline.generation_defaults().map(defaults).unwrap_or_default(),
@@ -121,7 +124,7 @@ fn loader(weights: &Weights) -> Result<Box<dyn Loader>> {
     };
     must_be(&weights.dir)?;
     match &weights.format {
-        Format::Gguf { parts, tokenizer } => {
+        Format::Gguf { parts, tokenizer, .. } => {
             parts.iter().try_for_each(|part| must_be(&weights.dir.join(part)))?;
             let tokenizer = tokenizer.then(|| dir.clone());
             Ok(GGUFLoaderBuilder::new(None, tokenizer, dir, parts.clone(), GGUFSpecificConfig::default(), false, None).build())
@@ -146,9 +149,9 @@ fn isq(weights: &Weights, device: &mistralrs::Device) -> Result<Option<IsqType>>
 }
 
 /// The engine's own ends first: one of them must end its sequences.
-fn ends(own: &[u32], tokenizer: &Tokenizer) -> Vec<u32> {
+fn ends(own: &[u32], named: &[u32], id: impl Fn(&str) -> Option<u32>) -> Vec<u32> {
     let mut ends = own.to_vec();
-    for id in ENDS.iter().filter_map(|name| tokenizer.token_to_id(name)) {
+    for id in named.iter().copied().chain(ENDS.iter().filter_map(|name| id(name))) {
         if !ends.contains(&id) {
             ends.push(id);
         }
@@ -199,7 +202,7 @@ mod tests {
         let weights = Weights {
             id: "m".into(),
             dir: "/nowhere/org/model".into(),
-            format: Format::Gguf { parts: vec!["model.gguf".into()], tokenizer: false },
+            format: Format::Gguf { parts: vec!["model.gguf".into()], tokenizer: false, begin: None, ends: Vec::new() },
             options: Options::default(),
         };
         let error = load(weights.clone()).await.err().unwrap();

@@ -1,9 +1,6 @@
 //! A model of the manifest: its files, its one engine, and who may use it when.
 
-use std::{
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
 use llama_stack_core::{Context, Error, Result};
-use llama_stack_models::{ModelSpec, Resolved, admission::Admission, template::SpecialTokens};
+use llama_stack_models::{ModelSpec, Resolved, admission::Admission, gguf, template::SpecialTokens};
 use llama_stack_proto::v1::{Model, ModelKind};
 
 use crate::{
@@ -135,6 +132,9 @@ impl LocalModel {
     }
 }
 
+/// Of GGUF files. Safetensors name theirs in `config.json`, and mistral.rs says which of these it runs.
+const ARCHITECTURES: [&str; 8] = ["llama", "mistral3", "phi2", "phi3", "starcoder2", "qwen2", "qwen3", "qwen3moe"];
+
 /// What the files say.
 struct Found {
     format: Format,
@@ -147,16 +147,34 @@ struct Found {
 impl Found {
     fn new(files: &Resolved) -> Result<Self> {
         match &files.gguf {
-            Some(info) => Ok(Self {
-                format: Format::Gguf { parts: names(files, "gguf")?, tokenizer: files.file("tokenizer.json").is_ok() },
-                context_length: info.context_length,
-                quantization: info.quantization.clone(),
-                template: info.chat_template.clone(),
-                tokens: SpecialTokens { bos: info.bos_token.clone(), eos: info.eos_token.clone() },
-            }),
+            Some(info) => Self::gguf(files, info),
             None if !files.with_extension("safetensors").is_empty() => Self::safetensors(files),
             None => Err(Error::invalid("files", "there is neither a .gguf nor a .safetensors file")),
         }
+    }
+
+    fn gguf(files: &Resolved, info: &gguf::Info) -> Result<Self> {
+        if !ARCHITECTURES.contains(&info.architecture.as_str()) {
+            let message = format!("this engine runs no {:?} models; it runs: {}", info.architecture, ARCHITECTURES.join(", "));
+            return Err(Error::invalid("files", message).with_reason("architecture_unsupported"));
+        }
+        let context_length = info.context_length.ok_or_else(|| Error::invalid("files", "the GGUF file does not say its context length"))?;
+        let sentence_piece = info.tokenizer.as_deref() == Some("llama");
+        let tokenizer = files.file("tokenizer.json").is_ok();
+        let text = |token: &Option<gguf::Token>| token.as_ref().map(|token| token.text.clone()).unwrap_or_default();
+        Ok(Self {
+            format: Format::Gguf {
+                parts: names(files, "gguf")?,
+                tokenizer,
+                // A `tokenizer.json` adds its begin token itself.
+                begin: info.bos.as_ref().filter(|_| info.add_bos.unwrap_or(sentence_piece) && !tokenizer).map(|token| token.id),
+                ends: [&info.eos, &info.eot].into_iter().flatten().map(|token| token.id).collect(),
+            },
+            context_length,
+            quantization: info.quantization.clone(),
+            template: info.chat_template.clone(),
+            tokens: SpecialTokens { bos: text(&info.bos), eos: text(&info.eos) },
+        })
     }
 
     fn safetensors(files: &Resolved) -> Result<Self> {

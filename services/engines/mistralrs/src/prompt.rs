@@ -1,16 +1,18 @@
-//! Conversations as tokens: the template is rendered here, the engine sees no messages.
+//! Conversations as text: the template is rendered here, the engine sees no messages. And how long an answer may be.
 
-use tokenizers::Tokenizer;
+use std::sync::OnceLock;
 
 use llama_stack_core::{Error, Result};
 use llama_stack_models::template::{ChatTemplate, SpecialTokens};
 use llama_stack_proto::v1::{Message, ToolDefinition};
 
+use crate::engine::Engine;
+
 /// How a model reads conversations.
 pub(crate) struct Prompting {
     template: Option<ChatTemplate>,
-    /// Whether the template can show tools to the model.
-    tools: bool,
+    /// The template, once the weights are there and with them the names of the control tokens.
+    armed: OnceLock<ChatTemplate>,
 }
 
 impl Prompting {
@@ -18,36 +20,21 @@ impl Prompting {
     /// `InvalidArgument` for a template that cannot be parsed.
     pub(crate) fn new(source: Option<&str>, tokens: SpecialTokens) -> Result<Self> {
         let template = source.map(|source| ChatTemplate::parse(source, tokens)).transpose()?;
-        Ok(Self { template, tools: source.is_some_and(|source| source.contains("tools")) })
+        Ok(Self { template, armed: OnceLock::new() })
     }
 
-    /// The text that the model continues with its answer.
+    /// The text that the model continues with its answer. Names of control tokens within messages are made harmless.
     ///
     /// # Errors
-    /// `InvalidArgument`: the model has no template (`no_chat_template`), its template knows no tools
-    /// (`tools_unsupported`), or it refuses these messages.
-    pub(crate) fn render(&self, model: &str, messages: &[Message], tools: &[ToolDefinition]) -> Result<String> {
+    /// `InvalidArgument`: the model has no template (`no_chat_template`) · as [`ChatTemplate::render`].
+    pub(crate) fn render(&self, model: &str, engine: &Engine, messages: &[Message], tools: &[ToolDefinition]) -> Result<String> {
         let Some(template) = &self.template else {
             let message = format!("model {model:?} has no chat template: use a completion, or give the model a chat_template");
             return Err(Error::invalid("model", message).with_reason("no_chat_template"));
         };
-        if !tools.is_empty() && !self.tools {
-            let message = format!("model {model:?} cannot call tools: its chat template has no place for them");
-            return Err(Error::invalid("tools", message).with_reason("tools_unsupported"));
-        }
+        let template = self.armed.get_or_init(|| template.clone().with_control_tokens(engine.vocabulary.special()));
         template.render(messages, tools, true)
     }
-}
-
-/// `special` adds what the tokenizer puts around a text. Names of special tokens within the text become those tokens.
-///
-/// # Errors
-/// `InvalidArgument` for a text without tokens, or that the tokenizer refuses.
-pub(crate) fn encode(tokenizer: &Tokenizer, text: &str, special: bool) -> Result<Vec<u32>> {
-    let encoding = tokenizer
-        .encode_fast(text, special)
-        .map_err(|error| Error::invalid("prompt", "the prompt cannot be turned into tokens").with_source(error))?;
-    Ok(encoding.get_ids().to_vec())
 }
 
 /// Tokens for the answer: what was asked for, or else what fits.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Result, page, service::inference::no_such_model};
+use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Result, no_such_model, page};
 use llama_stack_models::{ModelStore, constraint};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, CompleteEvent, CompleteRequest, ListModelsRequest, ListModelsResponse, ModelKind, SamplingParams,
@@ -125,9 +125,9 @@ impl Inference for MistralRs {
             .compute(cx, {
                 let model = model.clone();
                 move || {
-                    let text = model.prompting.render(&model.id, &request.messages, &request.tools)?;
+                    let text = model.prompting.render(&model.id, &engine, &request.messages, &request.tools)?;
                     let wanted = Wanted {
-                        prompt: prompt::encode(&engine.tokenizer, &text, false)?,
+                        prompt: engine.encode(&text, false)?,
                         sampling: request.sampling.clone().unwrap_or_default(),
                         constraint: constraint::for_chat(&request)?,
                         choices: request.choices(),
@@ -151,7 +151,7 @@ impl Inference for MistralRs {
                 let model = model.clone();
                 move || {
                     let prompt = match &request.prompt {
-                        Some(Prompt::Text(text)) => prompt::encode(&engine.tokenizer, text, true)?,
+                        Some(Prompt::Text(text)) => engine.encode(text, true)?,
                         Some(Prompt::Tokens(tokens)) => tokens.ids.clone(),
                         None => Vec::new(),
                     };
@@ -179,8 +179,9 @@ impl Inference for MistralRs {
         let engine = cx.within(model.engine()).await?;
         self.compute(cx, move || {
             let conversation = !request.messages.is_empty();
-            let prompt = if conversation { model.prompting.render(&model.id, &request.messages, &request.tools)? } else { request.text };
-            let tokens = prompt::encode(&engine.tokenizer, &prompt, request.add_special_tokens && !conversation)?;
+            let prompt =
+                if conversation { model.prompting.render(&model.id, &engine, &request.messages, &request.tools)? } else { request.text };
+            let tokens = engine.encode(&prompt, request.add_special_tokens && !conversation)?;
             let prompt = if conversation { prompt } else { String::new() };
             Ok(TokenizeResponse { tokens, prompt, context_length: model.context(&engine) })
         })

@@ -31,6 +31,11 @@ impl Vocabulary {
         }
     }
 
+    /// The names of all special tokens.
+    pub(crate) fn special(&self) -> Vec<String> {
+        self.env.tok_trie().get_special_tokens().into_iter().map(|token| lossy(self.bytes(token, true))).collect()
+    }
+
     /// What tokens write, control tokens included.
     pub(crate) fn text(&self, tokens: &[u32]) -> String {
         lossy(&tokens.iter().flat_map(|token| self.bytes(*token, true)).copied().collect::<Vec<u8>>())

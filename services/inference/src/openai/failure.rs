@@ -186,6 +186,11 @@ impl Said {
     }
 }
 
+/// True for a body that has an error's words.
+pub(super) fn tells(body: &[u8]) -> bool {
+    !Said::read(body).message.is_empty()
+}
+
 fn bounded(text: &str) -> String {
     match text.char_indices().nth(MAX_MESSAGE) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -51,7 +51,9 @@ enum Kind {
 impl From<ModelConfig> for Model {
     fn from(config: ModelConfig) -> Self {
         let config = match config {
-            ModelConfig::Id(id) => FullModelConfig { id, upstream: String::new(), kind: Kind::Chat, context_length: 0, embedding_dimension: 0 },
+            ModelConfig::Id(id) => {
+                FullModelConfig { id, upstream: String::new(), kind: Kind::Chat, context_length: 0, embedding_dimension: 0 }
+            }
             ModelConfig::Full(config) => config,
         };
         let kind = match config.kind {
@@ -97,7 +99,8 @@ struct Entry {
 /// # Errors
 /// `Unavailable` for what is no list of models.
 pub(super) fn listed(name: &Name, body: &[u8]) -> Result<Vec<Model>> {
-    let listed: Listed = serde_json::from_slice(body).map_err(|error| name.malformed("a list of models without models").with_source(error))?;
+    let listed: Listed =
+        serde_json::from_slice(body).map_err(|error| name.malformed("a list of models without models").with_source(error))?;
     let (Listed::Wrapped { data } | Listed::Bare(data)) = listed;
     Ok(data.into_iter().map(Model::from).collect())
 }

@@ -35,7 +35,9 @@ pub(super) struct Preset {
 pub(super) enum Extended {
     None,
     /// `top_k`, `min_p`, and the repetition penalty under this name.
-    All { repetition: &'static str },
+    All {
+        repetition: &'static str,
+    },
 }
 
 /// How a regular expression or a grammar is given.

@@ -9,7 +9,7 @@ use llama_stack_proto::v1::ChatEvent;
 
 use super::{
     events::Answers,
-    failure::Name,
+    failure::{self, Name},
     sse::{Decoder, Event},
     upstream::{Limit, Upstream},
     wire::Chunk,
@@ -95,7 +95,8 @@ fn take(name: &Name, event: &Event, answers: &mut Answers, out: &mut Vec<ChatEve
 
 fn chunk(name: &Name, data: &[u8], answers: &mut Answers, out: &mut Vec<ChatEvent>) -> Result<()> {
     let chunk: Chunk = serde_json::from_slice(data).map_err(|error| name.malformed(place(&error)).with_source(error))?;
-    let failed = chunk.error.is_some() || (chunk.choices.is_none() && chunk.usage.is_none() && data.starts_with(b"{\"object\":\"error\""));
+    // An object with neither choices nor usage may be an error without its wrapper, as old vLLM sends it.
+    let failed = chunk.error.is_some() || (chunk.choices.is_none() && chunk.usage.is_none() && failure::tells(data));
     if failed {
         return Err(name.in_stream(data));
     }

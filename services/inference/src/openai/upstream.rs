@@ -208,16 +208,18 @@ impl Upstream {
 
     /// A whole body; without a copy where it came in one piece.
     pub(super) async fn whole(&self, mut response: Response, limit: Limit) -> Result<Bytes> {
-        let mut body = self.chunk(&mut response, limit, true).await?.unwrap_or_default();
-        while let Some(more) = self.chunk(&mut response, limit, false).await? {
-            if body.len() + more.len() > MAX_MESSAGE_BYTES {
+        let first = self.chunk(&mut response, limit, true).await?.unwrap_or_default();
+        let Some(second) = self.chunk(&mut response, limit, false).await? else { return Ok(first) };
+        let mut body = BytesMut::from(first);
+        let mut more = Some(second);
+        while let Some(piece) = more {
+            if body.len() + piece.len() > MAX_MESSAGE_BYTES {
                 return Err(self.name.malformed(format_args!("an answer of more than {} MiB", MAX_MESSAGE_BYTES >> 20)));
             }
-            let mut joined = BytesMut::from(body);
-            joined.extend_from_slice(&more);
-            body = joined.freeze();
+            body.extend_from_slice(&piece);
+            more = self.chunk(&mut response, limit, false).await?;
         }
-        Ok(body)
+        Ok(body.freeze())
     }
 }
 

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use llama_stack_core::Result;
 use llama_stack_proto::v1::{
-    EmbedPurpose, EmbedRequest, EmbedResponse, Embedding, RerankRequest, RerankResponse, RerankResult, Truncation, Usage, embed_input::Input,
+    EmbedPurpose, EmbedRequest, EmbedResponse, Embedding, RerankRequest, RerankResponse, RerankResult, Truncation, Usage,
+    embed_input::Input,
 };
 
 use super::{failure::Name, preset::Preset, request, wire::WireUsage};
@@ -80,7 +81,8 @@ pub(super) fn embed_body(name: &Name, preset: &Preset, model: &str, request: &Em
 /// # Errors
 /// `Unavailable` for anything but one vector per input.
 pub(super) fn embedded(name: &Name, model: String, inputs: usize, body: &[u8]) -> Result<EmbedResponse> {
-    let answer: Embedded = serde_json::from_slice(body).map_err(|error| name.malformed("embeddings that cannot be read").with_source(error))?;
+    let answer: Embedded =
+        serde_json::from_slice(body).map_err(|error| name.malformed("embeddings that cannot be read").with_source(error))?;
     let there = answer.data.len();
     let mut vectors = vec![None; inputs];
     for (position, vector) in answer.data.into_iter().enumerate() {
@@ -138,7 +140,8 @@ pub(super) fn rerank_body(model: &str, request: &RerankRequest) -> Result<Bytes>
 /// # Errors
 /// `Unavailable` for what is no ranking of these documents.
 pub(super) fn ranked(name: &Name, documents: usize, body: &[u8]) -> Result<RerankResponse> {
-    let answer: Ranked = serde_json::from_slice(body).map_err(|error| name.malformed("a ranking that cannot be read").with_source(error))?;
+    let answer: Ranked =
+        serde_json::from_slice(body).map_err(|error| name.malformed("a ranking that cannot be read").with_source(error))?;
     let mut results: Vec<RerankResult> =
         answer.results.into_iter().map(|rank| RerankResult { index: rank.index, score: rank.relevance_score }).collect();
     if let Some(stray) = results.iter().find(|result| result.index as usize >= documents) {

@@ -17,7 +17,10 @@ pub(super) fn check(messages: &[Message]) -> Result<()> {
             return Err(unanswered(*call, &format!("before messages[{index}]")));
         }
         if message.parts.is_empty() && role != Role::Assistant {
-            return Err(Error::invalid(format!("messages[{index}].parts"), format!("messages[{index}] has 0 parts; it must have at least 1")));
+            return Err(Error::invalid(
+                format!("messages[{index}].parts"),
+                format!("messages[{index}] has 0 parts; it must have at least 1"),
+            ));
         }
         for (at, part) in message.parts.iter().enumerate() {
             let place = Place { message: index, part: at };

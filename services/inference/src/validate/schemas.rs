@@ -40,8 +40,7 @@ fn compile(field: &str, text: &str) -> Result<()> {
     if text.trim().is_empty() {
         return Err(Error::invalid(field, format!("{field} is empty; it must be a JSON Schema")));
     }
-    let schema: Value =
-        serde_json::from_str(text).map_err(|error| Error::invalid(field, format!("{field} is not valid JSON: {error}")))?;
+    let schema: Value = serde_json::from_str(text).map_err(|error| Error::invalid(field, format!("{field} is not valid JSON: {error}")))?;
     if !schema.is_object() {
         return Err(Error::invalid(field, format!("{field} is not a JSON object; it must be a JSON Schema like {{\"type\": \"object\"}}")));
     }

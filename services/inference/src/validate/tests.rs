@@ -1,6 +1,6 @@
 use llama_stack_proto::v1::{
-    ChatRequest, EmbedInput, Image, Message, Part, RerankRequest, Role, SamplingParams, ToolCall, ToolChoice,
-    ToolDefinition, ToolResult, image::Source, part::Content, tool_choice::Mode,
+    ChatRequest, EmbedInput, Image, Message, Part, RerankRequest, Role, SamplingParams, ToolCall, ToolChoice, ToolDefinition, ToolResult,
+    image::Source, part::Content, tool_choice::Mode,
 };
 
 use llama_stack_proto::v1::response_format::JsonSchema;
@@ -67,8 +67,12 @@ fn parts_stand_where_their_role_allows() {
     is(refused(|r| r.messages[1].parts[0] = Part::new(Content::Refusal("no".into()))), "messages[1].parts[0]", "refusals belong");
     let image = |source, media_type: &str| Part::image(Image { source, media_type: media_type.into() });
     is(refused(|r| r.messages[1].parts[0] = image(None, "")), "messages[1].parts[0].image", "neither url nor data");
-    is(refused(|r| r.messages[1].parts[0] = image(Some(Source::Data(vec![1].into())), "")), "messages[1].parts[0].image.media_type", "image/png");
-    is(refused(|r| r.messages[1].parts[0] = image(Some(Source::Url("file:///x".into())), "")), "messages[1].parts[0].image.url", "neither http");
+    is(refused(|r| r.messages[1].parts[0] = image(Some(Source::Data(vec![1])), "")), "messages[1].parts[0].image.media_type", "image/png");
+    is(
+        refused(|r| r.messages[1].parts[0] = image(Some(Source::Url("file:///x".into())), "")),
+        "messages[1].parts[0].image.url",
+        "neither http",
+    );
 }
 
 #[test]

@@ -43,7 +43,10 @@ fn chosen(choice: &ToolChoice, tools: &[ToolDefinition]) -> Result<()> {
         Ok(Mode::Named) if !tools.iter().any(|tool| tool.name == choice.name) => {
             let there: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
             let there = if there.is_empty() { "none".into() } else { there.join(", ") };
-            Err(Error::invalid("tool_choice.name", format!("tool_choice names {:?}, which is not in tools; there is: {there}", choice.name)))
+            Err(Error::invalid(
+                "tool_choice.name",
+                format!("tool_choice names {:?}, which is not in tools; there is: {there}", choice.name),
+            ))
         }
         Ok(_) => Ok(()),
         Err(_) => Err(Error::invalid("tool_choice.mode", format!("tool_choice.mode {} is not known", choice.mode))),

@@ -29,11 +29,7 @@ async fn sent(preset: &str, request: ChatRequest) -> Value {
 fn full() -> ChatRequest {
     let (a, b) = (ToolCall::new("a", "f", r#"{"x":1}"#), ToolCall::new("b", "g", ""));
     let image = |source, media_type: &str| Part::image(Image { source: Some(source), media_type: media_type.into() });
-    let user = vec![
-        Part::text("see"),
-        image(Source::Url("https://h/i.png".into()), ""),
-        image(Source::Data(vec![1, 2, 3].into()), "image/png"),
-    ];
+    let user = vec![Part::text("see"), image(Source::Url("https://h/i.png".into()), ""), image(Source::Data(vec![1, 2, 3]), "image/png")];
     let messages = vec![
         Message::system("be brief"),
         Message { name: "ann".into(), ..Message::new(Role::User, user) },
@@ -43,7 +39,10 @@ fn full() -> ChatRequest {
         Message::new(Role::User, vec![Part::text("why"), Part::text("?")]),
     ];
     ChatRequest {
-        tools: vec![ToolDefinition { strict: true, ..ToolDefinition::new("f", "does f", r#"{"type":"object", "x": 1e2}"#) }, ToolDefinition::new("g", "", "")],
+        tools: vec![
+            ToolDefinition { strict: true, ..ToolDefinition::new("f", "does f", r#"{"type":"object", "x": 1e2}"#) },
+            ToolDefinition::new("g", "", ""),
+        ],
         tool_choice: Some(ToolChoice { mode: Mode::Named.into(), name: "f".into() }),
         response_format: Some(ResponseFormat {
             format: Some(Format::JsonSchema(JsonSchema { schema: r#"{"type":"string"}"#.into(), strict: true, ..JsonSchema::default() })),
@@ -106,17 +105,30 @@ async fn a_request_is_written_as_the_api_has_it() {
 #[tokio::test]
 async fn presets_speak_their_servers_dialect() {
     let sampled = |sampling| ChatRequest { sampling: Some(sampling), ..ChatRequest::user("m", "hi") };
-    let extended =
-        || sampled(SamplingParams { top_k: Some(3), min_p: Some(0.5), repetition_penalty: Some(1.25), max_tokens: Some(9), ..Default::default() });
+    let extended = || {
+        sampled(SamplingParams {
+            top_k: Some(3),
+            min_p: Some(0.5),
+            repetition_penalty: Some(1.25),
+            max_tokens: Some(9),
+            ..Default::default()
+        })
+    };
     let vllm = sent("vllm", extended()).await;
-    assert_eq!((&vllm["top_k"], &vllm["min_p"], &vllm["repetition_penalty"], &vllm["max_tokens"]), (&json!(3), &json!(0.5), &json!(1.25), &json!(9)));
+    assert_eq!(
+        (&vllm["top_k"], &vllm["min_p"], &vllm["repetition_penalty"], &vllm["max_tokens"]),
+        (&json!(3), &json!(0.5), &json!(1.25), &json!(9))
+    );
     assert_eq!(sent("llama-cpp", extended()).await["repeat_penalty"], 1.25);
     let mistral = sent("mistral", sampled(SamplingParams { seed: Some(4), ..Default::default() })).await;
     assert_eq!((&mistral["random_seed"], mistral.get("seed")), (&json!(4), None));
     let formatted = |format| ChatRequest { response_format: Some(ResponseFormat { format: Some(format) }), ..ChatRequest::user("m", "hi") };
     assert_eq!(sent("vllm", formatted(Format::Regex("[ab]".into()))).await["structured_outputs"], json!({ "regex": "[ab]" }));
     assert_eq!(sent("vllm", formatted(Format::Grammar("start: x".into()))).await["structured_outputs"], json!({ "grammar": "start: x" }));
-    assert_eq!(sent("together", formatted(Format::Regex("[ab]".into()))).await["response_format"], json!({ "type": "regex", "pattern": "[ab]" }));
+    assert_eq!(
+        sent("together", formatted(Format::Regex("[ab]".into()))).await["response_format"],
+        json!({ "type": "regex", "pattern": "[ab]" })
+    );
 }
 
 #[tokio::test]
@@ -181,11 +193,15 @@ async fn a_completion_is_read_whole() {
     let body = json!({ "choices": [{ "index": 0, "text": "abc", "finish_reason": "stop", "logprobs": { "tokens": ["abc"], "token_logprobs": [-1.0], "top_logprobs": null } }], "usage": { "prompt_tokens": 1, "completion_tokens": 1 } });
     let server = Server::start(move |_, _| json(&body)).await;
     let provider = openai(json!({ "url": server.url, "preset": "openai" })).await;
-    let request = CompleteRequest { logprobs: true, echo: true, sampling: Some(SamplingParams::greedy(4)), ..CompleteRequest::text("m", "x") };
+    let request =
+        CompleteRequest { logprobs: true, echo: true, sampling: Some(SamplingParams::greedy(4)), ..CompleteRequest::text("m", "x") };
     let response = provider.complete(&cx(), request).await.unwrap();
     assert_eq!((response.choices[0].text.as_str(), response.choices[0].logprobs[0].logprob), ("abc", -1.0));
     let sent = server.requests()[0].json();
-    assert_eq!(sent, json!({ "model": "m", "prompt": "x", "temperature": 0.0, "max_tokens": 4, "logprobs": 0, "echo": true, "stream": false }));
+    assert_eq!(
+        sent,
+        json!({ "model": "m", "prompt": "x", "temperature": 0.0, "max_tokens": 4, "logprobs": 0, "echo": true, "stream": false })
+    );
 }
 
 #[tokio::test]

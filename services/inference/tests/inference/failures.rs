@@ -74,11 +74,23 @@ async fn statuses_become_codes_with_the_upstreams_words() {
     let openai_error = |message: &str, code: &str| json!({ "error": { "message": message, "type": "t", "param": "stop", "code": code } });
     for (status, body, code, reason, words) in [
         (400, openai_error("bad stop", "bad_stop"), Code::InvalidArgument, "bad_stop", "bad stop"),
-        (400, json!({ "object": "error", "message": "This model's maximum context length is 8", "code": 400 }), Code::InvalidArgument, "context_length_exceeded", "is 8"),
-        (422, json!({ "detail": [{ "loc": ["body"], "msg": "field required" }] }), Code::InvalidArgument, "upstream_error", "field required"),
+        (
+            400,
+            json!({ "object": "error", "message": "This model's maximum context length is 8", "code": 400 }),
+            Code::InvalidArgument,
+            "context_length_exceeded",
+            "is 8",
+        ),
+        (
+            422,
+            json!({ "detail": [{ "loc": ["body"], "msg": "field required" }] }),
+            Code::InvalidArgument,
+            "upstream_error",
+            "field required",
+        ),
         (404, openai_error("The model `m` does not exist", "model_not_found"), Code::NotFound, "model_not_found", "does not exist"),
         (404, json!({ "detail": "Not Found" }), Code::Unimplemented, "upstream_lacks_call", "127.0.0.1"),
-        (413, json!("too big"), Code::TooLarge, "upstream_error", "status 413"),
+        (413, json!("too big"), Code::TooLarge, "upstream_error", "too big"),
         (500, json!({ "error": "it broke" }), Code::Internal, "upstream_error", "it broke"),
         (503, json!([{ "error": { "message": "overloaded", "code": 503 } }]), Code::Unavailable, "upstream_error", "overloaded"),
         (529, json!({}), Code::Unavailable, "upstream_error", "status 529"),
@@ -111,7 +123,10 @@ async fn a_refused_key_is_the_fault_of_whose_it_is() {
     let body = || json!({ "error": { "message": "Incorrect API key: sk-st***", "code": "invalid_api_key" } });
     let stacks = refused(401, "", body(), json!({ "api_key": "sk-stack" }), &cx()).await;
     assert_eq!((stacks.code(), stacks.reason()), (Code::FailedPrecondition, Some("upstream_unauthorized")));
-    assert!(stacks.message().contains("the upstream refused the key of provider \"up\"") && !stacks.message().contains("sk-st"), "{stacks}");
+    assert!(
+        stacks.message().contains("the upstream refused the key of provider \"up\"") && !stacks.message().contains("sk-st"),
+        "{stacks}"
+    );
     let none = refused(401, "", body(), json!({}), &cx()).await;
     assert!(none.message().contains("needs an api_key"), "{none}");
     let callers = refused(401, "", body(), json!({ "api_key": "sk-stack" }), &cx_with_key("sk-mine")).await;
@@ -128,7 +143,8 @@ async fn requests_carry_key_headers_and_trace() {
     provider.chat(&traced, ChatRequest::user("m", "hi")).await.unwrap();
     provider.chat(&cx_with_key("sk-mine"), ChatRequest::user("m", "hi")).await.unwrap();
     let [first, second] = &server.requests()[..] else { panic!("not 2 requests") };
-    for (name, value) in [("authorization", "Bearer sk-stack"), ("x-org", "acme"), ("x-request-id", "r-1"), ("traceparent", "00-aa-bb-01")] {
+    for (name, value) in [("authorization", "Bearer sk-stack"), ("x-org", "acme"), ("x-request-id", "r-1"), ("traceparent", "00-aa-bb-01")]
+    {
         assert_eq!(first.headers[name], value);
     }
     assert_eq!(second.headers["authorization"], "Bearer sk-mine");

@@ -34,7 +34,8 @@ async fn configured_models_have_their_own_names_and_ask_nobody() {
     let server = Server::start(|_, _| json(&spoken("ok"))).await;
     let models = json!(["plain", { "id": "big", "upstream": "org/Big-70B", "context_length": 8192 }, { "id": "vec", "kind": "embedding" }]);
     let provider = openai(json!({ "url": server.url, "models": models })).await;
-    let listed = provider.list_models(&cx(), ListModelsRequest { kind: ModelKind::Chat.into(), ..Default::default() }).await.unwrap().models;
+    let listed =
+        provider.list_models(&cx(), ListModelsRequest { kind: ModelKind::Chat.into(), ..Default::default() }).await.unwrap().models;
     assert_eq!(listed.iter().map(|model| model.id.as_str()).collect::<Vec<_>>(), ["plain", "big"]);
     let error = provider.chat(&cx(), ChatRequest::user("other", "hi")).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (Code::NotFound, Some("model_not_found")));

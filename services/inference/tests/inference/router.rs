@@ -113,7 +113,9 @@ async fn ids(router: &Router) -> Vec<String> {
 async fn a_plain_id_is_the_first_providers_and_a_named_one_is_the_named_ones() {
     let (a, b) = (Double::with("a", &["x"]), Double::with("b", &["x", "y", "org/z"]));
     let router = router(&[&a, &b]);
-    for (id, answer) in [("x", "a:x"), ("y", "b:y"), ("b/x", "b:x"), ("org/z", "b:org/z"), ("b/org/z", "b:org/z"), ("a/unlisted", "a:unlisted")] {
+    for (id, answer) in
+        [("x", "a:x"), ("y", "b:y"), ("b/x", "b:x"), ("org/z", "b:org/z"), ("b/org/z", "b:org/z"), ("a/unlisted", "a:unlisted")]
+    {
         assert_eq!(who(&router, id).await.unwrap(), answer, "{id}");
     }
 }

@@ -128,11 +128,9 @@ async fn an_end_without_done_is_an_end_where_the_answer_is_done() {
 #[tokio::test]
 async fn a_silent_stream_is_given_up() {
     let quick = json!({ "timeouts": { "first_byte": 0.1, "idle": 0.1 } });
-    for (steps, seen) in [
-        (vec![Step::Hang], 0),
-        (vec![stream_head(), Step::Hang], 0),
-        (vec![stream_head(), chunk(said("one").as_bytes()), Step::Hang], 1),
-    ] {
+    for (steps, seen) in
+        [(vec![Step::Hang], 0), (vec![stream_head(), Step::Hang], 0), (vec![stream_head(), chunk(said("one").as_bytes()), Step::Hang], 1)]
+    {
         let (events, error) = ends_with(steps, quick.clone()).await;
         assert_eq!((events, error.code(), error.reason()), (seen, Code::DeadlineExceeded, Some("upstream_timeout")));
     }
@@ -162,9 +160,13 @@ async fn what_is_no_json_is_malformed() {
 #[tokio::test]
 async fn an_error_within_a_stream_is_that_error() {
     for (event, code, reason) in [
-        (r#"data: {"error":{"message":"slow down","type":"rate_limit_error","code":"rate_limit_exceeded"}}"#, Code::ResourceExhausted, "rate_limit_exceeded"),
+        (
+            r#"data: {"error":{"message":"slow down","type":"rate_limit_error","code":"rate_limit_exceeded"}}"#,
+            Code::ResourceExhausted,
+            "rate_limit_exceeded",
+        ),
         (r#"data: {"error":{"message":"too long","type":"BadRequestError","code":400}}"#, Code::InvalidArgument, "upstream_error"),
-        (r#"data: {"object":"error","message":"oh","type":"x","code":500}"#, Code::Internal, "upstream_error"),
+        (r#"data: {"object": "error", "message": "oh", "type": "x", "code": 500}"#, Code::Internal, "upstream_error"),
         ("event: error\ndata: {\"error\":\"out of memory\"}", Code::Unavailable, "upstream_error"),
     ] {
         let (events, error) = ends_with(stream(&format!("{}{event}\n\n{DONE}", said("one"))), json!({})).await;
@@ -192,7 +194,8 @@ async fn a_stream_that_began_is_never_begun_again() {
 #[tokio::test]
 async fn a_completion_streams_its_text() {
     let text = "data: {\"choices\":[{\"index\":0,\"text\":\"a\"}]}\n\ndata: {\"choices\":[{\"index\":0,\"text\":\"b\",\"finish_reason\":\"length\"}]}\n\ndata: [DONE]\n\n";
-    let server = Server::start(move |_, request| if request.line.contains("/v1/completions ") { stream(text) } else { answer(404, "", "{}") }).await;
+    let server =
+        Server::start(move |_, request| if request.line.contains("/v1/completions ") { stream(text) } else { answer(404, "", "{}") }).await;
     let provider = openai(json!({ "url": server.url })).await;
     let (events, error) = all(provider.stream_complete(&cx(), CompleteRequest::text("m", "x")).await.unwrap()).await;
     assert!(error.is_none(), "{error:?}");

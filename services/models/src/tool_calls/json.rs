@@ -49,9 +49,14 @@ enum Inside {
     #[default]
     Nothing,
     /// `escape`: 1 after a backslash, 2 to 5 before that many minus one hexadecimal digits.
-    Text { start: usize, key: bool, escape: u8 },
-    /// A number, `true`, `false` or `null`.
-    Word { start: usize },
+    Text {
+        start: usize,
+        key: bool,
+        escape: u8,
+    },
+    Number,
+    /// `true`, `false` or `null`: what of it is still to come.
+    Word(&'static [u8]),
 }
 
 impl JsonScan {
@@ -62,7 +67,8 @@ impl JsonScan {
             let seen = match self.inside {
                 Inside::Nothing => self.structure(byte),
                 Inside::Text { start, key, escape } => self.text(byte, start, key, escape),
-                Inside::Word { start } => self.word(byte, bytes, start),
+                Inside::Number => self.number(byte),
+                Inside::Word(rest) => self.word(byte, rest),
             };
             if let Some(seen) = seen {
                 return seen;
@@ -83,9 +89,10 @@ impl JsonScan {
                 let key = matches!(self.expect, Key | KeyOrEnd);
                 self.inside = Inside::Text { start: self.at, key, escape: 0 };
             }
-            (b'-' | b'0'..=b'9' | b't' | b'f' | b'n', Value | ValueOrEnd) if !self.open.is_empty() => {
-                self.inside = Inside::Word { start: self.at };
-            }
+            (b'-' | b'0'..=b'9', Value | ValueOrEnd) if !self.open.is_empty() => self.inside = Inside::Number,
+            (b't', Value | ValueOrEnd) if !self.open.is_empty() => self.inside = Inside::Word(b"rue"),
+            (b'f', Value | ValueOrEnd) if !self.open.is_empty() => self.inside = Inside::Word(b"alse"),
+            (b'n', Value | ValueOrEnd) if !self.open.is_empty() => self.inside = Inside::Word(b"ull"),
             (b':', Colon) => self.expect = Value,
             (b',', CommaOrEnd) => self.expect = if self.open.last() == Some(&true) { Key } else { Value },
             (b'}', KeyOrEnd | CommaOrEnd) if self.open.last() == Some(&true) => return self.close(),
@@ -125,24 +132,37 @@ impl JsonScan {
         None
     }
 
-    fn word(&mut self, byte: u8, bytes: &[u8], start: usize) -> Option<Seen> {
-        let word = &bytes[start..self.at];
-        let number = matches!(word[0], b'-' | b'0'..=b'9');
-        let goes_on = match byte {
-            b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E' if number => true,
-            b'a'..=b'z' if !number => [&b"true"[..], b"false", b"null"].iter().any(|all| all.starts_with(word) && all.get(word.len()) == Some(&byte)),
-            _ => false,
-        };
-        if goes_on {
-            self.at += 1;
-            return None;
+    fn number(&mut self, byte: u8) -> Option<Seen> {
+        match byte {
+            b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E' => self.at += 1,
+            _ => self.value_is_done(),
         }
-        if !number && ![&b"true"[..], b"false", b"null"].contains(&word) {
-            return Some(Seen::Broken);
+        None
+    }
+
+    fn word(&mut self, byte: u8, rest: &'static [u8]) -> Option<Seen> {
+        match rest.split_first() {
+            None => self.value_is_done(),
+            Some((next, rest)) if *next == byte => {
+                self.inside = Inside::Word(rest);
+                self.at += 1;
+            }
+            Some(_) => return Some(Seen::Broken),
         }
+        None
+    }
+
+    fn value_is_done(&mut self) {
         self.inside = Inside::Nothing;
         self.expect = Expect::CommaOrEnd;
-        None
+    }
+
+    /// Forgets the text up to `at`: the next call gets what follows it.
+    pub(super) fn forget(&mut self) {
+        self.at = 0;
+        if let Inside::Text { start, .. } = &mut self.inside {
+            *start = 0;
+        }
     }
 }
 
@@ -171,7 +191,18 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_noticed_at_its_first_wrong_byte() {
-        for (text, at) in [("{a", 1), ("{\"a\" 1", 5), ("[1,]", 3), ("{'a'", 1), ("[tru,", 4), ("{\"a\nb", 3), ("[\"\\x", 3), ("[1}", 2), ("{]", 1), ("é", 0)] {
+        for (text, at) in [
+            ("{a", 1),
+            ("{\"a\" 1", 5),
+            ("[1,]", 3),
+            ("{'a'", 1),
+            ("[tru,", 4),
+            ("{\"a\nb", 3),
+            ("[\"\\x", 3),
+            ("[1}", 2),
+            ("{]", 1),
+            ("é", 0),
+        ] {
             assert_eq!(scan(text), (Seen::Broken, at), "{text}");
         }
     }

@@ -52,7 +52,8 @@ fn is_json(headers: &HeaderMap) -> Result<()> {
     if essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json") {
         return Ok(());
     }
-    Err(Error::new(Code::InvalidArgument, format!("content-type must be application/json, not {kind:?}")).with_reason("unsupported_media_type"))
+    Err(Error::new(Code::InvalidArgument, format!("content-type must be application/json, not {kind:?}"))
+        .with_reason("unsupported_media_type"))
 }
 
 /// The whole body. One that came in one piece is not copied.

@@ -20,7 +20,7 @@ use std::sync::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Code, Error, Inference, Memory, Safety, Tools};
+use llama_stack_core::{Agents, Code, Error, Inference};
 
 pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
@@ -36,12 +36,6 @@ pub(crate) struct AppState(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) inference: Arc<dyn Inference>,
-    #[expect(dead_code, reason = "moderations come with the safety API over HTTP")]
-    pub(crate) safety: Arc<dyn Safety>,
-    #[expect(dead_code, reason = "vector stores come with the memory API over HTTP")]
-    pub(crate) memory: Arc<dyn Memory>,
-    #[expect(dead_code, reason = "tools over HTTP come with the tools API")]
-    pub(crate) tools: Arc<dyn Tools>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) metrics: Metrics,
     /// Largest request body, in bytes.
@@ -53,9 +47,6 @@ impl AppState {
     pub(crate) fn new(stack: &Stack) -> Self {
         Self(Arc::new(Inner {
             inference: stack.inference.clone(),
-            safety: stack.safety.clone(),
-            memory: stack.memory.clone(),
-            tools: stack.tools.clone(),
             agents: stack.agents.clone(),
             metrics: stack.metrics.clone(),
             max_body_bytes: stack.server.max_body_bytes,
@@ -105,5 +96,6 @@ async fn unknown_route(request: Request) -> ApiError {
 
 async fn wrong_method(method: Method, request: Request) -> ApiError {
     let message = format!("{} does not take {method}", request.uri().path());
-    ApiError::from(Error::new(Code::InvalidArgument, message).with_reason("method_not_allowed")).with_status(::http::StatusCode::METHOD_NOT_ALLOWED)
+    ApiError::from(Error::new(Code::InvalidArgument, message).with_reason("method_not_allowed"))
+        .with_status(::http::StatusCode::METHOD_NOT_ALLOWED)
 }

@@ -32,7 +32,14 @@ impl<S: ?Sized> Observed<S> {
     }
 
     /// A span named by what is done and to what, and the context below it; where nothing is traced, the context as it is.
-    fn span(&self, cx: &Context, operation: &'static str, object: &str, kind: SpanKind, mut attributes: Vec<KeyValue>) -> (Option<Span>, Context) {
+    fn span(
+        &self,
+        cx: &Context,
+        operation: &'static str,
+        object: &str,
+        kind: SpanKind,
+        mut attributes: Vec<KeyValue>,
+    ) -> (Option<Span>, Context) {
         let Some(telemetry) = &self.telemetry else { return (None, cx.clone()) };
         attributes.push(KeyValue::new("gen_ai.operation.name", operation));
         let name = if object.is_empty() { operation.to_owned() } else { format!("{operation} {object}") };

@@ -12,10 +12,9 @@ use super::{Observed, noted};
 impl Tools for Observed<dyn Tools> {
     async fn invoke_tool(&self, cx: &Context, request: InvokeToolRequest) -> Result<InvokeToolResponse> {
         let attributes = match &self.telemetry {
-            Some(_) => vec![
-                KeyValue::new("gen_ai.tool.name", request.name.clone()),
-                KeyValue::new("gen_ai.tool.call.id", request.call_id.clone()),
-            ],
+            Some(_) => {
+                vec![KeyValue::new("gen_ai.tool.name", request.name.clone()), KeyValue::new("gen_ai.tool.call.id", request.call_id.clone())]
+            }
             None => Vec::new(),
         };
         let (mut span, below) = self.span(cx, "execute_tool", &request.name, SpanKind::Internal, attributes);

@@ -41,7 +41,11 @@ pub(crate) async fn list(State(state): State<AppState>, Caller(cx): Caller) -> R
     }
 }
 
-pub(crate) async fn retrieve(State(state): State<AppState>, Caller(cx): Caller, Path(id): Path<String>) -> Result<Json<ModelObject>, ApiError> {
+pub(crate) async fn retrieve(
+    State(state): State<AppState>,
+    Caller(cx): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<ModelObject>, ApiError> {
     let model = cx.within(state.inference.get_model(&cx, GetModelRequest { id })).await?;
     Ok(Json(model.into()))
 }

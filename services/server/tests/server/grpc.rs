@@ -2,10 +2,13 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::StreamExt;
-use llama_stack_core::{Code, Context, Error, Files, Inference, Stack, grpc::{Remote, channel}};
+use llama_stack_core::{
+    Code, Context, Error, Files, Inference, Stack,
+    grpc::{Remote, channel},
+};
 use llama_stack_proto::v1::{
-    ChatRequest, GetFileRequest, GetInfoRequest, ListModelsRequest, ListModelsResponse, ListProvidersRequest,
-    files_client::FilesClient, inference_client::InferenceClient, stack_client::StackClient,
+    ChatRequest, GetFileRequest, GetInfoRequest, ListModelsRequest, ListModelsResponse, ListProvidersRequest, files_client::FilesClient,
+    inference_client::InferenceClient, stack_client::StackClient,
 };
 use prost::Message as _;
 use tonic::transport::Channel;
@@ -98,7 +101,8 @@ async fn browsers_call_by_grpc_web() {
     let body = framed(&ListModelsRequest::default().encode_to_vec());
     let read = |body: &[u8]| {
         let length = u32::from_be_bytes(body[1..5].try_into().unwrap()) as usize;
-        let trailers = String::from_utf8(body[5 + length..].to_vec()).unwrap();
+        assert_eq!(body[5 + length], 0x80, "a frame of trailers");
+        let trailers = String::from_utf8(body[10 + length..].to_vec()).unwrap();
         (ListModelsResponse::decode(&body[5..5 + length]).unwrap(), trailers)
     };
     let send = async |kind: &str, body: Vec<u8>| {

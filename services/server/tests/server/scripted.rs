@@ -105,6 +105,12 @@ impl Inference for Script {
                 let deltas = deltas.into_iter().map(|delta| Ok(ChatEvent::tool_call(0, delta)));
                 Box::pin(stream::iter(deltas.chain(end(0, FinishReason::ToolCalls)).collect::<Vec<_>>()))
             }
+            "calculate" => {
+                let arguments = "{\"expression\":\"1+1\"}".into();
+                let call = ToolCallDelta { index: 0, id: "call_1".into(), name: "calculator".into(), arguments };
+                let events = [Ok(ChatEvent::tool_call(0, call))].into_iter().chain(end(0, FinishReason::ToolCalls));
+                Box::pin(stream::iter(events.collect::<Vec<_>>()))
+            }
             "slow" => {
                 let first = stream::iter([Ok(ChatEvent::text(0, "begun"))]);
                 Box::pin(first.chain(stream::once(self.clone().hold())).chain(stream::iter(end(0, FinishReason::Stop))))

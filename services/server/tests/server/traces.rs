@@ -4,38 +4,46 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::{Router, body::Body, extract::State, http::Response, routing::post};
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use prost::Message;
+use llama_stack_core::{
+    Agents, Context,
+    grpc::{Remote, channel},
+};
+use llama_stack_proto::v1::{AgentConfig, CreateTurnRequest, Message, agents_client::AgentsClient, turn_event::Event};
+use prost::Message as _;
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tonic::transport::Channel;
 
 use crate::client::{Server, chat, start_with, streamed};
 
 /// The part of OTLP that is looked at here.
 /// Source: `opentelemetry/proto/{collector/trace/v1/trace_service,trace/v1/trace,common/v1/common}.proto`.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 struct Export {
     #[prost(message, repeated, tag = "1")]
     resource_spans: Vec<ResourceSpans>,
 }
 
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 struct ResourceSpans {
     #[prost(message, repeated, tag = "2")]
     scope_spans: Vec<ScopeSpans>,
 }
 
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 struct ScopeSpans {
     #[prost(message, repeated, tag = "2")]
     spans: Vec<Span>,
 }
 
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 struct Span {
     #[prost(bytes = "vec", tag = "1")]
     trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    span_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
     parent_span_id: Vec<u8>,
     #[prost(string, tag = "5")]
@@ -44,7 +52,7 @@ struct Span {
     attributes: Vec<Attribute>,
 }
 
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 struct Attribute {
     #[prost(string, tag = "1")]
     key: String,
@@ -52,7 +60,7 @@ struct Attribute {
     value: Option<Any>,
 }
 
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 struct Any {
     #[prost(string, optional, tag = "1")]
     text: Option<String>,
@@ -98,7 +106,8 @@ async fn export(State(send): State<mpsc::Sender<Span>>, body: Bytes) -> Response
 /// Does `work`, stops the stack, and returns what the collector got by then.
 async fn traced(more: &str, work: impl AsyncFnOnce(&Server)) -> Vec<Span> {
     let (address, mut received) = collector().await;
-    let server = start_with(&format!("telemetry: {{ otlp_endpoint: \"http://{address}\"{more} }}\n")).await;
+    let tools = "  tools: [ { id: builtin, type: inline::builtin } ]";
+    let server = start_with(&format!("{tools}\ntelemetry: {{ otlp_endpoint: \"http://{address}\"{more} }}\n")).await;
     work(&server).await;
     server.stop.cancel();
     timeout(Duration::from_secs(15), server.served).await.expect("did not stop").unwrap().unwrap();
@@ -129,8 +138,33 @@ async fn a_chat_is_a_span_below_the_callers_trace_without_its_words() {
         assert!(span.value("gen_ai.response.finish_reasons").is_some());
         assert!(!format!("{span:?}").contains("secret"), "{span:?}");
     }
-    let below = spans.iter().find(|span| span.parent_span_id == 0xb7ad_6b71_6920_3331_u64.to_be_bytes()).expect("no span below the caller's");
+    let below =
+        spans.iter().find(|span| span.parent_span_id == 0xb7ad_6b71_6920_3331_u64.to_be_bytes()).expect("no span below the caller's");
     assert_eq!(below.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes());
+}
+
+/// One trace: the turn, and below it what it asked of models and tools.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_is_a_span_over_its_inferences_and_tools() {
+    let spans = traced("", async |server| {
+        let agents = Remote::<AgentsClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(2)).unwrap());
+        let config =
+            AgentConfig { model: "parrot".into(), name: "clerk".into(), tools: vec!["calculator".into()], ..AgentConfig::default() };
+        let input = vec![Message::user("calculate")];
+        let request = CreateTurnRequest { config: Some(config), input, ..CreateTurnRequest::default() };
+        let events: Vec<_> = agents.create_turn(&Context::test("acme"), request).await.unwrap().collect().await;
+        assert!(matches!(&events.last().unwrap().as_ref().unwrap().event, Some(Event::Ended(turn)) if turn.status == 3), "{events:?}");
+    })
+    .await;
+    let named = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    let [turn] = named("invoke_agent clerk")[..] else { panic!("{spans:?}") };
+    let (chats, tools) = (named("chat parrot"), named("execute_tool calculator"));
+    assert_eq!((chats.len(), tools.len()), (2, 1), "{spans:?}");
+    for below in chats.iter().chain(&tools) {
+        assert_eq!((&below.trace_id, &below.parent_span_id), (&turn.trace_id, &turn.span_id));
+    }
+    assert_eq!(turn.integer("gen_ai.usage.output_tokens"), Some(4));
+    assert!(turn.text("gen_ai.conversation.id").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

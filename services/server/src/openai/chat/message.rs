@@ -95,7 +95,9 @@ impl RequestMessage {
         match role {
             Role::Tool => {
                 let field = format!("{path}.tool_call_id");
-                let call_id = self.tool_call_id.ok_or_else(|| Error::invalid(&field, format!("{field}: missing field")).with_reason("missing_field"))?;
+                let call_id = self
+                    .tool_call_id
+                    .ok_or_else(|| Error::invalid(&field, format!("{field}: missing field")).with_reason("missing_field"))?;
                 let name = names.get(&call_id).cloned().unwrap_or_default();
                 let label = format!("tool:{name}");
                 let parts = parts.into_iter().map(|part| part.with_provenance(&label)).collect();
@@ -140,7 +142,8 @@ fn content(content: Option<TextOr<ContentPart>>, role: Role, path: &str) -> Resu
 
 impl ContentPart {
     fn into_proto(self, role: Role, path: &str) -> Result<Part> {
-        let missing = |field: &str| Error::invalid(format!("{path}.{field}"), format!("{path}.{field}: missing field")).with_reason("missing_field");
+        let missing =
+            |field: &str| Error::invalid(format!("{path}.{field}"), format!("{path}.{field}: missing field")).with_reason("missing_field");
         match (self.r#type.as_str(), role) {
             ("text", _) => self.text.map(Part::text).ok_or_else(|| missing("text")),
             ("image_url", Role::User | Role::Tool) => {

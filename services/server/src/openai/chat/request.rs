@@ -120,7 +120,9 @@ impl CreateChat {
     }
 
     fn refuse_what_is_missing(&self) -> Result<()> {
-        let refused = |field: &str, instead: &str| Err(Error::invalid(field, format!("{field} is not supported; {instead}")).with_reason("unsupported_parameter"));
+        let refused = |field: &str, instead: &str| {
+            Err(Error::invalid(field, format!("{field} is not supported; {instead}")).with_reason("unsupported_parameter"))
+        };
         if self.functions.is_some() {
             return refused("functions", "use tools");
         }

@@ -98,15 +98,20 @@ pub(super) fn choice(choice: ToolChoice) -> Result<v1::ToolChoice> {
             "none" => (Mode::None, String::new()),
             "auto" => (Mode::Auto, String::new()),
             "required" => (Mode::Required, String::new()),
-            _ => return Err(Error::invalid("tool_choice", format!("tool_choice: {mode:?} is none of \"none\", \"auto\" and \"required\""))),
+            _ => {
+                return Err(Error::invalid("tool_choice", format!("tool_choice: {mode:?} is none of \"none\", \"auto\" and \"required\"")));
+            }
         },
         ToolChoice::Named(Named { r#type, function: Some(function) }) if r#type == "function" => (Mode::Named, function.name),
         ToolChoice::Named(Named { r#type, function: None }) if r#type == "function" => {
             return Err(Error::invalid("tool_choice.function", "tool_choice.function: missing field").with_reason("missing_field"));
         }
         ToolChoice::Named(Named { r#type, .. }) => {
-            return Err(Error::invalid("tool_choice.type", format!("tool_choice.type: {type:?} is not supported; it must be \"function\"", type = r#type))
-                .with_reason("unsupported_parameter"));
+            return Err(Error::invalid(
+                "tool_choice.type",
+                format!("tool_choice.type: {type:?} is not supported; it must be \"function\"", type = r#type),
+            )
+            .with_reason("unsupported_parameter"));
         }
     };
     Ok(v1::ToolChoice { mode: mode.into(), name })

@@ -76,7 +76,8 @@ impl CreateCompletion {
     /// # Errors
     /// `InvalidArgument`, with the path of the field.
     pub(crate) fn into_protos(self) -> Result<Vec<CompleteRequest>> {
-        let unsupported = |field: &str, why: &str| Error::invalid(field, format!("{field} is not supported: {why}")).with_reason("unsupported_parameter");
+        let unsupported =
+            |field: &str, why: &str| Error::invalid(field, format!("{field} is not supported: {why}")).with_reason("unsupported_parameter");
         if self.suffix.is_some_and(|suffix| !suffix.is_empty()) {
             return Err(unsupported("suffix", "texts are continued, not filled in"));
         }

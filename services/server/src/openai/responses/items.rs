@@ -45,7 +45,9 @@ pub(crate) enum ContentPart {
 impl Item {
     pub(crate) fn id(&self) -> &str {
         match self {
-            Item::Message { id, .. } | Item::FunctionCall { id, .. } | Item::FunctionCallOutput { id, .. } | Item::Reasoning { id, .. } => id,
+            Item::Message { id, .. } | Item::FunctionCall { id, .. } | Item::FunctionCallOutput { id, .. } | Item::Reasoning { id, .. } => {
+                id
+            }
         }
     }
 }

@@ -37,7 +37,9 @@ pub(super) fn routes(api: &mut Api) {
     api.post(
         "/v1/responses",
         post(create),
-        Operation::new("Begins a response: a turn that goes on until the model has answered.").takes::<CreateResponse>().returns::<Response>(),
+        Operation::new("Begins a response: a turn that goes on until the model has answered.")
+            .takes::<CreateResponse>()
+            .returns::<Response>(),
     );
     api.get(one, get(retrieve).delete(delete), Operation::new("A response, as it stands.").returns::<Response>());
     api.describe(one, "delete", Operation::new("Deletes a response that has ended.").returns::<Deleted>());

@@ -135,7 +135,9 @@ impl Writer {
             let (status, content) = (Status::InProgress, Vec::new());
             self.open_item(
                 match kind {
-                    Kind::Text | Kind::Refusal => Item::Message { id: format!("msg_{}{n:02}", self.stem), status, role: "assistant", content },
+                    Kind::Text | Kind::Refusal => {
+                        Item::Message { id: format!("msg_{}{n:02}", self.stem), status, role: "assistant", content }
+                    }
                     Kind::Reasoning => Item::Reasoning { id: format!("rs_{}{n:02}", self.stem), summary: Vec::new(), content, status },
                 },
                 events,
@@ -151,9 +153,11 @@ impl Writer {
         }
         let (id, content_index) = self.place();
         let output_index = self.output_index();
-        emit(events, "response.content_part.added", || {
-            json!({ "item_id": id, "output_index": output_index, "content_index": content_index, "part": part })
-        });
+        emit(
+            events,
+            "response.content_part.added",
+            || json!({ "item_id": id, "output_index": output_index, "content_index": content_index, "part": part }),
+        );
     }
 
     fn call(&mut self, delta: &ToolCallDelta, events: &mut Events<'_>) {
@@ -169,9 +173,11 @@ impl Writer {
         }
         let (id, _) = self.place();
         let output_index = self.output_index();
-        emit(events, "response.function_call_arguments.delta", || {
-            json!({ "item_id": id, "output_index": output_index, "delta": delta.arguments })
-        });
+        emit(
+            events,
+            "response.function_call_arguments.delta",
+            || json!({ "item_id": id, "output_index": output_index, "delta": delta.arguments }),
+        );
         if let Some(Item::FunctionCall { arguments, .. }) = self.items.last_mut() {
             arguments.push_str(&delta.arguments);
         }
@@ -199,9 +205,11 @@ impl Writer {
             | Item::Reasoning { status: now, .. } => *now = status,
         }
         if let Item::FunctionCall { id, arguments, name, .. } = item {
-            emit(events, "response.function_call_arguments.done", || {
-                json!({ "item_id": id, "output_index": output_index, "arguments": arguments, "name": name })
-            });
+            emit(
+                events,
+                "response.function_call_arguments.done",
+                || json!({ "item_id": id, "output_index": output_index, "arguments": arguments, "name": name }),
+            );
         }
         emit(events, "response.output_item.done", || json!({ "output_index": output_index, "item": item }));
         self.open = false;
@@ -225,9 +233,11 @@ impl Writer {
             }
             fields
         });
-        emit(events, "response.content_part.done", || {
-            json!({ "item_id": id, "output_index": output_index, "content_index": content_index, "part": part })
-        });
+        emit(
+            events,
+            "response.content_part.done",
+            || json!({ "item_id": id, "output_index": output_index, "content_index": content_index, "part": part }),
+        );
     }
 
     fn content(&mut self) -> Option<&mut Vec<ContentPart>> {

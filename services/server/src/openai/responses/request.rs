@@ -158,7 +158,8 @@ fn function_tool((index, tool): (usize, Value)) -> Result<ToolDefinition> {
 }
 
 fn tool_choice(choice: Value) -> Result<ToolChoice> {
-    let wrong = || Error::invalid("tool_choice", "tool_choice must be \"none\", \"auto\", \"required\" or {\"type\": \"function\", \"name\": …}");
+    let wrong =
+        || Error::invalid("tool_choice", "tool_choice must be \"none\", \"auto\", \"required\" or {\"type\": \"function\", \"name\": …}");
     let (mode, name) = match &choice {
         Value::String(mode) => match mode.as_str() {
             "none" => (Mode::None, ""),

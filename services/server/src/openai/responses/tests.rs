@@ -37,11 +37,8 @@ fn pieces() -> Vec<ChatEvent> {
 }
 
 fn said() -> Message {
-    let parts = vec![
-        Part::new(Content::Reasoning("hm".into())),
-        Part::text("Let me see."),
-        ToolCall::new("call_1", "look", "{\"a\":1}").into(),
-    ];
+    let parts =
+        vec![Part::new(Content::Reasoning("hm".into())), Part::text("Let me see."), ToolCall::new("call_1", "look", "{\"a\":1}").into()];
     Message::new(Role::Assistant, parts)
 }
 

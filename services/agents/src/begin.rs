@@ -1,0 +1,203 @@
+//! Beginning a turn: where it belongs, what it runs with, and its input in the journal before anything else.
+
+use std::sync::Arc;
+
+use llama_stack_core::{Context, Error, EventStream, Result, ids};
+use llama_stack_proto::v1::{AgentConfig, CreateTurnRequest, OnDisconnect, Session, Turn, TurnEvent, TurnStatus, turn_event::Event};
+use llama_stack_store::{BeginTurn, Begun};
+use tokio::sync::{OwnedMutexGuard, oneshot, watch::Receiver};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    check, conversation, edge,
+    fold::Fold,
+    hash,
+    journal::Journal,
+    live::{Running, Tail, in_progress},
+    run::{Run, session_of},
+    runtime::Shared,
+    watch::Watcher,
+};
+
+/// A turn that is about to begin.
+struct Draft {
+    turn: Turn,
+    new_session: Option<Session>,
+    running: Running,
+    /// The caller's key and the hash of the request.
+    key: Option<(String, String)>,
+    guard: Option<OwnedMutexGuard<()>>,
+    cancels: bool,
+}
+
+/// What the caller follows: this turn, or the one that an earlier call began.
+enum Follow {
+    New(String, Receiver<Tail>, CancellationToken),
+    Existing(String),
+}
+
+pub(crate) async fn create(shared: &Arc<Shared>, cx: &Context, request: CreateTurnRequest) -> Result<EventStream<TurnEvent>> {
+    shared.accepting()?;
+    let cancels = cancels(request.on_disconnect());
+    let mut guard = None;
+    let key = cx.idempotency_key().map(|key| (key.to_owned(), hash::of_request(&request)));
+    if let Some((key, hash)) = &key {
+        guard = shared.lock_key(cx.tenant(), key).await;
+        if let Some(turn_id) = shared.parts.store.turn_of_key(cx.tenant(), key, hash).await? {
+            return existing(shared, cx, &turn_id, cancels).await;
+        }
+    }
+    let mut draft = draft(shared, cx, request).await?;
+    (draft.key, draft.guard) = (key, guard);
+    let (tell, told) = oneshot::channel();
+    // From here on in a task of its own: a caller who goes away must not leave a turn that nobody runs.
+    shared.parts.tasks.spawn(begin(shared.clone(), cx.detached(), draft, tell));
+    let gone = |_| Error::internal("the turn could not be begun");
+    match told.await.map_err(gone)?? {
+        Follow::New(turn_id, tail, token) => {
+            let watcher = Watcher::new(shared, cx, &turn_id, 0).with_tail(tail);
+            Ok(watcher.cancelling(cancels.then_some(token)).stream())
+        }
+        Follow::Existing(turn_id) => existing(shared, cx, &turn_id, cancels).await,
+    }
+}
+
+pub(crate) fn cancels(on_disconnect: OnDisconnect) -> bool {
+    on_disconnect == OnDisconnect::Cancel
+}
+
+/// Watches the turn that the first call under this key began.
+async fn existing(shared: &Arc<Shared>, cx: &Context, turn_id: &str, cancels: bool) -> Result<EventStream<TurnEvent>> {
+    // The turn may have been deleted since, and then there is nothing to watch.
+    shared.parts.store.journal(cx.tenant(), turn_id, 0).await?;
+    let token = shared.lives.get(cx.tenant(), turn_id).filter(|_| cancels).map(|live| live.cancel.clone());
+    Ok(Watcher::new(shared, cx, turn_id, 0).cancelling(token).stream())
+}
+
+async fn begin(shared: Arc<Shared>, cx: Context, draft: Draft, tell: oneshot::Sender<Result<Follow>>) {
+    let Draft { turn, new_session, running, key, guard, cancels } = draft;
+    let turn_id = turn.id.clone();
+    let time = turn.created;
+    let created = TurnEvent { turn_id: turn_id.clone(), sequence: 1, time, event: Some(Event::Created(Box::new(turn))) };
+    let idempotency = key.as_ref().map(|(key, hash)| (key.as_str(), hash.as_str()));
+    let begin = BeginTurn { created: &created, idempotency, new_session: new_session.as_ref() };
+    let begun = shared.parts.store.begin_turn(cx.tenant(), begin).await;
+    drop(guard);
+    let fold = match begun.and_then(|begun| Ok((begun, Fold::of([created.clone()])?))) {
+        Ok((Begun::New, fold)) => fold,
+        // If nobody listens any more, nobody needs to know.
+        Ok((Begun::Existing(turn_id), _)) => return drop(tell.send(Ok(Follow::Existing(turn_id)))),
+        Err(error) => return drop(tell.send(Err(error))),
+    };
+    let live = running.live().clone();
+    let journal = Journal::new(shared.parts.store.clone(), cx.tenant(), fold, running);
+    let follow = Follow::New(turn_id, live.tail(), live.cancel.clone());
+    journal.show_created(created);
+    if tell.send(Ok(follow)).is_err() && cancels {
+        live.cancel.cancel();
+    }
+    Run::new(shared, cx, journal, false).run().await;
+}
+
+async fn draft(shared: &Arc<Shared>, cx: &Context, request: CreateTurnRequest) -> Result<Draft> {
+    check::metadata("metadata", &request.metadata)?;
+    let turn_id = ids::new("turn");
+    let cancels = cancels(request.on_disconnect());
+    let place = place(shared, cx, &request, &turn_id).await?;
+    let awaited = place.parent.as_ref().map(|parent| parent.awaiting.as_slice()).unwrap_or_default();
+    let input = edge::input(request.input, awaited)?;
+    let (agent_id, config) = configuration(shared, cx, request.config, request.agent_id, &place.session).await?;
+    let turn = Turn {
+        id: turn_id,
+        session_id: place.session.id.clone(),
+        parent_turn_id: place.parent.map(|parent| parent.turn.id).unwrap_or_default(),
+        agent_id,
+        config: Some(config),
+        status: TurnStatus::InProgress.into(),
+        input,
+        metadata: request.metadata,
+        created: Some(ids::now()),
+        store: request.store.unwrap_or(true),
+        ..Turn::default()
+    };
+    let new_session = place.new.then_some(place.session);
+    Ok(Draft { turn, new_session, running: place.running, key: None, guard: None, cancels })
+}
+
+/// Where a turn belongs.
+struct Place {
+    session: Session,
+    /// The session is made with the turn.
+    new: bool,
+    parent: Option<Fold>,
+    running: Running,
+}
+
+async fn place(shared: &Shared, cx: &Context, request: &CreateTurnRequest, turn_id: &str) -> Result<Place> {
+    let (tenant, store) = (cx.tenant(), &shared.parts.store);
+    if !request.parent_turn_id.is_empty() {
+        let parent = shared.load(tenant, &request.parent_turn_id).await.map_err(|error| error.with_field("parent_turn_id"))?;
+        let session_id = parent.turn.session_id.clone();
+        if !request.session_id.is_empty() && request.session_id != session_id {
+            return Err(Error::invalid("parent_turn_id", "the parent turn belongs to another session"));
+        }
+        if !conversation::continues(parent.turn.status()) {
+            return Err(in_progress(&session_id));
+        }
+        let session = store.get_session(tenant, &session_id).await?;
+        let running = shared.lives.enter(tenant, &session_id, turn_id, 0, false)?;
+        shared.histories.keep(tenant, &parent.turn);
+        return Ok(Place { session, new: false, parent: Some(parent), running });
+    }
+    if request.session_id.is_empty() {
+        let session =
+            Session { id: session_of(turn_id), agent_id: request.agent_id.clone(), created: Some(ids::now()), ..Session::default() };
+        let running = shared.lives.enter(tenant, &session.id, turn_id, 0, true)?;
+        return Ok(Place { session, new: true, parent: None, running });
+    }
+    let session = store.get_session(tenant, &request.session_id).await.map_err(|error| error.with_field("session_id"))?;
+    // Entered before the newest turn is looked up, so that of two calls at once one finds the other.
+    let running = shared.lives.enter(tenant, &session.id, turn_id, 0, true)?;
+    let parent = match store.newest_turn_id(tenant, &session.id).await? {
+        Some(newest) => Some(shared.load(tenant, &newest).await?),
+        None => None,
+    };
+    if let Some(parent) = &parent {
+        if !conversation::continues(parent.turn.status()) {
+            return Err(in_progress(&session.id));
+        }
+        shared.histories.keep(tenant, &parent.turn);
+    }
+    Ok(Place { session, new: false, parent, running })
+}
+
+/// What the turn runs with: its own configuration, else its agent's, else the session's agent's.
+async fn configuration(
+    shared: &Shared,
+    cx: &Context,
+    own: Option<AgentConfig>,
+    agent_id: String,
+    session: &Session,
+) -> Result<(String, AgentConfig)> {
+    let (agent_id, mut config) = match own {
+        Some(_) if !agent_id.is_empty() => {
+            return Err(Error::invalid("config", "name an agent_id or bring a config, not both"));
+        }
+        Some(config) => {
+            check::config(&shared.parts, cx, &config).await?;
+            (String::new(), config)
+        }
+        None => {
+            let agent_id = if agent_id.is_empty() { session.agent_id.clone() } else { agent_id };
+            if agent_id.is_empty() {
+                return Err(Error::invalid("agent_id", "an agent_id or a config is required: the session has no agent of its own"));
+            }
+            let agent = shared.parts.store.get_agent(cx.tenant(), &agent_id).await.map_err(|error| error.with_field("agent_id"))?;
+            let config = agent.config.unwrap_or_default();
+            check::shields(&shared.parts, cx, &config).await?;
+            (agent_id, config)
+        }
+    };
+    config.limits = Some(check::effective(config.limits.as_ref(), &shared.parts.limits));
+    Ok((agent_id, config))
+}

@@ -1,0 +1,162 @@
+//! What went before a turn: the messages of its ancestors, oldest first.
+//!
+//! An ancestor's journal is read once; after that its messages are kept for a while, so that the cost of a turn does
+//! not grow with its session beyond handing the messages to the model.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use llama_stack_core::{Code, Result};
+use llama_stack_proto::v1::{Message, Turn};
+
+use crate::{
+    conversation::{answers, messages, until_answered},
+    runtime::Shared,
+};
+
+/// Of encoded messages, over all tenants. More than the context of any model is never needed for one session.
+const KEPT_BYTES: usize = 64 << 20;
+
+/// The messages of turns that were used lately.
+pub(crate) struct Histories(Mutex<Kept>);
+
+struct Kept {
+    turns: HashMap<Key, Arc<Past>>,
+    /// In the order in which they came: the oldest goes first.
+    order: VecDeque<Key>,
+    bytes: usize,
+    capacity: usize,
+}
+
+/// A tenant and a turn's id.
+type Key = (String, String);
+
+/// One turn of a history.
+pub(crate) struct Past {
+    parent: String,
+    /// The parent's calls that its input answers.
+    answers: HashSet<String>,
+    messages: Vec<Message>,
+    bytes: usize,
+}
+
+impl Default for Histories {
+    fn default() -> Self {
+        Self::with_capacity(KEPT_BYTES)
+    }
+}
+
+impl Histories {
+    fn with_capacity(capacity: usize) -> Self {
+        Self(Mutex::new(Kept { turns: HashMap::new(), order: VecDeque::new(), bytes: 0, capacity }))
+    }
+
+    /// Keeps a turn that has ended or waits. To be forgotten when it changes.
+    pub(crate) fn keep(&self, tenant: &str, turn: &Turn) -> Arc<Past> {
+        let messages = messages(turn);
+        let bytes = messages.iter().map(prost::Message::encoded_len).sum();
+        let past = Arc::new(Past { parent: turn.parent_turn_id.clone(), answers: answers(&turn.input), messages, bytes });
+        self.change(|kept| kept.put((tenant.to_owned(), turn.id.clone()), past.clone()));
+        past
+    }
+
+    pub(crate) fn forget(&self, tenant: &str, turn_id: &str) {
+        self.change(|kept| kept.remove(&(tenant.to_owned(), turn_id.to_owned())));
+    }
+
+    fn get(&self, key: &Key) -> Option<Arc<Past>> {
+        self.change(|kept| kept.turns.get(key).cloned())
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Kept) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Kept {
+    fn put(&mut self, key: Key, past: Arc<Past>) {
+        self.remove(&key);
+        self.bytes += past.bytes;
+        self.order.push_back(key.clone());
+        self.turns.insert(key, past);
+        while self.bytes > self.capacity
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.drop_turn(&oldest);
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if self.drop_turn(key) {
+            self.order.retain(|kept| kept != key);
+        }
+    }
+
+    fn drop_turn(&mut self, key: &Key) -> bool {
+        let dropped = self.turns.remove(key);
+        self.bytes -= dropped.as_ref().map_or(0, |past| past.bytes);
+        dropped.is_some()
+    }
+}
+
+/// The messages before this turn. A deleted ancestor ends the history: what was before it is out of reach.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn) -> Result<Vec<Message>> {
+    let mut chain: Vec<(Arc<Past>, HashSet<String>)> = Vec::new();
+    let mut answered = answers(&turn.input);
+    let mut key = (tenant.to_owned(), turn.parent_turn_id.clone());
+    while !key.1.is_empty() {
+        let past = match shared.histories.get(&key) {
+            Some(past) => past,
+            None => match shared.load(tenant, &key.1).await {
+                Ok(fold) => shared.histories.keep(tenant, &fold.turn),
+                Err(error) if error.code() == Code::NotFound => break,
+                Err(error) => return Err(error),
+            },
+        };
+        key.1.clone_from(&past.parent);
+        let answered_by_child = std::mem::replace(&mut answered, past.answers.clone());
+        chain.push((past, answered_by_child));
+    }
+    let mut history = Vec::with_capacity(chain.iter().map(|(past, _)| past.messages.len()).sum());
+    for (past, answered_by_child) in chain.iter().rev() {
+        if answered_by_child.is_empty() {
+            history.extend_from_slice(&past.messages);
+        } else {
+            history.extend(until_answered(&past.messages, answered_by_child));
+        }
+    }
+    // Where the parent has been deleted, the results that began this history answer calls that nobody remembers.
+    let orphaned = answered;
+    history.iter_mut().take(1).for_each(|first| drop_results(first, &orphaned));
+    history.retain(|message| !message.parts.is_empty() || message.role() == llama_stack_proto::v1::Role::Assistant);
+    Ok(history)
+}
+
+fn drop_results(message: &mut Message, orphaned: &HashSet<String>) {
+    use llama_stack_proto::v1::part::Content;
+    message.parts.retain(|part| !matches!(&part.content, Some(Content::ToolResult(result)) if orphaned.contains(&result.call_id)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let histories = Histories::with_capacity(1_000);
+        for n in 0..100 {
+            histories.keep("t", &Turn { id: n.to_string(), input: vec![Message::user("x".repeat(100))], ..Turn::default() });
+        }
+        let (turns, order, bytes) = histories.change(|kept| (kept.turns.len(), kept.order.len(), kept.bytes));
+        assert!(turns > 1 && turns == order && bytes <= 1_000, "{turns} {order} {bytes}");
+        assert!(histories.get(&("t".into(), "99".into())).is_some());
+        assert!(histories.get(&("u".into(), "99".into())).is_none());
+        histories.forget("t", "99");
+        assert!(histories.get(&("t".into(), "99".into())).is_none());
+    }
+}

@@ -1,0 +1,177 @@
+//! The runtime: what it is made of, and the service that it is.
+
+use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc};
+
+use llama_stack_core::{Agents, Context, Error, EventStream, Inference, Result, Safety, Tools, manifest::AgentLimits};
+use llama_stack_proto::v1::{
+    Agent, CancelTurnRequest, CreateAgentRequest, CreateSessionRequest, CreateTurnRequest, DeleteAgentRequest, DeleteAgentResponse,
+    DeleteSessionRequest, DeleteSessionResponse, DeleteTurnRequest, DeleteTurnResponse, GetAgentRequest, GetSessionRequest, GetTurnRequest,
+    ListAgentsRequest, ListAgentsResponse, ListSessionsRequest, ListSessionsResponse, ListTurnsRequest, ListTurnsResponse,
+    ResumeTurnRequest, Session, Turn, TurnEvent, UpdateAgentRequest, WatchTurnRequest,
+};
+use llama_stack_store::Store;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{agents, begin, fold::Fold, history::Histories, live::Lives, recover, sessions, turns, watch};
+
+/// What a runtime is made of.
+pub struct RuntimeParts {
+    pub store: Store,
+    pub inference: Arc<dyn Inference>,
+    pub tools: Option<Arc<dyn Tools>>,
+    pub safety: Option<Arc<dyn Safety>>,
+    /// Of turns that set none.
+    pub limits: AgentLimits,
+    /// Turns run here, each to its end; shutdown waits for them as long as it likes. One that is cut off stays
+    /// unfinished in its journal and goes on at the next start.
+    pub tasks: TaskTracker,
+    /// Once cancelled no turn begins or resumes any more.
+    pub shutdown: CancellationToken,
+}
+
+/// Agents, sessions and turns, over a store and the services to the left.
+///
+/// All ids are the tenant's own: those of another are `NotFound`, as if they did not exist.
+pub struct Runtime(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) parts: RuntimeParts,
+    pub(crate) lives: Lives,
+    pub(crate) histories: Histories,
+    keys: Keys,
+}
+
+/// One call at a time under an idempotency key: a repetition that comes while the first call still begins must find
+/// its turn, not a session that is busy. Keys share a fixed number of locks.
+struct Keys {
+    hasher: RandomState,
+    locks: Vec<Arc<Mutex<()>>>,
+}
+
+impl Runtime {
+    pub fn new(parts: RuntimeParts) -> Arc<Self> {
+        let keys = Keys { hasher: RandomState::new(), locks: (0..64).map(|_| Arc::default()).collect() };
+        Arc::new(Self(Arc::new(Shared { parts, lives: Lives::default(), histories: Histories::default(), keys })))
+    }
+
+    /// Goes on with the turns that an earlier process left unfinished, and returns how many there are; they run in the
+    /// background. To be called once, before the first request.
+    ///
+    /// An inference that was cut off runs again. A tool call that was cut off runs again, under the same idempotency
+    /// key, if its tool says `ON_INTERRUPT_RETRY`; else the model is told that it may have run.
+    ///
+    /// # Errors
+    /// The store's. A journal that cannot be read is logged and left alone.
+    pub async fn recover(&self) -> Result<usize> {
+        recover::recover(&self.0).await
+    }
+}
+
+impl Shared {
+    /// # Errors
+    /// `Unavailable` while the stack shuts down.
+    pub(crate) fn accepting(&self) -> Result<()> {
+        if self.parts.shutdown.is_cancelled() {
+            return Err(Error::unavailable("the stack is shutting down").with_reason("shutting_down"));
+        }
+        Ok(())
+    }
+
+    /// The turn as its journal tells it.
+    ///
+    /// # Errors
+    /// `NotFound` · `DataLoss` for a damaged journal.
+    pub(crate) async fn load(&self, tenant: &str, turn_id: &str) -> Result<Fold> {
+        Fold::of(self.parts.store.journal(tenant, turn_id, 0).await?)
+    }
+
+    pub(crate) async fn lock_key(&self, tenant: &str, key: &str) -> Option<OwnedMutexGuard<()>> {
+        let hash = usize::try_from(self.keys.hasher.hash_one((tenant, key)) % 64).unwrap_or_default();
+        Some(self.keys.locks.get(hash)?.clone().lock_owned().await)
+    }
+}
+
+/// # Turns at once
+/// A session runs one turn at a time: while one is in progress, a `CreateTurn` there is `FailedPrecondition`
+/// (`turn_in_progress`), unless it names the `parent_turn_id` to branch off from.
+///
+/// # Streams
+/// `CreateTurn`, `ResumeTurn` and `WatchTurn` end when the turn has ended or waits for the client's tools. Dropping one
+/// stops the watching, or, with `ON_DISCONNECT_CANCEL`, the turn. The caller's deadline ends the stream only; a turn has
+/// its own, `max_seconds`. Deltas of a step that runs are replayed from its beginning to whoever joins, up to 4,096
+/// events; one that is slower than that finds the whole step in its `step_completed`.
+///
+/// Where an agent has output shields its words are held back until they have been judged.
+#[async_trait::async_trait]
+impl Agents for Runtime {
+    async fn create_agent(&self, cx: &Context, request: CreateAgentRequest) -> Result<Agent> {
+        cx.within(agents::create(&self.0, cx, request)).await
+    }
+
+    async fn get_agent(&self, cx: &Context, request: GetAgentRequest) -> Result<Agent> {
+        cx.within(self.0.parts.store.get_agent(cx.tenant(), &request.id)).await
+    }
+
+    async fn list_agents(&self, cx: &Context, request: ListAgentsRequest) -> Result<ListAgentsResponse> {
+        let list = self.0.parts.store.list_agents(cx.tenant(), request.page_size, &request.page_token);
+        let (agents, next_page_token) = cx.within(list).await?;
+        Ok(ListAgentsResponse { agents, next_page_token })
+    }
+
+    async fn update_agent(&self, cx: &Context, request: UpdateAgentRequest) -> Result<Agent> {
+        cx.within(agents::update(&self.0, cx, request)).await
+    }
+
+    async fn delete_agent(&self, cx: &Context, request: DeleteAgentRequest) -> Result<DeleteAgentResponse> {
+        cx.within(self.0.parts.store.delete_agent(cx.tenant(), &request.id)).await?;
+        Ok(DeleteAgentResponse {})
+    }
+
+    async fn create_session(&self, cx: &Context, request: CreateSessionRequest) -> Result<Session> {
+        cx.within(sessions::create(&self.0, cx, request)).await
+    }
+
+    async fn get_session(&self, cx: &Context, request: GetSessionRequest) -> Result<Session> {
+        cx.within(self.0.parts.store.get_session(cx.tenant(), &request.id)).await
+    }
+
+    async fn list_sessions(&self, cx: &Context, request: ListSessionsRequest) -> Result<ListSessionsResponse> {
+        let agent_id = Some(request.agent_id.as_str()).filter(|id| !id.is_empty());
+        let list = self.0.parts.store.list_sessions(cx.tenant(), agent_id, request.page_size, &request.page_token);
+        let (sessions, next_page_token) = cx.within(list).await?;
+        Ok(ListSessionsResponse { sessions, next_page_token })
+    }
+
+    async fn delete_session(&self, cx: &Context, request: DeleteSessionRequest) -> Result<DeleteSessionResponse> {
+        cx.within(sessions::delete(&self.0, cx, request)).await
+    }
+
+    async fn get_turn(&self, cx: &Context, request: GetTurnRequest) -> Result<Turn> {
+        cx.within(turns::get(&self.0, cx, &request.id)).await
+    }
+
+    async fn list_turns(&self, cx: &Context, request: ListTurnsRequest) -> Result<ListTurnsResponse> {
+        cx.within(turns::list(&self.0, cx, request)).await
+    }
+
+    async fn cancel_turn(&self, cx: &Context, request: CancelTurnRequest) -> Result<Turn> {
+        cx.within(turns::cancel(&self.0, cx, &request.id)).await
+    }
+
+    async fn delete_turn(&self, cx: &Context, request: DeleteTurnRequest) -> Result<DeleteTurnResponse> {
+        cx.within(turns::delete(&self.0, cx, &request.id)).await
+    }
+
+    async fn create_turn(&self, cx: &Context, request: CreateTurnRequest) -> Result<EventStream<TurnEvent>> {
+        begin::create(&self.0, cx, request).await
+    }
+
+    async fn resume_turn(&self, cx: &Context, request: ResumeTurnRequest) -> Result<EventStream<TurnEvent>> {
+        turns::resume(&self.0, cx, request).await
+    }
+
+    async fn watch_turn(&self, cx: &Context, request: WatchTurnRequest) -> Result<EventStream<TurnEvent>> {
+        watch::watch(&self.0, cx, &request.turn_id, request.after_sequence).await
+    }
+}

@@ -1,0 +1,129 @@
+//! Turns that exist: reading, resuming, cancelling, deleting.
+
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use llama_stack_core::{Code, Context, Error, EventStream, Result, ids};
+use llama_stack_proto::v1::{
+    DeleteTurnResponse, ListTurnsRequest, ListTurnsResponse, ResumeTurnRequest, ToolResults, Turn, TurnEvent, TurnStatus, turn_event::Event,
+};
+use tokio::sync::oneshot;
+
+use crate::{begin::cancels, edge, fold::Fold, journal::Journal, run::Run, runtime::Shared, watch::Watcher};
+
+/// Journals that are read at once for a list.
+const READS: usize = 4;
+
+pub(crate) async fn get(shared: &Shared, cx: &Context, id: &str) -> Result<Turn> {
+    Ok(shared.load(cx.tenant(), id).await?.turn)
+}
+
+pub(crate) async fn list(shared: &Shared, cx: &Context, request: ListTurnsRequest) -> Result<ListTurnsResponse> {
+    let (tenant, store) = (cx.tenant(), &shared.parts.store);
+    store.get_session(tenant, &request.session_id).await.map_err(|error| error.with_field("session_id"))?;
+    let (ids, next_page_token) = store.list_turn_ids(tenant, &request.session_id, request.page_size, &request.page_token).await?;
+    let read = |id: String| async move {
+        match shared.load(tenant, &id).await {
+            Ok(fold) => Ok(Some(fold.turn)),
+            // Deleted since the page was read.
+            Err(error) if error.code() == Code::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    let turns: Vec<Option<Turn>> = futures::stream::iter(ids).map(read).buffered(READS).try_collect().await?;
+    Ok(ListTurnsResponse { turns: turns.into_iter().flatten().collect(), next_page_token })
+}
+
+/// A turn that runs here ends itself; one that waits, or that nobody runs, is ended in its journal.
+pub(crate) async fn cancel(shared: &Shared, cx: &Context, id: &str) -> Result<Turn> {
+    let tenant = cx.tenant();
+    loop {
+        let live = shared.lives.get(tenant, id);
+        if let Some(live) = &live {
+            // Asked for before the journal is read, and only of this tenant's own: the table knows tenants.
+            live.cancel.cancel();
+            if let Some(ended) = live.closed().await {
+                return Ok(ended);
+            }
+        }
+        let mut fold = shared.load(tenant, id).await?;
+        if fold.ended() {
+            return Ok(fold.turn);
+        }
+        let mut turn = fold.turn.clone();
+        turn.set_status(TurnStatus::Cancelled);
+        turn.ended = Some(ids::now());
+        let (sequence, time) = (fold.sequence + 1, turn.ended);
+        let ended = TurnEvent { turn_id: id.to_owned(), sequence, time, event: Some(Event::Ended(Box::new(turn))) };
+        match shared.parts.store.append(tenant, id, std::slice::from_ref(&ended), TurnStatus::Cancelled).await {
+            Ok(()) => {
+                fold.push(&ended)?;
+                shared.histories.forget(tenant, id);
+                return Ok(fold.turn);
+            }
+            // It was resumed, or it ended, in between: look again.
+            Err(error) if matches!(error.code(), Code::Aborted | Code::FailedPrecondition) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+pub(crate) async fn delete(shared: &Shared, cx: &Context, id: &str) -> Result<DeleteTurnResponse> {
+    let fold = shared.load(cx.tenant(), id).await?;
+    if fold.turn.status() == TurnStatus::InProgress {
+        return Err(Error::failed_precondition(format!("turn {id:?} is in progress: cancel it first")).with_reason("turn_in_progress"));
+    }
+    shared.parts.store.delete_turn(cx.tenant(), id).await?;
+    shared.histories.forget(cx.tenant(), id);
+    Ok(DeleteTurnResponse {})
+}
+
+pub(crate) async fn resume(shared: &Arc<Shared>, cx: &Context, request: ResumeTurnRequest) -> Result<EventStream<TurnEvent>> {
+    shared.accepting()?;
+    let cancels = cancels(request.on_disconnect());
+    let fold = shared.load(cx.tenant(), &request.turn_id).await?;
+    if fold.turn.status() != TurnStatus::AwaitingTools {
+        return Err(not_awaiting(&fold));
+    }
+    let results = edge::results(request.results, &fold.awaiting)?;
+    let sequence = fold.sequence;
+    let running = shared.lives.enter(cx.tenant(), &fold.turn.session_id, &request.turn_id, sequence, false)?;
+    let (tail, token) = (running.live().tail(), running.live().cancel.clone());
+    let journal = Journal::new(shared.parts.store.clone(), cx.tenant(), fold, running);
+    let (tell, told) = oneshot::channel();
+    shared.parts.tasks.spawn(go_on(shared.clone(), cx.detached(), journal, ToolResults { results }, cancels, tell));
+    told.await.map_err(|_| Error::internal("the turn could not be resumed"))??;
+    let watcher = Watcher::new(shared, cx, &request.turn_id, sequence).with_tail(tail);
+    Ok(watcher.cancelling(cancels.then_some(token)).stream())
+}
+
+/// In a task of its own: a caller who goes away must not leave a resumed turn that nobody runs.
+async fn go_on(
+    shared: Arc<Shared>,
+    cx: Context,
+    mut journal: Journal,
+    results: ToolResults,
+    cancels: bool,
+    tell: oneshot::Sender<Result<()>>,
+) {
+    let waiting = journal.fold().clone();
+    let resumed = match journal.stage(Event::Resumed(results)) {
+        Ok(()) => journal.commit().await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = resumed {
+        let raced = matches!(error.code(), Code::Aborted | Code::FailedPrecondition);
+        // If nobody listens any more, nobody needs to know.
+        return drop(tell.send(Err(if raced { not_awaiting(&waiting) } else { error })));
+    }
+    shared.histories.forget(cx.tenant(), &waiting.turn.id);
+    if tell.send(Ok(())).is_err() && cancels {
+        journal.live().cancel.cancel();
+    }
+    Run::new(shared, cx, journal, false).run().await;
+}
+
+fn not_awaiting(fold: &Fold) -> Error {
+    let message = format!("turn {:?} waits for no tool results", fold.turn.id);
+    Error::failed_precondition(message).with_reason("turn_not_awaiting")
+}

@@ -1,0 +1,113 @@
+//! A process that dies: its tokio runtime is torn down in the middle of a turn, and another opens the same file.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use llama_stack_core::Agents as _;
+use llama_stack_proto::v1::{CreateTurnRequest, TurnStatus, WatchTurnRequest};
+use tempfile::TempDir;
+
+use crate::{
+    doubles::{
+        Hands,
+        Say::{self, Call, Hang, Text},
+        Script,
+    },
+    world::{World, rest, said, say, tool_results, until},
+};
+
+/// Runs a turn until `dead`, kills everything that runs, and gives the turn's id.
+fn die(dir: &Arc<TempDir>, script: &Arc<Script>, hands: &Arc<Hands>, request: CreateTurnRequest, dead: impl Fn() -> bool) -> String {
+    let process = tokio::runtime::Runtime::new().unwrap();
+    let id = process.block_on(async {
+        let world = World::at(dir.clone(), script.clone(), hands.clone()).await;
+        let mut stream = world.begin(request).await.unwrap();
+        let id = stream.next().await.unwrap().unwrap().turn_id;
+        until(dead).await;
+        id
+    });
+    process.shutdown_timeout(std::time::Duration::from_millis(500));
+    id
+}
+
+fn reborn(dir: Arc<TempDir>, script: Arc<Script>, hands: Arc<Hands>, then: impl AsyncFnOnce(World)) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let world = World::at(dir, script, hands).await;
+        then(world).await;
+    });
+}
+
+async fn finished(world: &World, id: &str) -> llama_stack_proto::v1::Turn {
+    let watch = WatchTurnRequest { turn_id: id.into(), after_sequence: 0 };
+    let events = rest(world.runtime.watch_turn(&world.cx, watch).await.unwrap()).await;
+    let numbers: Vec<u64> = events.iter().map(|event| event.sequence).collect();
+    assert!(numbers.is_sorted() && numbers[0] == 1);
+    world.turn(id).await
+}
+
+fn crash_in_tool(tool: &'static str) -> (Vec<(String, String, String)>, llama_stack_proto::v1::Turn, Arc<Script>) {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let calls = vec![Call("c1", "add", r#"{"a":1,"b":1}"#), Call("c2", tool, "{}")];
+    let (script, first) = (Script::of(vec![calls, vec![Text("all right")]]), Arc::<Hands>::default());
+    let id = die(&dir, &script, &first, say("go"), || first.calls() == 2);
+    // Time for the journal to have the result of the call that did end.
+    let second = Arc::new(Hands { awake: true, ..Hands::default() });
+    let mut turn = None;
+    reborn(dir, script.clone(), second.clone(), async |world: World| {
+        assert_eq!(world.runtime.recover().await.unwrap(), 1);
+        turn = Some(finished(&world, &id).await);
+    });
+    let mut ledger = first.ledger.lock().unwrap().clone();
+    ledger.extend(second.ledger.lock().unwrap().clone());
+    (ledger, turn.unwrap(), script)
+}
+
+#[test]
+fn a_cut_off_call_that_may_be_repeated_runs_again_under_the_same_key() {
+    let (ledger, turn, _) = crash_in_tool("hang_retry");
+    let keys: Vec<&str> = ledger.iter().filter(|call| call.0 == "hang_retry").map(|call| call.2.as_str()).collect();
+    assert!(keys.len() == 2 && keys[0] == keys[1] && keys[0].len() == 64, "{ledger:?}");
+    assert_eq!((turn.status(), said(&turn).as_str()), (TurnStatus::Completed, "all right"));
+    assert_eq!(tool_results(&turn)[1].joined_text(), "awake");
+}
+
+#[test]
+fn a_cut_off_call_that_may_not_be_repeated_is_told_to_the_model() {
+    let (ledger, turn, script) = crash_in_tool("hang");
+    assert_eq!(ledger.iter().filter(|call| call.0 == "hang").count(), 1, "{ledger:?}");
+    assert_eq!(turn.status(), TurnStatus::Completed);
+    let told = script.request(1).messages[2].tool_results().nth(1).unwrap().clone();
+    assert!(told.is_error && told.joined_text().contains("may have run"));
+}
+
+#[test]
+fn a_cut_off_inference_runs_again() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let (script, hands) = (Script::of(vec![vec![Text("half an "), Hang]]), Arc::<Hands>::default());
+    let id = die(&dir, &script, &hands, say("go"), || script.asked() == 1);
+    script.then(vec![Text("a whole answer")]);
+    reborn(dir, script.clone(), hands, async |world: World| {
+        assert_eq!(world.turn(&id).await.status(), TurnStatus::InProgress);
+        assert_eq!(world.runtime.recover().await.unwrap(), 1);
+        let turn = finished(&world, &id).await;
+        assert_eq!((turn.status(), said(&turn).as_str(), turn.steps.len()), (TurnStatus::Completed, "a whole answer", 1));
+        assert_eq!(world.runtime.recover().await.unwrap(), 0);
+    });
+    assert_eq!(script.request(0), script.request(1));
+}
+
+#[test]
+fn a_turn_that_waits_for_its_client_still_waits() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let (script, hands) = (Script::of(vec![vec![Say::Call("a", "ask", "{}")]]), Arc::<Hands>::default());
+    let id = die(&dir, &script, &hands, say("go"), || script.asked() == 1);
+    reborn(dir, script, hands, async |world: World| {
+        world.runtime.recover().await.unwrap();
+        let turn = finished(&world, &id).await;
+        assert_eq!(turn.status(), TurnStatus::AwaitingTools);
+        let results = vec![llama_stack_proto::v1::ToolResult { call_id: "a".into(), ..Default::default() }];
+        let resume = llama_stack_proto::v1::ResumeTurnRequest { turn_id: id.clone(), results, on_disconnect: 0 };
+        rest(world.runtime.resume_turn(&world.cx, resume).await.unwrap()).await;
+        assert_eq!(world.turn(&id).await.status(), TurnStatus::Completed);
+    });
+}

@@ -1,0 +1,15 @@
+//! The runtime over a real store in a file, with a model and tools whose words are fixed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod agents;
+mod clients;
+mod crash;
+mod doubles;
+mod fold;
+mod limits;
+mod sessions;
+mod shields;
+mod tools;
+mod watch;
+mod world;

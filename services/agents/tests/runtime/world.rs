@@ -1,0 +1,131 @@
+//! A runtime with all around it, on a database file.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use llama_stack_agents::{Runtime, RuntimeParts};
+use llama_stack_core::{Agents as _, Context, EventStream, Result, manifest::AgentLimits};
+use llama_stack_proto::v1::{
+    AgentConfig, CreateSessionRequest, CreateTurnRequest, Message, Session, Step, ToolDefinition, ToolResult, Turn, TurnEvent, step,
+    turn_event::Event,
+};
+use llama_stack_store::{Durability, Store};
+use tempfile::TempDir;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::doubles::{Guards, Hands, Say, Script};
+
+pub struct World {
+    pub dir: Arc<TempDir>,
+    pub store: Store,
+    pub runtime: Arc<Runtime>,
+    pub script: Arc<Script>,
+    pub hands: Arc<Hands>,
+    pub guards: Arc<Guards>,
+    pub shutdown: CancellationToken,
+    pub cx: Context,
+}
+
+impl World {
+    pub async fn new(answers: Vec<Vec<Say>>) -> Self {
+        Self::at(Arc::new(tempfile::tempdir().unwrap()), Script::of(answers), Arc::default()).await
+    }
+
+    /// A new process on the same database.
+    pub async fn at(dir: Arc<TempDir>, script: Arc<Script>, hands: Arc<Hands>) -> Self {
+        let url = format!("sqlite://{}", dir.path().join("state.db").display());
+        let store = Store::open(&url, Durability::Process).await.unwrap();
+        let (guards, shutdown) = (Arc::<Guards>::default(), CancellationToken::new());
+        let runtime = Runtime::new(RuntimeParts {
+            store: store.clone(),
+            inference: script.clone(),
+            tools: Some(hands.clone()),
+            safety: Some(guards.clone()),
+            limits: AgentLimits::default(),
+            tasks: TaskTracker::new(),
+            shutdown: shutdown.clone(),
+        });
+        Self { dir, store, runtime, script, hands, guards, shutdown, cx: Context::test("acme") }
+    }
+
+    pub async fn session(&self) -> Session {
+        self.runtime.create_session(&self.cx, CreateSessionRequest::default()).await.unwrap()
+    }
+
+    pub async fn begin(&self, request: CreateTurnRequest) -> Result<EventStream<TurnEvent>> {
+        self.runtime.create_turn(&self.cx, request).await
+    }
+
+    /// Runs a turn to its rest: the events, and the turn.
+    pub async fn run(&self, request: CreateTurnRequest) -> (Vec<TurnEvent>, Turn) {
+        let events = rest(self.begin(request).await.unwrap()).await;
+        let turn = self.turn(&events[0].turn_id).await;
+        (events, turn)
+    }
+
+    pub async fn turn(&self, id: &str) -> Turn {
+        self.runtime.get_turn(&self.cx, llama_stack_proto::v1::GetTurnRequest { id: id.into() }).await.unwrap()
+    }
+}
+
+/// All tools of [`Hands`], and `ask`, which the client runs.
+pub fn config() -> AgentConfig {
+    let tools = ["add", "sleep", "hang", "hang_retry", "sulk", "away", "liar"].map(String::from).into();
+    let schema = r#"{"type":"object","properties":{"q":{"type":"string"}}}"#;
+    AgentConfig { model: "scripted".into(), tools, client_tools: vec![ToolDefinition::new("ask", "", schema)], ..AgentConfig::default() }
+}
+
+pub fn say(text: &str) -> CreateTurnRequest {
+    CreateTurnRequest { config: Some(config()), input: vec![Message::user(text)], ..CreateTurnRequest::default() }
+}
+
+pub fn say_in(session: &Session, text: &str) -> CreateTurnRequest {
+    CreateTurnRequest { session_id: session.id.clone(), ..say(text) }
+}
+
+/// All events up to the turn's rest; fails rather than hangs.
+pub async fn rest(stream: EventStream<TurnEvent>) -> Vec<TurnEvent> {
+    let all = stream.map(|event| event.unwrap()).collect();
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("the turn does not come to rest")
+}
+
+/// Waits until something is so; fails rather than hangs.
+pub async fn until(so: impl Fn() -> bool) {
+    for _ in 0..2_000 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it did not come about");
+}
+
+/// The events' names, in order, without deltas.
+pub fn names(events: &[TurnEvent]) -> Vec<&'static str> {
+    let name = |event: &TurnEvent| match event.event.as_ref().unwrap() {
+        Event::Created(_) => Some("created"),
+        Event::StepStarted(_) => Some("started"),
+        Event::Delta(_) => None,
+        Event::StepCompleted(_) => Some("completed"),
+        Event::AwaitingTools(_) => Some("awaiting"),
+        Event::Resumed(_) => Some("resumed"),
+        Event::Ended(_) => Some("ended"),
+    };
+    events.iter().filter_map(name).collect()
+}
+
+pub fn said(turn: &Turn) -> String {
+    let last = turn.steps.iter().rev().find_map(|step| match &step.step {
+        Some(step::Step::Inference(inference)) => inference.message.clone(),
+        _ => None,
+    });
+    last.unwrap_or_default().joined_text()
+}
+
+pub fn tool_results(turn: &Turn) -> Vec<ToolResult> {
+    let result = |step: &Step| match &step.step {
+        Some(step::Step::Tool(tool)) => tool.result.clone(),
+        _ => None,
+    };
+    turn.steps.iter().filter_map(result).collect()
+}

@@ -1,0 +1,99 @@
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use llama_stack_core::{Code, fold};
+use llama_stack_proto::v1::{CompleteRequest, SamplingParams, complete_event::Event};
+use serde_json::json;
+
+use crate::support::*;
+
+/// The next request's first token comes about when it would have come on an idle engine.
+#[test]
+fn a_dropped_stream_frees_the_engine() {
+    on(async {
+        let Some(_) = smol().await else { return };
+        let smol = build(json!({ "models": [smol_spec()], "queue": 4 })).await.unwrap();
+        let idle = Instant::now();
+        complete(&smol, story(1)).await;
+        complete(&smol, story(1)).await;
+        let idle = idle.elapsed();
+        let mut long = smol.stream_complete(&cx(), story(4_000)).await.unwrap();
+        assert!(matches!(long.next().await.unwrap().unwrap().event, Some(Event::Text(_))));
+        drop(long);
+        let begun = Instant::now();
+        complete(&smol, story(1)).await;
+        eprintln!("two on an idle engine {idle:?}, one after a dropped stream {:?}", begun.elapsed());
+        let ended = tokio::time::timeout(Duration::from_secs(60), complete(&smol, story(2))).await;
+        assert!(ended.is_ok(), "the slot was not freed");
+    });
+}
+
+#[test]
+fn a_full_queue_refuses_and_says_when_to_come_back() {
+    on(async {
+        let Some(_) = smol().await else { return };
+        let smol = build(json!({ "models": [smol_spec()], "queue": 1 })).await.unwrap();
+        let mut running = smol.stream_complete(&cx(), story(4_000)).await.unwrap();
+        running.next().await.unwrap().unwrap();
+        let waiting = tokio::spawn({
+            let smol = smol.clone();
+            async move { smol.complete(&cx(), story(2)).await }
+        });
+        let refused = loop {
+            match tokio::time::timeout(Duration::from_secs(1), smol.stream_complete(&cx(), story(1))).await {
+                Ok(Err(error)) => break error,
+                Ok(Ok(_)) => panic!("a third request was let in"),
+                // It took the place in the queue before the other one did; by now it has left it.
+                Err(_) => {}
+            }
+        };
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        assert!(refused.retry_after().is_some(), "{refused:?}");
+        drop(running);
+        assert_eq!(waiting.await.unwrap().unwrap().usage.unwrap().completion_tokens, 2);
+    });
+}
+
+/// Nobody reads, and others are served all the same.
+#[test]
+fn a_reader_that_sleeps_does_not_hold_the_engine() {
+    on(async {
+        let smol = model!(smol());
+        let sleeping = smol.stream_complete(&cx(), story(12)).await.unwrap();
+        complete(&smol, story(1)).await;
+        let answer = fold::complete(SMOL.into(), sleeping).await.unwrap();
+        assert_eq!(answer.usage.unwrap().completion_tokens, 12);
+    });
+}
+
+#[test]
+fn a_deadline_ends_an_answer() {
+    on(async {
+        let smol = model!(smol());
+        complete(&smol, story(1)).await;
+        let error = smol.complete(&cx().with_timeout(Duration::from_millis(400)), story(4_000)).await.unwrap_err();
+        assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
+    });
+}
+
+#[test]
+fn a_context_that_is_exceeded_names_both_numbers() {
+    on(async {
+        let smol = model!(smol());
+        let error = smol.complete(&cx(), story(8_189)).await.unwrap_err();
+        assert_eq!(error.reason(), Some("context_length_exceeded"));
+        assert!(error.message().contains("8192") && error.message().contains("8193"), "{}", error.message());
+        let long = CompleteRequest { sampling: None, ..CompleteRequest::text(SMOL, "word ".repeat(9_000)) };
+        let error = smol.complete(&cx(), long).await.unwrap_err();
+        assert_eq!(error.reason(), Some("context_length_exceeded"), "{error:?}");
+    });
+}
+
+#[test]
+fn a_prompt_without_tokens_is_refused() {
+    on(async {
+        let smol = model!(smol());
+        let empty = CompleteRequest { sampling: Some(SamplingParams::greedy(2)), ..CompleteRequest::text(SMOL, "") };
+        assert_eq!(smol.complete(&cx(), empty).await.unwrap_err().code(), Code::InvalidArgument);
+    });
+}
