@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use llama_stack_core::{Inference, Manifest, grpc::channel};
+use llama_stack_core::{Manifest, grpc::channel};
 use llama_stack_proto::v1::agents_client::AgentsClient;
 use llama_stack_server::{Options, Stack};
 use llama_stack_tests::scripted;
@@ -15,7 +15,6 @@ pub const SCRIPTED: &str = "version: 1\nname: e2e\nproviders:\n  inference:\n   
 /// A stack that serves until it is stopped or dropped.
 pub struct Running {
     pub url: String,
-    pub inference: Arc<dyn Inference>,
     shutdown: CancellationToken,
     server: JoinHandle<llama_stack_core::Result<()>>,
     home: tempfile::TempDir,
@@ -35,9 +34,9 @@ impl Running {
         let stack = Stack::build(manifest, &registry, options).await.unwrap();
         let listener = llama_stack_server::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (inference, shutdown) = (stack.inference.clone(), CancellationToken::new());
+        let shutdown = CancellationToken::new();
         let server = tokio::spawn(stack.serve(listener, shutdown.clone()));
-        Self { url, inference, shutdown, server, home }
+        Self { url, shutdown, server, home }
     }
 
     /// Drains and ends. The home, for the next.

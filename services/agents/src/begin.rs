@@ -16,7 +16,7 @@ use crate::{
     live::{Running, Tail, in_progress},
     run::{Run, session_of},
     runtime::Shared,
-    watch::Watcher,
+    watch::{self, Watcher},
 };
 
 /// A turn that is about to begin.
@@ -52,8 +52,8 @@ pub(crate) async fn create(shared: &Arc<Shared>, cx: &Context, request: CreateTu
     let (tell, told) = oneshot::channel();
     // From here on in a task of its own: a caller who goes away must not leave a turn that nobody runs.
     shared.parts.tasks.spawn(begin(shared.clone(), cx.detached(), draft, tell));
-    let gone = |_| Error::internal("the turn could not be begun");
-    match told.await.map_err(gone)?? {
+    let told = async { told.await.map_err(|_| Error::internal("the turn could not be begun"))? };
+    match cx.within(told).await? {
         Follow::New(turn_id, tail, token) => {
             let watcher = Watcher::new(shared, cx, &turn_id, 0).with_tail(tail);
             Ok(watcher.cancelling(cancels.then_some(token)).stream())
@@ -69,7 +69,7 @@ pub(crate) fn cancels(on_disconnect: OnDisconnect) -> bool {
 /// Watches the turn that the first call under this key began.
 async fn existing(shared: &Arc<Shared>, cx: &Context, turn_id: &str, cancels: bool) -> Result<EventStream<TurnEvent>> {
     // The turn may have been deleted since, and then there is nothing to watch.
-    shared.parts.store.journal(cx.tenant(), turn_id, 0).await?;
+    watch::exists(shared, cx.tenant(), turn_id).await?;
     let token = shared.lives.get(cx.tenant(), turn_id).filter(|_| cancels).map(|live| live.cancel.clone());
     Ok(Watcher::new(shared, cx, turn_id, 0).cancelling(token).stream())
 }

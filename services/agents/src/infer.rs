@@ -53,7 +53,7 @@ impl Run {
         let mut open: Vec<usize> = self.journal.fold().open_steps().into_iter().filter(|open| *open != index).collect();
         if open.is_empty() {
             if !shields::says_something(&message) {
-                return self.show(index, answer);
+                return self.show(index, answer).await;
             }
             for id in &config.output_shields {
                 open.push(self.journal.start(shield_step(id, ShieldStage::Output)).map_err(Stop::Broken)?);
@@ -69,7 +69,7 @@ impl Run {
             Step::Shield(shield) => forbids(shield),
             _ => None,
         });
-        let Some(violation) = violation else { return self.show(index, answer) };
+        let Some(violation) = violation else { return self.show(index, answer).await };
         let (refusal, finish) = fold::refusal(&violation.user_message);
         answer.step.message = Some(refusal);
         answer.step.logprobs.clear();
@@ -77,7 +77,9 @@ impl Run {
         Ok(())
     }
 
-    fn show(&self, index: usize, answer: &mut Answer) -> Result<(), Stop> {
+    async fn show(&mut self, index: usize, answer: &mut Answer) -> Result<(), Stop> {
+        // A delta has the number of the event before it, so that one must have been shown.
+        self.journal.commit().await.map_err(Stop::Broken)?;
         if let Some(step) = self.journal.turn().steps.get(index) {
             answer.held.drain(..).for_each(|event| self.journal.delta(&step.id, event));
         }

@@ -9,7 +9,7 @@
 //! WatchTurn ── watch ── Store's journal, then the live tail <────── live ──────────┘
 //! ```
 //!
-//! A turn is a fold over its journal ([`fold`]), and what it does next depends on that fold alone ([`plan`](mod@plan)):
+//! A turn is a fold over its journal ([`fold`]), and what it does next depends on that fold alone (`plan`):
 //! to go on after a crash is to read the journal and take the next step.
 
 mod agents;

@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn who_joins_gets_what_comes_after_its_number() {
         let mut tail = Tail::default();
-        [event(4), delta(4), event(5), delta(5)].map(|event| tail.push(event));
+        [event(4), delta(4), event(5), delta(5)].into_iter().for_each(|event| tail.push(event));
         let from = |sequence| seen(&tail, &mut Cursor { sequence, place: None });
         assert_eq!(from(2), None, "event 3 is in the journal only");
         assert_eq!(from(3), Some(vec![4, 4, 5, 5]));

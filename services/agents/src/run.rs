@@ -9,6 +9,7 @@ use llama_stack_proto::v1::{
     turn_event::Event,
 };
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::{
     calls, fold, hash, history,
@@ -53,15 +54,25 @@ impl Run {
     /// Runs until the turn has ended or waits for its client. What goes wrong is in the journal then, or, where the
     /// journal itself could not be written, in the log.
     pub(crate) async fn run(mut self) {
-        let turn_id = self.journal.turn().id.clone();
-        let result = match self.drive().await {
-            Ok(()) => Ok(()),
-            Err(stop) => self.stop(stop).await,
+        let turn = self.journal.turn();
+        let span = tracing::info_span!(
+            "invoke_agent",
+            gen_ai.operation.name = "invoke_agent",
+            gen_ai.agent.id = turn.agent_id,
+            gen_ai.conversation.id = turn.session_id,
+            turn = turn.id,
+        );
+        let work = async {
+            let result = match self.drive().await {
+                Ok(()) => Ok(()),
+                Err(stop) => self.stop(stop).await,
+            };
+            match result {
+                Ok(()) => self.settle().await,
+                Err(error) => tracing::error!(error = ?error, "a turn stopped: its journal could not be written"),
+            }
         };
-        match result {
-            Ok(()) => self.settle().await,
-            Err(error) => tracing::error!(turn = turn_id, error = ?error, "a turn stopped: its journal could not be written"),
-        }
+        work.instrument(span).await;
     }
 
     async fn drive(&mut self) -> Result<(), Stop> {
@@ -212,7 +223,7 @@ impl Run {
             _ if Instant::now() >= self.deadline => Box::new(out_of_time),
             Stop::OutOfTime => Box::new(out_of_time),
             Stop::Failed(error) => {
-                tracing::warn!(turn = self.journal.turn().id, error = ?error, "a turn failed");
+                tracing::warn!(error = ?error, "a turn failed");
                 let info = error.to_info();
                 Box::new(move |turn| {
                     turn.set_status(TurnStatus::Failed);

@@ -21,10 +21,15 @@ const POLL: Duration = Duration::from_millis(200);
 /// # Errors
 /// `NotFound`
 pub(crate) async fn watch(shared: &Arc<Shared>, cx: &Context, turn_id: &str, after: u64) -> Result<EventStream<TurnEvent>> {
-    // Read from one event earlier: who has seen the last one is told that it is the last.
-    let journal = shared.parts.store.journal(cx.tenant(), turn_id, after.saturating_sub(1));
-    cx.within(journal).await?;
+    cx.within(exists(shared, cx.tenant(), turn_id)).await?;
     Ok(Watcher::new(shared, cx, turn_id, after).stream())
+}
+
+/// # Errors
+/// `NotFound`
+pub(crate) async fn exists(shared: &Shared, tenant: &str, turn_id: &str) -> Result<()> {
+    // No journal is that long: nothing is read but whether the turn is there.
+    shared.parts.store.journal(tenant, turn_id, u64::MAX).await.map(drop)
 }
 
 /// Follows one turn.

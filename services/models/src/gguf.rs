@@ -88,7 +88,7 @@ fn read<R: std::io::Read + std::io::Seek>(mut reader: Reader<R>) -> Result<Info>
     let version = match reader.u32()? {
         version @ (2 | 3) => version,
         1 => return Err(invalid("is of GGUF version 1, which is no longer read: convert it anew")),
-        version if version.swap_bytes() <= 3 => return Err(invalid("is a big-endian GGUF file, which is not read here")),
+        version if (1..=3).contains(&version.swap_bytes()) => return Err(invalid("is a big-endian GGUF file, which is not read here")),
         version => return Err(invalid(format!("is of GGUF version {version}; this build reads 2 and 3"))),
     };
     let (tensor_count, entries) = (reader.u64()?, reader.u64()?);

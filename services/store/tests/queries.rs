@@ -178,7 +178,7 @@ async fn a_turn_and_its_session_begin_together_or_not_at_all(Fixture { store, ..
     let created = created(&first.id);
     store.begin_turn(TENANT, BeginTurn { created: &created, idempotency: None, new_session: Some(&first) }).await.unwrap();
     assert_eq!(store.get_session(TENANT, &first.id).await.unwrap(), first);
-    assert_eq!(store.journal(TENANT, &created.turn_id, 0).await.unwrap(), [created.clone()]);
+    assert_eq!(store.journal(TENANT, &created.turn_id, 0).await.unwrap(), std::slice::from_ref(&created));
 
     // The turn's id is taken: its new session and its key are not kept either.
     let second = session("");
@@ -215,7 +215,11 @@ async fn a_key_begins_one_turn(Fixture { store, .. }: &Fixture) {
     let error = store.begin_turn(TENANT, reused).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (Code::Aborted, Some("idempotency_key_reused")));
 
+    assert_eq!(store.turn_of_key(TENANT, "key", "hash").await.unwrap().as_ref(), new.first());
+    assert_eq!(code(store.turn_of_key(TENANT, "key", "another hash").await), Code::Aborted);
+
     // A key is its tenant's.
+    assert_eq!(store.turn_of_key("other", "key", "hash").await.unwrap(), None);
     let theirs = fixture::session("");
     let created = fixture::created(&theirs.id);
     let begin = BeginTurn { created: &created, idempotency: Some(("key", "another hash")), new_session: Some(&theirs) };
@@ -428,6 +432,7 @@ async fn an_old_key_is_forgotten(fixture: &Fixture) {
     fixture.raw("UPDATE idempotency_keys SET created_us = created_us - CAST(23 AS BIGINT) * 3600000000").await;
     assert_eq!(code(begin("two").await), Code::Aborted);
     fixture.raw("UPDATE idempotency_keys SET created_us = created_us - CAST(2 AS BIGINT) * 3600000000").await;
+    assert_eq!(fixture.store.turn_of_key(TENANT, "key", "one").await.unwrap(), None);
     assert_eq!(begin("two").await.unwrap(), Begun::New);
 }
 

@@ -51,10 +51,18 @@ pub(crate) async fn build(config: Config, _deps: Deps) -> Result<Arc<dyn Tools>>
 /// Connects at the first call and again after a break; the list is kept until it is old, or proves to be wrong.
 struct RemoteTools {
     remote: Remote<ToolsClient<Channel>>,
-    list: RwLock<Option<(Instant, ListToolsResponse)>>,
+    list: RwLock<Option<(Instant, Listed)>>,
     call_limit: Duration,
     list_limit: Duration,
     list_age: Duration,
+}
+
+/// What the last attempt to list the tools came to.
+#[derive(Clone)]
+enum Listed {
+    Tools(ListToolsResponse),
+    /// It took long and failed: for a while nobody waits for that again.
+    Hung,
 }
 
 impl RemoteTools {
@@ -69,21 +77,25 @@ impl RemoteTools {
         })
     }
 
-    fn kept(&self) -> Option<ListToolsResponse> {
+    fn kept(&self) -> Option<Listed> {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
         list.as_ref().filter(|(since, _)| since.elapsed() < self.list_age).map(|(_, list)| list.clone())
     }
 
-    fn keep(&self, list: Option<ListToolsResponse>) {
+    fn keep(&self, list: Option<Listed>) {
         *self.list.write().unwrap_or_else(PoisonError::into_inner) = list.map(|list| (Instant::now(), list));
     }
 
     async fn ask(&self, cx: &Context, request: ListToolsRequest) -> Result<ListToolsResponse> {
         match tokio::time::timeout(self.list_limit, self.remote.list_tools(cx, request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(Error::unavailable("the provider did not list its tools in time").with_reason("upstream_timeout")),
+            Err(_) => Err(hung()),
         }
     }
+}
+
+fn hung() -> Error {
+    Error::unavailable("the provider did not list its tools in time").with_reason("upstream_timeout")
 }
 
 #[async_trait::async_trait]
@@ -93,12 +105,19 @@ impl Tools for RemoteTools {
         if request != ListToolsRequest::default() {
             return self.ask(cx, request).await;
         }
-        if let Some(list) = self.kept() {
-            return Ok(list);
+        match self.kept() {
+            Some(Listed::Tools(list)) => return Ok(list),
+            Some(Listed::Hung) => return Err(hung()),
+            None => {}
         }
-        let list = self.ask(cx, request).await?;
-        self.keep(Some(list.clone()));
-        Ok(list)
+        let asked = Instant::now();
+        let answer = self.ask(cx, request).await;
+        match &answer {
+            Ok(list) => self.keep(Some(Listed::Tools(list.clone()))),
+            Err(_) if asked.elapsed() >= self.list_limit / 2 => self.keep(Some(Listed::Hung)),
+            Err(_) => self.keep(None),
+        }
+        answer
     }
 
     async fn invoke_tool(&self, cx: &Context, mut request: InvokeToolRequest) -> Result<InvokeToolResponse> {

@@ -61,7 +61,7 @@ fn serve(listener: TcpListener) -> Server {
 async fn provider(address: SocketAddr) -> Arc<dyn Tools> {
     let mut registry = Registry::default();
     llama_stack_tools::register(&mut registry);
-    let config = serde_json::json!({ "url": format!("http://{address}"), "timeout_seconds": 0.5 });
+    let config = serde_json::json!({ "url": format!("http://{address}"), "timeout_seconds": 0.5, "list_timeout_seconds": 0.5 });
     registry.tools.build("remote::grpc", config, Deps::new(".")).await.unwrap()
 }
 
@@ -116,6 +116,22 @@ async fn a_provider_may_come_late_and_come_back() {
         server.stop().await;
         assert_eq!(ask_router(&router).await.unwrap_err().code(), Code::Unavailable);
     }
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_takes_no_other_with_it() {
+    // Connections are accepted by the system, and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hung = provider(silent.local_addr().unwrap()).await;
+    let weather = provider(listener.local_addr().unwrap()).await;
+    let server = serve(listener);
+    let router = Router::build(vec![("hung".into(), hung.clone()), ("weather".into(), weather)]).await.unwrap();
+    assert!(!ask_router(&router).await.unwrap().0);
+    let error = hung.list_tools(&Context::test("acme"), ListToolsRequest::default()).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("upstream_timeout")));
+    drop(router);
+    server.stop().await;
 }
 
 async fn ask_router(router: &Router) -> Result<(bool, String)> {

@@ -23,7 +23,6 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 /// A journal as a turn that makes these moves writes it; the last step may be cut off.
 fn journal(moves: &[Move], cut: bool) -> Vec<TurnEvent> {
     let mut events: Vec<TurnEvent> = Vec::new();
-    let mut steps = 0;
     let mut push = |event: Event| {
         let sequence = events.len() as u64 + 1;
         events.push(TurnEvent {
@@ -34,7 +33,7 @@ fn journal(moves: &[Move], cut: bool) -> Vec<TurnEvent> {
         });
     };
     push(Event::Created(Box::new(Turn { id: "t".into(), input: vec![Message::user("go")], ..Turn::default() })));
-    for made in moves {
+    for (steps, made) in (0_u32..).zip(moves) {
         let id = format!("step{steps}");
         let step = |what, ended| Step { id: id.clone(), index: steps, ended, step: Some(what), ..Step::default() };
         let now = Some(Timestamp::default());
@@ -61,7 +60,6 @@ fn journal(moves: &[Move], cut: bool) -> Vec<TurnEvent> {
                 return events;
             }
         }
-        steps += 1;
     }
     if cut && events.len() > 1 {
         events.pop();

@@ -64,6 +64,7 @@ async fn a_forbidden_answer_is_seen_by_nobody() {
     assert_eq!(turn.status(), TurnStatus::Completed);
     let deltas = events.iter().filter(|event| matches!(event.event, Some(Event::Delta(_)))).count();
     assert!(deltas > 0, "what passes is shown, a little later");
+    assert!(events.iter().map(|event| event.sequence).is_sorted(), "and never before the event whose number it has");
 }
 
 #[tokio::test]

@@ -93,7 +93,7 @@ fn embedding(
     Ok(Model {
         id: directory.0.id.clone(),
         reader: Reader::new(tokenizer, longest, config.vocab_size)?,
-        network: Network::Bert(bert),
+        network: Network::Bert(Box::new(bert)),
         batch_tokens: options.batch_tokens,
         shortens: options.shortens,
         dimension: config.hidden_size,
@@ -118,7 +118,7 @@ fn classifier(
     Ok(Model {
         id: directory.0.id.clone(),
         reader: Reader::new(tokenizer, longest, config.vocab_size)?,
-        network: Network::Deberta(deberta),
+        network: Network::Deberta(Box::new(deberta)),
         batch_tokens: options.batch_tokens,
         shortens: false,
         dimension: 0,

@@ -25,8 +25,8 @@ pub(crate) struct Model {
 }
 
 pub(crate) enum Network {
-    Bert(Bert),
-    Deberta(Deberta),
+    Bert(Box<Bert>),
+    Deberta(Box<Deberta>),
 }
 
 impl Model {

@@ -155,7 +155,7 @@ impl Inference for Candle {
         }
         let reader = model.clone();
         let split = move || reader.reader.tokenize(&request.text, request.add_special_tokens);
-        let tokens = cx.within(self.runner.blocking(model, split)).await?;
+        let tokens = cx.within(self.runner.blocking(&model.id, split)).await?;
         Ok(TokenizeResponse { tokens, prompt: String::new(), context_length: to_u32(model.reader.max_tokens()) })
     }
 }

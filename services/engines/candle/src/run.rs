@@ -46,7 +46,7 @@ impl Runner {
         let dropped = CancellationToken::new();
         let _guard = dropped.clone().drop_guard();
         let reader = model.clone();
-        let reads: Arc<Vec<Read>> = Arc::new(self.blocking(model, move || reader.reader.read(inputs, cut, &dropped)).await?);
+        let reads: Arc<Vec<Read>> = Arc::new(self.blocking(&model.id, move || reader.reader.read(inputs, cut, &dropped)).await?);
 
         let lengths: Vec<usize> = reads.iter().map(|read| read.ids.len()).collect();
         let batches = batch::by_budget(&lengths, model.batch_tokens).into_iter().map(|batch| {
@@ -54,7 +54,7 @@ impl Runner {
             async move {
                 let texts = batch.clone();
                 let work = move || computing.compute(&texts.iter().map(|&index| &reads[index]).collect::<Vec<_>>());
-                Ok::<_, Error>((batch, self.blocking(model, work).await?))
+                Ok::<_, Error>((batch, self.blocking(&model.id, work).await?))
             }
         });
         let done: Vec<(Vec<usize>, Vec<Vec<f32>>)> = stream::iter(batches).buffer_unordered(self.count).try_collect().await?;
@@ -67,7 +67,7 @@ impl Runner {
     }
 
     /// Runs `work` on a thread that may be busy; the permit goes with it, so that a dropped caller's work still counts.
-    pub(crate) async fn blocking<T: Send + 'static>(&self, model: &Model, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    pub(crate) async fn blocking<T: Send + 'static>(&self, model: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let closed = |_| Error::internal("the engine is closed");
         let permit = self.threads.clone().acquire_owned().await.map_err(closed)?;
         let work = move || {
@@ -75,8 +75,22 @@ impl Runner {
             work()
         };
         self.tasks.spawn_blocking(work).await.unwrap_or_else(|broken| {
-            let message = format!("model {:?} broke down on this request", model.id);
+            let message = format!("model {model:?} broke down on this request");
             Err(Error::internal(message).with_reason("engine_panic").with_source(broken))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_that_request_and_frees_its_thread() {
+        let runner = Runner::new(1, TaskTracker::new());
+        let error = runner.blocking("m", || -> Result<()> { panic!("index out of bounds") }).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), (llama_stack_core::Code::Internal, Some("engine_panic")));
+        assert!(!error.message().contains("index"), "{error}");
+        assert_eq!(runner.blocking("m", || Ok(7)).await.unwrap(), 7);
     }
 }

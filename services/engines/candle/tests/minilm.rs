@@ -153,31 +153,3 @@ async fn a_full_queue_refuses_with_a_time_to_come_back() {
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert!(error.retry_after().is_some());
 }
-
-/// Not a promise but a figure: `cargo test --release … -- --ignored --nocapture throughput`.
-#[tokio::test]
-#[ignore = "measures"]
-async fn throughput() {
-    for (threads, batch_tokens) in [(1, 1_024), (1, 4_096), (2, 512), (2, 1_024), (2, 2_048), (2, 4_096), (2, 16_384)] {
-        let config = json!({ "models": [minilm(json!({ "batch_tokens": batch_tokens }))], "threads": threads });
-        let inference = provider(config).await.unwrap();
-        let sentences: Vec<String> = (0..512)
-            .map(|n| format!("Sentence number {n} tells of a river, a bridge{} and the town behind them.", ", a mill".repeat(n % 8)))
-            .collect();
-        let texts: Vec<&str> = sentences.iter().map(String::as_str).collect();
-        let started = std::time::Instant::now();
-        let response = inference.embed(&cx(), embed(&texts)).await.unwrap();
-        let seconds = started.elapsed().as_secs_f64();
-        let tokens = f64::from(response.usage.unwrap().prompt_tokens);
-        let started = std::time::Instant::now();
-        for text in &texts[..32] {
-            inference.embed(&cx(), embed(&[text])).await.unwrap();
-        }
-        let single = started.elapsed().as_secs_f64() / 32.0 * 1e3;
-        println!(
-            "{threads} threads, {batch_tokens} per batch: {:.0} sentences/s, {:.0} tokens/s, one alone {single:.1} ms",
-            512.0 / seconds,
-            tokens / seconds
-        );
-    }
-}

@@ -31,7 +31,8 @@ pub(crate) struct Plan {
     pub(crate) score: Option<usize>,
 }
 
-/// The reading end. Dropping it ends the generation with the step that is under way.
+/// The reading end. Dropping it ends the generation with the step that is under way: a token, or the reading of the
+/// prompt, which mistral.rs does in one step.
 pub(crate) struct Generation {
     made: mpsc::Receiver<Made>,
     control: Arc<Control>,

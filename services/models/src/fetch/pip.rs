@@ -164,7 +164,8 @@ mod tests {
     async fn without_pip_it_says_what_was_tried() {
         let pip = Pip(vec![&["no-such-python", "-m", "pip"], &["no-such-pip"]]);
         let dir = tempfile::tempdir().unwrap();
-        let meter = Meter::new("m", &(std::sync::Arc::new(|_| {}) as _));
+        let on_progress: llama_stack_core::registry::OnProgress = std::sync::Arc::new(|_| {});
+        let meter = Meter::new("m", &on_progress);
         let error = pip.download("p", "1", dir.path(), &meter, 0).await.unwrap_err();
         assert_eq!((error.code(), error.reason()), (Code::FailedPrecondition, Some("pip_missing")));
         assert!(error.message().contains("`no-such-python -m pip`, `no-such-pip`"));

@@ -159,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn no_count_is_believed(at in 0_usize..400, number in prop_oneof![Just(u64::MAX), Just(1 << 62), Just(u64::from(u32::MAX)), any::<u64>()]) {
+    fn no_count_is_believed(at in 0_usize..400, number in prop_oneof![Just(u64::MAX), Just(1_u64 << 62), Just(u64::from(u32::MAX)), any::<u64>()]) {
         let mut bytes = model().with_data(80);
         let at = at.min(bytes.len() - 8);
         bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());

@@ -135,6 +135,9 @@ impl Inner {
     /// Throws the bytes of the current part away.
     pub(crate) fn restart_part(&mut self) -> Result<()> {
         let start = self.part_start();
+        if self.len == start {
+            return Ok(());
+        }
         self.file.set_len(start).and_then(|()| self.file.seek(SeekFrom::Start(start))).map_err(|cause| disk::error(&self.path, cause))?;
         (self.len, self.hasher) = (start, self.hasher_at_part.clone());
         Ok(())

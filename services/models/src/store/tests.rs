@@ -1,7 +1,4 @@
-use std::{
-    collections::HashMap,
-    sync::Mutex,
-};
+use std::{collections::HashMap, sync::Mutex};
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -122,7 +119,7 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
     let total = page.body.len();
     let (status, extra, body) = match (page.status, start) {
         (Some(status), _) => (status, String::new(), &page.body[..]),
-        (None, Some(start)) if start >= total => (416, format!("content-range: bytes */{total}\r\n"), &[][..]),
+        (None, Some(start)) if start >= total => (416, format!("content-range: bytes */{total}\r\n"), &page.body[total..]),
         (None, Some(start)) => (206, format!("content-range: bytes {start}-{}/{total}\r\n", total - 1), &page.body[start..]),
         (None, None) => (200, String::new(), &page.body[..]),
     };
@@ -183,6 +180,12 @@ fn silent() -> OnProgress {
 impl Fixture {
     async fn ensure(&self, file: &ModelFile) -> Result<PathBuf> {
         self.store.ensure(file, &silent()).await
+    }
+
+    /// The bytes so far of a download that was cut off.
+    fn partial(&self, content: &[u8]) -> PathBuf {
+        let dir = self.store.root().join("partial").join(hash(content)).read_dir().unwrap();
+        dir.flatten().map(|entry| entry.path()).find(|path| path.extension().unwrap() == "partial").unwrap()
     }
 
     /// Of downloads that were cut off, and of what pip left.

@@ -1,11 +1,11 @@
 //! Beginning a turn: its first event, its session if that is new, and its idempotency key, all or nothing.
 
 use async_trait::async_trait;
-use llama_stack_core::{Code, Error, Result, ids};
+use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{Session, Turn, TurnEvent, TurnStatus, turn_event};
 use prost::Message as _;
 
-use super::micros;
+use super::{key::Key, micros};
 use crate::{
     Store,
     command::{Command, Failure, Outcome, not_found},
@@ -13,14 +13,7 @@ use crate::{
     sql::{Conn, args},
 };
 
-/// How long a key is remembered, in microseconds: a day.
-const KEY_LIFETIME_US: i64 = 24 * 3_600 * 1_000_000;
-
 const SESSION_EXISTS: &str = "SELECT 1 FROM sessions WHERE tenant = $1 AND id = $2";
-const FORGET_KEYS: &str = "DELETE FROM idempotency_keys WHERE created_us < $1";
-const TAKE_KEY: &str = "INSERT INTO idempotency_keys (tenant, key, request_hash, turn_id, created_us) VALUES ($1, $2, $3, $4, $5) \
-                        ON CONFLICT (tenant, key) DO NOTHING";
-const KEY_HOLDER: &str = "SELECT request_hash, turn_id FROM idempotency_keys WHERE tenant = $1 AND key = $2";
 const INSERT_TURN: &str = "INSERT INTO turns (tenant, id, session_id, parent_id, status, head_seq, keep, created_us) \
                            VALUES ($1, $2, $3, $4, $5, 1, $6, $7)";
 const INSERT_EVENT: &str = "INSERT INTO journal (tenant, turn_id, seq, body) VALUES ($1, $2, 1, $3)";
@@ -56,12 +49,6 @@ struct Begin {
     new_session: Option<PutSession>,
 }
 
-struct Key {
-    key: String,
-    request_hash: String,
-    now_us: i64,
-}
-
 impl Store {
     /// Stores a new turn with its first event and, if it is new, its session: durable on return, all or nothing.
     ///
@@ -72,7 +59,6 @@ impl Store {
     /// `AlreadyExists` the id of the turn or of the new session is taken · `Internal` `created` is not the first event of a turn
     pub async fn begin_turn(&self, tenant: &str, begin: BeginTurn<'_>) -> Result<Begun> {
         let turn = first_turn(begin.created)?;
-        let key = |(key, hash): (&str, &str)| Key { key: key.into(), request_hash: hash.into(), now_us: micros(Some(&ids::now())) };
         let command = Begin {
             tenant: tenant.into(),
             id: turn.id.clone(),
@@ -81,7 +67,7 @@ impl Store {
             keep: turn.store,
             created_us: micros(turn.created.as_ref()),
             body: begin.created.encode_to_vec(),
-            key: begin.idempotency.map(key),
+            key: begin.idempotency.map(|(key, request_hash)| Key::new(key, request_hash)),
             new_session: begin.new_session.map(|session| PutSession::new(tenant, session)),
         };
         Ok(match self.write(command).await? {
@@ -106,7 +92,7 @@ impl Command for Begin {
             return Err(not_found("session", &self.session_id).into());
         }
         if let Some(key) = &self.key
-            && let Some(turn_id) = self.take(key, conn).await?
+            && let Some(turn_id) = key.take(&self.tenant, &self.id, conn).await?
         {
             return Ok(Outcome::Existing(turn_id));
         }
@@ -126,28 +112,4 @@ impl Command for Begin {
         conn.execute(INSERT_EVENT, args![&self.tenant, &self.id, &self.body]).await?;
         Ok(Outcome::Done)
     }
-}
-
-impl Begin {
-    /// Takes the key for this turn, or finds the turn that holds it.
-    async fn take(&self, key: &Key, conn: &mut Conn<'_>) -> Result<Option<String>, Failure> {
-        conn.execute(FORGET_KEYS, args![key.now_us - KEY_LIFETIME_US]).await?;
-        // Postgres waits here for another transaction that takes the same key, so the holder is found below.
-        let taken = conn.execute(TAKE_KEY, args![&self.tenant, &key.key, &key.request_hash, &self.id, key.now_us]).await?;
-        if taken == 1 {
-            return Ok(None);
-        }
-        let rows = conn.rows(KEY_HOLDER, args![&self.tenant, &key.key]).await?;
-        // None: another transaction forgot the old key between the two statements.
-        let holder = rows.first().ok_or_else(lost_race)?;
-        if holder.text(0)? != key.request_hash {
-            let message = "this idempotency key came with another request before";
-            return Err(Error::new(Code::Aborted, message).with_reason("idempotency_key_reused").into());
-        }
-        Ok(Some(holder.text(1)?))
-    }
-}
-
-fn lost_race() -> Error {
-    Error::new(Code::Aborted, "another call took the idempotency key at the same time: try again").with_reason("idempotency_key_race")
 }

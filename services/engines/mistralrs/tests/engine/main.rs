@@ -2,7 +2,13 @@
 //!
 //! Models come from `LLAMA_STACK_TEST_MODELS`, or `~/.cache/llama-stack-test-models`; what is not there is fetched once.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests fail by panicking, and say what they skip"
+)]
 
 mod answers;
 mod constraints;
