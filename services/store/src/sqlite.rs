@@ -55,7 +55,7 @@ impl Sqlite {
             .filename(&path)
             .journal_mode(SqliteJournalMode::Wal)
             // In WAL mode `Normal` syncs at checkpoints only: the end of the process loses nothing, the end of the
-            // machine loses the newest commits but not the file. `Off` would risk the file, and is no faster here.
+            // machine loses the newest commits but not the file. `Off` would risk the file.
             .synchronous(match durability {
                 Durability::Power => SqliteSynchronous::Full,
                 Durability::Process => SqliteSynchronous::Normal,
