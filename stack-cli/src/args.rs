@@ -32,6 +32,8 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: ModelVerb,
     },
+    /// Show what a running stack runs: its models, their engines, memory and queues
+    Ps(ServerArgs),
     /// Talk to a model of a running stack; reads a question from a pipe as well
     Chat(ChatArgs),
     /// Print version and build
@@ -103,10 +105,16 @@ pub(crate) struct HomeArgs {
 }
 
 #[derive(Args)]
-pub(crate) struct ChatArgs {
+pub(crate) struct ServerArgs {
     /// The stack to talk to
     #[arg(long, env = "LLAMA_STACK_SERVER", default_value = "http://127.0.0.1:8321", value_name = "URL")]
     pub(crate) server: String,
+}
+
+#[derive(Args)]
+pub(crate) struct ChatArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
     /// The model; without it the first chat model of the stack
     #[arg(long, short)]
     pub(crate) model: Option<String>,

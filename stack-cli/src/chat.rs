@@ -18,15 +18,15 @@ use rustyline::{DefaultEditor, error::ReadlineError};
 use serde_json::json;
 use tonic::transport::Channel;
 
-use crate::{args::ChatArgs, output::Output};
+use crate::{args::ChatArgs, output::Output, reach};
 
 type Client = Remote<InferenceClient<Channel>>;
 
 pub(crate) async fn run(args: ChatArgs, output: &Output) -> Result<()> {
-    let client = Client::new(channel(&args.server, Duration::from_secs(5))?);
+    let client = Client::new(channel(&args.server.server, Duration::from_secs(5))?);
     let model = match &args.model {
         Some(model) => model.clone(),
-        None => first_chat_model(&client, &args.server).await?,
+        None => first_chat_model(&client, &args.server.server).await?,
     };
     let mut chat = Chat {
         client,
@@ -40,12 +40,7 @@ pub(crate) async fn run(args: ChatArgs, output: &Output) -> Result<()> {
 
 async fn first_chat_model(client: &Client, server: &str) -> Result<String> {
     let request = ListModelsRequest { kind: ModelKind::Chat.into(), ..ListModelsRequest::default() };
-    let models = client.list_models(&Context::default(), request).await.map_err(|error| match error.reason() {
-        Some("upstream_unreachable") => Error::unavailable(format!(
-            "no stack answers at {server}; start one with `llama-stack run starter`, or name another with --server"
-        )),
-        _ => error,
-    })?;
+    let models = client.list_models(&Context::default(), request).await.map_err(|error| reach::explained(error, server))?;
     let first = models.models.into_iter().next();
     first.map(|model| model.id).ok_or_else(|| Error::failed_precondition("this stack has no chat model"))
 }

@@ -12,6 +12,8 @@ mod home;
 mod model;
 mod output;
 mod processor;
+mod ps;
+mod reach;
 mod registry;
 mod run;
 mod version;
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
             Verb::Run(args) => run::run(args, &output).await,
             Verb::Distribution { verb } => distribution::run(verb, &output).await,
             Verb::Model { verb } => model::run(verb, &output).await,
+            Verb::Ps(args) => ps::run(args, &output).await,
             Verb::Chat(args) => chat::run(args, &output).await,
             Verb::Version => version::run(&output),
             Verb::Completions { shell } => output.completions(shell),

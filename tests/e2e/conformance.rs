@@ -1,4 +1,8 @@
-//! The promises of `Inference`: the scripted model itself, through a router, over a socket, and through a whole stack.
+//! The promises of the services: in process, over a socket, and through a whole stack. Here those of `Inference`, by the
+//! scripted model.
+
+mod agents;
+mod tools;
 
 use std::sync::Arc;
 

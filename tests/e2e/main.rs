@@ -5,4 +5,5 @@
 mod conformance;
 mod running;
 mod stacks;
+mod transcripts;
 mod turns;

@@ -3,15 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use llama_stack_core::{
-    Inference, Tools,
+    Agents, Inference, Tools,
     grpc::{Remote, Served, channel},
 };
 use llama_stack_proto::v1::{
-    inference_client::InferenceClient, inference_server::InferenceServer, tools_client::ToolsClient, tools_server::ToolsServer,
+    agents_client::AgentsClient, agents_server::AgentsServer, inference_client::InferenceClient, inference_server::InferenceServer,
+    tools_client::ToolsClient, tools_server::ToolsServer,
 };
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Channel, Server, server::Router};
+use tonic::transport::{
+    Channel, Server,
+    server::{Router, TcpIncoming},
+};
 
 /// Ends its server when it is dropped.
 pub struct OnSocket<S: ?Sized> {
@@ -36,10 +39,17 @@ pub async fn tools(service: Arc<dyn Tools>) -> OnSocket<dyn Tools> {
     OnSocket { client: Arc::new(Remote::<ToolsClient<Channel>>::new(channel)), url, server }
 }
 
+pub async fn agents(service: Arc<dyn Agents>) -> OnSocket<dyn Agents> {
+    let (url, channel, server) = serve(Server::builder().add_service(AgentsServer::new(Served(service)))).await;
+    OnSocket { client: Arc::new(Remote::<AgentsClient<Channel>>::new(channel)), url, server }
+}
+
 async fn serve(router: Router) -> (String, Channel, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(async move { router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
+    // As the stack does: else the kernel holds each small answer back for 40 milliseconds.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = tokio::spawn(async move { router.serve_with_incoming(incoming).await.unwrap() });
     let channel = channel(&url, Duration::from_secs(5)).unwrap();
     (url, channel, server)
 }

@@ -12,9 +12,9 @@ use crate::{
     check, conversation, edge,
     fold::Fold,
     hash,
-    journal::Journal,
+    journal::{Journal, session_of},
     live::{Running, Tail, in_progress},
-    run::{Run, session_of},
+    run::Run,
     runtime::Shared,
     watch::{self, Watcher},
 };

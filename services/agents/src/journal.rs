@@ -83,7 +83,12 @@ impl Journal {
         if self.staged.is_empty() {
             return Ok(());
         }
-        self.store.append(&self.tenant, &self.fold.turn.id, &self.staged, self.fold.turn.status()).await?;
+        if self.fold.ended() && !self.fold.turn.store {
+            // Gone before anyone hears of its end; a last entry would only be deleted after it.
+            forget(&self.store, &self.tenant, &self.fold.turn).await?;
+        } else {
+            self.store.append(&self.tenant, &self.fold.turn.id, &self.staged, self.fold.turn.status()).await?;
+        }
         if self.fold.turn.status() != TurnStatus::InProgress {
             self.running.release();
         }
@@ -113,4 +118,19 @@ impl Journal {
     pub(crate) fn status(&self) -> TurnStatus {
         self.fold.turn.status()
     }
+}
+
+/// Deletes a turn that was not to be stored, and its session where that was made for it and holds nothing else.
+pub(crate) async fn forget(store: &Store, tenant: &str, turn: &Turn) -> Result<()> {
+    store.delete_turn(tenant, &turn.id).await?;
+    let made_for_it = turn.session_id == session_of(&turn.id);
+    if made_for_it && store.newest_turn_id(tenant, &turn.session_id).await?.is_none() {
+        store.delete_session(tenant, &turn.session_id).await?;
+    }
+    Ok(())
+}
+
+/// The id of the session that is made with a turn that names none: the turn's own, but for the prefix.
+pub(crate) fn session_of(turn_id: &str) -> String {
+    turn_id.replacen("turn", "session", 1)
 }

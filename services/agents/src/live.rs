@@ -204,6 +204,11 @@ impl Tail {
         Batch::Events(events)
     }
 
+    /// Moves a cursor to the first event that is kept, for one who cannot have those before it any more.
+    pub(crate) fn skip(&self, cursor: &mut Cursor) {
+        cursor.place = Some(self.start);
+    }
+
     /// Where a watcher goes on that has the journal up to `sequence`; `None` if events in between have left the tail.
     fn find(&self, sequence: u64) -> Option<usize> {
         let whole_from = match self.events.front() {

@@ -67,9 +67,8 @@ impl Run {
                 Ok(()) => Ok(()),
                 Err(stop) => self.stop(stop).await,
             };
-            match result {
-                Ok(()) => self.settle().await,
-                Err(error) => tracing::error!(error = ?error, "a turn stopped: its journal could not be written"),
+            if let Err(error) = result {
+                tracing::error!(error = ?error, "a turn stopped: its journal could not be written");
             }
         };
         work.instrument(span).await;
@@ -247,38 +246,11 @@ impl Run {
         }
         committed
     }
-
-    /// Deletes a turn that has ended and was not to be stored.
-    async fn settle(self) {
-        let (turn, tenant) = (self.journal.turn(), self.journal.tenant());
-        if turn.store || !fold::is_final(turn.status()) {
-            return;
-        }
-        if let Err(error) = forget(&self.shared, tenant, turn).await {
-            tracing::error!(turn = turn.id, error = ?error, "a turn that was not to be stored could not be deleted");
-        }
-    }
 }
 
 fn out_of_time(turn: &mut Turn) {
     turn.set_status(TurnStatus::Incomplete);
     turn.incomplete_reason = "max_seconds".into();
-}
-
-/// Deletes a turn, and its session where that was made for it and holds nothing else.
-async fn forget(shared: &Shared, tenant: &str, turn: &Turn) -> Result<()> {
-    let store = &shared.parts.store;
-    store.delete_turn(tenant, &turn.id).await?;
-    let made_for_it = turn.session_id == session_of(&turn.id);
-    if made_for_it && store.newest_turn_id(tenant, &turn.session_id).await?.is_none() {
-        store.delete_session(tenant, &turn.session_id).await?;
-    }
-    Ok(())
-}
-
-/// The id of the session that is made with a turn that names none: the turn's own, but for the prefix.
-pub(crate) fn session_of(turn_id: &str) -> String {
-    turn_id.replacen("turn", "session", 1)
 }
 
 fn deadline(fold: &fold::Fold) -> Instant {

@@ -9,7 +9,15 @@ use llama_stack_proto::v1::{
 };
 use tokio::sync::oneshot;
 
-use crate::{begin::cancels, edge, fold::Fold, journal::Journal, run::Run, runtime::Shared, watch::Watcher};
+use crate::{
+    begin::cancels,
+    edge,
+    fold::Fold,
+    journal::{Journal, forget},
+    run::Run,
+    runtime::Shared,
+    watch::Watcher,
+};
 
 /// Journals that are read at once for a list.
 const READS: usize = 4;
@@ -55,7 +63,12 @@ pub(crate) async fn cancel(shared: &Shared, cx: &Context, id: &str) -> Result<Tu
         turn.ended = Some(ids::now());
         let (sequence, time) = (fold.sequence + 1, turn.ended);
         let ended = TurnEvent { turn_id: id.to_owned(), sequence, time, event: Some(Event::Ended(Box::new(turn))) };
-        match shared.parts.store.append(tenant, id, std::slice::from_ref(&ended), TurnStatus::Cancelled).await {
+        let written = if fold.turn.store {
+            shared.parts.store.append(tenant, id, std::slice::from_ref(&ended), TurnStatus::Cancelled).await
+        } else {
+            forget(&shared.parts.store, tenant, &fold.turn).await
+        };
+        match written {
             Ok(()) => {
                 fold.push(&ended)?;
                 shared.histories.forget(tenant, id);

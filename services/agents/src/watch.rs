@@ -107,7 +107,14 @@ impl Watcher {
                     Batch::Closed => self.tail = None,
                 }
             }
-            let events = self.journal(self.cursor.sequence).await?;
+            let events = match (self.journal(self.cursor.sequence).await, &self.tail) {
+                // A turn that was not to be stored took its journal along; its end is in the tail.
+                (Err(error), Some(tail)) if error.code() == Code::NotFound => {
+                    tail.borrow().skip(&mut self.cursor);
+                    continue;
+                }
+                (events, _) => events?,
+            };
             if let Some(last) = events.last() {
                 self.cursor = Cursor::at(last.sequence);
                 return Ok(events);

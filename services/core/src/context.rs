@@ -13,6 +13,9 @@ use crate::{Code, Error, Result};
 /// The tenant of callers that name none.
 pub const DEFAULT_TENANT: &str = "default";
 
+/// How long a provider may take to say what it has, where nobody waits for just this one.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
 const PRINCIPAL: &str = "x-llama-stack-principal";
 const TENANT: &str = "x-llama-stack-tenant";
 const ROLES: &str = "x-llama-stack-roles";
@@ -94,6 +97,11 @@ impl Context {
         Self::new(Principal { id: "system".into(), ..Principal::default() })
     }
 
+    /// The stack itself, when it looks who is there: until [`PATIENCE`] ends.
+    pub fn probing() -> Self {
+        Self::system().with_timeout(PATIENCE)
+    }
+
     /// The stack itself, on behalf of a tenant.
     pub fn system_for(tenant: &str) -> Self {
         Self::new(Principal { id: "system".into(), tenant: tenant.into(), roles: Vec::new() })
@@ -169,16 +177,16 @@ impl Context {
         self.0.provider_keys.iter().find(|(id, _)| id == provider_id).map(|(_, key)| key)
     }
 
-    /// Waits for `work`, at most until the deadline.
+    /// Waits for `work`, at most until the deadline. Where that has passed already, `work` is not begun.
     ///
     /// # Errors
     /// `DeadlineExceeded`, or the error of `work`.
     pub async fn within<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let Some(deadline) = self.deadline() else { return work.await };
-        match tokio::time::timeout_at(deadline.into(), work).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the call was done")),
+        if deadline <= Instant::now() {
+            return Err(deadline_passed());
         }
+        tokio::time::timeout_at(deadline.into(), work).await.unwrap_or_else(|_| Err(deadline_passed()))
     }
 
     /// Reads what a caller sent: gRPC metadata, or HTTP headers under the same names.
@@ -231,6 +239,10 @@ impl Context {
     }
 }
 
+pub(crate) fn deadline_passed() -> Error {
+    Error::new(Code::DeadlineExceeded, "the deadline passed before the call was done")
+}
+
 fn name(header: &str, value: &str) -> Result<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.@:-".contains(c);
     if value.is_empty() || value.len() > 128 || !value.chars().all(allowed) {
@@ -274,6 +286,18 @@ mod tests {
         assert_eq!(back.principal(), cx.principal());
         assert_eq!((back.idempotency_key(), back.request_id(), back.trace()), (Some("k1"), Some("r1"), Some("00-aa-bb-01")));
         assert!(back.deadline().unwrap() <= Instant::now() + Duration::from_millis(250));
+    }
+
+    #[tokio::test]
+    async fn work_is_not_begun_after_its_deadline() {
+        let cx = Context::test("a").with_timeout(Duration::ZERO);
+        let mut begun = false;
+        let work = async {
+            begun = true;
+            Ok(())
+        };
+        assert_eq!(cx.within(work).await.unwrap_err().code(), Code::DeadlineExceeded);
+        assert!(!begun);
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
+use serde::Deserialize;
 use tonic::{
-    Request, Response, Status,
+    Request, Response, Status, TimeoutExpired,
     metadata::MetadataMap,
     transport::{Channel, ClientTlsConfig, Endpoint},
 };
 
-use crate::{Code, Context, Error, EventStream, Result};
+use crate::{Code, Context, Error, EventStream, Result, context::deadline_passed};
 
 /// Largest message either way. tonic's own 4 MB is less than one embedding batch; without a bound a peer decides.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -35,6 +36,38 @@ pub fn channel(url: &str, connect_timeout: Duration) -> Result<Channel> {
         return Err(Error::invalid("url", format!("{url:?} must begin with http:// or https://")));
     }
     Ok(endpoint.connect_lazy())
+}
+
+/// [`channel`] to the `url` of a provider's configuration.
+///
+/// # Errors
+/// As [`channel`], on `config.url`.
+pub fn provider_channel(url: &str, connect_timeout: Duration) -> Result<Channel> {
+    channel(url, connect_timeout).map_err(|error| error.with_field("config.url"))
+}
+
+/// Where a provider's process listens: the whole configuration of one that needs no more.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    /// For example `http://127.0.0.1:9000`.
+    pub url: String,
+    /// How long connecting may take. Default 5, at least 1.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout_seconds: u32,
+}
+
+/// Of every provider behind a socket.
+pub fn default_connect_timeout() -> u32 {
+    5
+}
+
+impl Address {
+    /// # Errors
+    /// As [`provider_channel`].
+    pub fn channel(&self) -> Result<Channel> {
+        provider_channel(&self.url, Duration::from_secs(self.connect_timeout_seconds.max(1).into()))
+    }
 }
 
 impl Context {
@@ -90,6 +123,10 @@ impl<T> futures::Stream for Upload<T> {
 /// A peer's status, told apart from a peer that is not there.
 pub(crate) fn from_peer(status: Status) -> Error {
     use std::error::Error as _;
+    // tonic's timers, here and there, say CANCELLED where gRPC's word is DEADLINE_EXCEEDED.
+    if status.code() == tonic::Code::Cancelled && status.message() == TimeoutExpired(()).to_string() {
+        return deadline_passed();
+    }
     let error = Error::from(status.clone());
     match status.source() {
         Some(source) if status.code() == tonic::Code::Unavailable || status.code() == tonic::Code::Unknown => {
@@ -162,3 +199,26 @@ macro_rules! grpc_service {
     };
 }
 pub(crate) use grpc_service;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_that_ran_out_is_a_deadline() {
+        let error = from_peer(Status::from_error(Box::new(TimeoutExpired(()))));
+        assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
+        assert_eq!(from_peer(Status::cancelled("by the peer")).code(), Code::Cancelled);
+    }
+
+    #[tokio::test]
+    async fn an_address_is_a_url_and_how_long_to_try_it() {
+        let address: Address = serde_json::from_str(r#"{"url":"http://127.0.0.1:9000"}"#).unwrap();
+        assert_eq!(address.connect_timeout_seconds, 5);
+        assert!(address.channel().is_ok());
+        for url in ["ftp://x", "127.0.0.1:9000", ""] {
+            let error = Address { url: url.into(), connect_timeout_seconds: 0 }.channel().err().unwrap();
+            assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("config.url")), "{url}");
+        }
+    }
+}

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod context;
+pub mod directory;
 pub mod error;
 pub mod fold;
 pub mod grpc;

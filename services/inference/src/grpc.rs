@@ -1,6 +1,6 @@
 //! `remote::grpc`: another stack, or anybody's server of `llama_stack.v1.Inference`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use serde::Deserialize;
@@ -18,23 +18,19 @@ use llama_stack_proto::v1::{
 pub(crate) struct Config {
     /// `http://host:port` or `https://…`.
     url: String,
-    /// Default 5.
-    #[serde(default = "default_connect_timeout")]
-    connect_timeout_seconds: u64,
+    /// Default 5, at least 1.
+    #[serde(default = "grpc::default_connect_timeout")]
+    connect_timeout_seconds: u32,
     /// Put in front of the server's model ids: two stacks with the same models can then be told apart. Default: nothing.
     #[serde(default)]
     model_prefix: String,
 }
 
-fn default_connect_timeout() -> u64 {
-    5
-}
-
 /// Contacts nobody: the server may start later.
 pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Inference>> {
-    let channel =
-        grpc::channel(&config.url, Duration::from_secs(config.connect_timeout_seconds)).map_err(|e| e.with_field("config.url"))?;
-    let url = url::Url::parse(&config.url).map_err(|error| Error::invalid("config.url", "not a URL").with_source(error))?;
+    let address = grpc::Address { url: config.url, connect_timeout_seconds: config.connect_timeout_seconds };
+    let channel = address.channel()?;
+    let url = url::Url::parse(&address.url).map_err(|error| Error::invalid("config.url", "not a URL").with_source(error))?;
     let host = crate::openai::host_of(&url);
     Ok(Arc::new(Peer {
         remote: grpc::Remote::<InferenceClient<Channel>>::new(channel),

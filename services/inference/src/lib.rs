@@ -3,11 +3,13 @@
 //! ```text
 //! ChatRequest ─ validate ─ Router ── catalogue: model id → provider ─┬─ an engine in this process
 //!               (once for            (lists are cached, and read     ├─ remote::openai   HTTP, any OpenAI-compatible server
-//!                all providers)       again when an id is unknown)   └─ remote::grpc     another stack, or anybody's server
+//!                all providers)       again when an id is unknown)   ├─ remote::grpc     another stack, or anybody's server
+//!                                                                    └─ inline::local    the engine that suits a model
 //! ```
 
 mod catalogue;
 mod grpc;
+pub mod local;
 mod openai;
 mod router;
 mod validate;

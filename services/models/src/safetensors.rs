@@ -28,6 +28,8 @@ pub struct Info {
     pub parameters: u64,
     /// Weights by type, for example `F32`.
     pub dtypes: BTreeMap<String, u64>,
+    /// Tokens in the vocabulary: rows of the token table (`….embed_tokens.weight`), where it is in this file.
+    pub vocab_size: Option<u64>,
     /// Bytes.
     pub file_size: u64,
 }
@@ -79,7 +81,7 @@ pub fn inspect(path: &Path) -> Result<Info> {
 }
 
 fn check(tensors: &BTreeMap<String, Tensor>, data: u64, file_size: u64) -> Result<Info> {
-    let mut info = Info { tensors: tensors.len(), parameters: 0, dtypes: BTreeMap::new(), file_size };
+    let mut info = Info { tensors: tensors.len(), parameters: 0, dtypes: BTreeMap::new(), vocab_size: None, file_size };
     let mut end = 0;
     for (name, tensor) in tensors {
         let odd = |what: &str| invalid(format!("tensor {name:?} {what}"));
@@ -92,6 +94,9 @@ fn check(tensors: &BTreeMap<String, Tensor>, data: u64, file_size: u64) -> Resul
             return Err(odd("has another size than its shape and type give"));
         }
         end = to.max(end);
+        if name.ends_with("embed_tokens.weight") {
+            info.vocab_size = info.vocab_size.max(tensor.shape.first().copied());
+        }
         info.parameters = info.parameters.saturating_add(weights);
         let total = info.dtypes.entry(tensor.dtype.clone()).or_default();
         *total = total.saturating_add(weights);
@@ -105,7 +110,7 @@ fn check(tensors: &BTreeMap<String, Tensor>, data: u64, file_size: u64) -> Resul
 }
 
 /// Bytes per weight.
-fn width(dtype: &str) -> Option<u64> {
+pub(crate) fn width(dtype: &str) -> Option<u64> {
     Some(match dtype {
         "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "F8_E8M0" => 1,
         "U16" | "I16" | "F16" | "BF16" => 2,
@@ -139,6 +144,9 @@ mod tests {
     fn a_whole_file_says_what_it_holds() {
         let info = inspect(file(GOOD, 18).path()).unwrap();
         assert_eq!((info.tensors, info.parameters, info.dtypes["F32"]), (2, 5, 4));
+        assert_eq!(info.vocab_size, None);
+        let table = r#"{"model.embed_tokens.weight":{"dtype":"F16","shape":[3,2],"data_offsets":[0,12]}}"#;
+        assert_eq!(inspect(file(table, 12).path()).unwrap().vocab_size, Some(3));
     }
 
     #[test]

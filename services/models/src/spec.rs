@@ -33,7 +33,8 @@ pub struct ModelSpec {
     /// Files to have in the model store. Either these or `path`.
     #[serde(default)]
     pub files: Vec<ModelFile>,
-    /// A folder (safetensors, `config.json`, `tokenizer.json`) or one `.gguf` file, used where it is.
+    /// A folder (safetensors, `config.json`, `tokenizer.json`) or one `.gguf` file (of a split model, any of its
+    /// files), used where it is.
     #[serde(default)]
     pub path: Option<PathBuf>,
     /// Jinja text, or `file:///path` of it, in place of the template that the files bring.
@@ -126,20 +127,33 @@ impl Resolved {
     }
 }
 
-/// The files of a folder (and of its folders, one level down), or the one file.
+/// The files of a folder (and of its folders, one level down), or the one file, with the other parts where it is one of a
+/// split model.
 fn local(path: &Path) -> Result<(PathBuf, BTreeMap<String, PathBuf>)> {
     let wrong = |cause| disk::error(path, cause).with_field("path");
     let mut files = BTreeMap::new();
     if path.metadata().map_err(wrong)?.is_file() {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
+        files.extend(parts(&name).map(|name| (name.clone(), dir.join(name))).filter(|(_, path)| path.is_file()));
         files.insert(name, path.to_owned());
-        return Ok((path.parent().unwrap_or(Path::new("/")).to_owned(), files));
+        return Ok((dir, files));
     }
     collect(path, "", &mut files).map_err(wrong)?;
     if files.is_empty() {
         return Err(Error::not_found(format!("{}: the folder is empty", path.display())).with_field("path"));
     }
     Ok((path.to_owned(), files))
+}
+
+/// The names of all files that a split model has, by the name of one: `NAME-00001-of-00003.gguf`.
+fn parts(name: &str) -> impl Iterator<Item = String> {
+    let split = || {
+        let (numbered, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+        Some((numbered.rsplit_once('-')?.0, count.parse::<u16>().ok().filter(|_| count.len() == 5)?))
+    };
+    let (stem, count) = split().unwrap_or_default();
+    (1..=count).map(move |number| format!("{stem}-{number:05}-of-{count:05}.gguf"))
 }
 
 fn collect(dir: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) -> std::io::Result<()> {
@@ -172,15 +186,25 @@ fn template_text(template: String) -> Result<String> {
 
 /// Looks at headers and lengths, not at weights.
 fn check(files: &BTreeMap<String, PathBuf>) -> Result<Option<gguf::Info>> {
-    let mut first = None;
+    let (mut first, mut parts) = (None::<gguf::Info>, 0);
     for (name, path) in files {
         let named = |error: Error| error.context(name);
         if name.ends_with(".gguf") {
             let info = gguf::inspect(path).map_err(named)?;
-            first.get_or_insert(info);
+            parts += 1;
+            match &mut first {
+                Some(first) => first.scaled_positions |= info.scaled_positions,
+                None => first = Some(info),
+            }
         } else if name.ends_with(".safetensors") {
             safetensors::inspect(path).map_err(named)?;
         }
     }
-    Ok(first)
+    match first.as_ref().map_or(0, |first| first.parts) {
+        wanted if wanted > parts => {
+            let message = format!("the model is split into {wanted} files, and {parts} of them are there");
+            Err(Error::invalid("files", message).with_reason("model_file_missing"))
+        }
+        _ => Ok(first),
+    }
 }

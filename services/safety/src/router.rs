@@ -1,146 +1,93 @@
 //! Shield id → provider.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::sync::Arc;
 
-use futures::future::join_all;
-use llama_stack_core::{Code, Context, Error, Result, Safety, page};
+use llama_stack_core::{
+    Context, Error, Result, Safety,
+    directory::{Directory, Listing, Table},
+    page,
+};
 use llama_stack_proto::v1::{
     GetShieldRequest, ListShieldsRequest, ListShieldsResponse, RunShieldRequest, RunShieldResponse, Shield, ShieldStage,
 };
 
-/// A provider lists at most this many pages; one that never ends its list does not hold up the others.
-const MAX_PAGES: usize = 100;
+/// The shields of all providers as one service: see [`Directory`].
+pub struct Router(Directory<ShieldList>);
 
-/// The shields of all providers as one service.
-///
-/// It asks the providers when it is asked for a list, and when an id is unknown. A provider that does not answer is
-/// logged and left out of the list; its shields, where they were seen before, still go to it and fail with its error.
-pub struct Router {
-    providers: Vec<(String, Arc<dyn Safety>)>,
-    table: RwLock<Arc<Table>>,
-}
+struct ShieldList;
 
-/// What the providers said last.
-#[derive(Default)]
-struct Table {
-    /// Shield id → index of its provider.
-    routes: HashMap<String, usize>,
-    /// In the manifest's order.
-    listed: Vec<Shield>,
-    /// Providers that did not answer.
-    silent: Vec<String>,
-    /// Ids that more than one provider has: id, kept, refused.
-    duplicates: Vec<(String, String, String)>,
+#[async_trait::async_trait]
+impl Listing for ShieldList {
+    const KIND: &'static str = "shield";
+    type Service = dyn Safety;
+    type Item = Shield;
+    type Prepared = ();
+
+    async fn page(service: &dyn Safety, cx: &Context, page_token: String) -> Result<(Vec<Shield>, String)> {
+        let page = service.list_shields(cx, ListShieldsRequest { page_token, ..ListShieldsRequest::default() }).await?;
+        Ok((page.shields, page.next_page_token))
+    }
+
+    fn name(shield: &Shield) -> &str {
+        &shield.id
+    }
+
+    fn prepare(_shield: &Shield) -> Result<()> {
+        Ok(())
+    }
+
+    fn label(shield: &mut Shield, provider: &str) {
+        provider.clone_into(&mut shield.provider_id);
+    }
 }
 
 impl Router {
     /// Providers by id, in the manifest's order. Asks none of them yet; of two shields of one id the first is served.
     pub fn new(providers: Vec<(String, Arc<dyn Safety>)>) -> Self {
-        Self { providers, table: RwLock::default() }
+        Self(Directory::new(providers))
     }
 
-    /// As [`Router::new`], and asks the providers at once.
+    /// As [`Router::new`], and asks the providers at once: see [`Directory::build`].
     ///
     /// # Errors
-    /// `AlreadyExists` for a shield that two providers have (names both). A provider that does not answer is logged: it
-    /// may come up later.
+    /// On `providers[<index>]`: `AlreadyExists` for a shield that an earlier provider has too (names both).
     pub async fn build(providers: Vec<(String, Arc<dyn Safety>)>) -> Result<Self> {
-        let router = Self::new(providers);
-        let table = router.refresh(&Context::system()).await;
-        match table.duplicates.first() {
-            None => Ok(router),
-            Some((id, first, second)) => {
-                let message = format!("shield {id:?} comes from two providers, {first:?} and {second:?}: an id must be unique");
-                Err(Error::new(Code::AlreadyExists, message).with_reason("duplicate_shield"))
-            }
-        }
+        Ok(Self(Directory::build(providers).await?))
     }
 
-    /// Asks all providers, at the same time.
-    async fn refresh(&self, cx: &Context) -> Arc<Table> {
-        let answers = join_all(self.providers.iter().map(|(_, provider)| every_shield(provider.as_ref(), cx))).await;
-        let before = self.table();
-        let mut table = Table::default();
-        for (index, answer) in answers.into_iter().enumerate() {
-            match answer {
-                Ok(shields) => shields.into_iter().for_each(|shield| self.enter(&mut table, index, shield)),
-                Err(error) => {
-                    let provider = &self.providers[index].0;
-                    tracing::warn!(%provider, error = error.message(), "provider does not list its shields");
-                    table.silent.push(provider.clone());
-                }
-            }
-        }
-        for (id, provider) in &before.routes {
-            if table.silent.contains(&self.providers[*provider].0) {
-                table.routes.entry(id.clone()).or_insert(*provider);
-            }
-        }
-        let table = Arc::new(table);
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table.clone();
-        table
-    }
-
-    fn enter(&self, table: &mut Table, provider: usize, mut shield: Shield) {
-        let id = &self.providers[provider].0;
-        if let Some(there) = table.routes.get(&shield.id) {
-            let first = &self.providers[*there].0;
-            tracing::warn!(shield = shield.id, served_by = %first, also_in = %id, "two providers have a shield of this id");
-            table.duplicates.push((shield.id, first.clone(), id.clone()));
-            return;
-        }
-        id.clone_into(&mut shield.provider_id);
-        table.routes.insert(shield.id.clone(), provider);
-        table.listed.push(shield);
-    }
-
-    fn table(&self) -> Arc<Table> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    async fn route(&self, cx: &Context, field: &str, id: &str) -> Result<&dyn Safety> {
-        if let Some(provider) = self.table().routes.get(id) {
-            return Ok(self.providers[*provider].1.as_ref());
-        }
-        let table = cx.within(async { Ok(self.refresh(cx).await) }).await?;
-        match table.routes.get(id) {
-            Some(provider) => Ok(self.providers[*provider].1.as_ref()),
-            None => Err(table.unknown(id).with_field(field)),
+    /// The provider of a shield, which `field` of the request names.
+    async fn provider(&self, cx: &Context, field: &str, id: &str) -> Result<Arc<dyn Safety>> {
+        match self.0.route(cx, id).await? {
+            Some(route) => Ok(route.service.clone()),
+            None => Err(unknown(&self.0.table(), id).with_field(field)),
         }
     }
 }
 
-impl Table {
-    fn unknown(&self, id: &str) -> Error {
-        let there: Vec<&str> = self.listed.iter().map(|shield| shield.id.as_str()).collect();
-        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-        if self.silent.is_empty() {
-            return Error::not_found(format!("no shield {id:?}; there is: {there}")).with_reason("shield_not_found");
-        }
-        // It may well be theirs: a caller must not take this for a shield that does not exist.
-        let silent = self.silent.join(", ");
-        Error::unavailable(format!("no shield {id:?} among those that can be reached ({there}); these providers do not answer: {silent}"))
-            .with_reason("provider_unreachable")
+fn unknown(table: &Table<ShieldList>, id: &str) -> Error {
+    let there = table.names();
+    if table.silent.is_empty() {
+        return Error::not_found(format!("no shield {id:?}; there is: {there}")).with_reason("shield_not_found");
     }
+    // It may well be theirs: a caller must not take this for a shield that does not exist.
+    let silent = table.silent.join(", ");
+    Error::unavailable(format!("no shield {id:?} among those that can be reached ({there}); these providers do not answer: {silent}"))
+        .with_reason("provider_unreachable")
 }
 
 #[async_trait::async_trait]
 impl Safety for Router {
     async fn list_shields(&self, cx: &Context, request: ListShieldsRequest) -> Result<ListShieldsResponse> {
-        let table = cx.within(async { Ok(self.refresh(cx).await) }).await?;
-        let (shields, next_page_token) =
-            page::slice(table.listed.clone(), |shield| &shield.id, request.page_size, 1_000, &request.page_token)?;
+        let shields = self.0.refresh(cx).await?.listed.clone();
+        let (shields, next_page_token) = page::slice(shields, |shield| &shield.id, request.page_size, 1_000, &request.page_token)?;
         Ok(ListShieldsResponse { shields, next_page_token })
     }
 
     async fn get_shield(&self, cx: &Context, request: GetShieldRequest) -> Result<Shield> {
-        self.route(cx, "id", &request.id).await?;
-        let table = self.table();
+        self.provider(cx, "id", &request.id).await?;
+        let table = self.0.table();
         let found = table.listed.iter().find(|shield| shield.id == request.id);
-        found.cloned().ok_or_else(|| table.unknown(&request.id).with_field("id"))
+        found.cloned().ok_or_else(|| unknown(&table, &request.id).with_field("id"))
     }
 
     async fn run_shield(&self, cx: &Context, request: RunShieldRequest) -> Result<RunShieldResponse> {
@@ -150,27 +97,14 @@ impl Safety for Router {
         if ShieldStage::try_from(request.stage).is_err() {
             return Err(Error::invalid("stage", format!("{} is no stage", request.stage)));
         }
-        let provider = self.route(cx, "shield_id", &request.shield_id).await?;
+        let provider = self.provider(cx, "shield_id", &request.shield_id).await?;
         cx.within(provider.run_shield(cx, request)).await
     }
 }
 
-/// All pages of a provider's list.
-async fn every_shield(provider: &dyn Safety, cx: &Context) -> Result<Vec<Shield>> {
-    let (mut shields, mut request) = (Vec::new(), ListShieldsRequest::default());
-    for _ in 0..MAX_PAGES {
-        let page = provider.list_shields(cx, request.clone()).await?;
-        shields.extend(page.shields);
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
-    Ok(shields)
-}
-
 #[cfg(test)]
 mod tests {
+    use llama_stack_core::Code;
     use llama_stack_proto::v1::{Message, Violation};
 
     use super::*;
@@ -230,6 +164,7 @@ mod tests {
     async fn an_id_of_two_providers_is_refused_at_build_with_both() {
         let error = Router::build(providers(&[Some("guard"), Some("guard")])).await.err().unwrap();
         assert!(error.message().contains("\"p0\" and \"p1\""), "{error}");
+        assert_eq!((error.code(), error.field()), (Code::AlreadyExists, Some("providers[1]")));
     }
 
     #[tokio::test]

@@ -54,6 +54,14 @@ fn placed(error: Error, entry: &str, lines: &Lines) -> Error {
     at(error, &path, lines)
 }
 
+/// A router's error, which names a provider by its index among all (`providers[1]`), with that provider's path in the
+/// manifest.
+pub(crate) fn routed(error: Error, api: &str, lines: &Lines) -> Error {
+    let index = error.field().and_then(|field| field.strip_prefix("providers")).unwrap_or_default();
+    let path = format!("providers.{api}{index}");
+    at(error, &path, lines)
+}
+
 /// Keeps the code and the cause; adds the place.
 fn at(error: Error, path: &str, lines: &Lines) -> Error {
     let message = lines.error(path, error.message()).message().to_owned();

@@ -1,20 +1,16 @@
 //! The `Stack` service: what runs here, and whether it answers.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use futures::future::{self, BoxFuture};
 
-use llama_stack_core::{Code, Context, Error, Inference, Manifest, Memory, Registry, Result, Safety, Stack, Tools, manifest};
+use llama_stack_core::{
+    Code, Context, Error, Inference, Manifest, Memory, Registry, Result, Safety, Stack, Tools, context::PATIENCE, manifest,
+};
 use llama_stack_proto::v1::{
     GetInfoRequest, ListBanksRequest, ListModelsRequest, ListProvidersRequest, ListProvidersResponse, ListShieldsRequest, ListToolsRequest,
     Provider, ProviderStatus, StackInfo,
 };
-
-/// How long a provider may take to say that it is there.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks a provider something cheap.
 pub(crate) type Probe = Box<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>;

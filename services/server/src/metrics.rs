@@ -68,7 +68,9 @@ impl Metrics {
 
     /// `model` is one that answered, so that labels are bounded.
     pub(crate) fn tokens(&self, model: &str, usage: &Usage) {
-        for (direction, count) in [("input", usage.prompt_tokens), ("output", usage.completion_tokens)] {
+        // Cached tokens are a part of the input: their share is the hit ratio of the prefix cache.
+        let counts = [("input", usage.prompt_tokens), ("output", usage.completion_tokens), ("cached", usage.cached_tokens)];
+        for (direction, count) in counts {
             if count > 0 {
                 let labels = vec![Label::new("model", model.to_owned()), Label::from_static_parts("direction", direction)];
                 self.0.recorder.register_counter(&Key::from_parts(TOKENS, labels), &METADATA).increment(count.into());

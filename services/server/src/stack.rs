@@ -54,7 +54,8 @@ impl Stack {
     /// Builds every provider, from left to right, and what stands over them. Nothing listens yet, and no turn runs.
     ///
     /// # Errors
-    /// Whatever a provider or the store finds, as `file:line: providers.<api>[<index>].<path>: what is wrong`.
+    /// Whatever a provider or the store finds, as `file:line: providers.<api>[<index>].<path>: what is wrong`; a tool or
+    /// shield that two providers have, at the second. A provider that does not answer yet is no error.
     pub async fn build(manifest: Manifest, registry: &Registry, options: Options) -> Result<Self> {
         crate::install_crypto();
         let (shutdown, tasks, metrics) = (CancellationToken::new(), TaskTracker::new(), Metrics::new());
@@ -71,7 +72,8 @@ impl Stack {
         deps.inference = Some(inference.clone()).filter(|_| !listed.inference.is_empty());
 
         let providers = assemble::providers("safety", &listed.safety, &registry.safety, &deps, lines).await?;
-        let safety: Arc<dyn Safety> = Arc::new(llama_stack_safety::Router::new(providers.clone()));
+        let router = llama_stack_safety::Router::build(providers.clone()).await;
+        let safety: Arc<dyn Safety> = Arc::new(router.map_err(|error| assemble::routed(error, "safety", lines))?);
         probes.extend(info::probes(providers));
         deps.safety = Some(safety.clone());
 
@@ -81,7 +83,8 @@ impl Stack {
         deps.memory = Some(memory.clone());
 
         let providers = assemble::providers("tools", &listed.tools, &registry.tools, &deps, lines).await?;
-        let router: Arc<dyn Tools> = Arc::new(llama_stack_tools::Router::new(providers.clone()));
+        let router = llama_stack_tools::Router::build(providers.clone()).await;
+        let router: Arc<dyn Tools> = Arc::new(router.map_err(|error| assemble::routed(error, "tools", lines))?);
         let tools: Arc<dyn Tools> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()));
         probes.extend(info::probes(providers));
 

@@ -27,9 +27,14 @@ pub fn register(registry: &mut Registry) {
     registry.tools.add("remote::grpc", remote::build);
 }
 
-/// What the model is told where its call or the tool failed.
-fn told(text: impl Into<String>) -> InvokeToolResponse {
-    InvokeToolResponse { parts: vec![Part::text(text)], is_error: true }
+/// What the model is told where its call of `tool`, or the tool itself, failed.
+fn told(tool: &str, text: impl Into<String>) -> InvokeToolResponse {
+    InvokeToolResponse { parts: vec![said(tool, text)], is_error: true }
+}
+
+/// A text, labelled with the tool that it comes from.
+fn said(tool: &str, text: impl Into<String>) -> Part {
+    Part::text(text).with_provenance(format!("tool:{tool}"))
 }
 
 fn name(tool: &v1::Tool) -> &str {

@@ -7,7 +7,7 @@ use std::{
 
 use llama_stack_core::{
     Code, Context, Deps, Error, Result, Tools,
-    grpc::{Remote, channel},
+    grpc::{Remote, provider_channel},
 };
 use llama_stack_proto::v1::{
     InvokeToolRequest, InvokeToolResponse, ListToolsRequest, ListToolsResponse, part::Content, tools_client::ToolsClient,
@@ -45,7 +45,7 @@ fn default_list_age() -> f64 {
 }
 
 pub(crate) async fn build(config: Config, _deps: Deps) -> Result<Arc<dyn Tools>> {
-    Ok(Arc::new(RemoteTools::new(config).map_err(|error| error.with_field("config.url"))?))
+    Ok(Arc::new(RemoteTools::new(config)?))
 }
 
 /// Connects at the first call and again after a break; the list is kept until it is old, or proves to be wrong.
@@ -69,7 +69,7 @@ impl RemoteTools {
     fn new(config: Config) -> Result<Self> {
         let list_limit = timeout::seconds(config.list_timeout_seconds);
         Ok(Self {
-            remote: Remote::<ToolsClient<Channel>>::new(channel(&config.url, list_limit)?),
+            remote: Remote::<ToolsClient<Channel>>::new(provider_channel(&config.url, list_limit)?),
             list: RwLock::default(),
             call_limit: timeout::seconds(config.timeout_seconds),
             list_limit,

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Durat
 use futures::FutureExt;
 use llama_stack_core::{Context, Error, Result, Tools};
 use llama_stack_proto::v1::{
-    self, InvokeToolRequest, InvokeToolResponse, ListToolsRequest, ListToolsResponse, OnInterrupt, Part, ToolDefinition,
+    self, InvokeToolRequest, InvokeToolResponse, ListToolsRequest, ListToolsResponse, OnInterrupt, ToolDefinition,
 };
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::{timeout, told};
+use crate::{said, timeout, told};
 
 /// A tool in this process.
 ///
@@ -173,14 +173,11 @@ impl<T: Tool> Erased for T {
         let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
         let args = match serde_json::from_str(arguments) {
             Ok(args) => args,
-            Err(error) => return Ok(told(format!("the arguments of {} cannot be read: {error}", T::NAME))),
+            Err(error) => return Ok(told(T::NAME, format!("the arguments of {} cannot be read: {error}", T::NAME))),
         };
         match self.call(cx, args).await {
-            Ok(text) => {
-                let part = Part::text(text).with_provenance(format!("tool:{}", T::NAME));
-                Ok(InvokeToolResponse { parts: vec![part], is_error: false })
-            }
-            Err(ToolFailure::Told(text)) => Ok(told(text)),
+            Ok(text) => Ok(InvokeToolResponse { parts: vec![said(T::NAME, text)], is_error: false }),
+            Err(ToolFailure::Told(text)) => Ok(told(T::NAME, text)),
             Err(ToolFailure::Platform(error)) => Err(error),
         }
     }

@@ -22,7 +22,7 @@ pub(crate) async fn limited(
         Err(_) => {
             let seconds = limit.as_secs_f64();
             tracing::warn!(tool, seconds, "tool timed out");
-            Ok(told(format!("{tool} did not answer within {seconds} seconds; it may or may not have done its work")))
+            Ok(told(tool, format!("{tool} did not answer within {seconds} seconds; it may or may not have done its work")))
         }
     }
 }

@@ -27,9 +27,21 @@ impl Server {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("manifest.yaml");
         std::fs::write(&file, manifest).unwrap();
+        Self::run(file.to_str().unwrap(), home).await
+    }
+
+    /// Runs a distribution on a free port, with a home that has the tests' models and nothing else.
+    #[cfg(feature = "engine")]
+    pub(crate) async fn distribution(name: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(llama_stack_tests::conformance::local::models(), home.path().join("models")).unwrap();
+        Self::run(name, home).await
+    }
+
+    async fn run(what: &str, home: tempfile::TempDir) -> Self {
         let begun = Instant::now();
         let mut child = Command::new(path())
-            .args(["run", file.to_str().unwrap(), "--port", "0", "--json"])
+            .args(["run", what, "--port", "0", "--json"])
             .env("LLAMA_STACK_HOME", home.path())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -55,9 +67,9 @@ impl Server {
     }
 }
 
-/// The binary beside this one.
+/// The binary of the same build: cargo puts benchmarks into a folder beside it.
 fn path() -> PathBuf {
-    let path = std::env::current_exe().unwrap().with_file_name("llama-stack");
+    let path = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("llama-stack");
     assert!(path.exists(), "build the binary first: cargo build --release");
     path
 }

@@ -8,7 +8,7 @@ use llama_stack_proto::v1::{
     ChatChoice, ChatRequest, ChatResponse, FinishReason, ListModelsRequest, ListModelsResponse, Message, Model, ModelKind,
 };
 
-use crate::{Verdict, figures::Times};
+use crate::{Verdict, figures::median};
 
 struct Instantly;
 
@@ -53,9 +53,4 @@ async fn batch(service: &Arc<dyn Inference>, calls: u32) -> f64 {
         black_box(service.chat(&cx, request).await.unwrap());
     }
     begun.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
-}
-
-fn median(times: Vec<f64>) -> f64 {
-    let times = Times::new(times.into_iter().map(|us| std::time::Duration::from_nanos((us * 1e3) as u64)).collect());
-    times.p50().as_secs_f64() * 1e6
 }

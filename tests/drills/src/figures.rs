@@ -1,4 +1,4 @@
-//! Percentiles of measured times.
+//! Percentiles of what was measured.
 
 use std::time::Duration;
 
@@ -24,6 +24,12 @@ impl Times {
     pub(crate) fn p99(&self) -> Duration {
         self.percentile(0.99)
     }
+}
+
+/// The middle one; of an even number the upper.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 pub(crate) fn micros(time: Duration) -> f64 {

@@ -1,6 +1,6 @@
 use futures::StreamExt as _;
 use llama_stack_core::{Agents as _, Code};
-use llama_stack_proto::v1::{TurnEvent, WatchTurnRequest, turn_event::Event};
+use llama_stack_proto::v1::{CreateTurnRequest, TurnEvent, WatchTurnRequest, turn_event::Event};
 
 use crate::{
     doubles::Say::{Call, Text},
@@ -59,6 +59,20 @@ async fn a_slow_watcher_misses_no_step() {
     let mut events = vec![first];
     events.extend(rest(slow).await);
     assert_eq!(numbers(&events), (1..=8).collect::<Vec<u64>>());
+}
+
+/// What was not to be stored cannot be read again, but how it ended is told.
+#[tokio::test]
+async fn a_slow_watcher_is_told_the_end_of_what_is_not_stored() {
+    let long: &'static str = Box::leak("word ".repeat(10_000).into_boxed_str());
+    let world = World::new(vec![vec![Call("c", "sleep", r#"{"ms":300}"#)], vec![Text(long)]]).await;
+    let mut slow = world.begin(CreateTurnRequest { store: Some(false), ..say("go") }).await.unwrap();
+    let id = slow.next().await.unwrap().unwrap().turn_id;
+    until(|| world.hands.calls() == 1).await;
+    let fast = rest(watch(&world, &id, 0).await).await;
+    let events = rest(slow).await;
+    assert_eq!(events.last(), fast.last());
+    assert_eq!(names(&events).last(), Some(&"ended"));
 }
 
 #[tokio::test]

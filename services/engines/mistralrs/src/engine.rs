@@ -6,32 +6,20 @@ use std::sync::{
 };
 
 use mistralrs::{
-    Constraint, CustomLogitsProcessor, MistralRs, NormalRequest, Request, RequestMessage, Response, SamplingParams,
-    llguidance::ParserFactory,
+    Constraint, CustomLogitsProcessor, MistralRs, NormalRequest, Request, RequestMessage, Response, SamplingParams, StopTokens,
 };
 use tokio::sync::mpsc;
 
-use llama_stack_core::{Error, Result};
-
-use crate::{sampler::Defaults, text::Vocabulary};
-
-/// A text, and whether to add what the tokenizer puts around one. A function, for the tokenizer's type belongs to
-/// whichever version mistral.rs was built with.
-pub(crate) type Encode = Box<dyn Fn(&str, bool) -> Result<Vec<u32>, String> + Send + Sync>;
+use llama_stack_models::decode::Lexicon;
 
 /// Loaded weights. Dropping it ends the thread.
 pub(crate) struct Engine {
     /// To the thread itself: mistral.rs's own handle would start a dead thread again, with the cache it died over.
     sender: mpsc::Sender<Request>,
     _runner: Arc<MistralRs>,
-    encode: Encode,
-    pub(crate) vocabulary: Vocabulary,
-    pub(crate) grammars: Arc<ParserFactory>,
-    /// Tokens with which the model ends its answer; never empty, and the first one ends a sequence of the engine.
-    pub(crate) ends: Arc<[u32]>,
-    pub(crate) defaults: Defaults,
-    /// Tokens of prompt and answer that the weights were made for.
-    pub(crate) context_length: u32,
+    pub(crate) lexicon: Arc<Lexicon>,
+    /// Prompt tokens that are read in one step, which nothing can break off. None: all.
+    step: Option<usize>,
     next_id: AtomicUsize,
 }
 
@@ -43,46 +31,35 @@ pub(crate) enum Failure {
     Engine,
 }
 
-/// What [`crate::load`] found beside the weights.
-pub(crate) struct Parts {
-    pub(crate) encode: Encode,
-    pub(crate) grammars: Arc<ParserFactory>,
-    pub(crate) ends: Vec<u32>,
-    pub(crate) defaults: Defaults,
-    pub(crate) context_length: u32,
-}
-
 impl Engine {
-    pub(crate) fn new(runner: Arc<MistralRs>, sender: mpsc::Sender<Request>, parts: Parts) -> Self {
-        Self {
-            sender,
-            _runner: runner,
-            vocabulary: Vocabulary::new(parts.grammars.tok_env().clone()),
-            encode: parts.encode,
-            grammars: parts.grammars,
-            ends: parts.ends.into(),
-            defaults: parts.defaults,
-            context_length: parts.context_length,
-            next_id: AtomicUsize::new(1),
+    pub(crate) fn new(runner: Arc<MistralRs>, sender: mpsc::Sender<Request>, lexicon: Lexicon, step: Option<usize>) -> Self {
+        Self { sender, _runner: runner, lexicon: Arc::new(lexicon), step, next_id: AtomicUsize::new(1) }
+    }
+
+    /// What of a prompt is read in one step, what token by token after it, and a token to end the sequence with: one that
+    /// is not read, or it would end there. A prompt with all ends in it is read in one step.
+    pub(crate) fn steps<'a>(&self, prompt: &'a [u32]) -> (&'a [u32], &'a [u32], u32) {
+        let (first, unread) = prompt.split_at(self.step.unwrap_or(prompt.len()).min(prompt.len()));
+        match self.lexicon.ends.iter().find(|end| !unread.contains(end)) {
+            Some(end) => (first, unread, *end),
+            None => (prompt, &[], self.lexicon.ends.first().copied().unwrap_or_default()),
         }
     }
 
-    /// A text as tokens; `special` adds what the tokenizer puts around a text. Names of special tokens within the text
-    /// become those tokens.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a text that the tokenizer refuses.
-    pub(crate) fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        (self.encode)(text, special).map_err(|error| Error::invalid("prompt", "the prompt cannot be turned into tokens").with_source(error))
-    }
-
-    /// Runs one sequence until `chooser` ends it, and returns when the engine has let go of it.
+    /// Runs one sequence until `chooser` ends it with `end`, and returns when the engine has let go of it.
     ///
     /// Never two at a time: on the CPU their texts would mix. Not to be dropped while it waits: the engine would stall
     /// or answer into the void.
-    pub(crate) async fn run(&self, prompt: Vec<u32>, max_tokens: u32, chooser: Arc<dyn CustomLogitsProcessor>) -> Result<(), Failure> {
+    pub(crate) async fn run(
+        &self,
+        prompt: Vec<u32>,
+        max_tokens: u32,
+        end: u32,
+        chooser: Arc<dyn CustomLogitsProcessor>,
+    ) -> Result<(), Failure> {
         let (response, mut responses) = mpsc::channel(64);
-        let sampling = SamplingParams { max_len: Some(max_tokens as usize + 1), ..SamplingParams::neutral() };
+        let ends = Some(StopTokens::Ids(vec![end]));
+        let sampling = SamplingParams { max_len: Some(max_tokens as usize + 1), stop_toks: ends, ..SamplingParams::neutral() };
         let request = NormalRequest {
             messages: RequestMessage::CompletionTokens(prompt),
             // No temperature would be 1 to mistral.rs; 0 takes the one token that the chooser leaves.
@@ -118,5 +95,90 @@ impl Engine {
     /// Whether the thread still takes sequences.
     pub(crate) fn is_alive(&self) -> bool {
         !self.sender.is_closed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_core::{Code, Context, Error};
+    use llama_stack_models::{
+        ModelSpec, ModelStore, OnProgress,
+        decode::{Defaults, Generation, Made, Plan, Sampling},
+    };
+    use mistralrs::core::DetokenizationRequest;
+    use serde_json::json;
+    use tokio_util::task::TaskTracker;
+
+    use crate::model::LocalModel;
+
+    use super::*;
+
+    async fn tiny() -> Arc<LocalModel> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/fixtures/llama31/hf");
+        let spec: ModelSpec = serde_json::from_value(json!({ "id": "tiny", "path": path })).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let quiet: OnProgress = Arc::new(|_| ());
+        let files = spec.resolve(&ModelStore::open(home.path()).unwrap(), &quiet).await.unwrap();
+        LocalModel::new(&spec, &files, 8, TaskTracker::new()).unwrap()
+    }
+
+    /// A greedy answer of `max_tokens`: its ends are banned.
+    async fn answer(model: &Arc<LocalModel>, max_tokens: u32) -> Generation {
+        let params = llama_stack_proto::v1::SamplingParams {
+            logit_bias: (501..512).map(|id| (id, -100.0)).collect(),
+            ..llama_stack_proto::v1::SamplingParams::greedy(max_tokens)
+        };
+        let sampling = Sampling::new(&params, Defaults::default());
+        let plan = Plan { prompt: vec![501, 51, 264], sampling, grammar: None, max_tokens, choices: 1, score: None };
+        model.generate(&Context::test("tenant-a"), plan).await.unwrap()
+    }
+
+    /// All tokens until the end, or the failure.
+    async fn rest(mut generation: Generation) -> Result<Vec<u32>, Error> {
+        let mut tokens = Vec::new();
+        loop {
+            match generation.next().await? {
+                Made::Token { id, .. } => tokens.push(id),
+                Made::Begun { .. } => {}
+                Made::End { .. } => return Ok(tokens),
+            }
+        }
+    }
+
+    /// mistral.rs's thread panics over an answer that nobody waits for.
+    async fn kill(engine: &Engine) {
+        let (response, _) = mpsc::channel(1);
+        let request = DetokenizationRequest { tokens: vec![0], skip_special_tokens: false, response };
+        assert!(engine.sender.send(Request::Detokenize(request)).await.is_ok());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_answer_whose_engine_dies_is_told_and_the_next_is_made_by_a_new_one() {
+        let model = tiny().await;
+        let before = rest(answer(&model, 8).await).await.unwrap();
+        let engine = model.engine().await.unwrap();
+        let mut cut = answer(&model, 50_000).await;
+        assert!(matches!(cut.next().await, Ok(Made::Token { .. })));
+        kill(&engine).await;
+        let waiting = tokio::spawn({
+            let model = model.clone();
+            async move { rest(answer(&model, 8).await).await }
+        });
+        let error = rest(cut).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("engine_failed")), "{error:?}");
+        assert!(error.retry_after().is_some() && !engine.is_alive());
+        assert_eq!(waiting.await.unwrap().unwrap(), before);
+        assert!(!Arc::ptr_eq(&engine, &model.engine().await.unwrap()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_engine_that_died_while_idle_is_replaced_before_the_next_answer() {
+        let model = tiny().await;
+        let before = rest(answer(&model, 8).await).await.unwrap();
+        let engine = model.engine().await.unwrap();
+        kill(&engine).await;
+        engine.sender.closed().await;
+        assert_eq!(rest(answer(&model, 8).await).await.unwrap(), before);
+        assert!(!Arc::ptr_eq(&engine, &model.engine().await.unwrap()));
     }
 }

@@ -1,34 +1,28 @@
 //! Chat and completion in this process, on mistral.rs: GGUF files and safetensors folders, CPU or GPU.
 //!
 //! ```text
-//! ChatRequest ─ provider ─ LocalModel ─┬─ prompt      template → text → tokens, context checked
-//!                                      ├─ admission   one sequence at a time, a bounded queue
-//!                                      └─ generation ─── Engine (mistral.rs, a thread of its own)
-//!                                            │               │ logits of each step
-//!                                            │           Chooser: logprobs, bias, grammar, sampling, the end
-//!                                            │               │ tokens, by a bounded channel
-//! ChatEvent ←─ chat / completion ←───────────┘ ←─────────────┘
+//! ChatRequest ─ provider ─ LocalModel ─┬─ models::decode   template → tokens, context checked: a Plan
+//!                                      ├─ admission        one sequence at a time, a bounded queue
+//!                                      └─ making ───────── Engine (mistral.rs, a thread of its own)
+//!                                           │                  │ logits of each step
+//!                                           │              Choosing: models::decode's Chooser behind mistral.rs's trait
+//!                                           │                  │ tokens, by a bounded channel
+//! ChatEvent ←─ models::decode ←─────────────┘ ←────────────────┘
 //! ```
 //!
-//! mistral.rs multiplies matrices and keeps the KV cache. Everything that a caller can observe is decided here, because
-//! there it is missing or wrong: it is sent tokens, never messages, and its sampler is handed one token to choose from.
+//! mistral.rs multiplies matrices and keeps the KV cache. Everything that a caller can observe is decided outside of it,
+//! because in it that is missing or wrong: it is sent tokens, never messages, and its sampler is handed one token to
+//! choose from.
 
 use llama_stack_core::Registry;
 
-mod chat;
-mod chooser;
-mod completion;
+mod choosing;
 mod config;
 mod engine;
-mod generation;
-mod grammar;
 mod load;
-mod logprobs;
+mod making;
 mod model;
-mod prompt;
 mod provider;
-mod sampler;
-mod text;
 
 pub use config::{Config, Load, Options};
 pub use provider::build;

@@ -14,12 +14,12 @@ use mistralrs::{
 use tokio::sync::oneshot;
 
 use llama_stack_core::{Error, Result};
-
-use crate::{
-    config::Options,
-    engine::{Engine, Parts},
-    sampler::Defaults,
+use llama_stack_models::{
+    decode::{Defaults, ENDS, Lexicon, Parts},
+    template::ChatTemplate,
 };
+
+use crate::{config::Options, engine::Engine};
 
 /// What is to be loaded: files that are there and were checked.
 #[derive(Clone, Debug)]
@@ -27,6 +27,9 @@ pub(crate) struct Weights {
     pub(crate) id: String,
     pub(crate) dir: PathBuf,
     pub(crate) format: Format,
+    pub(crate) template: Option<ChatTemplate>,
+    /// Tokens; smaller than the model's own where the manifest says so.
+    pub(crate) context_length: u32,
     pub(crate) options: Options,
 }
 
@@ -45,9 +48,8 @@ pub(crate) enum Format {
     Safetensors,
 }
 
-/// Ends of an answer that files often fail to name.
-const ENDS: [&str; 9] =
-    ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>", "</s>", "<|eot|>"];
+/// Prompt tokens of one step on the CPU.
+const STEP: usize = 16;
 
 /// # Errors
 /// `NotFound` for a folder that is gone · `FailedPrecondition` (`model_unusable`) for what mistral.rs refuses or panics over.
@@ -103,17 +105,24 @@ fn read(weights: &Weights) -> Result<Engine> {
                 Ok(encoding) => Ok(begin.filter(|_| special).into_iter().chain(encoding.get_ids().iter().copied()).collect()),
                 Err(error) => Err(error.to_string()),
             }),
+            template: weights.template.clone(),
             grammars,
             ends,
             defaults: pipeline.generation_defaults().map(defaults).unwrap_or_default(),
-            context_length: u32::try_from(metadata.max_seq_len).unwrap_or(u32::MAX),
+            context_length: u32::try_from(metadata.max_seq_len).unwrap_or(u32::MAX).min(weights.context_length),
         }
     };
     let one = SchedulerConfig::DefaultScheduler { method: DefaultSchedulerMethod::Fixed(std::num::NonZeroUsize::MIN) };
-    // Its prefix cache never lets go of anything on the CPU.
-    let runner = futures::executor::block_on(MistralRsBuilder::new(pipeline, one, false, None).with_no_prefix_cache(true).build());
+    let builder = MistralRsBuilder::new(pipeline, one, false, None)
+        // It never lets go of anything on the CPU.
+        .with_no_prefix_cache(true)
+        // A prompt that is read token by token has ends of its own, after each message.
+        .with_disable_eos_stop(true);
+    let runner = futures::executor::block_on(builder.build());
     let sender = runner.get_sender(None).map_err(|error| failed(&error))?;
-    Ok(Engine::new(runner, sender, parts))
+    // On the CPU a token costs the same in a prompt as in an answer; only there is reading in steps free.
+    let step = device.is_cpu().then_some(STEP);
+    Ok(Engine::new(runner, sender, Lexicon::new(&weights.id, parts), step))
 }
 
 /// A path that is not there would be taken for the name of a repository, and asked for in the network.
@@ -203,6 +212,8 @@ mod tests {
             id: "m".into(),
             dir: "/nowhere/org/model".into(),
             format: Format::Gguf { parts: vec!["model.gguf".into()], tokenizer: false, begin: None, ends: Vec::new() },
+            template: None,
+            context_length: 8,
             options: Options::default(),
         };
         let error = load(weights.clone()).await.err().unwrap();

@@ -8,23 +8,25 @@ use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
 use llama_stack_core::{Context, Error, Result};
-use llama_stack_models::{ModelSpec, Resolved, admission::Admission, gguf, template::SpecialTokens};
+use llama_stack_models::{
+    ModelSpec, Resolved,
+    admission::Admission,
+    decode::{self, Generation, Plan},
+    gguf,
+    template::{ChatTemplate, SpecialTokens},
+};
 use llama_stack_proto::v1::{Model, ModelKind};
 
 use crate::{
     config::Options,
     engine::Engine,
-    generation::{self, After, Generation, Plan},
     load::{Format, Weights, load},
-    prompt::Prompting,
+    making::{self, After},
 };
 
 pub(crate) struct LocalModel {
     pub(crate) id: String,
     weights: Weights,
-    pub(crate) prompting: Prompting,
-    /// Tokens; smaller than the model's own where the manifest says so.
-    context_length: u32,
     quantization: String,
     admission: Admission,
     engine: Mutex<Option<Arc<Engine>>>,
@@ -40,13 +42,13 @@ impl LocalModel {
         let options: Options = spec.options()?;
         let found = Found::new(files).map_err(|error| error.context(format_args!("model {:?}", spec.id)))?;
         let source = files.chat_template.as_deref().or(found.template.as_deref());
-        let prompting = Prompting::new(source, found.tokens)
-            .map_err(|error| error.with_field("chat_template").context(format_args!("model {:?}: chat template", spec.id)))?;
+        let template = source.map(|source| ChatTemplate::parse(source, found.tokens)).transpose();
+        let template =
+            template.map_err(|error| error.with_field("chat_template").context(format_args!("model {:?}: chat template", spec.id)))?;
+        let context_length = files.context_length.unwrap_or(u32::MAX).min(found.context_length);
         Ok(Arc::new(Self {
             id: spec.id.clone(),
-            weights: Weights { id: spec.id.clone(), dir: files.dir.clone(), format: found.format, options },
-            prompting,
-            context_length: files.context_length.unwrap_or(u32::MAX).min(found.context_length),
+            weights: Weights { id: spec.id.clone(), dir: files.dir.clone(), format: found.format, template, context_length, options },
             quantization: found.quantization,
             admission: Admission::new(1, queue),
             engine: Mutex::new(None),
@@ -61,15 +63,10 @@ impl LocalModel {
             provider_id: provider_id.to_owned(),
             provider_model_id: self.id.clone(),
             kind: ModelKind::Chat.into(),
-            context_length: self.context_length,
+            context_length: self.weights.context_length,
             metadata: [("engine".to_owned(), engine), ("quantization".to_owned(), self.quantization.clone())].into(),
             ..Model::default()
         }
-    }
-
-    /// Tokens that a prompt and its answer may have together.
-    pub(crate) fn context(&self, engine: &Engine) -> u32 {
-        self.context_length.min(engine.context_length)
     }
 
     /// The loaded engine: loads it, or waits for who does. Giving up the wait does not give up the loading.
@@ -106,10 +103,10 @@ impl LocalModel {
         let permit = cx.within(self.admission.enter(cx)).await?;
         // It may have been restarted while this request waited.
         let engine = cx.within(self.engine()).await?;
-        let (making, generation) = generation::new(plan, cx.deadline());
+        let (making, generation) = decode::channel(plan, cx.deadline());
         let model = self.clone();
         self.tasks.spawn(async move {
-            if making.run(&engine).await == After::Broken {
+            if making::run(making, &engine).await == After::Broken {
                 model.restart(&engine).await;
             }
             drop(permit);
@@ -157,6 +154,11 @@ impl Found {
         if !ARCHITECTURES.contains(&info.architecture.as_str()) {
             let message = format!("this engine runs no {:?} models; it runs: {}", info.architecture, ARCHITECTURES.join(", "));
             return Err(Error::invalid("files", message).with_reason("architecture_unsupported"));
+        }
+        if info.scaled_positions {
+            let message = "the positions of this model are scaled by factors (`rope_freqs.weight`), which this engine would ignore: \
+                run the file with inline::llama-cpp, or take the model's safetensors";
+            return Err(Error::invalid("files", message).with_reason("positions_unsupported"));
         }
         let context_length = info.context_length.ok_or_else(|| Error::invalid("files", "the GGUF file does not say its context length"))?;
         let sentence_piece = info.tokenizer.as_deref() == Some("llama");

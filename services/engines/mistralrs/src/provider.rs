@@ -5,22 +5,19 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Result, no_such_model, page};
-use llama_stack_models::{ModelStore, constraint};
+use llama_stack_models::{
+    ModelStore,
+    decode::{Lexicon, chat, completion},
+};
 use llama_stack_proto::v1::{
-    ChatEvent, ChatRequest, CompleteEvent, CompleteRequest, ListModelsRequest, ListModelsResponse, ModelKind, SamplingParams,
-    TokenizeRequest, TokenizeResponse, complete_request::Prompt, tool_choice::Mode,
+    ChatEvent, ChatRequest, CompleteEvent, CompleteRequest, ListModelsRequest, ListModelsResponse, ModelKind, TokenizeRequest,
+    TokenizeResponse,
 };
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    chat, completion,
     config::{Config, Load},
-    engine::Engine,
-    generation::Plan,
-    grammar::Grammar,
     model::LocalModel,
-    prompt,
-    sampler::Sampling,
 };
 
 /// Models that run in this process.
@@ -70,36 +67,16 @@ impl MistralRs {
         self.models.get(id).ok_or_else(|| no_such_model(id, self.models.keys().map(String::as_str)))
     }
 
+    async fn loaded(&self, cx: &Context, id: &str) -> Result<(Arc<LocalModel>, Arc<Lexicon>)> {
+        let model = self.model(id)?.clone();
+        let lexicon = cx.within(model.engine()).await?.lexicon.clone();
+        Ok((model, lexicon))
+    }
+
     /// Templates, tokenizers and grammars compute: not on the threads that serve.
     async fn compute<T: Send + 'static>(&self, cx: &Context, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let work = self.tasks.spawn_blocking(work);
         cx.within(async { work.await.map_err(|error| Error::internal("the prompt could not be prepared").with_source(error))? }).await
-    }
-}
-
-/// What a chat and a completion ask for alike.
-struct Wanted {
-    prompt: Vec<u32>,
-    sampling: SamplingParams,
-    constraint: Option<constraint::Constraint>,
-    choices: u32,
-    score: Option<usize>,
-    max_tokens: Option<u32>,
-}
-
-impl Wanted {
-    fn plan(self, model: &LocalModel, engine: &Engine) -> Result<Plan> {
-        if self.prompt.is_empty() {
-            return Err(Error::invalid("prompt", "the prompt is empty"));
-        }
-        let size = engine.vocabulary.size();
-        if let Some(id) = self.prompt.iter().find(|id| **id as usize >= size) {
-            return Err(Error::invalid("prompt.tokens", format!("token {id} is beyond the model's {size} tokens")));
-        }
-        let max_tokens = prompt::room(model.context(engine), self.prompt.len(), self.sampling.max_tokens, self.max_tokens)?;
-        let grammar = self.constraint.map(|constraint| Grammar::new(&engine.grammars, &constraint, &engine.ends)).transpose()?;
-        let sampling = Sampling::new(&self.sampling, engine.defaults);
-        Ok(Plan { prompt: self.prompt, sampling, grammar, max_tokens, choices: self.choices, score: self.score })
     }
 }
 
@@ -113,78 +90,23 @@ impl Inference for MistralRs {
     }
 
     async fn stream_chat(&self, cx: &Context, mut request: ChatRequest) -> Result<EventStream<ChatEvent>> {
-        let model = self.model(&request.model)?.clone();
-        let engine = cx.within(model.engine()).await?;
-        let vocabulary = engine.vocabulary.clone();
-        if request.tool_choice.as_ref().is_some_and(|choice| choice.mode() == Mode::None) {
-            // Not shown to the model, and nothing it writes is taken for a call.
-            request.tools.clear();
-        }
-        let max_tokens = self.max_tokens;
-        let (plan, request) = self
-            .compute(cx, {
-                let model = model.clone();
-                move || {
-                    let text = model.prompting.render(&model.id, &engine, &request.messages, &request.tools)?;
-                    let wanted = Wanted {
-                        prompt: engine.encode(&text, false)?,
-                        sampling: request.sampling.clone().unwrap_or_default(),
-                        constraint: constraint::for_chat(&request)?,
-                        choices: request.choices(),
-                        score: request.logprobs.then_some(request.top_logprobs as usize),
-                        max_tokens,
-                    };
-                    Ok((wanted.plan(&model, &engine)?, request))
-                }
-            })
-            .await?;
+        let (model, lexicon) = self.loaded(cx, &request.model).await?;
+        let (vocabulary, max_tokens) = (lexicon.vocabulary.clone(), self.max_tokens);
+        let plan = self.compute(cx, move || Ok((lexicon.chat(&mut request, max_tokens)?, request)));
+        let (plan, request) = plan.await?;
         Ok(chat::events(model.generate(cx, plan).await?, request, vocabulary))
     }
 
     async fn stream_complete(&self, cx: &Context, request: CompleteRequest) -> Result<EventStream<CompleteEvent>> {
-        let model = self.model(&request.model)?.clone();
-        let engine = cx.within(model.engine()).await?;
-        let vocabulary = engine.vocabulary.clone();
-        let max_tokens = self.max_tokens;
-        let (plan, echo, request) = self
-            .compute(cx, {
-                let model = model.clone();
-                move || {
-                    let prompt = match &request.prompt {
-                        Some(Prompt::Text(text)) => engine.encode(text, true)?,
-                        Some(Prompt::Tokens(tokens)) => tokens.ids.clone(),
-                        None => Vec::new(),
-                    };
-                    let echo = request.echo.then(|| match &request.prompt {
-                        Some(Prompt::Text(text)) => text.clone(),
-                        _ => engine.vocabulary.text(&prompt),
-                    });
-                    let wanted = Wanted {
-                        prompt,
-                        sampling: request.sampling.clone().unwrap_or_default(),
-                        constraint: request.response_format.as_ref().map(constraint::for_format).transpose()?.flatten(),
-                        choices: request.choices(),
-                        score: request.logprobs.then_some(request.top_logprobs as usize),
-                        max_tokens,
-                    };
-                    Ok((wanted.plan(&model, &engine)?, echo, request))
-                }
-            })
-            .await?;
+        let (model, lexicon) = self.loaded(cx, &request.model).await?;
+        let (vocabulary, max_tokens) = (lexicon.vocabulary.clone(), self.max_tokens);
+        let plan = self.compute(cx, move || Ok((lexicon.complete(&request, max_tokens)?, request)));
+        let ((plan, echo), request) = plan.await?;
         Ok(completion::events(model.generate(cx, plan).await?, request, echo, vocabulary))
     }
 
     async fn tokenize(&self, cx: &Context, request: TokenizeRequest) -> Result<TokenizeResponse> {
-        let model = self.model(&request.model)?.clone();
-        let engine = cx.within(model.engine()).await?;
-        self.compute(cx, move || {
-            let conversation = !request.messages.is_empty();
-            let prompt =
-                if conversation { model.prompting.render(&model.id, &engine, &request.messages, &request.tools)? } else { request.text };
-            let tokens = engine.encode(&prompt, request.add_special_tokens && !conversation)?;
-            let prompt = if conversation { prompt } else { String::new() };
-            Ok(TokenizeResponse { tokens, prompt, context_length: model.context(&engine) })
-        })
-        .await
+        let (_, lexicon) = self.loaded(cx, &request.model).await?;
+        self.compute(cx, move || lexicon.tokenize(request)).await
     }
 }

@@ -7,8 +7,13 @@ use serde_json::Value;
 
 use llama_stack_core::{Code, Error};
 
+use super::tls;
+
 /// An upstream's words are passed on up to here.
 const MAX_MESSAGE: usize = 1_000;
+
+/// The reason where an upstream's certificate is not trusted.
+pub(super) const UNTRUSTED: &str = "upstream_untrusted";
 
 /// How an upstream is called in errors: never with what is secret in its URL.
 #[derive(Clone, Debug)]
@@ -29,6 +34,10 @@ pub(super) enum Key {
 impl Name {
     /// No connection, or one that ended before there was an answer.
     pub(super) fn unreachable(&self, error: reqwest::Error) -> Error {
+        if let Some(why) = tls::distrust(&error) {
+            let message = format!("provider {:?}: the certificate of {} is not trusted: {why}", self.id, self.host);
+            return Error::unavailable(message).with_reason(UNTRUSTED).with_source(error.without_url());
+        }
         let how = match (error.is_connect(), error.is_timeout()) {
             (true, true) => "did not accept a connection in time",
             (true, false) => "cannot be reached",

@@ -8,7 +8,11 @@ use serde::{Serialize, Serializer, ser::SerializeSeq};
 use llama_stack_proto::v1::{Image, Message, Part, Role, ToolCall, ToolResult, image::Source, part::Content};
 
 /// A message with several tool results becomes several messages.
-pub(super) struct Messages<'a>(pub(super) &'a [Message]);
+pub(super) struct Messages<'a> {
+    pub(super) messages: &'a [Message],
+    /// With their names and refusals. Without, what was refused is what was said.
+    pub(super) names: bool,
+}
 
 #[derive(Serialize)]
 struct WireMessage<'a> {
@@ -30,6 +34,12 @@ struct WireMessage<'a> {
 enum WireContent<'a> {
     Text(Cow<'a, str>),
     Parts(Vec<WirePart<'a>>),
+}
+
+impl WireContent<'_> {
+    fn is_empty(&self) -> bool {
+        matches!(self, WireContent::Text(text) if text.is_empty())
+    }
 }
 
 #[derive(Serialize)]
@@ -61,30 +71,37 @@ struct WireFunction<'a> {
 impl Serialize for Messages<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut seq = serializer.serialize_seq(None)?;
-        for message in self.0 {
+        for message in self.messages {
             match message.role() {
                 Role::Tool => message.tool_results().try_for_each(|result| seq.serialize_element(&answer(result)))?,
-                role => seq.serialize_element(&spoken(role, message))?,
+                role => seq.serialize_element(&spoken(role, message, self.names))?,
             }
         }
         seq.end()
     }
 }
 
-fn spoken(role: Role, message: &Message) -> WireMessage<'_> {
+fn spoken(role: Role, message: &Message, names: bool) -> WireMessage<'_> {
     let role = match role {
         Role::System => "system",
         Role::Assistant => "assistant",
         _ => "user",
     };
     let tool_calls: Vec<WireCall<'_>> = message.tool_calls().map(WireCall::from).collect();
-    let refusal = message.parts.iter().find_map(|part| match &part.content {
+    let mut refusal = message.parts.iter().find_map(|part| match &part.content {
         Some(Content::Refusal(text)) => Some(text.as_str()),
         _ => None,
     });
-    let said = content(&message.parts);
-    let silent = matches!(&said, WireContent::Text(text) if text.is_empty()) && (!tool_calls.is_empty() || refusal.is_some());
-    WireMessage { role, content: (!silent).then_some(said), name: &message.name, refusal, tool_calls, tool_call_id: "" }
+    let mut said = content(&message.parts);
+    if !names
+        && let Some(text) = refusal.take()
+        && said.is_empty()
+    {
+        said = WireContent::Text(Cow::Borrowed(text));
+    }
+    let silent = said.is_empty() && (!tool_calls.is_empty() || refusal.is_some());
+    let name = if names { &message.name } else { "" };
+    WireMessage { role, content: (!silent).then_some(said), name, refusal, tool_calls, tool_call_id: "" }
 }
 
 fn answer(result: &ToolResult) -> WireMessage<'_> {

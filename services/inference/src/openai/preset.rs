@@ -22,11 +22,16 @@ pub(super) struct Preset {
     pub(super) n: bool,
     /// Takes `user`; some refuse what they do not know.
     pub(super) user: bool,
+    /// Takes the `name` and the `refusal` of a message, likewise.
+    pub(super) names: bool,
     /// Sends vectors as base64 when asked, which is a third of the digits.
     pub(super) base64: bool,
     /// Needs to be told whether it embeds a query or a passage.
     pub(super) input_type: bool,
+    /// Calls an embedding's `dimensions` `output_dimension`.
+    pub(super) output_dimension: bool,
     pub(super) extended: Extended,
+    pub(super) schemas: Schemas,
     pub(super) constraints: Constraints,
 }
 
@@ -40,14 +45,27 @@ pub(super) enum Extended {
     },
 }
 
+/// How a JSON Schema is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Schemas {
+    /// Not at all: only JSON of any shape.
+    None,
+    /// `response_format: { type: json_schema, json_schema: { name, schema, … } }`.
+    Named,
+    /// TGI's `response_format: { type: json, value: schema }`, and no JSON without a schema.
+    Value,
+}
+
 /// How a regular expression or a grammar is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Constraints {
     None,
     /// vLLM's `structured_outputs: { regex | grammar }`.
     StructuredOutputs,
-    /// `response_format: { type: regex, pattern }`, and no grammars.
-    RegexFormat,
+    /// `response_format: { type: regex, <key>: expression }`, and no grammars.
+    RegexFormat {
+        key: &'static str,
+    },
 }
 
 const COMPATIBLE: Preset = Preset {
@@ -60,9 +78,12 @@ const COMPATIBLE: Preset = Preset {
     logit_bias: true,
     n: true,
     user: true,
+    names: true,
     base64: false,
     input_type: false,
+    output_dimension: false,
     extended: Extended::All { repetition: "repetition_penalty" },
+    schemas: Schemas::Named,
     constraints: Constraints::None,
 };
 
@@ -73,12 +94,29 @@ const PRESETS: [Preset; 13] = [
     COMPATIBLE,
     Preset { name: "openai", url: "https://api.openai.com/v1", max_tokens: "max_completion_tokens", base64: true, ..STRICT },
     Preset { name: "vllm", url: "http://127.0.0.1:8000/v1", constraints: Constraints::StructuredOutputs, ..COMPATIBLE },
-    Preset { name: "ollama", url: "http://127.0.0.1:11434/v1", logprobs: false, logit_bias: false, n: false, ..STRICT },
+    Preset { name: "ollama", url: "http://127.0.0.1:11434/v1", logit_bias: false, n: false, ..STRICT },
     Preset { name: "llama-cpp", url: "http://127.0.0.1:8080/v1", extended: Extended::All { repetition: "repeat_penalty" }, ..COMPATIBLE },
-    Preset { name: "tgi", url: "http://127.0.0.1:3000/v1", n: false, user: false, ..STRICT },
+    // Its own form of response_format, since before there was OpenAI's: huggingface/text-generation-inference#2046, #2899.
+    Preset {
+        name: "tgi",
+        url: "http://127.0.0.1:3000/v1",
+        logit_bias: false,
+        n: false,
+        user: false,
+        schemas: Schemas::Value,
+        constraints: Constraints::RegexFormat { key: "value" },
+        ..STRICT
+    },
     Preset { name: "nim", url: "http://127.0.0.1:8000/v1", input_type: true, ..COMPATIBLE },
     // Its logprobs are a number on the way in and lists on the way out.
-    Preset { name: "together", url: "https://api.together.xyz/v1", logprobs: false, constraints: Constraints::RegexFormat, ..COMPATIBLE },
+    Preset {
+        name: "together",
+        url: "https://api.together.ai/v1",
+        logprobs: false,
+        constraints: Constraints::RegexFormat { key: "pattern" },
+        ..COMPATIBLE
+    },
+    // Answers 400 to logprobs, logit_bias, n and names: console.groq.com/docs/openai.
     Preset {
         name: "groq",
         url: "https://api.groq.com/openai/v1",
@@ -86,11 +124,22 @@ const PRESETS: [Preset; 13] = [
         logprobs: false,
         logit_bias: false,
         n: false,
+        names: false,
         ..STRICT
     },
     Preset { name: "fireworks", url: "https://api.fireworks.ai/inference/v1", ..COMPATIBLE },
     Preset { name: "openrouter", url: "https://openrouter.ai/api/v1", n: false, ..COMPATIBLE },
-    Preset { name: "deepseek", url: "https://api.deepseek.com/v1", seed: "", logit_bias: false, n: false, user: false, ..STRICT },
+    Preset {
+        name: "deepseek",
+        url: "https://api.deepseek.com/v1",
+        seed: "",
+        logit_bias: false,
+        n: false,
+        user: false,
+        schemas: Schemas::None,
+        ..STRICT
+    },
+    // Answers 422 to every field that it does not know, within messages too: mistralai/platform-docs-public#7.
     Preset {
         name: "mistral",
         url: "https://api.mistral.ai/v1",
@@ -99,6 +148,8 @@ const PRESETS: [Preset; 13] = [
         logprobs: false,
         logit_bias: false,
         user: false,
+        names: false,
+        output_dimension: true,
         ..STRICT
     },
 ];

@@ -18,7 +18,7 @@ use llama_stack_proto::v1::{
 use super::{
     failure::Name,
     message::Messages,
-    preset::{Constraints, Extended, Preset},
+    preset::{Constraints, Extended, Preset, Schemas},
 };
 
 /// # Errors
@@ -58,9 +58,11 @@ impl Needs<'_> {
         if self.logprobs && !preset.logprobs {
             return lacks("logprobs", "log-probabilities");
         }
-        match (self.format.and_then(|format| format.format.as_ref()), preset.constraints) {
-            (Some(Format::Regex(_)), Constraints::None) => return lacks("response_format.regex", "answers by regular expression"),
-            (Some(Format::Grammar(_)), Constraints::None | Constraints::RegexFormat) => {
+        match (self.format.and_then(|format| format.format.as_ref()), preset.schemas, preset.constraints) {
+            (Some(Format::JsonObject(_)), Schemas::Value, _) => return lacks("response_format.json_object", "JSON without a schema"),
+            (Some(Format::JsonSchema(_)), Schemas::None, _) => return lacks("response_format.json_schema", "answers by JSON Schema"),
+            (Some(Format::Regex(_)), _, Constraints::None) => return lacks("response_format.regex", "answers by regular expression"),
+            (Some(Format::Grammar(_)), _, Constraints::None | Constraints::RegexFormat { .. }) => {
                 return lacks("response_format.grammar", "answers by grammar");
             }
             _ => {}
@@ -93,7 +95,7 @@ impl Serialize for ChatBody<'_> {
         let Self { preset, request, .. } = self;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("model", self.model)?;
-        map.serialize_entry("messages", &Messages(&request.messages))?;
+        map.serialize_entry("messages", &Messages { messages: &request.messages, names: preset.names })?;
         if !request.tools.is_empty() {
             map.serialize_entry("tools", &Tools(&request.tools))?;
             if let Some(choice) = &request.tool_choice {
@@ -104,7 +106,7 @@ impl Serialize for ChatBody<'_> {
             }
         }
         if let Some(format) = &request.response_format {
-            response_format(&mut map, format, preset.constraints)?;
+            response_format(&mut map, format, preset)?;
         }
         if let Some(params) = &request.sampling {
             sampling(&mut map, params, preset, preset.max_tokens)?;
@@ -141,7 +143,7 @@ impl Serialize for CompleteBody<'_> {
             None => map.serialize_entry("prompt", "")?,
         }
         if let Some(format) = &request.response_format {
-            response_format(&mut map, format, preset.constraints)?;
+            response_format(&mut map, format, preset)?;
         }
         if let Some(params) = &request.sampling {
             // The older call never got the newer name.
@@ -196,7 +198,8 @@ fn sampling<M: SerializeMap>(map: &mut M, params: &SamplingParams, preset: &Pres
         map.serialize_entry("top_k", &top_k)?;
     }
     if let Some(seed) = params.seed {
-        map.serialize_entry(preset.seed, &seed)?;
+        // A negative one came in as the same 64 bits.
+        map.serialize_entry(preset.seed, &seed.cast_signed())?;
     }
     if let Some(most) = params.max_tokens {
         map.serialize_entry(max_tokens, &most)?;
@@ -223,9 +226,12 @@ fn tool_choice<M: SerializeMap>(map: &mut M, choice: &ToolChoice) -> Result<(), 
     map.serialize_entry("tool_choice", word)
 }
 
-fn response_format<M: SerializeMap>(map: &mut M, format: &ResponseFormat, constraints: Constraints) -> Result<(), M::Error> {
+fn response_format<M: SerializeMap>(map: &mut M, format: &ResponseFormat, preset: &Preset) -> Result<(), M::Error> {
     match &format.format {
         None => Ok(()),
+        Some(Format::JsonSchema(schema)) if preset.schemas == Schemas::Value => {
+            map.serialize_entry("response_format", &Valued { kind: "json", value: raw::<M>(&schema.schema)? })
+        }
         Some(Format::JsonObject(_)) => map.serialize_entry("response_format", &json!({ "type": "json_object" })),
         Some(Format::JsonSchema(schema)) => {
             let schema = SchemaFormat {
@@ -236,10 +242,10 @@ fn response_format<M: SerializeMap>(map: &mut M, format: &ResponseFormat, constr
             };
             map.serialize_entry("response_format", &Typed { kind: "json_schema", json_schema: schema })
         }
-        Some(Format::Regex(pattern)) if constraints == Constraints::RegexFormat => {
-            map.serialize_entry("response_format", &json!({ "type": "regex", "pattern": pattern }))
-        }
-        Some(Format::Regex(regex)) => map.serialize_entry("structured_outputs", &json!({ "regex": regex })),
+        Some(Format::Regex(regex)) => match preset.constraints {
+            Constraints::RegexFormat { key } => map.serialize_entry("response_format", &json!({ "type": "regex", key: regex })),
+            _ => map.serialize_entry("structured_outputs", &json!({ "regex": regex })),
+        },
         Some(Format::Grammar(grammar)) => map.serialize_entry("structured_outputs", &json!({ "grammar": grammar })),
     }
 }
@@ -249,6 +255,13 @@ struct Typed<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     json_schema: SchemaFormat<'a>,
+}
+
+#[derive(Serialize)]
+struct Valued<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    value: &'a RawValue,
 }
 
 #[derive(Serialize)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Body, Client, Method, Request, Response,
+    Body, Certificate, Client, Method, Request, Response,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
     redirect::Policy,
 };
@@ -15,7 +15,8 @@ use llama_stack_core::{Code, Context, Error, Result, context::Secret, grpc::MAX_
 
 use super::{
     Config, Timeouts,
-    failure::{Key, Name},
+    failure::{Key, Name, UNTRUSTED},
+    tls,
 };
 
 /// Longest wait before a retry: who is told to come back later than this is better told so at once.
@@ -47,7 +48,8 @@ pub(super) struct Limit {
 }
 
 impl Upstream {
-    pub(super) fn new(id: String, base: Url, config: &Config) -> Result<Self> {
+    /// `authorities` are those of the configuration's file.
+    pub(super) fn new(id: String, base: Url, config: &Config, authorities: Vec<Certificate>) -> Result<Self> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in &config.headers {
@@ -60,8 +62,9 @@ impl Upstream {
             "" => None,
             key => Some(bearer(key).ok_or_else(|| Error::invalid("config.api_key", "the key is not printable ASCII"))?),
         };
+        let client = client(&base, config, authorities)?;
         let name = Name { id, host: super::host_of(&base) };
-        Ok(Self { client: client(&base, &config.timeouts)?, name, base, headers, key, timeouts: config.timeouts, retries: config.retries })
+        Ok(Self { name, client, base, headers, key, timeouts: config.timeouts, retries: config.retries })
     }
 
     /// `base/path`, with the query that the base may have.
@@ -127,9 +130,12 @@ impl Upstream {
         }
         match self.in_time(self.client.execute(request), limit, patience).await.map_err(|error| (error, false))? {
             Ok(response) => Ok(response),
-            Err(error) => {
-                let unsent = error.is_connect();
-                Err((self.name.unreachable(error), unsent))
+            Err(failed) => {
+                let unsent = failed.is_connect();
+                let error = self.name.unreachable(failed);
+                // Who is not trusted now is not trusted in a second either.
+                let again = unsent && error.reason() != Some(UNTRUSTED);
+                Err((error, again))
             }
         }
     }
@@ -223,24 +229,26 @@ impl Upstream {
     }
 }
 
-fn client(base: &Url, timeouts: &Timeouts) -> Result<Client> {
+fn client(base: &Url, config: &Config, authorities: Vec<Certificate>) -> Result<Client> {
+    let private = !authorities.is_empty();
     let plain = base.scheme() == "http";
     let mut builder = Client::builder()
         .user_agent(concat!("llama-stack/", env!("CARGO_PKG_VERSION")))
         .tcp_nodelay(true)
-        .connect_timeout(timeouts.connect())
+        .connect_timeout(config.timeouts.connect())
         .pool_idle_timeout(if plain { IDLE_PLAIN } else { IDLE_TLS })
         // A redirect would take the key somewhere else.
         .redirect(Policy::none());
-    if plain {
-        // Reading the machine's certificates takes longer than all the rest of starting.
-        builder = builder.tls_certs_only([]);
-    }
+    // Where none is needed: reading the machine's certificates takes longer than all the rest of starting.
+    builder = if plain { builder.tls_certs_only(authorities) } else { builder.tls_certs_merge(authorities) };
     let here = base.host_str().is_some_and(|host| host == "localhost" || host.starts_with("127.") || host == "[::1]");
     if here {
         builder = builder.no_proxy();
     }
-    builder.build().map_err(|error| Error::internal("the HTTP client could not be set up").with_source(error))
+    builder.build().map_err(|error| {
+        let what = if private { tls::not_one(&config.ca_certificate) } else { Error::internal("the HTTP client could not be set up") };
+        what.with_source(error)
+    })
 }
 
 /// A quarter of a second and its doubles, each shortened by chance to between half and all of itself.

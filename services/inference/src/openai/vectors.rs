@@ -19,6 +19,8 @@ struct EmbedBody<'a> {
     encoding_format: &'static str,
     #[serde(skip_serializing_if = "is_zero")]
     dimensions: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    output_dimension: u32,
     #[serde(skip_serializing_if = "str::is_empty")]
     user: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +74,8 @@ pub(super) fn embed_body(name: &Name, preset: &Preset, model: &str, request: &Em
         model,
         input: input.collect(),
         encoding_format: if preset.base64 { "base64" } else { "float" },
-        dimensions: request.dimensions,
+        dimensions: if preset.output_dimension { 0 } else { request.dimensions },
+        output_dimension: if preset.output_dimension { request.dimensions } else { 0 },
         user: if preset.user { &request.user } else { "" },
         input_type: preset.input_type.then_some(purpose),
     })

@@ -8,7 +8,7 @@ use llama_stack_proto::v1::{
     ToolDefinition, ToolResult, Usage,
     image::Source,
     part::Content,
-    response_format::{Format, JsonSchema},
+    response_format::{Format, JsonObject, JsonSchema},
     tool_choice::Mode,
 };
 
@@ -122,6 +122,8 @@ async fn presets_speak_their_servers_dialect() {
     assert_eq!(sent("llama-cpp", extended()).await["repeat_penalty"], 1.25);
     let mistral = sent("mistral", sampled(SamplingParams { seed: Some(4), ..Default::default() })).await;
     assert_eq!((&mistral["random_seed"], mistral.get("seed")), (&json!(4), None));
+    let negative = sent("openai", sampled(SamplingParams { seed: Some(u64::MAX), ..Default::default() })).await;
+    assert_eq!(negative["seed"], -1);
     let formatted = |format| ChatRequest { response_format: Some(ResponseFormat { format: Some(format) }), ..ChatRequest::user("m", "hi") };
     assert_eq!(sent("vllm", formatted(Format::Regex("[ab]".into()))).await["structured_outputs"], json!({ "regex": "[ab]" }));
     assert_eq!(sent("vllm", formatted(Format::Grammar("start: x".into()))).await["structured_outputs"], json!({ "grammar": "start: x" }));
@@ -129,6 +131,29 @@ async fn presets_speak_their_servers_dialect() {
         sent("together", formatted(Format::Regex("[ab]".into()))).await["response_format"],
         json!({ "type": "regex", "pattern": "[ab]" })
     );
+    assert_eq!(sent("tgi", formatted(Format::Regex("[ab]".into()))).await["response_format"], json!({ "type": "regex", "value": "[ab]" }));
+    let schema = JsonSchema { name: "n".into(), schema: r#"{"type":"string"}"#.into(), ..JsonSchema::default() };
+    assert_eq!(
+        sent("tgi", formatted(Format::JsonSchema(schema))).await["response_format"],
+        json!({ "type": "json", "value": { "type": "string" } })
+    );
+}
+
+#[tokio::test]
+async fn servers_that_refuse_names_and_refusals_get_none() {
+    let talk = || {
+        let refused = Message::new(Role::Assistant, vec![Part::new(Content::Refusal("no".into()))]);
+        ChatRequest::new("m", vec![Message { name: "ann".into(), ..Message::user("a") }, refused, Message::user("b")])
+    };
+    for preset in ["groq", "mistral"] {
+        let expected = json!([
+            { "role": "user", "content": "a" },
+            { "role": "assistant", "content": "no" },
+            { "role": "user", "content": "b" },
+        ]);
+        assert_eq!(sent(preset, talk()).await["messages"], expected, "{preset}");
+    }
+    assert_eq!(sent("vllm", talk()).await["messages"][0]["name"], "ann");
 }
 
 #[tokio::test]
@@ -155,6 +180,8 @@ async fn what_a_server_lacks_is_refused_before_it_is_asked() {
         ("deepseek", sampled(SamplingParams { seed: Some(1), ..Default::default() }), "sampling.seed"),
         ("groq", ChatRequest { logprobs: true, ..request() }, "logprobs"),
         ("ollama", ChatRequest { n: 2, ..request() }, "n"),
+        ("deepseek", formatted(Format::JsonSchema(JsonSchema::default())), "response_format.json_schema"),
+        ("tgi", formatted(Format::JsonObject(JsonObject {})), "response_format.json_object"),
     ] {
         let provider = openai(json!({ "url": server.url, "preset": preset })).await;
         let error = provider.chat(&cx(), request).await.unwrap_err();

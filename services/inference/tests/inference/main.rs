@@ -9,6 +9,7 @@ mod models;
 mod router;
 mod server;
 mod stream;
+mod tls;
 mod vectors;
 
 use std::sync::Arc;

@@ -11,10 +11,11 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
     sync::Notify,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
 /// What a server does with one request.
@@ -61,10 +62,19 @@ type Script = dyn Fn(usize, &Recorded) -> Vec<Step> + Send + Sync;
 impl Server {
     /// `script` gets the number of the request, from 0, and the request.
     pub(crate) async fn start(script: impl Fn(usize, &Recorded) -> Vec<Step> + Send + Sync + 'static) -> Self {
+        Self::start_with(None, Arc::new(script)).await
+    }
+
+    /// As [`Server::start`], over TLS.
+    pub(crate) async fn start_tls(tls: TlsAcceptor, script: impl Fn(usize, &Recorded) -> Vec<Step> + Send + Sync + 'static) -> Self {
+        Self::start_with(Some(tls), Arc::new(script)).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>, script: Arc<Script>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}/v1", listener.local_addr().unwrap());
         let seen = Arc::new(Seen::default());
-        let script: Arc<Script> = Arc::new(script);
         let accepting = {
             let seen = seen.clone();
             tokio::spawn(async move {
@@ -73,7 +83,16 @@ impl Server {
                     let (socket, _) = listener.accept().await.unwrap();
                     socket.set_nodelay(true).unwrap();
                     seen.connections.fetch_add(1, Ordering::SeqCst);
-                    serving.spawn(serve(socket, seen.clone(), script.clone()));
+                    let (seen, script) = (seen.clone(), script.clone());
+                    match tls.clone() {
+                        None => serving.spawn(serve(socket, seen, script)),
+                        Some(tls) => serving.spawn(async move {
+                            // A client that does not trust the certificate goes away here.
+                            if let Ok(socket) = tls.accept(socket).await {
+                                serve(socket, seen, script).await;
+                            }
+                        }),
+                    };
                 }
             })
         };
@@ -94,7 +113,7 @@ impl Server {
     }
 }
 
-async fn serve(mut socket: TcpStream, seen: Arc<Seen>, script: Arc<Script>) {
+async fn serve(mut socket: impl AsyncRead + AsyncWrite + Unpin, seen: Arc<Seen>, script: Arc<Script>) {
     let mut buffer = Vec::new();
     while let Some(request) = read(&mut socket, &mut buffer).await {
         let number = {
@@ -105,7 +124,7 @@ async fn serve(mut socket: TcpStream, seen: Arc<Seen>, script: Arc<Script>) {
         for step in script(number, &request) {
             match step {
                 Step::Send(bytes) => {
-                    if socket.write_all(&bytes).await.is_err() {
+                    if socket.write_all(&bytes).await.is_err() || socket.flush().await.is_err() {
                         return;
                     }
                 }
@@ -122,7 +141,7 @@ async fn serve(mut socket: TcpStream, seen: Arc<Seen>, script: Arc<Script>) {
     }
 }
 
-async fn read(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Recorded> {
+async fn read(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<Recorded> {
     let head = loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8(buffer[..end].to_vec()).unwrap();

@@ -44,6 +44,14 @@ async fn a_server_that_tells_queries_from_passages_is_told() {
 }
 
 #[tokio::test]
+async fn dimensions_have_the_servers_name() {
+    let server = Server::start(|_, _| json(&json!({ "data": [{ "embedding": [1] }] }))).await;
+    let provider = openai(json!({ "url": server.url, "preset": "mistral" })).await;
+    provider.embed(&cx(), EmbedRequest { dimensions: 1, ..request(vec![EmbedInput::text("a")]) }).await.unwrap();
+    assert_eq!(server.requests()[0].json(), json!({ "model": "m", "input": ["a"], "encoding_format": "float", "output_dimension": 1 }));
+}
+
+#[tokio::test]
 async fn wrong_vectors_are_malformed() {
     for data in [
         json!([{ "index": 0, "embedding": [1] }]),

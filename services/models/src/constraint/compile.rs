@@ -49,7 +49,7 @@ pub(super) fn check(constraint: &Constraint, field: &str) -> Result<()> {
 }
 
 /// As llguidance takes it.
-pub(super) fn grammar(constraint: &Constraint) -> TopLevelGrammar {
+pub(crate) fn grammar(constraint: &Constraint) -> TopLevelGrammar {
     match constraint {
         Constraint::JsonSchema(schema) => TopLevelGrammar::from_json_schema(schema.clone()),
         Constraint::Regex(regex) => TopLevelGrammar::from_regex(regex),

@@ -7,17 +7,19 @@ use std::{
 
 use llama_stack_core::Result;
 
-use super::{Token, invalid, reader::Reader};
+use super::{PerLayer, Token, invalid, reader::Reader};
 
 /// Real files have some dozens.
 const MOST_ENTRIES: u64 = 65_536;
 const LONGEST_KEY: u64 = 65_535;
 /// Chat templates are some kilobytes.
 const LONGEST_TEXT: u64 = 4 << 20;
+/// Lists of numbers have one for each layer; a longer one is something else.
+const MOST_LAYERS: u64 = 4096;
 const TOKENS: &str = "tokenizer.ggml.tokens";
 
 /// What other code asks for; everything else is walked over. Keys of the architecture are matched by their ending.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 11] = [
     "general.architecture",
     "general.name",
     "general.alignment",
@@ -26,15 +28,38 @@ const KEPT: [&str; 9] = [
     "tokenizer.ggml.pre",
     "tokenizer.ggml.add_bos_token",
     "tokenizer.chat_template",
+    "split.no",
+    "split.count",
     TOKENS,
 ];
-const KEPT_ENDINGS: [&str; 6] =
-    ["_token_id", ".context_length", ".embedding_length", ".block_count", ".attention.head_count", ".attention.head_count_kv"];
+const KEPT_ENDINGS: [&str; 19] = [
+    "_token_id",
+    ".context_length",
+    ".embedding_length",
+    ".block_count",
+    ".attention.head_count",
+    ".attention.head_count_kv",
+    ".attention.key_length",
+    ".attention.key_length_swa",
+    ".attention.value_length",
+    ".attention.value_length_swa",
+    ".feed_forward_length",
+    ".expert_feed_forward_length",
+    ".expert_used_count",
+    ".ssm.conv_kernel",
+    ".ssm.group_count",
+    ".ssm.inner_size",
+    ".ssm.state_size",
+    ".token_shift_count",
+    ".wkv.head_size",
+];
 
 pub(super) struct Metadata(HashMap<String, Value>);
 
 enum Value {
     Number(u64),
+    /// One for each layer; negative ones are 0.
+    Numbers(Vec<u32>),
     Truth(bool),
     Text(String),
     /// An array of strings: where its first element begins, and how many there are.
@@ -42,7 +67,7 @@ enum Value {
         start: u64,
         count: u64,
     },
-    /// Negative and fractional numbers and other arrays.
+    /// Negative and fractional numbers, and arrays that are none of these.
     Other,
 }
 
@@ -50,6 +75,7 @@ enum Value {
 const BOOL: u32 = 7;
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
+const INTEGERS: [u32; 6] = [0, 2, 4, 5, 10, 11];
 
 /// Bytes of a value of a type with a fixed size.
 fn width(kind: u32) -> Option<u64> {
@@ -90,6 +116,14 @@ impl Metadata {
 
     pub(super) fn u32(&self, key: &str) -> Option<u32> {
         self.number(key).and_then(|number| u32::try_from(number).ok())
+    }
+
+    /// What one number says of all layers, or a list of each.
+    pub(super) fn per_layer(&self, key: &str) -> Option<PerLayer> {
+        match self.0.get(key) {
+            Some(Value::Numbers(numbers)) => Some(PerLayer::Each(numbers.clone())),
+            _ => self.u32(key).map(PerLayer::All),
+        }
     }
 
     pub(super) fn truth(&self, key: &str) -> Option<bool> {
@@ -147,27 +181,39 @@ impl Metadata {
 
 fn keep<R: Read + Seek>(reader: &mut Reader<R>, key: &str, kind: u32) -> Result<Value> {
     let value = match kind {
-        0 => Value::Number(u64::from(reader.bytes::<1>()?[0])),
         BOOL => Value::Truth(reader.bytes::<1>()?[0] != 0),
-        2 => Value::Number(u64::from(u16::from_le_bytes(reader.bytes()?))),
-        4 => Value::Number(u64::from(reader.u32()?)),
-        10 => Value::Number(reader.u64()?),
-        // Some writers use signed types for what is never negative.
-        5 => u64::try_from(i32::from_le_bytes(reader.bytes()?)).map_or(Value::Other, Value::Number),
-        11 => u64::try_from(i64::from_le_bytes(reader.bytes()?)).map_or(Value::Other, Value::Number),
         STRING => Value::Text(reader.string(key, LONGEST_TEXT)?),
         ARRAY => {
             let (of, count) = (reader.u32()?, reader.u64()?);
             let start = reader.position();
+            if INTEGERS.contains(&of) && count <= MOST_LAYERS {
+                let of_layer = |_| Ok(integer(reader, of)?.and_then(|number| u32::try_from(number).ok()).unwrap_or_default());
+                return (0..count).map(of_layer).collect::<Result<_>>().map(Value::Numbers);
+            }
             skip_elements(reader, of, count, 0)?;
             if of == STRING { Value::Texts { start, count } } else { Value::Other }
         }
-        _ => {
-            skip(reader, kind, 0)?;
-            Value::Other
-        }
+        _ => integer(reader, kind)?.map_or(Value::Other, Value::Number),
     };
     Ok(value)
+}
+
+/// `None` for a negative one, and for what is no integer, which is walked over.
+fn integer<R: Read + Seek>(reader: &mut Reader<R>, kind: u32) -> Result<Option<u64>> {
+    let number = match kind {
+        0 => Some(u64::from(reader.bytes::<1>()?[0])),
+        2 => Some(u64::from(u16::from_le_bytes(reader.bytes()?))),
+        4 => Some(u64::from(reader.u32()?)),
+        10 => Some(reader.u64()?),
+        // Some writers use signed types for what is never negative.
+        5 => u64::try_from(i32::from_le_bytes(reader.bytes()?)).ok(),
+        11 => u64::try_from(i64::from_le_bytes(reader.bytes()?)).ok(),
+        _ => {
+            skip(reader, kind, 0)?;
+            None
+        }
+    };
+    Ok(number)
 }
 
 fn skip<R: Read + Seek>(reader: &mut Reader<R>, kind: u32, depth: u32) -> Result<()> {

@@ -13,6 +13,8 @@ use super::{invalid, reader::Reader};
 pub(super) struct Tensors {
     pub(super) types: BTreeMap<&'static str, u64>,
     pub(super) parameters: u64,
+    pub(super) bytes: u64,
+    pub(super) scaled_positions: bool,
     /// The size that the file needs. Bytes.
     pub(super) end: u64,
 }
@@ -112,8 +114,11 @@ pub(super) fn read<R: Read + Seek>(reader: &mut Reader<R>, count: u64, alignment
         if row % block != 0 || offset % alignment != 0 {
             return Err(odd("is not aligned as its type demands"));
         }
-        let size = (weights / block).checked_mul(*bytes).and_then(|size| size.checked_add(offset));
-        extent = size.ok_or_else(|| odd("is larger than can be counted"))?.max(extent);
+        let too_large = || odd("is larger than can be counted");
+        let size = (weights / block).checked_mul(*bytes).ok_or_else(too_large)?;
+        extent = size.checked_add(offset).ok_or_else(too_large)?.max(extent);
+        tensors.scaled_positions |= name == "rope_freqs.weight";
+        tensors.bytes = tensors.bytes.saturating_add(size);
         let total = tensors.types.entry(type_name).or_default();
         *total = total.saturating_add(weights);
         tensors.parameters = tensors.parameters.saturating_add(weights);

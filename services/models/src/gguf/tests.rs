@@ -104,6 +104,56 @@ fn a_header_says_what_the_model_is() {
 }
 
 #[test]
+fn sizes_are_one_for_all_layers_or_one_for_each() {
+    let numbers = |kind: u32, numbers: &[i32]| {
+        let head = [kind.to_le_bytes().as_slice(), &(numbers.len() as u64).to_le_bytes()].concat();
+        numbers.iter().fold(head, |bytes, number| [bytes, number.to_le_bytes().to_vec()].concat())
+    };
+    let hybrid = model()
+        .number("llama.block_count", 4)
+        .entry("llama.attention.head_count_kv", 9, &numbers(5, &[0, 8, -1, 4]))
+        .number("llama.feed_forward_length", 1536)
+        .number("llama.attention.key_length", 64)
+        .number("llama.attention.key_length_swa", 128)
+        .number("llama.ssm.conv_kernel", 4)
+        .number("llama.ssm.inner_size", 100)
+        .number("llama.ssm.state_size", 10);
+    let info = look(&hybrid.with_data(80)).unwrap();
+    assert_eq!((info.head_count_kv, &info.shape.head_count_kv), (None, &Some(PerLayer::Each(vec![0, 8, 0, 4]))));
+    assert_eq!((&info.shape.head_count, &info.shape.feed_forward_length), (&Some(PerLayer::All(9)), &Some(PerLayer::All(1536))));
+    assert_eq!((info.shape.key_length, info.shape.value_length), (Some(128), None));
+    assert_eq!(info.shape.recurrent_state, 3 * 100 + 10 * 100);
+    // Fractions and endless lists are no sizes of layers.
+    let odd =
+        model().entry("llama.feed_forward_length", 9, &numbers(6, &[1])).entry("llama.attention.head_count_kv", 9, &numbers(5, &[1; 5000]));
+    let info = look(&odd.with_data(80)).unwrap();
+    assert_eq!((info.shape.feed_forward_length, info.shape.head_count_kv), (None, None));
+}
+
+#[test]
+fn bytes_of_tensors_are_summed() {
+    let info = look(&model().with_data(80)).unwrap();
+    // 64 weights in Q4_1 and 4 in F32.
+    assert_eq!(info.tensor_bytes, 2 * 20 + 4 * 4);
+}
+
+/// As `llama-gguf-split` writes them: only the first part says what the model is.
+#[test]
+fn further_parts_of_a_split_model_describe_nothing() {
+    let of_three = |number: u16| Writer::default().entry("split.no", 2, &number.to_le_bytes()).entry("split.count", 2, &[3, 0]);
+    let part = |number| of_three(number).tensor("a", &[4], 0, 0).with_data(16);
+    let info = look(&part(1)).unwrap();
+    assert_eq!((info.architecture.as_str(), info.tensor_bytes, info.parts), ("", 16, 3));
+    assert!(message(&part(0)).contains("architecture"));
+}
+
+#[test]
+fn scaled_positions_are_told() {
+    assert!(!look(&model().with_data(80)).unwrap().scaled_positions);
+    assert!(look(&model().tensor("rope_freqs.weight", &[4], 0, 96).with_data(112)).unwrap().scaled_positions);
+}
+
+#[test]
 fn a_file_whose_tensors_end_behind_it_is_truncated() {
     let whole = model().with_data(80);
     for cut in [1, 16, 80] {

@@ -10,6 +10,7 @@ mod chat;
 mod completions;
 mod embeddings;
 mod format;
+mod generation;
 mod logprobs;
 mod models;
 mod one_or_many;

@@ -10,6 +10,7 @@ mod grpc;
 mod life;
 mod models;
 mod probes;
+mod providers;
 mod refusals;
 mod scripted;
 mod traces;

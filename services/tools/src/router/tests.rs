@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use llama_stack_core::Error;
 use llama_stack_proto::v1::{Part, ToolDefinition};
 
 use super::*;
@@ -90,6 +91,7 @@ async fn a_name_of_two_providers_is_refused_at_build_with_both() {
     let providers = vec![("a".to_owned(), One::new("weather") as Arc<dyn Tools>), ("b".to_owned(), One::new("weather") as Arc<dyn Tools>)];
     let error = Router::build(providers).await.err().unwrap();
     assert!(["\"weather\"", "\"a\"", "\"b\""].iter().all(|name| error.message().contains(name)), "{error}");
+    assert_eq!((error.code(), error.field()), (Code::AlreadyExists, Some("providers[1]")));
 }
 
 #[tokio::test]
@@ -97,6 +99,7 @@ async fn a_crooked_schema_is_refused_at_build() {
     let crooked = Arc::new(One { tool: "weather", schema: "{", ..One::default() });
     let error = Router::build(vec![("a".to_owned(), crooked as Arc<dyn Tools>)]).await.err().unwrap();
     assert!(error.message().contains("JSON Schema"), "{error}");
+    assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("providers[0]")));
 }
 
 #[tokio::test]

@@ -1,6 +1,4 @@
-//! The provider on real weights: what a caller would notice.
-//!
-//! Models come from `LLAMA_STACK_TEST_MODELS`, or `~/.cache/llama-stack-test-models`; what is not there is fetched once.
+//! The provider on real weights: what a caller would notice. The promises of all engines, and what is this one's own.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,9 +8,13 @@
     reason = "tests fail by panicking, and say what they skip"
 )]
 
-mod answers;
-mod constraints;
-mod crosstalk;
-mod files;
-mod limits;
+mod breaks;
+mod safetensors;
+mod split;
 mod support;
+
+use llama_stack_tests::conformance::local::Subject;
+
+static SUBJECT: Subject = Subject::new("inline::mistralrs", "mistral.rs 0.8.1", llama_stack_engine_mistralrs::register, "{}");
+
+llama_stack_tests::local_promises!(crate::SUBJECT);

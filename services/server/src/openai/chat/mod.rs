@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-pub(crate) use request::{CreateChat, StreamOptions, choices, logit_bias};
+pub(crate) use request::CreateChat;
 pub(crate) use response::{Completion, finish};
 pub(crate) use stream::Chunk;
 

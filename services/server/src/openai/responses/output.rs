@@ -2,7 +2,7 @@
 //!
 //! A step that was streamed and one that is read back whole go through here alike, so their items and ids agree.
 
-use llama_stack_proto::v1::{ChatEvent, InferenceStep, TokenLogprob, ToolCallDelta, chat_event, part::Content};
+use llama_stack_proto::v1::{ChatEvent, FinishReason, InferenceStep, TokenLogprob, ToolCallDelta, chat_event, part::Content};
 use serde_json::{Map, Value, json};
 
 use super::items::{self, ContentPart, Item, Status};
@@ -27,6 +27,14 @@ pub(crate) struct Writer {
     open: bool,
     /// The model's index of the call that is open.
     call: u32,
+}
+
+/// What becomes of the last item of a step: one that a limit or a shield has cut off is not whole.
+pub(crate) fn status(step: &InferenceStep) -> Status {
+    match step.finish_reason() {
+        FinishReason::Length | FinishReason::ContentFilter => Status::Incomplete,
+        FinishReason::Stop | FinishReason::ToolCalls | FinishReason::Unspecified => Status::Completed,
+    }
 }
 
 /// A piece of text, by what it is.

@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    items::{Item, Status},
-    output::Writer,
+    items::Item,
+    output::{self, Writer},
 };
 
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -110,14 +110,12 @@ fn status(status: TurnStatus) -> &'static str {
 }
 
 fn output(turn: &Turn) -> Vec<Item> {
-    let cut_off = turn.status() == TurnStatus::Incomplete;
     let mut items = Vec::new();
-    for (index, step) in turn.steps.iter().enumerate() {
+    for step in &turn.steps {
         if let Some(StepKind::Inference(inference)) = &step.step {
-            let last = index + 1 == turn.steps.len();
             let mut writer = Writer::new(&step.id, items.len());
             writer.whole(inference, &mut None);
-            items.extend(writer.finish(if cut_off && last { Status::Incomplete } else { Status::Completed }, &mut None));
+            items.extend(writer.finish(output::status(inference), &mut None));
         }
     }
     items
@@ -126,7 +124,7 @@ fn output(turn: &Turn) -> Vec<Item> {
 fn usage(usage: &Usage) -> Value {
     json!({
         "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": { "cached_tokens": usage.cached_tokens },
+        "input_tokens_details": { "cached_tokens": usage.cached_tokens, "cache_write_tokens": 0 },
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": { "reasoning_tokens": usage.reasoning_tokens },
         "total_tokens": usage.total_tokens(),

@@ -105,6 +105,25 @@ fn what_is_streamed_is_what_is_read_back() {
     assert_eq!(last["usage"]["total_tokens"], 5);
 }
 
+/// Also where the answer is cut off, in its last item alone.
+#[test]
+fn an_item_that_is_not_whole_says_so() {
+    let finished = |reason: FinishReason| {
+        let mut done = step(Some(said()));
+        if let Some(StepKind::Inference(inference)) = &mut done.step {
+            inference.set_finish_reason(reason);
+        }
+        let turn = Turn { id: "turn_1".into(), status: TurnStatus::Incomplete.into(), steps: vec![done.clone()], ..Turn::default() };
+        let live = begun().into_iter().chain(pieces().into_iter().map(delta)).chain([event(Happened::StepCompleted(done))]);
+        let lines = run(&mut Transcript::default(), live.chain([event(Happened::Ended(Box::new(turn)))]).collect());
+        let done: Vec<&Value> = lines.iter().filter(|line| line["type"] == "response.output_item.done").map(|line| &line["item"]).collect();
+        assert_eq!(json!(done), lines.last().unwrap()["response"]["output"]);
+        done.iter().map(|item| item["status"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(finished(FinishReason::Length), ["completed", "completed", "incomplete"]);
+    assert_eq!(finished(FinishReason::ToolCalls), ["completed", "completed", "completed"]);
+}
+
 #[test]
 fn a_watcher_who_missed_the_deltas_gets_the_same_items() {
     let whole = |events: Vec<TurnEvent>| run(&mut Transcript::default(), events).last().unwrap()["response"]["output"].clone();

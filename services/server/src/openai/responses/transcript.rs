@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     items::Status,
-    output::{Event, Writer},
+    output::{self, Event, Writer},
     response::Response,
 };
 
@@ -52,7 +52,7 @@ impl Transcript {
                     if writer.is_empty() {
                         writer.whole(inference, &mut Some(&mut events));
                     }
-                    self.items += writer.finish(Status::Completed, &mut Some(&mut events)).len();
+                    self.items += writer.finish(output::status(inference), &mut Some(&mut events)).len();
                     if let Some(usage) = &inference.usage {
                         self.turn.usage.get_or_insert_default().add(usage);
                     }

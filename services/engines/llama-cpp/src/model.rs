@@ -1,0 +1,277 @@
+//! A model of the manifest: its files, its engine while it is loaded, and who may use it when.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock, Weak, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use llama_stack_core::{Context, Deps, Error, Result};
+use llama_stack_models::{
+    ModelSpec, Resolved,
+    admission::Admission,
+    batching::Priority,
+    decode::{self, Generation, Plan},
+    memory::{self, Available, Footprint},
+    template::ChatTemplate,
+};
+use llama_stack_proto::v1::{Model, ModelKind};
+use tokio::sync::{Mutex, oneshot};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    config::{CacheType, Kind, Options},
+    engine::{Command, Engine, Generate, shape},
+    kind::Found,
+    load::Source,
+    vectors::Texts,
+    warm::Folder,
+};
+
+/// Less context than this is of no use to anybody.
+const LEAST_CONTEXT: u32 = 256;
+
+/// Models that share this machine's memory.
+pub(crate) type Peers = Arc<RwLock<Vec<Weak<LocalModel>>>>;
+
+pub(crate) struct LocalModel {
+    pub(crate) id: String,
+    found: Found,
+    source: Source,
+    footprint: Footprint,
+    admission: Admission,
+    engine: Mutex<Option<Arc<Engine>>>,
+    used: RwLock<Instant>,
+    /// The models of its provider, which make room for each other.
+    peers: Peers,
+    tasks: TaskTracker,
+}
+
+impl LocalModel {
+    /// Checks the files, reads no weights.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for files that are no model for this engine, for a broken template, or wrong options.
+    pub(crate) fn new(spec: &ModelSpec, files: &Resolved, queue: usize, deps: &Deps, peers: &Peers) -> Result<Arc<Self>> {
+        let options: Options = spec.options()?;
+        let named = |error: Error| error.context(format_args!("model {:?}", spec.id));
+        let found = Found::new(files, &options).map_err(named)?;
+        let template = files.chat_template.as_deref().or(found.info.chat_template.as_deref());
+        let template = template.map(|source| ChatTemplate::parse(source, found.special.clone())).transpose();
+        let template = template.map_err(|error| named(error.with_field("chat_template")))?;
+        let path: PathBuf = files.with_extension("gguf").first().map(|path| path.to_path_buf()).unwrap_or_default();
+        let parallel = options.parallel.clamp(1, 64);
+        let settings = format!("{:?} {:?}", options.cache_type, options.adapters);
+        let folder = (options.keep_on_disk_megabytes > 0)
+            .then(|| Folder::new(&deps.home, &path, &settings, options.keep_on_disk_megabytes))
+            .transpose()
+            .map_err(named)?;
+        let source = Source {
+            id: spec.id.clone(),
+            path,
+            kind: found.kind,
+            template,
+            context_length: found.context_length,
+            options: Options { parallel, ..options },
+            folder,
+        };
+        let shape = shape(&source);
+        let load = memory::Load {
+            kv: match source.options.cache_type {
+                CacheType::F16 => memory::KvType::F16,
+                CacheType::Q8 => memory::KvType::Q8_0,
+            },
+            sequences: shape.sequences,
+            ubatch: Some(shape.batch),
+            ..memory::Load::default()
+        };
+        let footprint = Footprint::of(files, load)?;
+        let model = Arc::new(Self {
+            id: spec.id.clone(),
+            found,
+            source,
+            footprint,
+            peers: peers.clone(),
+            admission: Admission::shared(parallel as usize, queue),
+            engine: Mutex::new(None),
+            used: RwLock::new(Instant::now()),
+            tasks: deps.tasks.clone(),
+        });
+        peers.write().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&model));
+        Ok(model)
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.source.kind
+    }
+
+    pub(crate) fn context_length(&self) -> u32 {
+        self.source.context_length
+    }
+
+    pub(crate) fn describe(&self, provider_id: &str) -> Model {
+        let kind = match self.source.kind {
+            Kind::Chat => ModelKind::Chat,
+            Kind::Embedding => ModelKind::Embedding,
+            Kind::Reranker => ModelKind::Reranker,
+        };
+        let mut metadata = vec![("engine", "llama.cpp".to_owned()), ("quantization", self.found.info.quantization.clone())];
+        let need = self.footprint.need(shape(&self.source).cells);
+        metadata.push(("memory_bytes", need.total().to_string()));
+        match self.engine.try_lock().ok().and_then(|slot| slot.clone()) {
+            Some(engine) => {
+                let gauge = |gauge: &std::sync::atomic::AtomicU64| gauge.load(Ordering::Relaxed).to_string();
+                metadata.push(("state", "loaded".into()));
+                metadata.push(("cache_tokens_used", gauge(&engine.gauges.cells_used)));
+                metadata.push(("prompt_tokens", gauge(&engine.gauges.prompt_tokens)));
+                metadata.push(("cached_tokens", gauge(&engine.gauges.cached_tokens)));
+            }
+            None => metadata.push(("state", "unloaded".into())),
+        }
+        let running = self.admission.running();
+        metadata.push(("requests", running.to_string()));
+        let dimension = if self.source.kind == Kind::Embedding { self.found.info.embedding_length.unwrap_or_default() } else { 0 };
+        Model {
+            id: self.id.clone(),
+            provider_id: provider_id.to_owned(),
+            provider_model_id: self.id.clone(),
+            kind: kind.into(),
+            context_length: self.source.context_length,
+            embedding_dimension: dimension,
+            metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            ..Model::default()
+        }
+    }
+
+    /// The loaded engine: loads it, or waits for who does. Giving up the wait does not give up the loading.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub(crate) async fn engine(self: &Arc<Self>) -> Result<Arc<Engine>> {
+        self.touch();
+        if let Some(engine) = self.engine.lock().await.as_ref().filter(|engine| engine.is_alive()) {
+            return Ok(engine.clone());
+        }
+        let model = self.clone();
+        let loading = self.tasks.spawn(async move {
+            let mut slot = model.engine.lock().await;
+            if let Some(engine) = slot.as_ref().filter(|engine| engine.is_alive()) {
+                return Ok(engine.clone());
+            }
+            // The old weights go before the new ones come: both may not fit.
+            end(slot.take()).await;
+            model.find_room().await?;
+            let started = Instant::now();
+            let engine = Arc::new(Engine::start(model.source.clone()).await?);
+            tracing::info!(model = model.id, engine = "llama.cpp", seconds = started.elapsed().as_secs_f32(), "model loaded");
+            *slot = Some(engine.clone());
+            model.touch();
+            Ok(engine)
+        });
+        loading.await.map_err(|error| Error::internal("loading the model broke off").with_source(error))?
+    }
+
+    /// Begins to answer. The engine decides what runs together.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` with a time to come back, where as many as may wait do · as [`LocalModel::engine`].
+    pub(crate) async fn generate(self: &Arc<Self>, cx: &Context, plan: Plan, priority: Priority) -> Result<Generation> {
+        let permit = self.admission.enter(cx).await?;
+        // It may have been unloaded since the prompt was prepared.
+        let engine = cx.within(self.engine()).await?;
+        let (making, generation) = decode::channel(plan, cx.deadline());
+        let tenant = cx.tenant().into();
+        engine.send(Command::Generate(Box::new(Generate { making, tenant, priority, deadline: cx.deadline(), permit })));
+        Ok(generation)
+    }
+
+    /// Vectors of texts, none of which is longer than the context.
+    ///
+    /// # Errors
+    /// As [`LocalModel::generate`].
+    pub(crate) async fn vectors(self: &Arc<Self>, cx: &Context, tokens: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>> {
+        let permit = self.admission.enter(cx).await?;
+        let engine = cx.within(self.engine()).await?;
+        let (answer, answered) = oneshot::channel();
+        engine.send(Command::Vectors(Texts { tokens, answer, permit }));
+        cx.within(async { answered.await.map_err(|_| decode::broken())? }).await
+    }
+
+    /// What the machine has is compared with what the model needs; while it is too little, the model of the provider goes
+    /// that nobody has used for the longest time.
+    ///
+    /// # Errors
+    /// As [`Footprint::check`], with the numbers.
+    async fn find_room(&self) -> Result<()> {
+        loop {
+            let Some(available) = Available::now() else { return Ok(()) };
+            let cells = shape(&self.source).cells;
+            let refused = match self.footprint.check(available, cells, LEAST_CONTEXT) {
+                Ok(()) => return Ok(()),
+                Err(error) => error.context(format_args!("model {:?}", self.id)),
+            };
+            let mut others: Vec<Arc<LocalModel>> = {
+                let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+                peers.iter().filter_map(Weak::upgrade).filter(|other| other.id != self.id).collect()
+            };
+            others.sort_by_key(|other| other.used());
+            let mut unloaded = false;
+            for other in others {
+                unloaded = other.unload("its memory is needed").await;
+                if unloaded {
+                    break;
+                }
+            }
+            if !unloaded {
+                return Err(refused);
+            }
+        }
+    }
+
+    /// Unloads it where nobody has used it for `idle`.
+    pub(crate) async fn unload_after(&self, idle: Duration) {
+        if self.used().elapsed() >= idle {
+            self.unload("nobody has used it for a while").await;
+        }
+    }
+
+    /// Unloads it where nobody uses it, and waits until its memory is free. Whether there was something to unload.
+    async fn unload(&self, why: &str) -> bool {
+        // One that is being loaded, or asked for, is in use.
+        let Ok(mut slot) = self.engine.try_lock() else { return false };
+        let idle = self.admission.running() == 0 && slot.as_ref().is_some_and(|engine| Arc::strong_count(engine) == 1);
+        if idle {
+            tracing::info!(model = self.id, why, "model unloaded");
+            end(slot.take()).await;
+        }
+        idle
+    }
+
+    fn used(&self) -> Instant {
+        *self.used.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes kept prefixes to disk, where the manifest wants that; to be awaited when the stack stops.
+    pub(crate) async fn save(&self) {
+        let engine = self.engine.lock().await.clone();
+        if let (Some(engine), true) = (engine, self.source.folder.is_some()) {
+            let (done, saved) = oneshot::channel();
+            engine.send(Command::Save(done));
+            // An engine that has died has nothing to save.
+            let _ = saved.await;
+        }
+    }
+
+    fn touch(&self) {
+        *self.used.write().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+/// Lets go of an engine and waits until its thread has ended, if nobody else holds it.
+async fn end(engine: Option<Arc<Engine>>) {
+    let Some(engine) = engine else { return };
+    let ended = engine.ended();
+    if Arc::into_inner(engine).is_some() {
+        ended.cancelled().await;
+    }
+}

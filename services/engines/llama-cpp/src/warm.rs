@@ -1,0 +1,138 @@
+//! What was read survives a restart: kept prefixes are written to a folder when the stack stops, and read when the model
+//! is loaded again.
+//!
+//! The folder is the users' text in another form: only its owner may read it, each prefix comes back to the tenant it was
+//! of, and it belongs to one file of weights.
+
+use std::{
+    fs,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use llama_stack_core::{Error, Result};
+use llama_stack_models::batching::Cache;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::context::Context;
+
+const INDEX: &str = "index.json";
+
+/// Pieces of the weights that tell one file from another; reading all of them would take as long as loading.
+const PIECES: u64 = 16;
+const PIECE: usize = 4_096;
+
+/// One folder for one model.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    most_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    file: String,
+    tenant: String,
+    tokens: usize,
+}
+
+impl Folder {
+    /// Below `home`, by what tells the weights from others and `settings`, which change what a cache holds.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where the folder cannot be made, or the weights cannot be read.
+    pub(crate) fn new(home: &Path, weights: &Path, settings: &str, megabytes: u64) -> Result<Self> {
+        let print = fingerprint(weights, settings).map_err(|error| unusable(weights, &error))?;
+        let path = home.join("prefixes").join(print);
+        make_private(&path).map_err(|error| unusable(&path, &error))?;
+        Ok(Self { path, most_bytes: megabytes << 20 })
+    }
+
+    /// Writes the newest prefixes that fit; what is there from before goes. The number of them.
+    pub(crate) fn save(&self, context: &Context<'_>, cache: &Cache) -> Result<usize> {
+        let failed = |error: std::io::Error| unusable(&self.path, &error);
+        self.clear().map_err(failed)?;
+        let (mut saved, mut bytes) = (Vec::<Saved>::new(), 0);
+        let kept = cache.kept();
+        for (n, (sequence, tenant, tokens)) in kept.iter().enumerate() {
+            let contained =
+                |other: &(u32, Arc<str>, &[u32])| other.1 == *tenant && other.2.len() > tokens.len() && other.2.starts_with(tokens);
+            if kept.iter().any(contained) {
+                continue;
+            }
+            let file = format!("{n}.kv");
+            let path = self.path.join(&file);
+            context.save(*sequence, tokens, &path)?;
+            bytes += fs::metadata(&path).map_err(failed)?.len();
+            if bytes > self.most_bytes {
+                fs::remove_file(&path).map_err(failed)?;
+                break;
+            }
+            saved.push(Saved { file, tenant: tenant.to_string(), tokens: tokens.len() });
+        }
+        let index = serde_json::to_vec(&saved).map_err(|error| Error::internal("the index is not JSON").with_source(error))?;
+        // Last, and at once: without it the files are nothing.
+        let beside = self.path.join("index.new");
+        fs::write(&beside, index).and_then(|()| fs::rename(&beside, self.path.join(INDEX))).map_err(failed)?;
+        Ok(saved.len())
+    }
+
+    /// Reads what was saved; what cannot be read is left out. The number of prefixes.
+    pub(crate) fn restore(&self, context: &mut Context<'_>, cache: &mut Cache) -> usize {
+        let Ok(index) = fs::read(self.path.join(INDEX)) else { return 0 };
+        let Ok(saved) = serde_json::from_slice::<Vec<Saved>>(&index) else { return 0 };
+        let mut count = 0;
+        // The newest was saved first, and shall be the last to go again.
+        for Saved { file, tenant, tokens } in saved.into_iter().rev() {
+            let Some(sequence) = cache.vacancy(tokens) else { continue };
+            match context.restore(sequence, tokens, &self.path.join(file)) {
+                Ok(tokens) => {
+                    cache.adopt(sequence, tenant.into(), tokens);
+                    count += 1;
+                }
+                Err(error) => tracing::warn!(error = ?error, "a saved prefix cannot be used"),
+            }
+        }
+        count
+    }
+
+    fn clear(&self) -> std::io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            fs::remove_file(entry?.path())?;
+        }
+        Ok(())
+    }
+}
+
+fn fingerprint(weights: &Path, settings: &str) -> std::io::Result<String> {
+    let mut file = fs::File::open(weights)?;
+    let length = file.metadata()?.len();
+    let mut hash = Sha256::new();
+    hash.update(length.to_le_bytes());
+    hash.update(settings);
+    let mut piece = vec![0; PIECE];
+    for n in 0..PIECES {
+        file.seek(SeekFrom::Start(length.saturating_sub(PIECE as u64) / (PIECES - 1) * n))?;
+        let read = file.read(&mut piece)?;
+        hash.update(&piece[..read]);
+    }
+    Ok(hex::encode(hash.finalize()))
+}
+
+#[cfg(unix)]
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+#[cfg(not(unix))]
+fn make_private(path: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(path)
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> Error {
+    Error::failed_precondition(format!("{}: {error}", path.display())).with_reason("prefix_folder_unusable")
+}

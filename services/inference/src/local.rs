@@ -1,0 +1,215 @@
+//! `inline::local`: "run this model here". Takes the engine that suits the files and the machine, and says which and why.
+//!
+//! | files | machine | engine |
+//! |---|---|---|
+//! | GGUF | CPU | llama.cpp: reads prompts several times faster there, and batches |
+//! | GGUF that mistral.rs knows | accelerator, in a build with one | mistral.rs |
+//! | safetensors: an encoder | any | candle |
+//! | safetensors: anything else | any | mistral.rs |
+//!
+//! `engine: llama-cpp | mistralrs | candle` beside a model's `id` forces it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Registry, Result, Table, no_such_model, page};
+use llama_stack_models::{ModelSpec, ModelStore, Resolved};
+use llama_stack_proto::v1::{
+    ChatEvent, ChatRequest, ClassifyRequest, ClassifyResponse, CompleteEvent, CompleteRequest, EmbedRequest, EmbedResponse,
+    ListModelsRequest, ListModelsResponse, Model, RerankRequest, RerankResponse, TokenizeRequest, TokenizeResponse,
+};
+
+const LLAMA_CPP: &str = "llama-cpp";
+const MISTRALRS: &str = "mistralrs";
+const CANDLE: &str = "candle";
+
+/// GGUF architectures that mistral.rs runs.
+const MISTRALRS_GGUF: [&str; 8] = ["llama", "mistral3", "phi2", "phi3", "starcoder2", "qwen2", "qwen3", "qwen3moe"];
+
+/// The engines of a build.
+#[derive(Default)]
+pub struct Engines {
+    /// As `inline::<engine>`.
+    pub table: Table<dyn Inference>,
+    /// mistral.rs was built for a GPU.
+    pub accelerated: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// Each as the engines take it, and `engine`.
+    models: Vec<Map<String, Value>>,
+    /// Everything else is the engines' own.
+    #[serde(default)]
+    queue: Option<usize>,
+    #[serde(default)]
+    max_tokens: Option<u32>,
+    #[serde(default)]
+    load: Option<String>,
+    #[serde(default)]
+    keep_alive_seconds: Option<u64>,
+}
+
+/// Adds `inline::local` over these engines.
+pub fn register(registry: &mut Registry, engines: Engines) {
+    let engines = Arc::new(engines);
+    registry.inference.add("inline::local", move |config, deps| build(engines.clone(), config, deps));
+}
+
+/// Which engine a model got, and why.
+#[derive(Debug, PartialEq, Eq)]
+struct Choice {
+    engine: &'static str,
+    why: String,
+}
+
+/// The models of all engines as one provider.
+struct Local {
+    /// By model id.
+    models: IndexMap<String, (Arc<dyn Inference>, Choice)>,
+    providers: Vec<Arc<dyn Inference>>,
+}
+
+async fn build(engines: Arc<Engines>, config: Config, deps: Deps) -> Result<Arc<dyn Inference>> {
+    if config.models.is_empty() {
+        return Err(Error::invalid("config.models", "needs at least one model"));
+    }
+    let store = ModelStore::open(deps.home.join("models"))?;
+    let mut chosen = IndexMap::new();
+    let mut by_engine: BTreeMap<&'static str, Vec<Value>> = BTreeMap::new();
+    for (index, mut model) in config.models.iter().cloned().enumerate() {
+        let at = |error: Error| {
+            let field = error.field().map(|field| format!(".{field}")).unwrap_or_default();
+            error.with_field(format!("config.models[{index}]{field}"))
+        };
+        let forced = model.remove("engine");
+        let spec: ModelSpec = serde_json::from_value(Value::Object(model.clone()))
+            .map_err(|error| at(Error::invalid("", error.to_string()).with_reason("invalid_model")))?;
+        let files = spec.resolve(&store, &deps.on_progress).await.map_err(at)?;
+        let choice = choose(&engines, forced.as_ref(), &files).map_err(at)?;
+        tracing::info!(model = spec.id, engine = choice.engine, why = choice.why, "engine chosen");
+        by_engine.entry(choice.engine).or_default().push(Value::Object(model));
+        if chosen.insert(spec.id.clone(), choice).is_some() {
+            return Err(at(Error::invalid("id", format!("{:?} is the id of an earlier model", spec.id))));
+        }
+    }
+    let mut providers: BTreeMap<&'static str, Arc<dyn Inference>> = BTreeMap::new();
+    for (engine, models) in by_engine {
+        let built = engines.table.build(&format!("inline::{engine}"), config.of(engine, models), deps.clone()).await?;
+        providers.insert(engine, built);
+    }
+    let of = |choice: &Choice| providers.get(choice.engine).cloned();
+    let models = chosen.into_iter().filter_map(|(id, choice)| Some((id, (of(&choice)?, choice)))).collect();
+    Ok(Arc::new(Local { models, providers: providers.into_values().collect() }))
+}
+
+impl Config {
+    /// For one of the engines, without what it does not know.
+    fn of(&self, engine: &str, models: Vec<Value>) -> Value {
+        let mut config = json!({ "models": models });
+        let mut set = |key: &str, value: Value| {
+            if !value.is_null() {
+                config[key] = value;
+            }
+        };
+        set("queue", json!(self.queue));
+        if engine != CANDLE {
+            set("max_tokens", json!(self.max_tokens));
+            set("load", json!(self.load));
+        }
+        if engine == LLAMA_CPP {
+            set("keep_alive_seconds", json!(self.keep_alive_seconds));
+        }
+        config
+    }
+}
+
+fn choose(engines: &Engines, forced: Option<&Value>, files: &Resolved) -> Result<Choice> {
+    let there = |engine: &str| engines.table.types().any(|name| name.strip_prefix("inline::") == Some(engine));
+    if let Some(forced) = forced {
+        let engine = [LLAMA_CPP, MISTRALRS, CANDLE].into_iter().find(|engine| forced.as_str() == Some(engine));
+        let engine = engine.ok_or_else(|| Error::invalid("engine", format!("engine is {forced}; it is llama-cpp, mistralrs or candle")))?;
+        return Ok(Choice { engine, why: "the manifest says so".into() });
+    }
+    let choice = |engine, why: &str| Ok(Choice { engine, why: why.into() });
+    let Some(info) = &files.gguf else {
+        return match encoder(files) {
+            Some(architecture) => Ok(Choice { engine: CANDLE, why: format!("{architecture} is an encoder in safetensors") }),
+            None => choice(MISTRALRS, "the model is in safetensors"),
+        };
+    };
+    let known = MISTRALRS_GGUF.contains(&info.architecture.as_str());
+    match (engines.accelerated && known && there(MISTRALRS), there(LLAMA_CPP)) {
+        (true, _) => choice(MISTRALRS, "this build uses an accelerator"),
+        (false, true) => choice(LLAMA_CPP, "a GGUF file on the CPU"),
+        (false, false) if known => choice(MISTRALRS, "this build has no llama.cpp"),
+        (false, false) => {
+            let message = format!("no engine of this build runs the GGUF architecture {:?}", info.architecture);
+            Err(Error::invalid("files", message).with_reason("no_engine"))
+        }
+    }
+}
+
+/// The architecture that `config.json` names, if candle runs it.
+fn encoder(files: &Resolved) -> Option<String> {
+    let config = std::fs::read(files.file("config.json").ok()?).ok()?;
+    let config: Value = serde_json::from_slice(&config).ok()?;
+    let name = config["architectures"][0].as_str()?;
+    (name.starts_with("Bert") || name.starts_with("DebertaV2")).then(|| name.to_owned())
+}
+
+impl Local {
+    fn of(&self, id: &str) -> Result<&Arc<dyn Inference>> {
+        let found = self.models.get(id).map(|(provider, _)| provider);
+        found.ok_or_else(|| no_such_model(id, self.models.keys().map(String::as_str)))
+    }
+
+    fn explained(&self, mut model: Model) -> Model {
+        if let Some((_, choice)) = self.models.get(&model.id) {
+            model.metadata.insert("engine_reason".into(), choice.why.clone());
+        }
+        model
+    }
+}
+
+#[async_trait::async_trait]
+impl Inference for Local {
+    async fn list_models(&self, cx: &Context, request: ListModelsRequest) -> Result<ListModelsResponse> {
+        let mut models = Vec::new();
+        for provider in &self.providers {
+            let all = ListModelsRequest { kind: request.kind, ..ListModelsRequest::default() };
+            models.extend(provider.list_models(cx, all).await?.models.into_iter().map(|model| self.explained(model)));
+        }
+        models.sort_by_key(|model| self.models.get_index_of(&model.id));
+        let (models, next_page_token) = page::slice(models, |model| &model.id, request.page_size, 1_000, &request.page_token)?;
+        Ok(ListModelsResponse { models, next_page_token })
+    }
+
+    async fn stream_chat(&self, cx: &Context, request: ChatRequest) -> Result<EventStream<ChatEvent>> {
+        self.of(&request.model)?.stream_chat(cx, request).await
+    }
+
+    async fn stream_complete(&self, cx: &Context, request: CompleteRequest) -> Result<EventStream<CompleteEvent>> {
+        self.of(&request.model)?.stream_complete(cx, request).await
+    }
+
+    async fn embed(&self, cx: &Context, request: EmbedRequest) -> Result<EmbedResponse> {
+        self.of(&request.model)?.embed(cx, request).await
+    }
+
+    async fn rerank(&self, cx: &Context, request: RerankRequest) -> Result<RerankResponse> {
+        self.of(&request.model)?.rerank(cx, request).await
+    }
+
+    async fn classify(&self, cx: &Context, request: ClassifyRequest) -> Result<ClassifyResponse> {
+        self.of(&request.model)?.classify(cx, request).await
+    }
+
+    async fn tokenize(&self, cx: &Context, request: TokenizeRequest) -> Result<TokenizeResponse> {
+        self.of(&request.model)?.tokenize(cx, request).await
+    }
+}

@@ -1,0 +1,123 @@
+//! Chooses each token of an answer from the raw logits of a step.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use llama_stack_core::{Code, Error};
+
+use super::{
+    generation::{Control, End, Made, RESERVED},
+    grammar::Grammar,
+    lexicon::Lexicon,
+    logprobs,
+    plan::Plan,
+    sampler::Sampler,
+};
+
+/// Follows one answer. Pure but for its channel: the same logits give the same tokens.
+pub struct Chooser {
+    choice: u32,
+    ends: Arc<[u32]>,
+    /// Logits beyond are padding of the weights.
+    vocabulary: usize,
+    /// Score tokens, with so many alternatives.
+    score: Option<usize>,
+    sampler: Sampler,
+    grammar: Option<Grammar>,
+    /// Tokens that may still come.
+    left: u32,
+    out: mpsc::Sender<Made>,
+    control: Arc<Control>,
+    ended: bool,
+}
+
+impl Chooser {
+    pub(super) fn new(choice: u32, plan: &Plan, lexicon: &Lexicon, out: mpsc::Sender<Made>, control: Arc<Control>) -> Self {
+        Self {
+            choice,
+            ends: lexicon.ends.clone(),
+            vocabulary: lexicon.vocabulary.size(),
+            score: plan.score,
+            sampler: Sampler::new(plan.sampling.clone().for_choice(choice), &plan.prompt),
+            grammar: plan.grammar.clone(),
+            left: plan.max_tokens,
+            out,
+            control,
+            ended: false,
+        }
+    }
+
+    /// Tells the reader that the engine has begun, and how much of the prompt it knew.
+    pub fn begun(&self, cached: u32) {
+        drop(self.out.try_send(Made::Begun { choice: self.choice, cached }));
+    }
+
+    /// Whether the answer came to its end; if the engine lets go before, it has failed.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether nobody wants more of it.
+    pub fn is_over(&self) -> bool {
+        self.ended || self.control.is_over(self.choice)
+    }
+
+    /// The next token, or none: the end. `logits` are changed on the way.
+    ///
+    /// A last token is told and none comes back, for the engine need not compute what nobody will ask for.
+    pub fn next(&mut self, logits: &mut [f32]) -> Option<u32> {
+        if self.is_over() {
+            self.ended = true;
+            return None;
+        }
+        match self.step(logits) {
+            Ok(token) => Some(token),
+            Err(end) => {
+                self.end(end);
+                None
+            }
+        }
+    }
+
+    /// Breaks the answer off.
+    pub fn fail(&mut self, error: Error) {
+        if !self.ended {
+            self.end(End::Failed(error));
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        self.ended = true;
+        // There is room: tokens leave the last places free.
+        drop(self.out.try_send(Made::End { choice: self.choice, end }));
+    }
+
+    fn step(&mut self, logits: &mut [f32]) -> Result<u32, End> {
+        let allowed = self.grammar.as_mut().map(Grammar::allowed).transpose().map_err(End::Failed)?;
+        let raw = self.score.map(|_| logits.to_vec());
+        logits.iter_mut().skip(self.vocabulary).for_each(|padding| *padding = f32::NEG_INFINITY);
+        let Some(token) = self.sampler.choose(logits, allowed.as_ref()) else {
+            return Err(End::Failed(Error::internal("the model has no token left to choose from").with_reason("no_token")));
+        };
+        if self.ends.contains(&token) {
+            return Err(End::Stop);
+        }
+        if self.out.capacity() <= RESERVED {
+            return Err(End::Failed(too_slow()));
+        }
+        let scored = raw.zip(self.score).map(|(raw, top)| logprobs::score(&raw, token, top));
+        drop(self.out.try_send(Made::Token { choice: self.choice, id: token, scored }));
+        self.left = self.left.saturating_sub(1);
+        let met = self.grammar.as_mut().map_or(Ok(false), |grammar| grammar.push(token)).map_err(End::Failed)?;
+        match (met, self.left) {
+            (true, _) => Err(End::Stop),
+            (false, 0) => Err(End::Length),
+            (false, _) => Ok(token),
+        }
+    }
+}
+
+fn too_slow() -> Error {
+    Error::new(Code::ResourceExhausted, "the answer was read too slowly and has been broken off").with_reason("slow_reader")
+}

@@ -1,0 +1,131 @@
+//! `llama-stack ps`: what a running stack runs.
+
+use std::time::Duration;
+
+use llama_stack_core::{
+    Context, Inference, Result, Stack,
+    grpc::{Remote, channel},
+};
+use llama_stack_proto::v1::{
+    GetInfoRequest, ListModelsRequest, Model, StackInfo, inference_client::InferenceClient, stack_client::StackClient,
+};
+use serde::Serialize;
+use tonic::transport::Channel;
+
+use crate::{args::ServerArgs, output::Output, reach};
+
+#[derive(Serialize)]
+struct Report {
+    name: String,
+    version: String,
+    uptime_seconds: u64,
+    models: Vec<Row>,
+}
+
+/// A model: what its provider says of it.
+#[derive(Serialize)]
+struct Row {
+    id: String,
+    kind: String,
+    provider: String,
+    engine: String,
+    /// Why this engine was taken, where there was a choice.
+    engine_reason: String,
+    state: String,
+    requests: String,
+    context_length: u32,
+    memory_bytes: Option<u64>,
+    /// Share of all prompt tokens that did not have to be read again.
+    prefix_hits: Option<f64>,
+}
+
+pub(crate) async fn run(args: ServerArgs, output: &Output) -> Result<()> {
+    let channel = channel(&args.server, Duration::from_secs(5))?;
+    let (cx, stack) = (Context::default(), Remote::<StackClient<Channel>>::new(channel.clone()));
+    let info = stack.get_info(&cx, GetInfoRequest {}).await.map_err(|error| reach::explained(error, &args.server))?;
+    let models = Remote::<InferenceClient<Channel>>::new(channel).list_models(&cx, ListModelsRequest::default()).await?.models;
+    output.result(&report(info, models), text)
+}
+
+fn report(info: StackInfo, models: Vec<Model>) -> Report {
+    let models = models.into_iter().map(row).collect();
+    Report { name: info.name, version: info.version, uptime_seconds: info.uptime_seconds, models }
+}
+
+fn row(model: Model) -> Row {
+    let said = |key: &str| model.metadata.get(key).cloned().unwrap_or_default();
+    let number = |key: &str| said(key).parse::<u64>().ok();
+    let read = number("prompt_tokens").filter(|read| *read > 0);
+    let prefix_hits = number("cached_tokens").zip(read).map(|(cached, read)| cached as f64 / read as f64);
+    Row {
+        kind: model.kind().as_str_name().trim_start_matches("MODEL_KIND_").to_lowercase(),
+        engine: said("engine"),
+        engine_reason: said("engine_reason"),
+        state: said("state"),
+        requests: said("requests"),
+        memory_bytes: number("memory_bytes"),
+        prefix_hits,
+        context_length: model.context_length,
+        provider: model.provider_id,
+        id: model.id,
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut text = format!("{} {} - up {} s\n", report.name, report.version, report.uptime_seconds);
+    let head = ["MODEL", "KIND", "PROVIDER", "ENGINE", "STATE", "REQUESTS", "CONTEXT", "MEMORY", "HITS", "WHY"].map(str::to_owned);
+    let rows = report.models.iter().map(|row| {
+        let memory = row.memory_bytes.map(|bytes| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)));
+        let hits = row.prefix_hits.map(|hits| format!("{:.0} %", hits * 100.0));
+        let context = (row.context_length > 0).then(|| row.context_length.to_string());
+        let shown = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        [
+            row.id.clone(),
+            row.kind.clone(),
+            row.provider.clone(),
+            shown(&row.engine),
+            shown(&row.state),
+            shown(&row.requests),
+            or_dash(context),
+            or_dash(memory),
+            or_dash(hits),
+            row.engine_reason.clone(),
+        ]
+    });
+    let rows: Vec<[String; 10]> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..10).map(width).collect();
+    for row in &rows {
+        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_model_has_a_line_and_says_what_it_is_known_to_do() {
+        let metadata =
+            [("engine", "llama.cpp"), ("state", "loaded"), ("requests", "2"), ("prompt_tokens", "200"), ("cached_tokens", "150")];
+        let local = Model {
+            id: "m".into(),
+            provider_id: "local".into(),
+            kind: 1,
+            context_length: 4096,
+            metadata: metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            ..Model::default()
+        };
+        let remote = Model { id: "far/away".into(), provider_id: "vllm".into(), kind: 1, ..Model::default() };
+        let info = StackInfo { name: "t".into(), version: "1.2.3".into(), uptime_seconds: 5, ..StackInfo::default() };
+        let text = text(&report(info, vec![local, remote]));
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["t", "1.2.3", "-", "up", "5", "s"]);
+        assert_eq!(lines[2], ["m", "chat", "local", "llama.cpp", "loaded", "2", "4096", "-", "75", "%"]);
+        assert_eq!(lines[3], ["far/away", "chat", "vllm", "-", "-", "-", "-", "-", "-"]);
+    }
+}

@@ -1,0 +1,84 @@
+//! Drills: each compares or breaks something real, prints a table, and as its last line the figure.
+//!
+//! `cargo drill list` says what each shows; `cargo drill NAME [--long]` runs one. The exit code is 0 where its goal holds.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a drill prints its figures")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a drill that cannot run fails loudly")]
+
+mod binary;
+mod call;
+#[cfg(feature = "engine")]
+mod engine;
+mod figures;
+mod load;
+#[cfg(feature = "engine")]
+mod mistralrs;
+mod passthrough;
+mod startup;
+mod steps;
+mod upstream;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+struct Args {
+    /// A drill's name, or `list`
+    name: String,
+    /// The full form, whose figures go into docs/
+    #[arg(long)]
+    long: bool,
+    /// What cargo tells every benchmark
+    #[arg(long = "bench", hide = true)]
+    _bench: bool,
+}
+
+/// What a drill found: its last line, and whether its goal holds.
+pub(crate) struct Verdict {
+    pub(crate) line: String,
+    pub(crate) holds: bool,
+}
+
+const DRILLS: [(&str, &str); 6] = [
+    ("passthrough", "what /v1/chat/completions adds to an instant upstream: time, throughput, first token"),
+    ("call", "an in-process call through the router, beside the bare provider"),
+    ("startup", "from exec to ready with a remote-only manifest, and memory at rest"),
+    ("steps", "durable steps of a turn: one at a time and at 64 sessions, synced and not"),
+    (
+        "engine",
+        "inline::llama-cpp beside a prebuilt llama.cpp; several answers at once, an agent's session, drafts; --long: from start to first token",
+    ),
+    ("mistralrs", "decode and prefill of inline::mistralrs, beside mistralrs used bare"),
+];
+
+/// The command line.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let verdict = runtime.block_on(async {
+        match args.name.as_str() {
+            "passthrough" => Some(passthrough::run(args.long).await),
+            "call" => Some(call::run(args.long).await),
+            "startup" => Some(startup::run(args.long).await),
+            "steps" => Some(steps::run(args.long).await),
+            #[cfg(feature = "engine")]
+            "engine" => Some(engine::run(args.long).await),
+            #[cfg(feature = "engine")]
+            "mistralrs" => Some(mistralrs::run(args.long).await),
+            _ => None,
+        }
+    });
+    match verdict {
+        Some(verdict) => {
+            println!("{}", verdict.line);
+            if verdict.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        None => {
+            for (name, what) in DRILLS {
+                println!("{name:<12} {what}");
+            }
+            if args.name == "list" { ExitCode::SUCCESS } else { ExitCode::from(2) }
+        }
+    }
+}
