@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use support::{Server, call_with_input, home_with_models, python, repository};
+use support::{Server, call, call_with_input, home_with_models, python, repository};
 
 /// Runs an example and gives back what it printed.
 fn example(python: &Path, server: &Server, name: &str, arguments: &[&str]) -> String {
@@ -34,6 +34,14 @@ fn the_starter_answers_every_client() {
     let piped = call_with_input(home.path(), &["chat", "--server", &server.url, "--max-tokens", "30"], "What is the capital of France?");
     assert_eq!(piped.code, 0, "{}", piped.err);
     assert!(piped.out.contains("Paris"), "{}", piped.out);
+
+    let ps = call(home.path(), &["ps", "--json", "--server", &server.url]);
+    assert_eq!(ps.code, 0, "{}", ps.err);
+    let ps: serde_json::Value = serde_json::from_str(&ps.out).unwrap();
+    let mut engines =
+        ps["models"].as_array().unwrap().iter().map(|model| (model["id"].as_str().unwrap(), model["engine"].as_str().unwrap()));
+    assert!(engines.any(|model| model == ("qwen2.5-coder-0.5b-instruct", "llama.cpp")), "{ps}");
+    assert!(ps["models"].as_array().unwrap().iter().all(|model| !model["engine_reason"].as_str().unwrap().is_empty()), "{ps}");
 
     match python() {
         Err(why) => eprintln!("skipped: the Python clients: {why}"),

@@ -6,6 +6,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::LazyLock,
 };
 
 use serde_json::Value;
@@ -102,8 +103,13 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// A Python with the examples' packages, or why there is none.
+/// A Python with the examples' packages, or why there is none. Made once, whichever test asks first.
 pub fn python() -> Result<PathBuf, String> {
+    static PYTHON: LazyLock<Result<PathBuf, String>> = LazyLock::new(make_python);
+    PYTHON.clone()
+}
+
+fn make_python() -> Result<PathBuf, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venv");
     let python = folder.join("bin/python");
     let installed = folder.join("installed");

@@ -63,6 +63,8 @@ pub struct Options {
     pub gpu_layers: Option<u32>,
     /// Default: what the file's architecture is made for.
     pub kind: Option<Kind>,
+    /// How the vectors of a text's tokens become one. Default: what the file says.
+    pub pooling: Option<Pooling>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -90,6 +92,14 @@ pub enum Kind {
     Reranker,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    Mean,
+    Cls,
+    Last,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -104,6 +114,7 @@ impl Default for Options {
             adapters: Vec::new(),
             gpu_layers: None,
             kind: None,
+            pooling: None,
         }
     }
 }

@@ -15,7 +15,7 @@ use llama_stack_core::{Error, Result};
 use llama_stack_models::batching::{Backend, Entry, Sequence};
 
 use crate::{
-    config::{CacheType, Kind},
+    config::{CacheType, Kind, Pooling},
     load::{Weights, backend, unusable},
 };
 
@@ -68,7 +68,13 @@ impl<'a> Context<'a> {
             .with_flash_attention_policy(FUSED)
             .with_no_perf(true)
             .with_embeddings(source.kind != Kind::Chat);
-        let params = if source.kind == Kind::Reranker { params.with_pooling_type(LlamaPoolingType::Rank) } else { params };
+        let params = match (source.kind, source.options.pooling) {
+            (Kind::Reranker, _) => params.with_pooling_type(LlamaPoolingType::Rank),
+            (Kind::Embedding, Some(Pooling::Mean)) => params.with_pooling_type(LlamaPoolingType::Mean),
+            (Kind::Embedding, Some(Pooling::Cls)) => params.with_pooling_type(LlamaPoolingType::Cls),
+            (Kind::Embedding, Some(Pooling::Last)) => params.with_pooling_type(LlamaPoolingType::Last),
+            (Kind::Embedding, None) | (Kind::Chat, _) => params,
+        };
         let context = model.new_context(backend()?, params);
         let mut context = context.map_err(|_| unusable(&source.id, "llama.cpp makes no context for it; the log says why"))?;
         for (adapter, scale) in adapters {

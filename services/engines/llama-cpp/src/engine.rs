@@ -268,7 +268,8 @@ impl Generating<'_> {
     }
 
     fn step(&mut self) -> Result<()> {
-        self.scheduler.set_chunk(self.pace.chunk());
+        let (running, waiting) = self.scheduler.load();
+        self.scheduler.set_chunk(self.pace.chunk(running + waiting < 2));
         let begun = Instant::now();
         let worked = self.scheduler.step(&mut self.context, begun)?;
         self.pace.took(worked.read, begun.elapsed());

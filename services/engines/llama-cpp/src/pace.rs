@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
-/// A step that reads prompts takes about so long.
+/// A step that reads prompts takes about so long where others wait for it.
 const STEP: Duration = Duration::from_millis(180);
+
+/// And so long for one alone: larger steps read faster, by a sixth from 32 tokens to 128.
+const STEP_ALONE: Duration = Duration::from_millis(750);
 
 /// Fewer tokens at once are slow to read; numbers between are no use to the kernels.
 const LEAST: usize = 32;
@@ -31,9 +34,11 @@ impl Pace {
         self.rate = Some(self.rate.map_or(now, |before| before * 0.7 + now * 0.3));
     }
 
-    pub(crate) fn chunk(&self) -> usize {
+    /// `alone`: nobody else is answered, and nobody waits.
+    pub(crate) fn chunk(&self, alone: bool) -> usize {
         let Some(rate) = self.rate else { return LEAST.min(self.most) };
-        let tokens = (rate * STEP.as_secs_f64()) as usize;
+        let time = if alone { STEP_ALONE } else { STEP };
+        let tokens = (rate * time.as_secs_f64()) as usize;
         (tokens / LEAST * LEAST).clamp(LEAST.min(self.most), self.most)
     }
 }
@@ -45,13 +50,13 @@ mod tests {
     #[test]
     fn the_chunk_follows_the_speed_of_the_machine() {
         let mut pace = Pace::new(256);
-        assert_eq!(pace.chunk(), 32);
-        pace.took(32, Duration::from_millis(32));
-        assert_eq!(pace.chunk(), 160);
+        assert_eq!((pace.chunk(false), pace.chunk(true)), (32, 32));
+        pace.took(32, Duration::from_millis(128));
+        assert_eq!((pace.chunk(false), pace.chunk(true)), (32, 160));
         (0..20).for_each(|_| pace.took(160, Duration::from_secs(2)));
-        assert_eq!(pace.chunk(), 32);
+        assert_eq!((pace.chunk(false), pace.chunk(true)), (32, 32));
         (0..20).for_each(|_| pace.took(32, Duration::from_millis(1)));
-        assert_eq!(pace.chunk(), 256);
+        assert_eq!((pace.chunk(false), pace.chunk(true)), (256, 256));
     }
 
     #[test]
@@ -59,6 +64,6 @@ mod tests {
         let mut pace = Pace::new(256);
         pace.took(32, Duration::from_millis(32));
         pace.took(1, Duration::from_secs(5));
-        assert_eq!(pace.chunk(), 160);
+        assert_eq!(pace.chunk(false), 160);
     }
 }

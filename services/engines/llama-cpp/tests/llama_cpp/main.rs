@@ -7,6 +7,7 @@ mod drafts;
 mod life;
 mod llama31;
 mod prefixes;
+mod vectors;
 
 use std::sync::Arc;
 
