@@ -18,7 +18,7 @@ Request: Book a table for Bartholomew Featherstonehaugh-Cholmondeley, phone +44 
 Call:"#;
 
 pub(super) async fn run(long: bool) {
-    let (tokens, rounds) = if long { (112, 9) } else { (112, 2) };
+    let (tokens, rounds) = if long { (112, 9) } else { (64, 2) };
     let with = |drafts: bool| with_options(qwen_spec(), json!({ "threads": cores(), "drafts": drafts }));
     let (without, with) = (engine("inline::llama-cpp", with(false)).await, engine("inline::llama-cpp", with(true)).await);
     let request = || CompleteRequest { sampling: Some(SamplingParams::greedy(tokens)), ..CompleteRequest::text(QWEN, PROMPT) };

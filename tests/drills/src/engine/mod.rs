@@ -24,7 +24,6 @@ pub(crate) async fn run(long: bool) -> Verdict {
     let python = peer::Python::new();
     python.install_llama_cpp();
     if std::env::var_os("PROBE").is_some() {
-        session::run(true).await;
     }
     let speed = speed::run(&python, long).await;
     let together = together::run(&python, long).await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use llama_stack_core::{Context, Inference};
-use llama_stack_proto::v1::{ChatRequest, Message, Role, ToolCall, ToolDefinition, ToolResult};
+use llama_stack_proto::v1::{ChatRequest, Message, Part, Role, ToolCall, ToolDefinition, ToolResult};
 use llama_stack_tests::conformance::local::{QWEN, qwen_spec};
 use serde_json::{Value, json};
 
@@ -14,6 +14,9 @@ use super::{
 use crate::figures::median;
 
 const TURNS: usize = 20;
+
+/// The newest exchange of a turn has one of these: the same turn once more, and not yet read.
+const TAKES: [&str; 3] = ["Let me look.", "One moment, please.", "Right away."];
 
 const SYSTEM: &str = "You look after a warehouse of spare parts for agricultural machines, and you help its clerks. \
 Look up what you are asked for with the tools, never guess a number, and answer in one short sentence. Shelves are named by an aisle, a \
@@ -45,70 +48,100 @@ pub(super) async fn run(long: bool) -> Found {
         spec["context_length"] = 8_192.into();
         spec
     };
-    let reusing = engine("inline::llama-cpp", spec(true)).await;
     let runs = if long { 3 } else { 1 };
-    let mut sessions = Vec::new();
+    let mut seen = Seen::default();
+    let reusing = engine("inline::llama-cpp", spec(true)).await;
     for run in 0..runs {
-        let mut session = Vec::new();
-        for turn in 1..=TURNS {
-            session.push(ask(&reusing, &format!("session-{run}"), turn).await);
-        }
-        eprintln!(
-            "PROBE {:?}",
-            session.iter().map(|t: &Timed| ((t.first * 1e3) as u32, t.usage.prompt_tokens - t.usage.cached_tokens)).collect::<Vec<_>>()
-        );
-        sessions.push(session);
+        seen.session(&reusing, &format!("session-{run}")).await;
     }
-    let known = [ask(&reusing, "session-0", 2).await.first, ask(&reusing, "session-0", TURNS).await.first];
     drop(reusing);
+    let mut anew = Seen::default();
     let forgetting = engine("inline::llama-cpp", spec(false)).await;
-    let mut anew = [Vec::new(), Vec::new()];
     for _ in 0..runs {
-        anew[0].push(ask(&forgetting, "session", 2).await.first);
-        anew[1].push(ask(&forgetting, "session", TURNS).await.first);
+        anew.second.push(ask(&forgetting, "session", 2, 0).await.first);
+        if long {
+            anew.last.push(ask(&forgetting, "session", TURNS, 0).await.first);
+        }
     }
-    let anew = anew.map(median);
     drop(forgetting);
 
-    let later = || sessions.iter().flat_map(|session| &session[1..]);
-    let of = |part: fn(&Timed) -> u32| f64::from(later().map(part).sum::<u32>());
-    let hits = of(|answer| answer.usage.cached_tokens) / of(|answer| answer.usage.prompt_tokens);
-    let first = |turn: usize| median(sessions.iter().map(|session| session[turn - 1].first).collect());
-    let length = |turn: usize| sessions[0][turn - 1].usage.prompt_tokens;
+    let hits = f64::from(seen.cached) / f64::from(seen.prompts);
     println!("\n{:<28} {:>10} {:>10} {:>8} {:>8}", "first token, s", "turn 2", "turn 20", "ratio", "hits");
-    println!("{:<28} {:>10} {:>10}", "prompt, tokens", length(2), length(TURNS));
-    println!("{:<28} {:>10.3} {:>10.3} {:>8.2} {hits:>8.3}", "inline::llama-cpp", first(2), first(TURNS), first(TURNS) / first(2));
-    println!("{:<28} {:>10.3} {:>10.3} {:>8.2}", "  asked again", known[0], known[1], known[1] / known[0]);
-    println!("{:<28} {:>10.3} {:>10.3} {:>8.2}", "  prefix_reuse: false", anew[0], anew[1], anew[1] / anew[0]);
+    let growth = row("inline::llama-cpp", seen.second, seen.last, &format!("{hits:.3}"));
+    row("  prefix_reuse: false", anew.second, anew.last, "-");
     if long {
-        println!("{:<28} {:>10.3} {:>10}", "inline::mistralrs", mistral().await, "-");
+        row("inline::mistralrs", vec![mistral().await], Vec::new(), "-");
     }
-    Found { hits, growth: first(TURNS) / first(2) }
+    Found { hits, growth }
+}
+
+/// The ratio of the medians.
+fn row(name: &str, second: Vec<f64>, last: Vec<f64>, hits: &str) -> f64 {
+    let second = median(second);
+    if last.is_empty() {
+        println!("{name:<28} {second:>10.3} {:>10} {:>8} {hits:>8}", "-", "-");
+        return f64::NAN;
+    }
+    let last = median(last);
+    println!("{name:<28} {second:>10.3} {last:>10.3} {:>8.2} {hits:>8}", last / second);
+    last / second
+}
+
+/// Of sessions.
+#[derive(Default)]
+struct Seen {
+    /// Seconds to the first token of turn 2, and of the last turn.
+    second: Vec<f64>,
+    last: Vec<f64>,
+    /// Tokens of the prompts after the first, and how many of them were known.
+    prompts: u32,
+    cached: u32,
+}
+
+impl Seen {
+    async fn session(&mut self, engine: &Arc<dyn Inference>, session: &str) {
+        ask(engine, session, 1, 0).await;
+        for turn in 2..=TURNS {
+            let answer = ask(engine, session, turn, 0).await;
+            self.prompts += answer.usage.prompt_tokens;
+            self.cached += answer.usage.cached_tokens;
+            let times = match turn {
+                2 => &mut self.second,
+                TURNS => &mut self.last,
+                _ => continue,
+            };
+            times.push(answer.first);
+            for take in 1..TAKES.len() {
+                times.push(ask(engine, session, turn, take).await.first);
+            }
+        }
+    }
 }
 
 /// Time to the first token of turn 2, after turn 1.
 async fn mistral() -> f64 {
     let engine = engine("inline::mistralrs", qwen_spec()).await;
-    ask(&engine, "session", 1).await;
-    ask(&engine, "session", 2).await.first
+    ask(&engine, "session", 1, 0).await;
+    ask(&engine, "session", 2, 0).await.first
 }
 
 /// A session is its tenant's: what one has read is of no use to the next.
-async fn ask(engine: &Arc<dyn Inference>, session: &str, turn: usize) -> Timed {
-    let mut request = ChatRequest::new(QWEN, history(turn)).greedy(1);
+async fn ask(engine: &Arc<dyn Inference>, session: &str, turn: usize, take: usize) -> Timed {
+    let mut request = ChatRequest::new(QWEN, history(turn, take)).greedy(1);
     request.tools = tools();
     chat(engine, &Context::test(session), request).await
 }
 
 /// What the model is sent in a turn, counted from 1. What it really answered is of no account: the texts are fixed.
-fn history(turn: usize) -> Vec<Message> {
+fn history(turn: usize, take: usize) -> Vec<Message> {
     let mut messages = vec![Message::system(SYSTEM)];
     for past in 1..turn {
         let call = ToolCall::new(format!("call_{past}"), "count_stock", json!({ "part": part(past) }).to_string());
         let result = json!({ "pieces": 100 + past, "reserved": 10 + past, "shelf": format!("{}-C-3", 10 + past) });
         messages.push(Message::user(question(past)));
         let answered = Message::tool(vec![ToolResult::text(&call, result.to_string(), false)]);
-        messages.push(Message::new(Role::Assistant, vec![call.into()]));
+        let text = TAKES[if past + 1 == turn { take } else { 0 }];
+        messages.push(Message::new(Role::Assistant, vec![Part::text(text), call.into()]));
         messages.push(answered);
         messages.push(Message::assistant(format!("{} pieces.", 100 + past)));
     }

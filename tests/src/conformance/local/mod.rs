@@ -10,7 +10,7 @@ use std::{
 };
 
 use llama_stack_core::{Context, Deps, Inference, Registry, Result};
-use llama_stack_proto::v1::{ChatRequest, ChatResponse, CompleteRequest, CompleteResponse, SamplingParams};
+use llama_stack_proto::v1::{ChatRequest, ChatResponse, CompleteRequest, CompleteResponse, SamplingParams, TokenLogprob};
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, sync::OnceCell};
 
@@ -42,15 +42,39 @@ pub struct Subject {
     register: fn(&mut Registry),
     /// As its models name it.
     pub engine: &'static str,
-    /// A model's `options` with which it answers one request after the other, as JSON.
+    /// A model's `options`, as JSON, with which it answers one request after the other, each as if it were the first.
     one_at_a_time: &'static str,
+    /// Nats by which a token may be less likely than one that it stands in for: an engine that rounds differently by what
+    /// it computes at once lets a tie fall to either side.
+    tie: f32,
     smol: OnceCell<Arc<dyn Inference>>,
     qwen: OnceCell<Arc<dyn Inference>>,
 }
 
 impl Subject {
     pub const fn new(kind: &'static str, engine: &'static str, register: fn(&mut Registry), one_at_a_time: &'static str) -> Self {
-        Self { kind, register, engine, one_at_a_time, smol: OnceCell::const_new(), qwen: OnceCell::const_new() }
+        Self { kind, register, engine, one_at_a_time, tie: 0.0, smol: OnceCell::const_new(), qwen: OnceCell::const_new() }
+    }
+
+    #[must_use]
+    pub const fn rounding(mut self, tie: f32) -> Self {
+        self.tie = tie;
+        self
+    }
+
+    /// Whether two greedy answers with alternatives are one and the same. Where they part, it must have been at a tie: the
+    /// token of each was nearly as good as the other's to both.
+    pub fn are_the_same(&self, a: &[TokenLogprob], b: &[TokenLogprob]) -> bool {
+        let Some((a, b)) = a.iter().zip(b).find(|(a, b)| a.token_id != b.token_id) else {
+            assert_eq!(a.len(), b.len());
+            return true;
+        };
+        for (one, other) in [(a, b), (b, a)] {
+            let nearly = one.top.iter().find(|top| top.token_id == other.token_id);
+            let gap = nearly.map_or(f32::INFINITY, |nearly| one.logprob - nearly.logprob);
+            assert!(gap < self.tie, "{:?} in place of {:?}, which is {gap} nats less likely", one.token, other.token);
+        }
+        false
     }
 
     pub async fn build(&self, config: Value) -> Result<Arc<dyn Inference>> {
@@ -59,9 +83,20 @@ impl Subject {
         registry.inference.build(self.kind, config, Deps::new(home())).await
     }
 
-    /// A small model that several tests share.
+    /// A small model that several tests share, for one request at a time.
     pub async fn smol(&self) -> Arc<dyn Inference> {
-        self.smol.get_or_init(|| self.shared(smol_spec())).await.clone()
+        self.smol.get_or_init(|| self.single(512)).await.clone()
+    }
+
+    /// The small model for several requests at once, where its engine can. Nothing is known from before, and the cache is
+    /// so small that its kernels are those of [`Subject::smol`].
+    pub async fn busy(&self) -> Arc<dyn Inference> {
+        let mut spec = smol_spec();
+        spec["context_length"] = json!(256);
+        let mut options: Value = serde_json::from_str(self.one_at_a_time).unwrap();
+        options.as_object_mut().unwrap().remove("parallel");
+        spec["options"] = options;
+        self.shared(spec).await
     }
 
     /// A model that calls tools.

@@ -53,7 +53,7 @@ fn two_hundred_answers_are_the_same_with_and_without_a_cache() {
 #[test]
 fn a_conversation_that_goes_on_reads_only_what_is_new() {
     on(async {
-        let smol = crate::SUBJECT.smol().await;
+        let smol = smol_with(json!({})).await;
         let mut messages = vec![Message::system(words(3, 60)), Message::user(words(4, 20))];
         let ask = |messages: &[Message]| ChatRequest::new(SMOL, messages.to_vec()).greedy(8);
         let cx = Context::test("conversation");
@@ -70,7 +70,7 @@ fn a_conversation_that_goes_on_reads_only_what_is_new() {
 #[test]
 fn nothing_is_known_of_another_tenant() {
     on(async {
-        let smol = crate::SUBJECT.smol().await;
+        let smol = smol_with(json!({})).await;
         let request = || CompleteRequest { sampling: Some(SamplingParams::greedy(2)), ..CompleteRequest::text(SMOL, words(9, 80)) };
         let ask = async |tenant: &str| smol.complete(&Context::test(tenant), request()).await.unwrap().usage.unwrap().cached_tokens;
         assert_eq!(ask("prefix-a").await, 0);
