@@ -23,8 +23,6 @@ pub(crate) async fn run(long: bool) -> Verdict {
     println!("{} cores, load {}\n", cores(), std::fs::read_to_string("/proc/loadavg").unwrap().trim());
     let python = peer::Python::new();
     python.install_llama_cpp();
-    if std::env::var_os("PROBE").is_some() {
-    }
     let speed = speed::run(&python, long).await;
     let together = together::run(&python, long).await;
     let session = session::run(long).await;

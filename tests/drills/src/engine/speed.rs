@@ -41,7 +41,7 @@ pub(super) async fn run(python: &Python, long: bool) -> Speed {
     );
     let mut least = Speed { prefill: f64::INFINITY, decode: f64::INFINITY };
     for (name, spec) in &files {
-        for threads in [2] {
+        for threads in [1, 2] {
             let mut both = Both::start(python, spec, threads).await;
             for prompt in sizes.prompts {
                 let (theirs, ours) = both.measure(*prompt, sizes.tokens, sizes.rounds).await;
@@ -105,12 +105,8 @@ impl Both {
         let prompt = self.prompt(prompt).await;
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let b = std::time::Instant::now();
             theirs.push(self.their_speed(&prompt, count).await);
-            eprintln!("  theirs {:?}", b.elapsed());
-            let b = std::time::Instant::now();
             ours.push(self.our_speed(&prompt, count).await);
-            eprintln!("  ours {:?}", b.elapsed());
         }
         (Speed::median(&theirs), Speed::median(&ours))
     }
