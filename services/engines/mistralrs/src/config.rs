@@ -1,3 +1,5 @@
+use std::num::NonZeroUsize;
+
 use llama_stack_models::ModelSpec;
 use serde::Deserialize;
 
@@ -38,6 +40,9 @@ pub struct Options {
     pub cpu: bool,
     /// Quantise safetensors while they are loaded, for example `q8_0` or `q4k`. GGUF files are quantised already.
     pub isq: Option<String>,
+    /// Read this many tokens of a prompt at once and the rest token by token: whoever cancels a request with a long prompt
+    /// frees the engine with the next token. On a CPU reading then takes half as long again. Default: all at once.
+    pub prompt_step: Option<NonZeroUsize>,
 }
 
 fn default_queue() -> usize {

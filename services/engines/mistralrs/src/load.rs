@@ -48,9 +48,6 @@ pub(crate) enum Format {
     Safetensors,
 }
 
-/// Prompt tokens of one step on the CPU.
-const STEP: usize = 16;
-
 /// # Errors
 /// `NotFound` for a folder that is gone · `FailedPrecondition` (`model_unusable`) for what mistral.rs refuses or panics over.
 pub(crate) async fn load(weights: Weights) -> Result<Engine> {
@@ -120,8 +117,7 @@ fn read(weights: &Weights) -> Result<Engine> {
         .with_disable_eos_stop(true);
     let runner = futures::executor::block_on(builder.build());
     let sender = runner.get_sender(None).map_err(|error| failed(&error))?;
-    // On the CPU a token costs the same in a prompt as in an answer; only there is reading in steps free.
-    let step = device.is_cpu().then_some(STEP);
+    let step = weights.options.prompt_step.map(std::num::NonZeroUsize::get);
     Ok(Engine::new(runner, sender, Lexicon::new(&weights.id, parts), step))
 }
 

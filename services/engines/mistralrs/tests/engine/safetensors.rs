@@ -14,7 +14,8 @@ use crate::support::{
 
 async fn tiny() -> Arc<dyn Inference> {
     static CELL: OnceCell<Arc<dyn Inference>> = OnceCell::const_new();
-    let config = json!({ "models": [{ "id": TINY, "path": folder().join("hf") }] });
+    // Most prompts are longer than a step.
+    let config = json!({ "models": [{ "id": TINY, "path": folder().join("hf"), "options": { "prompt_step": 16 } }] });
     CELL.get_or_init(|| async { build(config).await.unwrap() }).await.clone()
 }
 
