@@ -88,13 +88,15 @@ impl Subject {
         self.smol.get_or_init(|| self.single(512)).await.clone()
     }
 
-    /// The small model for several requests at once, where its engine can. Nothing is known from before, and the cache is
-    /// so small that its kernels are those of [`Subject::smol`].
+    /// The small model for several requests at once, where its engine can, with prefixes and drafts where it has them. The
+    /// cache is so small that its kernels are those of [`Subject::smol`].
     pub async fn busy(&self) -> Arc<dyn Inference> {
         let mut spec = smol_spec();
         spec["context_length"] = json!(256);
         let mut options: Value = serde_json::from_str(self.one_at_a_time).unwrap();
-        options.as_object_mut().unwrap().remove("parallel");
+        for alone in ["parallel", "prefix_reuse", "drafts"] {
+            options.as_object_mut().unwrap().remove(alone);
+        }
         spec["options"] = options;
         self.shared(spec).await
     }
