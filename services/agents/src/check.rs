@@ -221,7 +221,7 @@ mod tests {
         let limits = |max_steps, max_seconds| Some(Limits { max_steps, max_seconds, ..Limits::default() });
         assert_eq!(field(|config| config.limits = limits(257, 0)).unwrap(), "config.limits.max_steps");
         assert_eq!(field(|config| config.limits = limits(0, u32::MAX)).unwrap(), "config.limits.max_seconds");
-        let choice = ToolChoice { mode: Mode::Named.into(), name: "b".into() };
+        let choice = ToolChoice { mode: Mode::Named.into(), name: "b".into(), ..ToolChoice::default() };
         assert_eq!(field(|config| config.tool_choice = Some(choice)).unwrap(), "config.tool_choice.name");
         assert_eq!(field(|config| config.top_logprobs = Some(21)).unwrap(), "config.top_logprobs");
         let hot = SamplingParams { temperature: Some(f32::NAN), ..SamplingParams::default() };

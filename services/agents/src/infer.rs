@@ -126,8 +126,8 @@ async fn generate(
         message: choice.message,
         finish_reason: choice.finish_reason,
         usage: Some(usage.unwrap_or_else(Usage::default)),
-        tools_withheld: false,
         logprobs: choice.logprobs,
+        ..InferenceStep::default()
     };
     Ok(Answer { step, held })
 }
@@ -196,5 +196,5 @@ fn tool_choice(turn: &Turn, config: &AgentConfig) -> Option<ToolChoice> {
     let choice = config.tool_choice.clone()?;
     let forced = matches!(choice.mode(), Mode::Required | Mode::Named);
     let first = !conversation::has_spoken(turn);
-    if forced && !first { Some(ToolChoice { mode: Mode::Auto.into(), name: String::new() }) } else { Some(choice) }
+    if forced && !first { Some(ToolChoice { mode: Mode::Auto.into(), ..choice }) } else { Some(choice) }
 }

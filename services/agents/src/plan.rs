@@ -62,7 +62,7 @@ pub(crate) fn next(turn: &Turn, for_client: impl Fn(&ToolCall) -> bool) -> Next 
         let calls = clients.into_iter().cloned().collect();
         return if within { Next::Await(calls) } else { Next::End(TurnStatus::Incomplete, "max_tool_calls") };
     }
-    let step = |call: &ToolCall| Step::Tool(ToolStep { call: Some(call.clone()), result: None, client: false });
+    let step = |call: &ToolCall| Step::Tool(ToolStep { call: Some(call.clone()), ..ToolStep::default() });
     Next::Start(ours.into_iter().take(room).map(step).collect())
 }
 

@@ -107,9 +107,9 @@ impl Run {
             Next::Start(steps) => steps.into_iter().try_for_each(|step| self.journal.start(step).map(drop)),
             Next::Await(calls) => {
                 for call in &calls {
-                    self.journal.start(Step::Tool(ToolStep { call: Some(call.clone()), result: None, client: true }))?;
+                    self.journal.start(Step::Tool(ToolStep { call: Some(call.clone()), client: true, ..ToolStep::default() }))?;
                 }
-                self.journal.stage(Event::AwaitingTools(AwaitingTools { calls }))
+                self.journal.stage(Event::AwaitingTools(AwaitingTools { calls, ..AwaitingTools::default() }))
             }
             Next::Refuse(words) => {
                 let (message, finish) = fold::refusal(&words);
@@ -182,7 +182,7 @@ impl Run {
         let (tools, toolbox, cut_off) = (self.shared.parts.tools.clone(), self.toolbox.clone(), self.cut_off);
         let running = async move {
             let result = calls::run(tools, &toolbox, cx, call.clone(), cut_off).await;
-            (index, Step::Tool(ToolStep { call: Some(call), result: Some(result), client: false }))
+            (index, Step::Tool(ToolStep { call: Some(call), result: Some(result), ..ToolStep::default() }))
         };
         Some(running.boxed())
     }

@@ -104,7 +104,14 @@ pub(crate) async fn resume(shared: &Arc<Shared>, cx: &Context, request: ResumeTu
     let (tail, token) = (running.live().tail(), running.live().cancel.clone());
     let journal = Journal::new(shared.parts.store.clone(), cx.tenant(), fold, running);
     let (tell, told) = oneshot::channel();
-    shared.parts.tasks.spawn(go_on(shared.clone(), cx.detached(), journal, ToolResults { results }, cancels, tell));
+    shared.parts.tasks.spawn(go_on(
+        shared.clone(),
+        cx.detached(),
+        journal,
+        ToolResults { results, ..ToolResults::default() },
+        cancels,
+        tell,
+    ));
     let told = async { told.await.map_err(|_| Error::internal("the turn could not be resumed"))? };
     cx.within(told).await?;
     let watcher = Watcher::new(shared, cx, &request.turn_id, sequence).with_tail(tail);

@@ -13,7 +13,7 @@ fn result(id: &str, text: &str) -> ToolResult {
 }
 
 fn resume(turn_id: &str, results: Vec<ToolResult>) -> ResumeTurnRequest {
-    ResumeTurnRequest { turn_id: turn_id.into(), results, on_disconnect: 0 }
+    ResumeTurnRequest { turn_id: turn_id.into(), results, ..ResumeTurnRequest::default() }
 }
 
 /// The server's calls run first, then the turn waits for the client's.

@@ -106,7 +106,11 @@ fn a_turn_that_waits_for_its_client_still_waits() {
         let turn = finished(&world, &id).await;
         assert_eq!(turn.status(), TurnStatus::AwaitingTools);
         let results = vec![llama_stack_proto::v1::ToolResult { call_id: "a".into(), ..Default::default() }];
-        let resume = llama_stack_proto::v1::ResumeTurnRequest { turn_id: id.clone(), results, on_disconnect: 0 };
+        let resume = llama_stack_proto::v1::ResumeTurnRequest {
+            turn_id: id.clone(),
+            results,
+            ..llama_stack_proto::v1::ResumeTurnRequest::default()
+        };
         rest(world.runtime.resume_turn(&world.cx, resume).await.unwrap()).await;
         assert_eq!(world.turn(&id).await.status(), TurnStatus::Completed);
     });

@@ -50,10 +50,13 @@ fn journal(moves: &[Move], cut: bool) -> Vec<TurnEvent> {
                 push(Event::StepCompleted(step(step::Step::Tool(ToolStep { result: Some(ToolResult::default()), ..tool }), now)));
             }
             Move::Ask => {
-                push(Event::StepStarted(step(step::Step::Tool(ToolStep { call: call.clone(), client: true, result: None }), None)));
-                push(Event::AwaitingTools(AwaitingTools { calls: call.into_iter().collect() }));
+                push(Event::StepStarted(step(
+                    step::Step::Tool(ToolStep { call: call.clone(), client: true, ..ToolStep::default() }),
+                    None,
+                )));
+                push(Event::AwaitingTools(AwaitingTools { calls: call.into_iter().collect(), ..AwaitingTools::default() }));
                 let result = ToolResult { call_id: id.clone(), ..ToolResult::default() };
-                push(Event::Resumed(ToolResults { results: vec![result] }));
+                push(Event::Resumed(ToolResults { results: vec![result], ..ToolResults::default() }));
             }
             Move::End => {
                 push(Event::Ended(Box::new(Turn { id: "t".into(), status: TurnStatus::Completed.into(), ..Turn::default() })));

@@ -91,7 +91,7 @@ async fn a_repeated_call_is_answered_from_its_result_and_tools_are_withheld() {
 async fn a_forced_call_is_forced_once() {
     let world = World::new(vec![vec![Call("c1", "add", r#"{"a":2,"b":3}"#)]]).await;
     let mut request = say("go");
-    request.config.as_mut().unwrap().tool_choice = Some(ToolChoice { mode: Mode::Required.into(), name: String::new() });
+    request.config.as_mut().unwrap().tool_choice = Some(ToolChoice { mode: Mode::Required.into(), ..ToolChoice::default() });
     world.run(request).await;
     let mode = |index| world.script.request(index).tool_choice.unwrap().mode();
     assert_eq!((mode(0), mode(1)), (Mode::Required, Mode::Auto));

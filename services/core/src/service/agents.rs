@@ -1,10 +1,11 @@
 use tonic::transport::Channel;
 
 use llama_stack_proto::v1::{
-    Agent, CancelTurnRequest, CreateAgentRequest, CreateSessionRequest, CreateTurnRequest, DeleteAgentRequest, DeleteAgentResponse,
-    DeleteSessionRequest, DeleteSessionResponse, DeleteTurnRequest, DeleteTurnResponse, GetAgentRequest, GetSessionRequest, GetTurnRequest,
-    ListAgentsRequest, ListAgentsResponse, ListSessionsRequest, ListSessionsResponse, ListTurnsRequest, ListTurnsResponse,
-    ResumeTurnRequest, Session, Turn, TurnEvent, UpdateAgentRequest, WatchTurnRequest, agents_client::AgentsClient, agents_server,
+    Agent, CancelTurnRequest, CompactRequest, CompactResponse, CreateAgentRequest, CreateSessionRequest, CreateTurnRequest,
+    DeleteAgentRequest, DeleteAgentResponse, DeleteSessionRequest, DeleteSessionResponse, DeleteTurnRequest, DeleteTurnResponse,
+    GetAgentRequest, GetSessionRequest, GetTurnRequest, ListAgentsRequest, ListAgentsResponse, ListSessionsRequest, ListSessionsResponse,
+    ListTurnsRequest, ListTurnsResponse, RedactTurnRequest, ResumeTurnRequest, Session, Turn, TurnEvent, UpdateAgentRequest,
+    UpdateSessionRequest, WatchTurnRequest, agents_client::AgentsClient, agents_server,
 };
 
 use crate::{Context, Error, EventStream, Result, grpc::grpc_service};
@@ -64,6 +65,18 @@ pub trait Agents: Send + Sync + 'static {
         Err(Error::unimplemented("DeleteTurn"))
     }
 
+    async fn redact_turn(&self, _cx: &Context, _request: RedactTurnRequest) -> Result<Turn> {
+        Err(Error::unimplemented("RedactTurn"))
+    }
+
+    async fn update_session(&self, _cx: &Context, _request: UpdateSessionRequest) -> Result<Session> {
+        Err(Error::unimplemented("UpdateSession"))
+    }
+
+    async fn compact(&self, _cx: &Context, _request: CompactRequest) -> Result<CompactResponse> {
+        Err(Error::unimplemented("Compact"))
+    }
+
     async fn create_turn(&self, _cx: &Context, _request: CreateTurnRequest) -> Result<EventStream<TurnEvent>> {
         Err(Error::unimplemented("CreateTurn"))
     }
@@ -91,6 +104,9 @@ grpc_service!(Agents, agents_server::Agents, AgentsClient<Channel> {
     unary list_turns(ListTurnsRequest) -> ListTurnsResponse;
     unary cancel_turn(CancelTurnRequest) -> Turn;
     unary delete_turn(DeleteTurnRequest) -> DeleteTurnResponse;
+    unary redact_turn(RedactTurnRequest) -> Turn;
+    unary update_session(UpdateSessionRequest) -> Session;
+    unary compact(CompactRequest) -> CompactResponse;
     stream create_turn(CreateTurnRequest) -> TurnEvent as CreateTurnStream;
     stream resume_turn(ResumeTurnRequest) -> TurnEvent as ResumeTurnStream;
     stream watch_turn(WatchTurnRequest) -> TurnEvent as WatchTurnStream;

@@ -100,7 +100,7 @@ fn tools_are_named_once_and_have_schemas() {
 
 #[test]
 fn a_choice_is_among_the_tools() {
-    let choice = |mode: Mode, name: &str| Some(ToolChoice { mode: mode.into(), name: name.into() });
+    let choice = |mode: Mode, name: &str| Some(ToolChoice { mode: mode.into(), name: name.into(), ..ToolChoice::default() });
     is(refused(|r| r.tool_choice = choice(Mode::Named, "hop")), "tool_choice.name", "there is: look, wait");
     let without = |r: &mut ChatRequest| {
         r.tools.clear();

@@ -43,7 +43,7 @@ fn full() -> ChatRequest {
             ToolDefinition { strict: true, ..ToolDefinition::new("f", "does f", r#"{"type":"object", "x": 1e2}"#) },
             ToolDefinition::new("g", "", ""),
         ],
-        tool_choice: Some(ToolChoice { mode: Mode::Named.into(), name: "f".into() }),
+        tool_choice: Some(ToolChoice { mode: Mode::Named.into(), name: "f".into(), ..ToolChoice::default() }),
         response_format: Some(ResponseFormat {
             format: Some(Format::JsonSchema(JsonSchema { schema: r#"{"type":"string"}"#.into(), strict: true, ..JsonSchema::default() })),
         }),

@@ -81,7 +81,7 @@ fn without_parallel_calls_the_first_ends_the_answer() {
 #[test]
 fn tool_choice_none_leaves_calls_as_text() {
     let mut request = request(&[]);
-    request.tool_choice = Some(ToolChoice { mode: Mode::None.into(), name: String::new() });
+    request.tool_choice = Some(ToolChoice { mode: Mode::None.into(), ..ToolChoice::default() });
     let events = run(&request, &[&CALL.concat()], FinishReason::Stop);
     assert_eq!(told(&events), expect(&[(&CALL.concat(), &[0]), ("STOP", &[])]));
 }

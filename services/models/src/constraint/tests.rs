@@ -21,7 +21,7 @@ fn regex(text: &str) -> ResponseFormat {
 }
 
 fn request(tools: Vec<ToolDefinition>, mode: Mode, name: &str) -> ChatRequest {
-    let tool_choice = Some(ToolChoice { mode: mode.into(), name: name.into() });
+    let tool_choice = Some(ToolChoice { mode: mode.into(), name: name.into(), ..ToolChoice::default() });
     ChatRequest { tools, tool_choice, ..ChatRequest::user("m", "hi") }
 }
 
@@ -130,6 +130,6 @@ fn a_json_answer_and_a_free_choice_of_calls_are_alternatives() {
     both.response_format = Some(schema(SCHEMA_TEXT, true));
     let either = for_chat(&both).unwrap().unwrap();
     assert!(allows(&either, r#"{"a": 1}"#) && allows(&either, r#"{"name": "g", "arguments": {}}"#) && !allows(&either, "hello"));
-    both.tool_choice = Some(ToolChoice { mode: Mode::None.into(), name: String::new() });
+    both.tool_choice = Some(ToolChoice { mode: Mode::None.into(), ..ToolChoice::default() });
     assert!(matches!(for_chat(&both).unwrap(), Some(Constraint::JsonSchema(_))));
 }

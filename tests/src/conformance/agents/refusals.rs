@@ -75,7 +75,7 @@ pub async fn a_wrong_configuration_is_refused_with_its_field(agents: Arc<dyn Age
     let client = |name: &str, schema: &str| vec![ToolDefinition::new(name, "", schema)];
     let limits = |max_steps, max_seconds| Some(Limits { max_steps, max_seconds, ..Limits::default() });
     let sampling = |sampling| AgentConfig { sampling: Some(sampling), ..config() };
-    let named = ToolChoice { mode: Mode::Named.into(), name: "fly".into() };
+    let named = ToolChoice { mode: Mode::Named.into(), name: "fly".into(), ..ToolChoice::default() };
     let long = HashMap::from([("note".to_owned(), "x".repeat(513))]);
     let cases = [
         ("config.model", AgentConfig { model: String::new(), ..config() }),

@@ -78,7 +78,7 @@ pub async fn a_running_turn_keeps_the_configuration_it_began_with(agents: Arc<dy
     let changed = AgentConfig { instructions: "be brief".into(), client_tools: Vec::new(), ..config() };
     agents.update_agent(&cx, UpdateAgentRequest { id: agent.id.clone(), config: Some(changed) }).await.unwrap();
     let results = vec![result(&awaited(&events)[0].id, "Ann")];
-    let request = ResumeTurnRequest { turn_id: waiting.id.clone(), results, on_disconnect: 0 };
+    let request = ResumeTurnRequest { turn_id: waiting.id.clone(), results, ..ResumeTurnRequest::default() };
     let gone_on = ended(&rest(agents.resume_turn(&cx, request).await.unwrap()).await);
     assert_eq!((gone_on.status(), &gone_on.config), (TurnStatus::Completed, &waiting.config));
     assert_eq!(gone_on.config.unwrap().instructions, "");
@@ -167,7 +167,7 @@ pub async fn another_tenant_finds_nothing(agents: Arc<dyn Agents>) {
         code(agents.create_turn(&other, CreateTurnRequest { parent_turn_id: turn_id.clone(), ..say("hello") }).await),
         code(turn(&agents, &other, &turn_id).await),
         code(agents.cancel_turn(&other, CancelTurnRequest { id: turn_id.clone() }).await),
-        code(agents.resume_turn(&other, ResumeTurnRequest { turn_id: turn_id.clone(), results, on_disconnect: 0 }).await),
+        code(agents.resume_turn(&other, ResumeTurnRequest { turn_id: turn_id.clone(), results, ..ResumeTurnRequest::default() }).await),
         code(agents.watch_turn(&other, WatchTurnRequest { turn_id: turn_id.clone(), after_sequence: 0 }).await),
         code(agents.delete_turn(&other, DeleteTurnRequest { id: turn_id.clone() }).await),
     ];

@@ -33,7 +33,7 @@ pub async fn all(agents: Arc<dyn Agents>) {
 }
 
 async fn resume(agents: &Arc<dyn Agents>, cx: &Context, id: &str, results: Vec<ToolResult>) -> Result<EventStream<TurnEvent>> {
-    agents.resume_turn(cx, ResumeTurnRequest { turn_id: id.into(), results, on_disconnect: 0 }).await
+    agents.resume_turn(cx, ResumeTurnRequest { turn_id: id.into(), results, ..ResumeTurnRequest::default() }).await
 }
 
 async fn cancel(agents: &Arc<dyn Agents>, cx: &Context, id: &str) -> Result<Turn> {

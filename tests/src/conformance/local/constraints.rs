@@ -57,7 +57,7 @@ pub async fn sampling_stays_within_the_constraint(subject: &Subject) {
 
 pub async fn a_forced_call_is_a_call_with_arguments_that_fit(subject: &Subject) {
     let qwen = subject.qwen().await;
-    let choice = ToolChoice { mode: Mode::Named.into(), name: "weather".into() };
+    let choice = ToolChoice { mode: Mode::Named.into(), name: "weather".into(), ..ToolChoice::default() };
     let request = ChatRequest {
         tools: vec![weather()],
         tool_choice: Some(choice),

@@ -114,5 +114,5 @@ pub(super) fn choice(choice: ToolChoice) -> Result<v1::ToolChoice> {
             .with_reason("unsupported_parameter"));
         }
     };
-    Ok(v1::ToolChoice { mode: mode.into(), name })
+    Ok(v1::ToolChoice { mode: mode.into(), name, ..v1::ToolChoice::default() })
 }

@@ -172,7 +172,7 @@ fn tool_choice(choice: Value) -> Result<ToolChoice> {
         }
         _ => return Err(wrong()),
     };
-    Ok(ToolChoice { mode: mode.into(), name: name.into() })
+    Ok(ToolChoice { mode: mode.into(), name: name.into(), ..ToolChoice::default() })
 }
 
 fn response_format(format: TextFormat) -> Option<ResponseFormat> {
