@@ -19,7 +19,7 @@ fn says(finish: FinishReason, calls: &[&str]) -> Step {
 }
 
 fn done(id: &str) -> Step {
-    Step::Tool(ToolStep { call: Some(ToolCall::new(id, id, "{}")), result: Some(ToolResult::default()), client: false })
+    Step::Tool(ToolStep { call: Some(ToolCall::new(id, id, "{}")), result: Some(ToolResult::default()), ..ToolStep::default() })
 }
 
 fn started(next: Next) -> Vec<String> {
@@ -28,6 +28,9 @@ fn started(next: Next) -> Vec<String> {
         Step::Inference(step) => format!("infer{}", if step.tools_withheld { " without tools" } else { "" }),
         Step::Tool(step) => step.call.unwrap().id,
         Step::Shield(step) => step.shield_id,
+        Step::ToolList(step) => step.server_label,
+        Step::Handoff(step) => step.agent_id,
+        Step::Compaction(_) => "compact".into(),
     };
     steps.into_iter().map(name).collect()
 }
