@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use llama_stack_core::{Context, Error, EventStream, Result, ids};
-use llama_stack_proto::v1::{AgentConfig, CreateTurnRequest, OnDisconnect, Session, Turn, TurnEvent, TurnStatus, turn_event::Event};
+use llama_stack_proto::v1::{
+    AgentConfig, CreateTurnRequest, Limits, McpServer, OnDisconnect, Session, Turn, TurnEvent, TurnStatus, turn_event::Event,
+};
 use llama_stack_store::{BeginTurn, Begun};
 use tokio::sync::{OwnedMutexGuard, oneshot, watch::Receiver};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    check, conversation, edge,
+    check, conversation, delegate, edge,
     fold::Fold,
     hash,
     journal::{Journal, session_of},
     live::{Running, Tail, in_progress},
     run::Run,
     runtime::Shared,
+    servers::without_secrets,
     watch::{self, Watcher},
 };
 
@@ -26,8 +29,19 @@ struct Draft {
     running: Running,
     /// The caller's key and the hash of the request.
     key: Option<(String, String)>,
+    /// The turn's MCP servers as they were given: the journal has them without their secrets.
+    servers: Vec<McpServer>,
     guard: Option<OwnedMutexGuard<()>>,
     cancels: bool,
+}
+
+/// A turn that answers a call of another.
+pub(crate) struct Called {
+    pub(crate) turn_id: String,
+    pub(crate) caller_turn_id: String,
+    pub(crate) depth: u32,
+    /// What the caller lets it take.
+    pub(crate) limits: Limits,
 }
 
 /// What the caller follows: this turn, or the one that an earlier call began.
@@ -47,8 +61,19 @@ pub(crate) async fn create(shared: &Arc<Shared>, cx: &Context, request: CreateTu
             return existing(shared, cx, &turn_id, cancels).await;
         }
     }
-    let mut draft = draft(shared, cx, request).await?;
+    let mut draft = draft(shared, cx, request, None).await?;
     (draft.key, draft.guard) = (key, guard);
+    follow(shared, cx, draft).await
+}
+
+/// Begins a turn that answers a call of another, beside the history of its session.
+pub(crate) async fn call(shared: &Arc<Shared>, cx: &Context, request: CreateTurnRequest, called: Called) -> Result<()> {
+    let draft = draft(shared, cx, request, Some(called)).await?;
+    follow(shared, cx, draft).await.map(drop)
+}
+
+async fn follow(shared: &Arc<Shared>, cx: &Context, draft: Draft) -> Result<EventStream<TurnEvent>> {
+    let cancels = draft.cancels;
     let (tell, told) = oneshot::channel();
     // From here on in a task of its own: a caller who goes away must not leave a turn that nobody runs.
     shared.parts.tasks.spawn(begin(shared.clone(), cx.detached(), draft, tell));
@@ -75,7 +100,7 @@ async fn existing(shared: &Arc<Shared>, cx: &Context, turn_id: &str, cancels: bo
 }
 
 async fn begin(shared: Arc<Shared>, cx: Context, draft: Draft, tell: oneshot::Sender<Result<Follow>>) {
-    let Draft { turn, new_session, running, key, guard, cancels } = draft;
+    let Draft { turn, new_session, running, key, servers, guard, cancels } = draft;
     let turn_id = turn.id.clone();
     let time = turn.created;
     let created = TurnEvent { turn_id: turn_id.clone(), sequence: 1, time, event: Some(Event::Created(Box::new(turn))) };
@@ -96,17 +121,33 @@ async fn begin(shared: Arc<Shared>, cx: Context, draft: Draft, tell: oneshot::Se
     if tell.send(Ok(follow)).is_err() && cancels {
         live.cancel.cancel();
     }
-    Run::new(shared, cx, journal, false).run().await;
+    Run::new(shared, cx, journal, false).with_servers(servers).run().await;
 }
 
-async fn draft(shared: &Arc<Shared>, cx: &Context, request: CreateTurnRequest) -> Result<Draft> {
+async fn draft(shared: &Arc<Shared>, cx: &Context, request: CreateTurnRequest, called: Option<Called>) -> Result<Draft> {
     check::metadata("metadata", &request.metadata)?;
-    let turn_id = ids::new("turn");
+    if request.background && request.store == Some(false) {
+        return Err(Error::invalid("background", "a turn in the background must be stored: nobody could ask for it else"));
+    }
+    let turn_id = called.as_ref().map_or_else(|| ids::new("turn"), |called| called.turn_id.clone());
     let cancels = cancels(request.on_disconnect());
-    let place = place(shared, cx, &request, &turn_id).await?;
-    let awaited = place.parent.as_ref().map(|parent| parent.awaiting.as_slice()).unwrap_or_default();
-    let input = edge::input(request.input, awaited)?;
-    let (agent_id, config) = configuration(shared, cx, request.config, request.agent_id, &place.session).await?;
+    let place = place(shared, cx, &request, &turn_id, called.is_some()).await?;
+    let (awaited, asked) =
+        place.parent.as_ref().map(|parent| (parent.awaiting.as_slice(), parent.approvals.as_slice())).unwrap_or_default();
+    let now = ids::now();
+    let decisions = edge::decisions(request.decisions, asked, false, &now)?;
+    let input = edge::input(request.input, awaited, !decisions.is_empty())?;
+    let decided = asked.to_vec();
+    let (agent_id, mut config) = if request.append_only {
+        (String::new(), AgentConfig::default())
+    } else {
+        configuration(shared, cx, request.config, request.agent_id, &place.session).await?
+    };
+    if let (Some(called), Some(limits)) = (&called, config.limits) {
+        config.limits = Some(delegate::narrower(limits, &called.limits));
+    }
+    let servers = config.mcp_servers.clone();
+    config.mcp_servers.iter_mut().for_each(without_secrets);
     let turn = Turn {
         id: turn_id,
         session_id: place.session.id.clone(),
@@ -116,12 +157,19 @@ async fn draft(shared: &Arc<Shared>, cx: &Context, request: CreateTurnRequest) -
         status: TurnStatus::InProgress.into(),
         input,
         metadata: request.metadata,
-        created: Some(ids::now()),
+        created: Some(now),
         store: request.store.unwrap_or(true),
+        decisions,
+        decided,
+        background: request.background,
+        append_only: request.append_only,
+        prompt: request.prompt,
+        depth: called.as_ref().map_or(0, |called| called.depth),
+        caller_turn_id: called.map(|called| called.caller_turn_id).unwrap_or_default(),
         ..Turn::default()
     };
     let new_session = place.new.then_some(place.session);
-    Ok(Draft { turn, new_session, running: place.running, key: None, guard: None, cancels })
+    Ok(Draft { turn, new_session, running: place.running, key: None, servers, guard: None, cancels })
 }
 
 /// Where a turn belongs.
@@ -133,8 +181,13 @@ struct Place {
     running: Running,
 }
 
-async fn place(shared: &Shared, cx: &Context, request: &CreateTurnRequest, turn_id: &str) -> Result<Place> {
+async fn place(shared: &Shared, cx: &Context, request: &CreateTurnRequest, turn_id: &str, called: bool) -> Result<Place> {
     let (tenant, store) = (cx.tenant(), &shared.parts.store);
+    if called {
+        let session = store.get_session(tenant, &request.session_id).await?;
+        let running = shared.lives.enter(tenant, &session.id, turn_id, 0, false)?;
+        return Ok(Place { session, new: false, parent: None, running });
+    }
     if !request.parent_turn_id.is_empty() {
         let parent = shared.load(tenant, &request.parent_turn_id).await.map_err(|error| error.with_field("parent_turn_id"))?;
         let session_id = parent.turn.session_id.clone();
@@ -185,6 +238,7 @@ async fn configuration(
         }
         Some(config) => {
             check::config(&shared.parts, cx, &config).await?;
+            check::called(shared, cx, &config).await?;
             (String::new(), config)
         }
         None => {
@@ -192,12 +246,12 @@ async fn configuration(
             if agent_id.is_empty() {
                 return Err(Error::invalid("agent_id", "an agent_id or a config is required: the session has no agent of its own"));
             }
-            let agent = shared.parts.store.get_agent(cx.tenant(), &agent_id).await.map_err(|error| error.with_field("agent_id"))?;
+            let agent = shared.agent(cx.tenant(), &agent_id).await.map_err(|error| error.with_field("agent_id"))?;
             let config = agent.config.unwrap_or_default();
             check::shields(&shared.parts, cx, &config).await?;
             (agent_id, config)
         }
     };
-    config.limits = Some(check::effective(config.limits.as_ref(), &shared.parts.limits));
+    config.limits = Some(check::effective(config.limits.as_ref(), &shared.parts.config.limits));
     Ok((agent_id, config))
 }

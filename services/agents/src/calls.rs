@@ -3,28 +3,16 @@
 use std::sync::Arc;
 
 use llama_stack_core::{Code, Context, Tools};
-use llama_stack_proto::v1::{InvokeToolRequest, InvokeToolResponse, OnInterrupt, Part, ToolCall, ToolResult, part::Content};
+use llama_stack_proto::v1::{InvokeToolRequest, InvokeToolResponse, Part, ToolCall, ToolResult, part::Content};
 use tracing::Instrument as _;
 
-use crate::toolbox::{Runner, Toolbox};
-
 /// What is told of a call that was running when the stack went down.
-const CUT_OFF: &str = "this call was cut off by a restart and may have run; it was not repeated";
+pub(crate) const CUT_OFF: &str = "this call was cut off by a restart and may have run; it was not repeated";
 
-/// Runs the call. `cx` carries its idempotency key; `cut_off`: it was begun before, by a process that is gone.
+/// Has a provider run the call. `cx` carries its idempotency key.
 ///
-/// A call that nobody can run, a tool's failure and a provider's are all results with `is_error`.
-pub(crate) async fn run(tools: Option<Arc<dyn Tools>>, toolbox: &Toolbox, cx: Context, call: ToolCall, cut_off: bool) -> ToolResult {
-    let on_interrupt = match toolbox.runner(&call) {
-        Ok(Runner::Stack(on_interrupt)) => on_interrupt,
-        // The plan gives a client's calls to the client.
-        Ok(Runner::Client) => return ToolResult::text(&call, "this tool is the client's", true),
-        Err(told) => return ToolResult::text(&call, told, true),
-    };
-    if cut_off && on_interrupt != OnInterrupt::Retry {
-        return ToolResult::text(&call, CUT_OFF, true);
-    }
-    let Some(tools) = tools else { return ToolResult::text(&call, "this stack has no tools", true) };
+/// A tool's failure and a provider's are results with `is_error`.
+pub(crate) async fn run(tools: Arc<dyn Tools>, cx: Context, call: ToolCall) -> ToolResult {
     let request = InvokeToolRequest { name: call.name.clone(), arguments: call.arguments.clone(), call_id: call.id.clone() };
     let span = tracing::info_span!(
         "execute_tool",

@@ -8,7 +8,11 @@ use llama_stack_proto::v1::{
     tool_choice::Mode,
 };
 
-use crate::{arguments, runtime::RuntimeParts, toolbox};
+use crate::{
+    arguments,
+    runtime::{RuntimeParts, Shared},
+    toolbox,
+};
 
 pub(crate) const MAX_NAME_CHARS: usize = 256;
 const MAX_DESCRIPTION_CHARS: usize = 4_096;
@@ -17,6 +21,9 @@ const MAX_STEPS: u32 = 256;
 /// A day.
 const MAX_SECONDS: u32 = 86_400;
 const MAX_SHIELDS: usize = 16;
+/// How deep agents may call agents, and how deep they do unless it is said.
+const MAX_DEPTH: u32 = 8;
+const DEPTH: u32 = 3;
 
 /// # Errors
 /// `InvalidArgument` for a wrong shape · `NotFound` for a model, tool or shield that is not here, with those that are ·
@@ -33,11 +40,48 @@ pub(crate) async fn config(parts: &RuntimeParts, cx: &Context, config: &AgentCon
     shields(parts, cx, config).await
 }
 
+/// A stored agent can have no secrets: they are never written down.
+pub(crate) fn no_secrets(config: &AgentConfig) -> Result<()> {
+    for (index, server) in config.mcp_servers.iter().enumerate() {
+        if !server.authorization.is_empty() || !server.headers.is_empty() {
+            let message = "an agent's secrets are not stored: bring them in the configuration of a turn, or name a tool group                            of the manifest as connector_id";
+            return Err(Error::invalid(format!("config.mcp_servers[{index}].authorization"), message).with_reason("secret_not_stored"));
+        }
+    }
+    Ok(())
+}
+
+/// The agents that may be called must be there.
+pub(crate) async fn called(shared: &Shared, cx: &Context, config: &AgentConfig) -> Result<()> {
+    for (index, tool) in config.agents.iter().enumerate() {
+        let found = shared.agent(cx.tenant(), &tool.agent_id).await;
+        found.map_err(|error| error.with_field(format!("config.agents[{index}].agent_id")))?;
+    }
+    let callable = shared.callable(cx, config).await?;
+    let taken = config.tools.iter().chain(config.client_tools.iter().map(|tool| &tool.name));
+    let mut names: HashSet<&str> = taken.map(String::as_str).collect();
+    for (index, agent) in callable.iter().enumerate() {
+        if !names.insert(&agent.name) {
+            let message = format!("tool {:?} is named twice: give the agent another name", agent.name);
+            return Err(Error::invalid(format!("config.agents[{index}].name"), message).with_reason("duplicate_tool"));
+        }
+    }
+    Ok(())
+}
+
 async fn tools(parts: &RuntimeParts, cx: &Context, config: &AgentConfig) -> Result<()> {
+    for (index, server) in config.mcp_servers.iter().enumerate().filter(|(_, server)| !server.connector_id.is_empty()) {
+        if toolbox::list(parts.tools.as_deref(), cx, &server.connector_id).await?.is_empty() {
+            let message = format!("no tool group {:?} in this stack", server.connector_id);
+            return Err(Error::not_found(message)
+                .with_reason("tool_group_not_found")
+                .with_field(format!("config.mcp_servers[{index}].connector_id")));
+        }
+    }
     if config.tools.is_empty() {
         return Ok(());
     }
-    let there = toolbox::list(parts.tools.as_deref(), cx).await?;
+    let there = toolbox::list(parts.tools.as_deref(), cx, "").await?;
     let names: Vec<&str> = there.iter().filter_map(|tool| Some(tool.definition.as_ref()?.name.as_str())).collect();
     for (index, name) in config.tools.iter().enumerate() {
         if !names.contains(&name.as_str()) {
@@ -73,6 +117,7 @@ pub(crate) fn shape(config: &AgentConfig) -> Result<()> {
     text("config.description", &config.description, MAX_DESCRIPTION_CHARS)?;
     metadata("config.metadata", &config.metadata)?;
     limits(config.limits.as_ref())?;
+    servers(config)?;
     tool_names(config)?;
     for (field, ids) in [("input_shields", &config.input_shields), ("output_shields", &config.output_shields)] {
         let distinct: HashSet<&String> = ids.iter().collect();
@@ -89,12 +134,43 @@ pub(crate) fn shape(config: &AgentConfig) -> Result<()> {
 
 fn limits(limits: Option<&Limits>) -> Result<()> {
     let Some(limits) = limits else { return Ok(()) };
-    for (field, value, max) in [("max_steps", limits.max_steps, MAX_STEPS), ("max_seconds", limits.max_seconds, MAX_SECONDS)] {
+    let bounds = [
+        ("max_steps", limits.max_steps, MAX_STEPS),
+        ("max_seconds", limits.max_seconds, MAX_SECONDS),
+        ("max_depth", limits.max_depth, MAX_DEPTH),
+    ];
+    for (field, value, max) in bounds {
         if value > max {
             return Err(Error::invalid(format!("config.limits.{field}"), format!("config.limits.{field} must be at most {max}")));
         }
     }
+    if !limits.max_cost.is_finite() || limits.max_cost < 0.0 {
+        return Err(Error::invalid("config.limits.max_cost", "config.limits.max_cost must be 0 or more"));
+    }
     Ok(())
+}
+
+fn servers(config: &AgentConfig) -> Result<()> {
+    let mut labels = HashSet::new();
+    for (index, server) in config.mcp_servers.iter().enumerate() {
+        let field = |name: &str| format!("config.mcp_servers[{index}].{name}");
+        if !is_name(&server.label) || !labels.insert(&server.label) {
+            let message = format!("server {:?}: a label is 1 to 64 of letters, digits, _ and -, and no two are the same", server.label);
+            return Err(Error::invalid(field("label"), message));
+        }
+        if server.url.is_empty() == server.connector_id.is_empty() {
+            return Err(Error::invalid(field("url"), format!("server {:?} needs a url or a connector_id, and not both", server.label)));
+        }
+        if !server.url.is_empty() && !server.url.starts_with("https://") && !server.url.starts_with("http://") {
+            return Err(Error::invalid(field("url"), format!("{:?} must begin with https:// or http://", server.url)));
+        }
+    }
+    Ok(())
+}
+
+/// Of tools and servers.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
 fn tool_names(config: &AgentConfig) -> Result<()> {
@@ -102,8 +178,7 @@ fn tool_names(config: &AgentConfig) -> Result<()> {
     let ours = config.tools.iter().enumerate().map(|(index, name)| (format!("config.tools[{index}]"), name));
     let clients = config.client_tools.iter().enumerate().map(|(index, tool)| (format!("config.client_tools[{index}].name"), &tool.name));
     for (field, name) in ours.chain(clients) {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
+        if !is_name(name) {
             return Err(Error::invalid(field, format!("tool {name:?}: a name is 1 to 64 of letters, digits, _ and -")));
         }
         if !seen.insert(name.as_str()) {
@@ -119,11 +194,22 @@ fn tool_names(config: &AgentConfig) -> Result<()> {
             Error::invalid(format!("config.client_tools[{index}].parameters"), message).with_reason("invalid_schema")
         })?;
     }
+    // Servers and agents bring tools that are not known here.
+    let others = !config.mcp_servers.is_empty() || !config.agents.is_empty();
+    let allowed = config.tool_choice.iter().flat_map(|choice| &choice.allowed);
+    if let Some(name) = allowed.into_iter().find(|name| !others && !seen.contains(name.as_str())) {
+        let message = format!("tool_choice allows {name:?}, which is none of the agent's tools");
+        return Err(Error::invalid("config.tool_choice.allowed", message));
+    }
+    if let Some((index, name)) = config.require_approval.iter().enumerate().find(|(_, name)| !others && !seen.contains(name.as_str())) {
+        let message = format!("require_approval names {name:?}, which is none of the agent's tools");
+        return Err(Error::invalid(format!("config.require_approval[{index}]"), message));
+    }
     match config.tool_choice.as_ref().map(|choice| (choice.mode(), choice.name.as_str())) {
-        Some((Mode::Named, name)) if !seen.contains(name) => {
+        Some((Mode::Named, name)) if !others && !seen.contains(name) => {
             Err(Error::invalid("config.tool_choice.name", format!("tool_choice names {name:?}, which is none of the agent's tools")))
         }
-        Some((Mode::Required, _)) if seen.is_empty() => {
+        Some((Mode::Required, _)) if !others && seen.is_empty() => {
             Err(Error::invalid("config.tool_choice", "tool_choice requires a call, and the agent has no tools"))
         }
         _ => Ok(()),
@@ -192,6 +278,7 @@ pub(crate) fn effective(limits: Option<&Limits>, defaults: &AgentLimits) -> Limi
     Limits {
         max_steps: or(own.max_steps, defaults.max_steps, 16).min(MAX_STEPS),
         max_seconds: or(own.max_seconds, defaults.max_seconds, 600).min(MAX_SECONDS),
+        max_depth: or(own.max_depth, 0, DEPTH).min(MAX_DEPTH),
         ..own
     }
 }

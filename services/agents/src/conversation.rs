@@ -4,20 +4,42 @@
 
 use std::collections::HashSet;
 
-use llama_stack_proto::v1::{Message, Role, ToolCall, ToolResult, ToolStep, Turn, TurnStatus, step};
+use llama_stack_proto::v1::{
+    AgentConfig, CompactionStep, HandoffStep, Message, Part, Role, Step, ToolCall, ToolListStep, ToolResult, ToolStep, Turn, TurnStatus,
+    step,
+};
 
 use crate::fold::is_final;
 
 /// What a model is told of a call that has no result because its turn ended first.
 const NEVER_ANSWERED: &str = "the turn ended before this call had a result; it may or may not have run";
 
-/// The turn's input, what the model said, and the results, in call order.
+/// What a model reads first where a history has been summarised.
+const SUMMARY: &str = "Summary of the conversation so far:\n";
+
+/// What the turn runs with now: its own configuration, or that of the agent that took it over.
+pub(crate) fn config(turn: &Turn) -> AgentConfig {
+    let taken = turn.steps.iter().rev().find_map(|step| match &step.step {
+        Some(step::Step::Handoff(handoff)) => handoff.config.as_ref(),
+        _ => None,
+    });
+    taken.or(turn.config.as_ref()).cloned().unwrap_or_default()
+}
+
+/// The results of the parent's calls that this turn was given decisions on, the turn's input, what the model said, and
+/// the results, in call order.
 ///
 /// In a turn that has ended every call has a result; in one that runs or waits, those without are left open.
 pub(crate) fn messages(turn: &Turn) -> Vec<Message> {
-    let mut messages = turn.input.clone();
+    let decided: Vec<&ToolCall> = turn.decided.iter().filter_map(|request| request.call.as_ref()).collect();
+    let decided = results(turn, None, &decided);
+    let mut messages = Vec::new();
+    if !decided.is_empty() {
+        messages.push(Message::tool(decided));
+    }
+    messages.extend_from_slice(&turn.input);
     for (at, said) in said(turn) {
-        let results = results(turn, at, said);
+        let results = results(turn, Some(at), &said.tool_calls().collect::<Vec<_>>());
         messages.push(said.clone());
         if !results.is_empty() {
             messages.push(Message::tool(results));
@@ -34,31 +56,79 @@ fn said(turn: &Turn) -> impl Iterator<Item = (usize, &Message)> {
     })
 }
 
-fn results(turn: &Turn, at: usize, said: &Message) -> Vec<ToolResult> {
+fn results(turn: &Turn, at: Option<usize>, calls: &[&ToolCall]) -> Vec<ToolResult> {
     let result = |call: &ToolCall| {
-        let tool = tool_steps(turn, at).find(|tool| tool.call.as_ref().is_some_and(|asked| asked.id == call.id));
-        match tool.and_then(|tool| tool.result.clone()) {
+        let asked = |asked: &Option<ToolCall>| asked.as_ref().is_some_and(|asked| asked.id == call.id);
+        let tools = tool_steps(turn, at).filter(|tool| asked(&tool.call)).map(|tool| &tool.result);
+        let handoffs = handoff_steps(turn, at).filter(|handoff| asked(&handoff.call)).map(|handoff| &handoff.result);
+        match tools.chain(handoffs).next().and_then(Clone::clone) {
             Some(result) => Some(result),
             None => is_final(turn.status()).then(|| ToolResult::text(call, NEVER_ANSWERED, true)),
         }
     };
-    said.tool_calls().filter_map(result).collect()
+    calls.iter().copied().filter_map(result).collect()
 }
 
-/// The tool steps between the inference step at `at` and the next.
-pub(crate) fn tool_steps(turn: &Turn, at: usize) -> impl Iterator<Item = &ToolStep> {
-    let after = turn.steps.iter().skip(at + 1);
-    after.take_while(|step| !matches!(step.step, Some(step::Step::Inference(_)))).filter_map(|step| match &step.step {
+/// The steps between the inference step at `at` and the next; for `None` those before the first.
+fn steps_after(turn: &Turn, at: Option<usize>) -> impl Iterator<Item = &Step> {
+    let after = turn.steps.iter().skip(at.map_or(0, |at| at + 1));
+    after.take_while(|step| !matches!(step.step, Some(step::Step::Inference(_))))
+}
+
+/// The tool steps between the inference step at `at` and the next; for `None` those before the first.
+pub(crate) fn tool_steps(turn: &Turn, at: Option<usize>) -> impl Iterator<Item = &ToolStep> {
+    steps_after(turn, at).filter_map(|step| match &step.step {
         Some(step::Step::Tool(tool)) => Some(tool),
         _ => None,
     })
 }
 
-/// The calls before this input that it answers: results whose call is not in the input itself.
-pub(crate) fn answers(input: &[Message]) -> HashSet<String> {
-    let own: HashSet<&str> = input.iter().flat_map(Message::tool_calls).map(|call| call.id.as_str()).collect();
-    let results = input.iter().flat_map(Message::tool_results);
-    results.filter(|result| !own.contains(result.call_id.as_str())).map(|result| result.call_id.clone()).collect()
+/// As [`tool_steps`], of hand-offs.
+pub(crate) fn handoff_steps(turn: &Turn, at: Option<usize>) -> impl Iterator<Item = &HandoffStep> {
+    steps_after(turn, at).filter_map(|step| match &step.step {
+        Some(step::Step::Handoff(handoff)) => Some(handoff),
+        _ => None,
+    })
+}
+
+/// What MCP servers listed since the agent has the turn.
+pub(crate) fn tool_lists(turn: &Turn) -> impl Iterator<Item = &ToolListStep> {
+    let taken_at = turn.steps.iter().rposition(|step| matches!(&step.step, Some(step::Step::Handoff(handoff)) if handoff.config.is_some()));
+    turn.steps.iter().skip(taken_at.map_or(0, |at| at + 1)).filter_map(|step| match &step.step {
+        Some(step::Step::ToolList(list)) => Some(list),
+        _ => None,
+    })
+}
+
+/// The newest summary that this turn made of its history.
+pub(crate) fn compaction(turn: &Turn) -> Option<&CompactionStep> {
+    turn.steps.iter().rev().find_map(|step| match &step.step {
+        Some(step::Step::Compaction(compaction)) if step.ended.is_some() && !compaction.summary.is_empty() => Some(compaction),
+        _ => None,
+    })
+}
+
+/// A history after it was summarised: the summary, then what was kept as it is.
+///
+/// The summary is a user's message, never a system's: it may hold words of tools and documents. It is labelled with the
+/// first of those, if there are any.
+pub(crate) fn compacted(compaction: &CompactionStep) -> Vec<Message> {
+    let outside = compaction.provenance.iter().find(|label| label.starts_with("tool:") || label.starts_with("retrieved:"));
+    let label = outside.cloned().unwrap_or_else(|| Role::Assistant.provenance().to_owned());
+    let summary = Part::text(format!("{SUMMARY}{}", compaction.summary)).with_provenance(label);
+    let mut messages = vec![Message::new(Role::User, vec![summary])];
+    messages.extend_from_slice(&compaction.kept);
+    messages
+}
+
+/// The calls before this turn that it answers: results in its input whose call is not in the input itself, and calls
+/// that it was given decisions on.
+pub(crate) fn answers(turn: &Turn) -> HashSet<String> {
+    let own: HashSet<&str> = turn.input.iter().flat_map(Message::tool_calls).map(|call| call.id.as_str()).collect();
+    let results = turn.input.iter().flat_map(Message::tool_results);
+    let results = results.filter(|result| !own.contains(result.call_id.as_str())).map(|result| result.call_id.clone());
+    let decided = turn.decided.iter().filter_map(|request| request.call.as_ref()).map(|call| call.id.clone());
+    results.chain(decided).collect()
 }
 
 /// The messages of a turn as a turn sees them that answers `answered` of its calls: up to those calls, and without what

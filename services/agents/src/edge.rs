@@ -3,20 +3,21 @@
 use std::collections::{HashMap, HashSet};
 
 use llama_stack_core::{Error, Result};
-use llama_stack_proto::v1::{Message, Part, Role, ToolCall, ToolResult, part::Content};
+use llama_stack_proto::v1::{ApprovalDecision, ApprovalRequest, Message, Part, Role, ToolCall, ToolResult, part::Content};
+use prost_types::Timestamp;
 
 use crate::calls::labelled;
 
 /// The input as it is journalled: parts labelled, and first of all one message with the results of the parent's calls,
-/// in call order.
+/// in call order. It may be empty only where `may_be_empty`.
 ///
 /// `awaited` are the calls that the parent waits for; each must be answered. An input may also bring a past of its own:
 /// assistant messages whose calls are answered in the input.
 ///
 /// # Errors
 /// `InvalidArgument` with the path of what is wrong.
-pub(crate) fn input(input: Vec<Message>, awaited: &[ToolCall]) -> Result<Vec<Message>> {
-    if input.is_empty() {
+pub(crate) fn input(input: Vec<Message>, awaited: &[ToolCall], may_be_empty: bool) -> Result<Vec<Message>> {
+    if input.is_empty() && !may_be_empty {
         return Err(Error::invalid("input", "input must hold at least one message"));
     }
     let mut pairing = Pairing::new(awaited);
@@ -45,6 +46,40 @@ pub(crate) fn results(results: Vec<ToolResult>, awaited: &[ToolCall]) -> Result<
         pairing.answer(result, &format!("results[{index}]"))?;
     }
     pairing.finish("results")
+}
+
+/// The decisions on these requests, which are still open for them. `all`: each must be decided on.
+///
+/// # Errors
+/// `InvalidArgument` that names those that are missing, unknown or decided twice · `FailedPrecondition` for an approval
+/// that comes too late (`approval_expired`).
+pub(crate) fn decisions(
+    decisions: Vec<ApprovalDecision>,
+    asked: &[ApprovalRequest],
+    all: bool,
+    now: &Timestamp,
+) -> Result<Vec<ApprovalDecision>> {
+    let mut seen = HashSet::new();
+    for (index, decision) in decisions.iter().enumerate() {
+        let (field, id) = (format!("decisions[{index}].approval_request_id"), &decision.approval_request_id);
+        let Some(request) = asked.iter().find(|request| request.id == *id) else {
+            let message = format!("nothing here waits for a decision on {id:?}");
+            return Err(Error::invalid(field, message).with_reason("unexpected_approval"));
+        };
+        if !seen.insert(id) {
+            return Err(Error::invalid(field, format!("{id:?} is decided on twice")).with_reason("unexpected_approval"));
+        }
+        let late = request.expires.as_ref().is_some_and(|expires| (expires.seconds, expires.nanos) < (now.seconds, now.nanos));
+        if decision.approve && late {
+            let message = format!("the time to approve {id:?} is over: deny it, or begin another turn");
+            return Err(Error::failed_precondition(message).with_reason("approval_expired").with_field(field));
+        }
+    }
+    let missing: Vec<&str> = asked.iter().map(|request| request.id.as_str()).filter(|id| !seen.contains(&(*id).to_owned())).collect();
+    if all && !missing.is_empty() {
+        return Err(Error::invalid("decisions", format!("no decision on {}", missing.join(", "))).with_reason("approval_missing"));
+    }
+    Ok(decisions)
 }
 
 /// Which calls are open and which have been answered.
@@ -167,7 +202,7 @@ mod tests {
     fn results_come_first_in_call_order_and_are_labelled() {
         let asked = [call("a"), call("b")];
         let given = vec![Message::user("and now?"), Message::tool(vec![result("b"), result("a")])];
-        let input = input(given, &asked).unwrap();
+        let input = input(given, &asked, false).unwrap();
         let ids: Vec<&str> = input[0].tool_results().map(|result| result.call_id.as_str()).collect();
         assert_eq!((ids, input[1].joined_text()), (vec!["a", "b"], "and now?".to_owned()));
         let first = input[0].tool_results().next().unwrap();
@@ -189,8 +224,8 @@ mod tests {
     fn an_input_may_bring_its_own_past_if_it_is_paired() {
         let said = Message::new(Role::Assistant, vec![call("x").into()]);
         let past = vec![Message::user("look"), said.clone(), Message::tool(vec![result("x")]), Message::user("well?")];
-        assert_eq!(input(past, &[]).unwrap().len(), 4);
-        assert_eq!(input(vec![said], &[]).unwrap_err().reason(), Some("tool_result_missing"));
+        assert_eq!(input(past, &[], false).unwrap().len(), 4);
+        assert_eq!(input(vec![said], &[], false).unwrap_err().reason(), Some("tool_result_missing"));
         assert_eq!(input(vec![Message::tool(vec![result("x")])], &[]).unwrap_err().field(), Some("input[0].parts[0].call_id"));
     }
 
@@ -198,11 +233,11 @@ mod tests {
     fn nobody_can_claim_another_role() {
         let claim = |label: &str| {
             let part = Part::text("hi").with_provenance(label);
-            input(vec![Message::new(Role::User, vec![part])], &[]).unwrap()[0].parts[0].provenance.clone()
+            input(vec![Message::new(Role::User, vec![part])], &[], false).unwrap()[0].parts[0].provenance.clone()
         };
         assert_eq!(claim("system"), "user");
         assert_eq!(claim("retrieved:bank/doc"), "retrieved:bank/doc");
         let crooked = Message::new(Role::System, vec![result("x").into()]);
-        assert_eq!(input(vec![crooked], &[]).unwrap_err().field(), Some("input[0].parts[0]"));
+        assert_eq!(input(vec![crooked], &[], false).unwrap_err().field(), Some("input[0].parts[0]"));
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use llama_stack_core::{Code, Error, Result};
 use llama_stack_proto::v1::{
-    FinishReason, Part, Step, ToolCall, ToolResult, Turn, TurnEvent, TurnStatus, Usage, part::Content, step, turn_event::Event,
+    ApprovalDecision, ApprovalRequest, FinishReason, Part, Step, ToolCall, ToolResult, Turn, TurnEvent, TurnStatus, Usage, part::Content,
+    step, turn_event::Event,
 };
 use prost_types::Timestamp;
 
@@ -16,6 +17,10 @@ pub struct Fold {
     pub sequence: u64,
     /// The calls whose results the client owes, while the turn waits for them.
     pub awaiting: Vec<ToolCall>,
+    /// The calls that wait for a person's decision, while the turn waits for it.
+    pub approvals: Vec<ApprovalRequest>,
+    /// Every call that was decided on, with the decision; `None`: the turn went on without one.
+    pub decided: Vec<(ApprovalRequest, Option<ApprovalDecision>)>,
     /// How long the turn has waited for a client so far.
     pub waited: Duration,
     waiting_since: Option<Timestamp>,
@@ -60,6 +65,7 @@ impl Fold {
             Event::Created(turn) => {
                 self.turn = (**turn).clone();
                 self.turn.set_status(TurnStatus::InProgress);
+                self.decided = self.turn.decided.iter().map(|request| decision(request, &self.turn.decisions)).collect();
             }
             Event::StepStarted(step) => {
                 if step.index as usize != self.turn.steps.len() {
@@ -70,15 +76,15 @@ impl Fold {
             Event::StepCompleted(step) => {
                 let open = self.turn.steps.get_mut(step.index as usize).filter(|open| open.id == step.id && open.ended.is_none());
                 *open.ok_or_else(|| damaged("completes a step that does not run"))? = step.clone();
-                if let Some(step::Step::Inference(inference)) = &step.step
-                    && let Some(usage) = &inference.usage
-                {
+                if let Some((usage, cost)) = spent(step) {
                     self.turn.usage.get_or_insert_with(Usage::default).add(usage);
+                    self.turn.cost += cost;
                 }
             }
             Event::AwaitingTools(awaiting) => {
                 self.turn.set_status(TurnStatus::AwaitingTools);
                 self.awaiting.clone_from(&awaiting.calls);
+                self.approvals.clone_from(&awaiting.approvals);
                 self.waiting_since = time;
             }
             Event::Resumed(results) => {
@@ -87,6 +93,7 @@ impl Fold {
                 }
                 self.turn.set_status(TurnStatus::InProgress);
                 self.awaiting.clear();
+                self.decided.extend(self.approvals.drain(..).map(|request| decision(&request, &results.decisions)));
                 self.waited += elapsed(self.waiting_since.take(), time);
                 for result in &results.results {
                     self.answer(result, time);
@@ -95,6 +102,7 @@ impl Fold {
             Event::Ended(turn) => {
                 self.turn = (**turn).clone();
                 self.awaiting.clear();
+                self.approvals.clear();
                 self.waiting_since = None;
             }
             Event::Delta(_) => {}
@@ -114,6 +122,11 @@ impl Fold {
         }
     }
 
+    /// What was decided on a call, if it was asked about.
+    pub fn decision_on(&self, call_id: &str) -> Option<&(ApprovalRequest, Option<ApprovalDecision>)> {
+        self.decided.iter().rev().find(|(request, _)| request.call.as_ref().is_some_and(|call| call.id == call_id))
+    }
+
     /// No event comes any more.
     pub fn ended(&self) -> bool {
         is_final(self.turn.status())
@@ -123,6 +136,22 @@ impl Fold {
     pub fn open_steps(&self) -> Vec<usize> {
         let open = |step: &Step| step.ended.is_none() && !matches!(&step.step, Some(step::Step::Tool(tool)) if tool.client);
         self.turn.steps.iter().enumerate().filter(|(_, step)| open(step)).map(|(index, _)| index).collect()
+    }
+}
+
+/// The request with its decision among these.
+fn decision(request: &ApprovalRequest, decisions: &[ApprovalDecision]) -> (ApprovalRequest, Option<ApprovalDecision>) {
+    let decision = decisions.iter().find(|decision| decision.approval_request_id == request.id);
+    (request.clone(), decision.cloned())
+}
+
+/// What a step that has ended took.
+fn spent(step: &Step) -> Option<(&Usage, f64)> {
+    match step.step.as_ref()? {
+        step::Step::Inference(inference) => Some((inference.usage.as_ref()?, inference.cost)),
+        step::Step::Tool(tool) => Some((tool.usage.as_ref()?, tool.cost)),
+        step::Step::Compaction(compaction) => Some((compaction.usage.as_ref()?, compaction.cost)),
+        step::Step::Shield(_) | step::Step::ToolList(_) | step::Step::Handoff(_) => None,
     }
 }
 

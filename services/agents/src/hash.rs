@@ -2,14 +2,30 @@
 
 use std::fmt::Display;
 
-use llama_stack_proto::v1::CreateTurnRequest;
+use llama_stack_proto::v1::{CreateTurnRequest, ToolCall, ToolDefinition};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
 /// The key under which a tool sees a call, however often it is sent: the same turn, step and call give the same key.
 pub(crate) fn call_key(turn_id: &str, step_id: &str, call_id: &str) -> String {
+    of(&[turn_id, step_id, call_id])
+}
+
+/// The id of the question whether a call may run: it stands for these exact arguments.
+pub(crate) fn approval_id(turn_id: &str, call: &ToolCall, asked_by: &str) -> String {
+    let mut hash = of(&[turn_id, &call.id, &call.name, &call.arguments, asked_by]);
+    hash.truncate(32);
+    format!("mcpr_{hash}")
+}
+
+/// Of a tool as a model sees it.
+pub(crate) fn of_definition(definition: &ToolDefinition) -> String {
+    of(&[&definition.name, &definition.description, &definition.parameters])
+}
+
+fn of(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
-    for part in [turn_id, step_id, call_id] {
+    for part in parts {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
@@ -23,6 +39,7 @@ pub(crate) fn of_request(request: &CreateTurnRequest) -> String {
     sorted(&mut hash, &std::mem::take(&mut rest.metadata));
     if let Some(config) = &mut rest.config {
         sorted(&mut hash, &std::mem::take(&mut config.metadata));
+        config.mcp_servers.iter_mut().for_each(|server| sorted(&mut hash, &std::mem::take(&mut server.headers)));
         if let Some(sampling) = &mut config.sampling {
             sorted(&mut hash, &std::mem::take(&mut sampling.logit_bias));
         }

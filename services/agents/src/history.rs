@@ -12,7 +12,7 @@ use llama_stack_core::{Code, Result};
 use llama_stack_proto::v1::{Message, Turn};
 
 use crate::{
-    conversation::{answers, messages, until_answered},
+    conversation::{answers, compacted, compaction, messages, until_answered},
     runtime::Shared,
 };
 
@@ -41,6 +41,8 @@ pub(crate) struct Past {
     /// The parent's calls that its input answers.
     answers: HashSet<String>,
     messages: Vec<Message>,
+    /// What was before, where this turn summarised it.
+    base: Option<Vec<Message>>,
     bytes: usize,
 }
 
@@ -58,8 +60,9 @@ impl Histories {
     /// Keeps a turn that has ended or waits. To be forgotten when it changes.
     pub(crate) fn keep(&self, tenant: &str, turn: &Turn) -> Arc<Past> {
         let messages = messages(turn);
-        let bytes = messages.iter().map(prost::Message::encoded_len).sum();
-        let past = Arc::new(Past { parent: turn.parent_turn_id.clone(), answers: answers(&turn.input), messages, bytes });
+        let base = compaction(turn).map(compacted);
+        let bytes = messages.iter().chain(base.iter().flatten()).map(prost::Message::encoded_len).sum();
+        let past = Arc::new(Past { parent: turn.parent_turn_id.clone(), answers: answers(turn), messages, base, bytes });
         self.change(|kept| kept.put((tenant.to_owned(), turn.id.clone()), past.clone()));
         past
     }
@@ -102,14 +105,16 @@ impl Kept {
     }
 }
 
-/// The messages before this turn. A deleted ancestor ends the history: what was before it is out of reach.
+/// The messages before this turn. A deleted ancestor ends the history: what was before it is out of reach. A summary
+/// stands for all that it was made of. Ancestors beyond `enough` bytes are not read.
 ///
 /// # Errors
 /// The store's.
-pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn) -> Result<Vec<Message>> {
+pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn, enough: usize) -> Result<Vec<Message>> {
     let mut chain: Vec<(Arc<Past>, HashSet<String>)> = Vec::new();
-    let mut answered = answers(&turn.input);
+    let mut answered = answers(turn);
     let mut key = (tenant.to_owned(), turn.parent_turn_id.clone());
+    let mut bytes = 0;
     while !key.1.is_empty() {
         let past = match shared.histories.get(&key) {
             Some(past) => past,
@@ -121,9 +126,22 @@ pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn) -> Result
         };
         key.1.clone_from(&past.parent);
         let answered_by_child = std::mem::replace(&mut answered, past.answers.clone());
+        bytes += past.bytes;
+        let summarised = past.base.is_some();
         chain.push((past, answered_by_child));
+        if summarised {
+            // Nothing before it is read, so nothing in it is an orphan.
+            answered.clear();
+            break;
+        }
+        if bytes > enough {
+            break;
+        }
     }
     let mut history = Vec::with_capacity(chain.iter().map(|(past, _)| past.messages.len()).sum());
+    if let Some(base) = chain.last().and_then(|(past, _)| past.base.as_ref()) {
+        history.extend_from_slice(base);
+    }
     for (past, answered_by_child) in chain.iter().rev() {
         if answered_by_child.is_empty() {
             history.extend_from_slice(&past.messages);
@@ -131,7 +149,7 @@ pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn) -> Result
             history.extend(until_answered(&past.messages, answered_by_child));
         }
     }
-    // Where the parent has been deleted, the results that began this history answer calls that nobody remembers.
+    // Where the parent is gone or was not read, the results that began this history answer calls that nobody remembers.
     let orphaned = answered;
     history.iter_mut().take(1).for_each(|first| drop_results(first, &orphaned));
     history.retain(|message| !message.parts.is_empty() || message.role() == llama_stack_proto::v1::Role::Assistant);

@@ -4,18 +4,19 @@ use std::{collections::HashSet, sync::Arc};
 
 use futures::StreamExt as _;
 use llama_stack_core::{
-    Context, Inference,
+    Context, Error, Inference,
     fold::{ChatFold, broken_off},
     ids,
 };
 use llama_stack_proto::v1::{
-    AgentConfig, ChatEvent, ChatRequest, FinishReason, InferenceStep, Message, Role, ShieldStage, ToolCallDelta, ToolChoice, Turn, Usage,
-    chat_event::Event, step::Step, tool_choice::Mode,
+    AgentConfig, ChatEvent, ChatRequest, CompactionStep, FinishReason, GetModelRequest, HistoryTruncation, InferenceStep, Message, Role,
+    ShieldStage, ToolCallDelta, ToolChoice, Turn, Usage, chat_event::Event, step::Step, tool_choice::Mode,
 };
 
 use crate::{
-    conversation, fold,
+    compact, conversation, fold,
     journal::Journal,
+    pieces::Pieces,
     plan::{forbids, shield_step, tokens_left},
     run::{Run, Stop},
     shields,
@@ -32,14 +33,26 @@ struct Answer {
 impl Run {
     /// Runs the inference step at `index`, and stages its result.
     pub(crate) async fn infer(&mut self, index: usize) -> Result<(), Stop> {
-        let config = self.journal.turn().config.clone().unwrap_or_default();
+        let config = conversation::config(self.journal.turn());
         let Some(Step::Inference(open)) = self.journal.turn().steps.get(index).and_then(|step| step.step.clone()) else { return Ok(()) };
-        let request = request(self.journal.turn(), &self.history, &self.toolbox, &config, open.tools_withheld);
         let hold = !config.output_shields.is_empty();
-        let cx = self.effect_context();
-        let generating = generate(self.shared.parts.inference.as_ref(), &cx, &self.journal, index, request, hold);
-        let mut answer = self.guarded(generating).await??;
+        let mut left_out = self.left_out(&config).await?;
+        let mut answer = loop {
+            let shown = self.history.get(left_out..).unwrap_or_default();
+            let request = request(self.journal.turn(), shown, &self.toolbox, &config, open.tools_withheld);
+            let cx = self.effect_context();
+            let generating = generate(self.shared.parts.inference.as_ref(), &cx, &self.journal, index, request, hold);
+            match self.guarded(generating).await? {
+                // The count was an estimate, or the model's context is not known: the model itself says that it is too much.
+                Err(Stop::Failed(error)) if too_long(&error, &config) && left_out < self.history.len() => {
+                    left_out = compact::further(&self.history, left_out);
+                }
+                answer => break answer?,
+            }
+        };
         answer.step.tools_withheld = open.tools_withheld;
+        answer.step.messages_left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
+        answer.step.cost = self.shared.cost(&open.model, answer.step.usage.as_ref());
         if hold {
             self.judge_output(index, &config, &mut answer).await?;
         }
@@ -73,8 +86,91 @@ impl Run {
         let (refusal, finish) = fold::refusal(&violation.user_message);
         answer.step.message = Some(refusal);
         answer.step.logprobs.clear();
+        answer.step.pieces.clear();
+        answer.step.piece_logprobs.clear();
         answer.step.set_finish_reason(finish);
         Ok(())
+    }
+
+    /// How many messages of the history the model is not shown: none, unless it has no room and the turn says `AUTO`.
+    async fn left_out(&self, config: &AgentConfig) -> Result<usize, Stop> {
+        if config.truncation() != HistoryTruncation::Auto || self.history.is_empty() {
+            return Ok(0);
+        }
+        let context = self.context_length(&config.model).await;
+        if context == 0 {
+            return Ok(0);
+        }
+        let answer = config.sampling.as_ref().and_then(|sampling| sampling.max_tokens).map_or(context / 4, |own| own as usize);
+        let own = self.own_messages(config);
+        let room = context.saturating_sub(answer.min(context / 2));
+        let (inference, cx) = (self.shared.parts.inference.as_ref(), self.effect_context());
+        let count = async {
+            let whole: Vec<Message> = self.history.iter().chain(&own).cloned().collect();
+            let all = compact::tokens(inference, &cx, &config.model, &whole, self.toolbox.definitions()).await;
+            if all <= room {
+                return 0;
+            }
+            let fixed = compact::tokens(inference, &cx, &config.model, &own, self.toolbox.definitions()).await;
+            compact::left_out(&self.history, all.saturating_sub(fixed), room.saturating_sub(fixed))
+        };
+        self.guarded(count).await
+    }
+
+    /// Of the model; 0 where it is not known.
+    async fn context_length(&self, model: &str) -> usize {
+        let cx = self.effect_context();
+        let model = self.shared.parts.inference.get_model(&cx, GetModelRequest { id: model.to_owned() }).await;
+        model.map_or(0, |model| model.context_length as usize)
+    }
+
+    /// How many bytes of history are more than the model can be shown: a token has hardly ever more than 32.
+    pub(crate) async fn enough(&self) -> usize {
+        let config = conversation::config(self.journal.turn());
+        if config.truncation() != HistoryTruncation::Auto {
+            return usize::MAX;
+        }
+        match self.context_length(&config.model).await {
+            0 => usize::MAX,
+            context => context.saturating_mul(32),
+        }
+    }
+
+    /// What the model reads besides the history.
+    fn own_messages(&self, config: &AgentConfig) -> Vec<Message> {
+        let mut own = Vec::new();
+        if !config.instructions.is_empty() {
+            own.push(Message::system(config.instructions.clone()));
+        }
+        own.extend(conversation::messages(self.journal.turn()));
+        own
+    }
+
+    /// The summary to make before the next inference: once a turn at most, where the history has grown beyond the
+    /// agent's threshold.
+    pub(crate) async fn compaction_due(&self) -> Result<Option<CompactionStep>, Stop> {
+        let config = conversation::config(self.journal.turn());
+        let made = |step: &llama_stack_proto::v1::Step| matches!(step.step, Some(Step::Compaction(_)));
+        if config.compact_threshold == 0 || self.history.is_empty() || self.journal.turn().steps.iter().any(made) {
+            return Ok(None);
+        }
+        let (inference, cx) = (self.shared.parts.inference.as_ref(), self.effect_context());
+        let tokens = self.guarded(compact::tokens(inference, &cx, &config.model, &self.history, &[])).await?;
+        let due = tokens > config.compact_threshold as usize;
+        Ok(due.then(|| CompactionStep { tokens_before: u32::try_from(tokens).unwrap_or(u32::MAX), ..CompactionStep::default() }))
+    }
+
+    /// Makes the summary of the open step at `index`; the history is what it leaves.
+    pub(crate) async fn compact(&mut self, index: usize) -> Result<(), Stop> {
+        let config = conversation::config(self.journal.turn());
+        let Some(Step::Compaction(open)) = self.journal.turn().steps.get(index).and_then(|step| step.step.clone()) else { return Ok(()) };
+        let (inference, cx) = (self.shared.parts.inference.as_ref(), self.effect_context());
+        let (before, most) = (open.tokens_before as usize, config.compact_threshold as usize);
+        let summarising = compact::summarise(inference, &cx, &config.model, &self.history, before, most);
+        let mut made = self.guarded(summarising).await?.map_err(Stop::Failed)?;
+        made.cost = self.shared.cost(&config.model, made.usage.as_ref());
+        self.history = conversation::compacted(&made);
+        self.journal.complete(index, Step::Compaction(made)).map_err(Stop::Broken)
     }
 
     async fn show(&mut self, index: usize, answer: &mut Answer) -> Result<(), Stop> {
@@ -99,7 +195,7 @@ async fn generate(
     let model = request.model.clone();
     let step_id = journal.turn().steps.get(index).map(|step| step.id.clone()).unwrap_or_default();
     let mut call_ids = CallIds::of(journal.turn());
-    let mut held = Vec::new();
+    let (mut held, mut pieces) = (Vec::new(), Pieces::default());
     let mut fold = ChatFold::default();
     let mut events = inference.stream_chat(cx, request).await.map_err(Stop::Failed)?;
     while let Some(event) = events.next().await {
@@ -107,6 +203,7 @@ async fn generate(
         if let Some(Event::ToolCall(delta)) = &mut event.event {
             call_ids.make_unique(delta);
         }
+        pieces.push(&event);
         if hold {
             held.push(event.clone());
         } else {
@@ -121,7 +218,10 @@ async fn generate(
     for part in choice.message.iter_mut().flat_map(|message| &mut message.parts) {
         part.provenance = Role::Assistant.provenance().into();
     }
+    let (pieces, piece_logprobs) = pieces.of(choice.message.as_ref().unwrap_or(&Message::default()));
     let step = InferenceStep {
+        pieces,
+        piece_logprobs,
         model: response.model,
         message: choice.message,
         finish_reason: choice.finish_reason,
@@ -168,7 +268,8 @@ fn request(turn: &Turn, history: &[Message], toolbox: &Toolbox, config: &AgentCo
     }
     messages.extend_from_slice(history);
     messages.extend(conversation::messages(turn));
-    let limits = config.limits.unwrap_or_default();
+    // Whoever has the turn now, the bounds are those it began with.
+    let limits = turn.config.as_ref().and_then(|config| config.limits).unwrap_or_default();
     let mut sampling = config.sampling.clone();
     if limits.max_tokens != 0 {
         let left = tokens_left(turn, &limits);
@@ -189,6 +290,10 @@ fn request(turn: &Turn, history: &[Message], toolbox: &Toolbox, config: &AgentCo
         user: String::new(),
         reasoning_effort: config.reasoning_effort.clone(),
     }
+}
+
+fn too_long(error: &Error, config: &AgentConfig) -> bool {
+    config.truncation() == HistoryTruncation::Auto && error.reason() == Some("context_length_exceeded")
 }
 
 /// A forced call is forced once, at the turn's first inference: else the turn would never come to an answer.

@@ -1,36 +1,105 @@
 //! What a turn does next, from what it has done. Pure: no clock, no service, no memory but the turn itself.
 //!
 //! ```text
-//! input shields ─> inference ─┬─ no calls ──────────────────────────────> end
-//!                     ^       └─ calls: the server's, then the client's ─┐
-//!                     └────────────── results, in call order <───────────┘   … up to a limit
+//! input shields ─> tool lists ─> decided calls ─> inference ─┬─ no calls ───────────────────────────> end
+//!                                                    ^       └─ calls: those that may run, then what
+//!                                                    │          the client or a person owes ─┐
+//!                                                    └──── results, in call order <──────────┘   … up to a limit
 //! ```
 
 use llama_stack_proto::v1::{
-    AgentConfig, FinishReason, InferenceStep, Limits, ShieldStage, ShieldStep, ToolCall, ToolStep, Turn, TurnStatus, Violation, step::Step,
-    violation,
+    AgentConfig, ApprovalRequest, FinishReason, HandoffStep, InferenceStep, Limits, ShieldStage, ShieldStep, ToolCall, ToolListStep,
+    ToolStep, Turn, TurnStatus, Violation, step::Step, violation,
 };
 use serde_json::Value;
 
-use crate::conversation::tool_steps;
+use crate::{
+    conversation::{self, handoff_steps, tool_steps},
+    fold::Fold,
+    policy::Decision,
+};
 
 #[derive(Debug, PartialEq)]
 pub(crate) enum Next {
     /// Begin these steps, all at once.
     Start(Vec<Step>),
-    /// The client owes the results of these.
-    Await(Vec<ToolCall>),
+    /// The client owes the results of these, and a person the decisions on those.
+    Await(Vec<ToolCall>, Vec<ApprovalRequest>),
     /// A shield let the input not pass: say this, and end.
     Refuse(String),
     /// With the reason, where it is incomplete.
     End(TurnStatus, &'static str),
 }
 
-/// The next move of a turn none of whose steps is open. `for_client`: the call is one that the client runs.
-pub(crate) fn next(turn: &Turn, for_client: impl Fn(&ToolCall) -> bool) -> Next {
-    let config = turn.config.clone().unwrap_or_default();
-    let limits = config.limits.unwrap_or_default();
-    if let Some(next) = judge_input(turn, &config) {
+/// What the plan must know of a call; the turn's toolbox tells it.
+pub(crate) trait Desk {
+    fn runner(&self, call: &ToolCall) -> RunBy;
+    /// Whether it may run.
+    fn gate(&self, call: &ToolCall) -> Gate;
+    /// The question to a person.
+    fn request(&self, call: &ToolCall, asked_by: &str) -> ApprovalRequest;
+}
+
+/// Who runs a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RunBy {
+    Client,
+    /// This stack, or nobody: a call that cannot be run has a result as well.
+    Stack,
+    /// The MCP server of this label.
+    Server(String),
+    /// An agent answers, in a turn of its own.
+    Agent,
+    /// The agent of this id takes over.
+    Handoff(String),
+}
+
+/// Each with what the policy said of it, which is empty where there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open {
+        policy: String,
+    },
+    /// Only if a person says so.
+    Ask {
+        asked_by: String,
+        policy: String,
+    },
+    Shut {
+        policy: String,
+    },
+}
+
+impl From<Decision> for Gate {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Allow { policies } => Self::Open { policy: format!("allow:{}", policies.join(",")) },
+            Decision::Ask { policies } => {
+                let ids = policies.join(",");
+                Self::Ask { asked_by: format!("policy:{ids}"), policy: format!("ask:{ids}") }
+            }
+            Decision::Deny { policies, .. } => Self::Shut { policy: format!("{DENIED}{}", policies.join(",")) },
+        }
+    }
+}
+
+/// The next move of a turn none of whose steps is open.
+pub(crate) fn next(fold: &Fold, desk: &impl Desk) -> Next {
+    let turn = &fold.turn;
+    if turn.append_only {
+        return Next::End(TurnStatus::Completed, "");
+    }
+    let config = conversation::config(turn);
+    let limits = turn.config.as_ref().and_then(|config| config.limits).unwrap_or_default();
+    let begun_with = turn.config.clone().unwrap_or_default();
+    if let Some(next) = judge_input(turn, &begun_with) {
+        return next;
+    }
+    if let Some(next) = list_tools(turn, &config) {
+        return next;
+    }
+    let decided: Vec<&ToolCall> = turn.decided.iter().filter_map(|request| request.call.as_ref()).collect();
+    if let Some(next) = run_calls(fold, &decided, None, desk, &limits) {
         return next;
     }
     let Some((at, said)) = last_inference(turn) else { return infer(turn, &config.model, &limits, false) };
@@ -44,26 +113,70 @@ pub(crate) fn next(turn: &Turn, for_client: impl Fn(&ToolCall) -> bool) -> Next 
     if calls.is_empty() || said.tools_withheld {
         return Next::End(TurnStatus::Completed, "");
     }
-    let begun = |call: &ToolCall| tool_steps(turn, at).any(|tool| tool.call.as_ref().is_some_and(|asked| asked.id == call.id));
+    run_calls(fold, &calls, Some(at), desk, &limits).unwrap_or_else(|| {
+        let withheld = calls.iter().all(|call| repeated(turn, Some(at), call).is_some());
+        infer(turn, &config.model, &limits, withheld)
+    })
+}
+
+/// The calls that have not begun: what can run first, then what others owe. `None` once all have.
+fn run_calls(fold: &Fold, calls: &[&ToolCall], at: Option<usize>, desk: &impl Desk, limits: &Limits) -> Option<Next> {
+    let turn = &fold.turn;
+    let begun = |call: &ToolCall| {
+        let same = |asked: &Option<ToolCall>| asked.as_ref().is_some_and(|asked| asked.id == call.id);
+        tool_steps(turn, at).any(|tool| same(&tool.call)) || handoff_steps(turn, at).any(|handoff| same(&handoff.call))
+    };
     let todo: Vec<&ToolCall> = calls.iter().copied().filter(|call| !begun(call)).collect();
     if todo.is_empty() {
-        let withheld = calls.iter().all(|call| repeated(turn, at, call).is_some());
-        return infer(turn, &config.model, &limits, withheld);
+        return None;
     }
-    let room = room_for_calls(turn, &limits);
+    let room = room_for_calls(turn, limits);
     if room == 0 {
-        return Next::End(TurnStatus::Incomplete, "max_tool_calls");
+        return Some(Next::End(TurnStatus::Incomplete, "max_tool_calls"));
     }
-    let is_clients = |call: &&ToolCall| for_client(call) && repeated(turn, at, call).is_none();
-    let (clients, ours): (Vec<&ToolCall>, Vec<&ToolCall>) = todo.into_iter().partition(is_clients);
-    if ours.is_empty() {
-        // All or none: the client answers the whole set at once.
-        let within = clients.len() <= room;
-        let calls = clients.into_iter().cloned().collect();
-        return if within { Next::Await(calls) } else { Next::End(TurnStatus::Incomplete, "max_tool_calls") };
+    let (mut ours, mut clients, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+    for call in todo {
+        let step = ToolStep { call: Some(call.clone()), ..ToolStep::default() };
+        if repeated(turn, at, call).is_some() {
+            ours.push(Step::Tool(step));
+            continue;
+        }
+        let runner = desk.runner(call);
+        if runner == RunBy::Client {
+            clients.push(call.clone());
+            continue;
+        }
+        let approval_request_id = fold.decision_on(&call.id).map(|(request, _)| request.id.clone());
+        let policy = match desk.gate(call) {
+            Gate::Ask { asked_by, .. } if approval_request_id.is_none() => {
+                asked.push(desk.request(call, &asked_by));
+                continue;
+            }
+            Gate::Ask { policy, .. } | Gate::Open { policy } | Gate::Shut { policy } => policy,
+        };
+        let approval_request_id = approval_request_id.unwrap_or_default();
+        ours.push(match runner {
+            RunBy::Handoff(agent_id) if policy_allows(&policy) && approval_request_id.is_empty() => {
+                Step::Handoff(HandoffStep { call: Some(call.clone()), agent_id, ..HandoffStep::default() })
+            }
+            RunBy::Server(server_label) => Step::Tool(ToolStep { server_label, policy, approval_request_id, ..step }),
+            _ => Step::Tool(ToolStep { policy, approval_request_id, ..step }),
+        });
     }
-    let step = |call: &ToolCall| Step::Tool(ToolStep { call: Some(call.clone()), ..ToolStep::default() });
-    Next::Start(ours.into_iter().take(room).map(step).collect())
+    if !ours.is_empty() {
+        ours.truncate(room);
+        return Some(Next::Start(ours));
+    }
+    // All or none: what is owed is brought at once.
+    let within = clients.len() + asked.len() <= room;
+    Some(if within { Next::Await(clients, asked) } else { Next::End(TurnStatus::Incomplete, "max_tool_calls") })
+}
+
+/// What is written in `ToolStep.policy` of a call that the policy forbids begins so.
+pub(crate) const DENIED: &str = "deny:";
+
+fn policy_allows(policy: &str) -> bool {
+    !policy.starts_with(DENIED)
 }
 
 /// All input shields at once, then nothing, or the refusal.
@@ -80,6 +193,15 @@ fn judge_input(turn: &Turn, config: &AgentConfig) -> Option<Next> {
     Some(Next::Start(rest.iter().map(|id| shield_step(id, ShieldStage::Input)).collect()))
 }
 
+/// The servers that have not been asked for their tools since the agent has the turn.
+fn list_tools(turn: &Turn, config: &AgentConfig) -> Option<Next> {
+    let listed: Vec<&str> = conversation::tool_lists(turn).map(|list| list.server_label.as_str()).collect();
+    let new = config.mcp_servers.iter().filter(|server| !listed.contains(&server.label.as_str()));
+    let steps: Vec<Step> =
+        new.map(|server| Step::ToolList(ToolListStep { server_label: server.label.clone(), ..ToolListStep::default() })).collect();
+    (!steps.is_empty()).then_some(Next::Start(steps))
+}
+
 pub(crate) fn shield_step(id: &str, stage: ShieldStage) -> Step {
     Step::Shield(ShieldStep { shield_id: id.to_owned(), stage: stage.into(), verdict: None })
 }
@@ -92,12 +214,15 @@ pub(crate) fn forbids(shield: &ShieldStep) -> Option<&Violation> {
 
 /// One more inference, if the limits leave room for it.
 fn infer(turn: &Turn, model: &str, limits: &Limits, tools_withheld: bool) -> Next {
-    let steps = turn.steps.iter().filter(|step| matches!(step.step, Some(Step::Inference(_)))).count();
+    let steps = turn.steps.iter().filter(|step| matches!(&step.step, Some(Step::Inference(inference)) if !inference.cut_off)).count();
     if limits.max_steps != 0 && steps >= limits.max_steps as usize {
         return Next::End(TurnStatus::Incomplete, "max_steps");
     }
     if limits.max_tokens != 0 && tokens_left(turn, limits) == 0 {
         return Next::End(TurnStatus::Incomplete, "max_output_tokens");
+    }
+    if limits.max_cost > 0.0 && turn.cost >= limits.max_cost {
+        return Next::End(TurnStatus::Incomplete, "max_cost");
     }
     Next::Start(vec![Step::Inference(InferenceStep { model: model.to_owned(), tools_withheld, ..InferenceStep::default() })])
 }
@@ -108,13 +233,14 @@ pub(crate) fn tokens_left(turn: &Turn, limits: &Limits) -> u32 {
 }
 
 fn room_for_calls(turn: &Turn, limits: &Limits) -> usize {
-    let made = turn.steps.iter().filter(|step| matches!(step.step, Some(Step::Tool(_)))).count();
+    let made = turn.steps.iter().filter(|step| matches!(step.step, Some(Step::Tool(_) | Step::Handoff(_)))).count();
     if limits.max_tool_calls == 0 { usize::MAX } else { (limits.max_tool_calls as usize).saturating_sub(made) }
 }
 
+/// The last inference that came to an end.
 pub(crate) fn last_inference(turn: &Turn) -> Option<(usize, &InferenceStep)> {
     turn.steps.iter().enumerate().rev().find_map(|(index, step)| match &step.step {
-        Some(Step::Inference(inference)) => Some((index, inference)),
+        Some(Step::Inference(inference)) if !inference.cut_off => Some((index, inference)),
         _ => None,
     })
 }
@@ -126,15 +252,15 @@ fn shield_steps(turn: &Turn) -> impl Iterator<Item = &ShieldStep> {
     })
 }
 
-/// The inference step that asked for the tool step at `index`.
-pub(crate) fn asked_at(turn: &Turn, index: usize) -> usize {
+/// The inference step that asked for the tool step at `index`; `None` where a turn before this one did.
+pub(crate) fn asked_at(turn: &Turn, index: usize) -> Option<usize> {
     let before = turn.steps.get(..index).unwrap_or_default();
-    before.iter().rposition(|step| matches!(step.step, Some(Step::Inference(_)))).unwrap_or_default()
+    before.iter().rposition(|step| matches!(step.step, Some(Step::Inference(_))))
 }
 
 /// An earlier call of this turn, before the step at `before`, with the same name, the same arguments and a result.
-pub(crate) fn repeated<'a>(turn: &'a Turn, before: usize, call: &ToolCall) -> Option<&'a ToolStep> {
-    turn.steps.iter().take(before).find_map(|step| match &step.step {
+pub(crate) fn repeated<'a>(turn: &'a Turn, before: Option<usize>, call: &ToolCall) -> Option<&'a ToolStep> {
+    turn.steps.iter().take(before.unwrap_or_default()).find_map(|step| match &step.step {
         Some(Step::Tool(tool)) if tool.result.is_some() && tool.call.as_ref().is_some_and(|earlier| same(earlier, call)) => Some(tool),
         _ => None,
     })

@@ -2,6 +2,33 @@ use llama_stack_proto::v1::{Message, Role, ShieldStep, Step as TurnStep, ToolRes
 
 use super::*;
 
+impl<F: Fn(&ToolCall) -> bool> Desk for F {
+    fn runner(&self, call: &ToolCall) -> RunBy {
+        if self(call) { RunBy::Client } else { RunBy::Stack }
+    }
+
+    fn gate(&self, call: &ToolCall) -> Gate {
+        match call.id.as_str() {
+            id if id.starts_with("ask") => Gate::Ask { asked_by: "agent".into(), policy: String::new() },
+            id if id.starts_with("shut") => Gate::Shut { policy: "deny:p".into() },
+            _ => Gate::Open { policy: String::new() },
+        }
+    }
+
+    fn request(&self, call: &ToolCall, asked_by: &str) -> ApprovalRequest {
+        ApprovalRequest {
+            id: format!("approve {}", call.id),
+            call: Some(call.clone()),
+            asked_by: asked_by.into(),
+            ..ApprovalRequest::default()
+        }
+    }
+}
+
+fn next(turn: &Turn, desk: fn(&ToolCall) -> bool) -> Next {
+    super::next(&Fold { turn: turn.clone(), ..Fold::default() }, &desk)
+}
+
 fn turn(limits: Limits, steps: Vec<Step>) -> Turn {
     let config = AgentConfig { model: "m".into(), limits: Some(limits), input_shields: vec!["s".into()], ..AgentConfig::default() };
     let passed = Step::Shield(ShieldStep { stage: ShieldStage::Input.into(), verdict: Some(Default::default()), ..ShieldStep::default() });
@@ -55,7 +82,7 @@ fn the_stacks_calls_run_before_the_clients_are_asked_for() {
     assert_eq!(started(next(&turn(Limits::default(), vec![asked.clone()]), client)), ["a", "b"]);
     // After a crash in between: what has begun is not begun again.
     assert_eq!(started(next(&turn(Limits::default(), vec![asked.clone(), done("b")]), client)), ["a"]);
-    let Next::Await(calls) = next(&turn(Limits::default(), vec![asked.clone(), done("a"), done("b")]), client) else { panic!() };
+    let Next::Await(calls, _) = next(&turn(Limits::default(), vec![asked.clone(), done("a"), done("b")]), client) else { panic!() };
     assert_eq!(calls[0].id, "client1");
     let all = turn(Limits::default(), vec![asked, done("a"), done("b"), done("client1")]);
     assert_eq!(started(next(&all, client)), ["infer"]);
@@ -81,4 +108,35 @@ fn bounds_hold() {
     assert_eq!(next(&spent, client), Next::End(TurnStatus::Incomplete, "max_steps"));
     let cut = turn(Limits::default(), vec![says(FinishReason::Length, &["a"])]);
     assert_eq!(next(&cut, client), Next::End(TurnStatus::Incomplete, "max_output_tokens"));
+}
+
+#[test]
+fn a_call_that_needs_a_word_waits_for_it_after_those_that_do_not() {
+    let said = says(FinishReason::ToolCalls, &["ask1", "client1", "a", "shut1"]);
+    assert_eq!(started(next(&turn(Limits::default(), vec![said.clone()]), client)), ["a", "shut1"]);
+    let begun = turn(Limits::default(), vec![said.clone(), done("a"), done("shut1")]);
+    let Next::Await(calls, approvals) = next(&begun, client) else { panic!() };
+    assert_eq!((calls.len(), approvals[0].id.as_str()), (1, "approve ask1"));
+    // Decided on, it begins, whatever was decided: a call that was denied has that as its result.
+    let decided = vec![(approvals[0].clone(), None)];
+    let next = super::next(&Fold { turn: begun, decided, ..Fold::default() }, &(client as fn(&ToolCall) -> bool));
+    let Next::Start(steps) = next else { panic!("{next:?}") };
+    let [Step::Tool(tool)] = steps.as_slice() else { panic!("{steps:?}") };
+    assert_eq!(tool.approval_request_id, "approve ask1");
+}
+
+#[test]
+fn a_turn_carries_out_what_was_decided_on_its_parents_calls_before_it_asks_the_model() {
+    let mut fresh = turn(Limits::default(), vec![]);
+    fresh.decided = vec![ApprovalRequest { id: "r".into(), call: Some(ToolCall::new("ask1", "ask1", "{}")), ..ApprovalRequest::default() }];
+    let fold = Fold { decided: vec![(fresh.decided[0].clone(), None)], turn: fresh.clone(), ..Fold::default() };
+    assert_eq!(started(super::next(&fold, &(client as fn(&ToolCall) -> bool))), ["ask1"]);
+    fresh.steps.push(TurnStep { step: Some(done("ask1")), ..TurnStep::default() });
+    assert_eq!(started(super::next(&Fold { turn: fresh, ..fold }, &(client as fn(&ToolCall) -> bool))), ["infer"]);
+}
+
+#[test]
+fn an_inference_that_was_cut_off_is_made_again() {
+    let cut = Step::Inference(InferenceStep { cut_off: true, ..InferenceStep::default() });
+    assert_eq!(started(next(&turn(Limits { max_steps: 1, ..Limits::default() }, vec![cut]), client)), ["infer"]);
 }

@@ -2,18 +2,22 @@
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc};
 
-use llama_stack_core::{Agents, Context, Error, EventStream, Inference, Result, Safety, Tools, manifest::AgentLimits};
+use llama_stack_core::{Agents, Context, Error, EventStream, Inference, Result, Safety, Tools, manifest};
 use llama_stack_proto::v1::{
-    Agent, CancelTurnRequest, CreateAgentRequest, CreateSessionRequest, CreateTurnRequest, DeleteAgentRequest, DeleteAgentResponse,
-    DeleteSessionRequest, DeleteSessionResponse, DeleteTurnRequest, DeleteTurnResponse, GetAgentRequest, GetSessionRequest, GetTurnRequest,
-    ListAgentsRequest, ListAgentsResponse, ListSessionsRequest, ListSessionsResponse, ListTurnsRequest, ListTurnsResponse,
-    ResumeTurnRequest, Session, Turn, TurnEvent, UpdateAgentRequest, WatchTurnRequest,
+    Agent, CancelTurnRequest, CompactRequest, CompactResponse, CreateAgentRequest, CreateSessionRequest, CreateTurnRequest,
+    DeleteAgentRequest, DeleteAgentResponse, DeleteSessionRequest, DeleteSessionResponse, DeleteTurnRequest, DeleteTurnResponse,
+    GetAgentRequest, GetSessionRequest, GetTurnRequest, ListAgentsRequest, ListAgentsResponse, ListSessionsRequest, ListSessionsResponse,
+    ListTurnsRequest, ListTurnsResponse, RedactTurnRequest, ResumeTurnRequest, Session, Turn, TurnEvent, UpdateAgentRequest,
+    UpdateSessionRequest, Usage, WatchTurnRequest,
 };
 use llama_stack_store::Store;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{agents, begin, fold::Fold, history::Histories, live::Lives, recover, sessions, turns, watch};
+use crate::{
+    agents, begin, declared::Declared, fold::Fold, history::Histories, live::Lives, policy::Policy, recover, servers::Connect, sessions,
+    summary, turns, watch,
+};
 
 /// What a runtime is made of.
 pub struct RuntimeParts {
@@ -21,8 +25,12 @@ pub struct RuntimeParts {
     pub inference: Arc<dyn Inference>,
     pub tools: Option<Arc<dyn Tools>>,
     pub safety: Option<Arc<dyn Safety>>,
-    /// Of turns that set none.
-    pub limits: AgentLimits,
+    /// Reaches the MCP servers that turns bring.
+    pub connect: Option<Arc<dyn Connect>>,
+    /// Decides on every call of a tool.
+    pub policy: Option<Arc<dyn Policy>>,
+    /// The manifest's word on agents.
+    pub config: manifest::Agents,
     /// Turns run here, each to its end; shutdown waits for them as long as it likes. One that is cut off stays
     /// unfinished in its journal and goes on at the next start.
     pub tasks: TaskTracker,
@@ -39,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) parts: RuntimeParts,
     pub(crate) lives: Lives,
     pub(crate) histories: Histories,
+    pub(crate) declared: Declared,
     keys: Keys,
 }
 
@@ -50,9 +59,12 @@ struct Keys {
 }
 
 impl Runtime {
-    pub fn new(parts: RuntimeParts) -> Arc<Self> {
+    /// # Errors
+    /// `InvalidArgument` on `agents.…`: what is wrong with an agent that the manifest declares.
+    pub fn new(parts: RuntimeParts) -> Result<Arc<Self>> {
+        let declared = Declared::new(&parts.config.declared)?;
         let keys = Keys { hasher: RandomState::new(), locks: (0..64).map(|_| Arc::default()).collect() };
-        Arc::new(Self(Arc::new(Shared { parts, lives: Lives::default(), histories: Histories::default(), keys })))
+        Ok(Arc::new(Self(Arc::new(Shared { parts, lives: Lives::default(), histories: Histories::default(), declared, keys }))))
     }
 
     /// Goes on with the turns that an earlier process left unfinished, and returns how many there are; they run in the
@@ -86,6 +98,12 @@ impl Shared {
         Fold::of(self.parts.store.journal(tenant, turn_id, 0).await?)
     }
 
+    /// What an inference cost, by the manifest's price table.
+    pub(crate) fn cost(&self, model: &str, usage: Option<&Usage>) -> f64 {
+        let (Some(price), Some(usage)) = (self.parts.config.prices.get(model), usage) else { return 0.0 };
+        price.of(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
+    }
+
     pub(crate) async fn lock_key(&self, tenant: &str, key: &str) -> Option<OwnedMutexGuard<()>> {
         let hash = usize::try_from(self.keys.hasher.hash_one((tenant, key)) % 64).unwrap_or_default();
         Some(self.keys.locks.get(hash)?.clone().lock_owned().await)
@@ -110,13 +128,11 @@ impl Agents for Runtime {
     }
 
     async fn get_agent(&self, cx: &Context, request: GetAgentRequest) -> Result<Agent> {
-        cx.within(self.0.parts.store.get_agent(cx.tenant(), &request.id)).await
+        cx.within(self.0.agent(cx.tenant(), &request.id)).await
     }
 
     async fn list_agents(&self, cx: &Context, request: ListAgentsRequest) -> Result<ListAgentsResponse> {
-        let list = self.0.parts.store.list_agents(cx.tenant(), request.page_size, &request.page_token);
-        let (agents, next_page_token) = cx.within(list).await?;
-        Ok(ListAgentsResponse { agents, next_page_token })
+        cx.within(agents::list(&self.0, cx, request)).await
     }
 
     async fn update_agent(&self, cx: &Context, request: UpdateAgentRequest) -> Result<Agent> {
@@ -124,7 +140,7 @@ impl Agents for Runtime {
     }
 
     async fn delete_agent(&self, cx: &Context, request: DeleteAgentRequest) -> Result<DeleteAgentResponse> {
-        cx.within(self.0.parts.store.delete_agent(cx.tenant(), &request.id)).await?;
+        cx.within(agents::delete(&self.0, cx, &request.id)).await?;
         Ok(DeleteAgentResponse {})
     }
 
@@ -161,6 +177,18 @@ impl Agents for Runtime {
 
     async fn delete_turn(&self, cx: &Context, request: DeleteTurnRequest) -> Result<DeleteTurnResponse> {
         cx.within(turns::delete(&self.0, cx, &request.id)).await
+    }
+
+    async fn redact_turn(&self, cx: &Context, request: RedactTurnRequest) -> Result<Turn> {
+        cx.within(turns::redact(&self.0, cx, request)).await
+    }
+
+    async fn update_session(&self, cx: &Context, request: UpdateSessionRequest) -> Result<Session> {
+        cx.within(sessions::update(&self.0, cx, request)).await
+    }
+
+    async fn compact(&self, cx: &Context, request: CompactRequest) -> Result<CompactResponse> {
+        cx.within(summary::compact(&self.0, cx, request)).await
     }
 
     async fn create_turn(&self, cx: &Context, request: CreateTurnRequest) -> Result<EventStream<TurnEvent>> {

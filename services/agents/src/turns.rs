@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _};
 use llama_stack_core::{Code, Context, Error, EventStream, Result, ids};
 use llama_stack_proto::v1::{
-    DeleteTurnResponse, ListTurnsRequest, ListTurnsResponse, ResumeTurnRequest, ToolResults, Turn, TurnEvent, TurnStatus, turn_event::Event,
+    DeleteTurnResponse, ListTurnsRequest, ListTurnsResponse, RedactTurnRequest, ResumeTurnRequest, ToolResults, Turn, TurnEvent,
+    TurnStatus, turn_event::Event,
 };
 use tokio::sync::oneshot;
 
@@ -14,6 +15,7 @@ use crate::{
     edge,
     fold::Fold,
     journal::{Journal, forget},
+    redact,
     run::Run,
     runtime::Shared,
     watch::Watcher,
@@ -99,19 +101,13 @@ pub(crate) async fn resume(shared: &Arc<Shared>, cx: &Context, request: ResumeTu
         return Err(not_awaiting(&fold));
     }
     let results = edge::results(request.results, &fold.awaiting)?;
+    let decisions = edge::decisions(request.decisions, &fold.approvals, true, &ids::now())?;
     let sequence = fold.sequence;
     let running = shared.lives.enter(cx.tenant(), &fold.turn.session_id, &request.turn_id, sequence, false)?;
     let (tail, token) = (running.live().tail(), running.live().cancel.clone());
     let journal = Journal::new(shared.parts.store.clone(), cx.tenant(), fold, running);
     let (tell, told) = oneshot::channel();
-    shared.parts.tasks.spawn(go_on(
-        shared.clone(),
-        cx.detached(),
-        journal,
-        ToolResults { results, ..ToolResults::default() },
-        cancels,
-        tell,
-    ));
+    shared.parts.tasks.spawn(go_on(shared.clone(), cx.detached(), journal, ToolResults { results, decisions }, cancels, tell));
     let told = async { told.await.map_err(|_| Error::internal("the turn could not be resumed"))? };
     cx.within(told).await?;
     let watcher = Watcher::new(shared, cx, &request.turn_id, sequence).with_tail(tail);
@@ -142,6 +138,28 @@ async fn go_on(
         journal.live().cancel.cancel();
     }
     Run::new(shared, cx, journal, false).run().await;
+}
+
+/// Takes parts out of a turn that has ended. What is left is written in place of its journal: its beginning and its end.
+pub(crate) async fn redact(shared: &Shared, cx: &Context, request: RedactTurnRequest) -> Result<Turn> {
+    let (tenant, id) = (cx.tenant(), &request.turn_id);
+    let fold = shared.load(tenant, id).await?;
+    if !fold.ended() {
+        let message = format!("turn {id:?} has not ended: cancel it first, or wait for its end");
+        return Err(Error::failed_precondition(message).with_reason("turn_in_progress"));
+    }
+    let mut turn = fold.turn;
+    redact::parts(&mut turn, &request.parts)?;
+    let begun =
+        Turn { steps: Vec::new(), ended: None, usage: None, error: None, cost: 0.0, status: TurnStatus::InProgress.into(), ..turn.clone() };
+    let event = |sequence, time, event| TurnEvent { turn_id: id.clone(), sequence, time, event: Some(event) };
+    let journal = [
+        event(1, turn.created, Event::Created(Box::new(Turn { incomplete_reason: String::new(), ..begun }))),
+        event(2, turn.ended, Event::Ended(Box::new(turn.clone()))),
+    ];
+    shared.parts.store.rewrite_journal(tenant, id, fold.sequence, &journal).await?;
+    shared.histories.forget(tenant, id);
+    Ok(turn)
 }
 
 fn not_awaiting(fold: &Fold) -> Error {

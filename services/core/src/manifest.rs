@@ -12,9 +12,11 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
+mod agents;
 mod env;
 mod lines;
 
+pub use agents::{AgentLimits, Agents, DeclaredAgent, DeclaredAgentTool, DeclaredApproval, DeclaredLimits, DeclaredServer, Price};
 pub use lines::Lines;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -97,26 +99,6 @@ pub struct Provider {
     pub kind: String,
     #[serde(default)]
     pub config: Value,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Agents {
-    /// Bounds of turns that set none.
-    pub limits: AgentLimits,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AgentLimits {
-    pub max_steps: u32,
-    pub max_seconds: u32,
-}
-
-impl Default for AgentLimits {
-    fn default() -> Self {
-        Self { max_steps: 16, max_seconds: 600 }
-    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -62,6 +62,12 @@ pub(crate) fn routed(error: Error, api: &str, lines: &Lines) -> Error {
     at(error, &path, lines)
 }
 
+/// An error whose field is a path in the manifest.
+pub(crate) fn placed_at(error: Error, lines: &Lines) -> Error {
+    let path = error.field().unwrap_or_default().to_owned();
+    at(error, &path, lines)
+}
+
 /// Keeps the code and the cause; adds the place.
 fn at(error: Error, path: &str, lines: &Lines) -> Error {
     let message = lines.error(path, error.message()).message().to_owned();

@@ -94,10 +94,13 @@ impl Stack {
             inference: inference.clone(),
             tools: Some(tools.clone()),
             safety: Some(safety.clone()),
-            limits: manifest.agents.limits.clone(),
+            connect: None,
+            policy: None,
+            config: manifest.agents.clone(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
         });
+        let runtime = runtime.map_err(|error| assemble::placed_at(error, lines))?;
         let agents: Arc<dyn Agents> = runtime.clone();
         let info = info::Running::new(&manifest, registry, probes);
         Ok(Self {

@@ -14,6 +14,7 @@ mod agents;
 mod command;
 mod failure;
 mod page;
+mod pins;
 mod postgres;
 mod sessions;
 mod sql;

@@ -3,6 +3,7 @@
 mod append;
 mod begin;
 mod key;
+mod rewrite;
 
 use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{TurnEvent, TurnStatus};

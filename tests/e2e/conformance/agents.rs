@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use llama_stack_agents::{Runtime, RuntimeParts};
-use llama_stack_core::{Agents, grpc::Remote, manifest::AgentLimits};
+use llama_stack_core::{Agents, grpc::Remote, manifest};
 use llama_stack_proto::v1::agents_client::AgentsClient;
 use llama_stack_store::{Durability, Store};
 use llama_stack_tests::{conformance, scripted::Scripted, served};
@@ -21,10 +21,13 @@ async fn runtime(home: &TempDir) -> Arc<dyn Agents> {
         inference: Arc::new(Scripted::default()),
         tools: Some(builtin().await),
         safety: None,
-        limits: AgentLimits::default(),
+        connect: None,
+        policy: None,
+        config: manifest::Agents::default(),
         tasks: TaskTracker::new(),
         shutdown: CancellationToken::new(),
     })
+    .unwrap()
 }
 
 #[tokio::test]

@@ -80,11 +80,13 @@ async fn without_safety_or_the_shield_a_turn_is_refused() {
         inference: world.script.clone(),
         tools: Some(world.hands.clone()),
         safety: None,
-        limits: llama_stack_core::manifest::AgentLimits::default(),
+        connect: None,
+        policy: None,
+        config: llama_stack_core::manifest::Agents::default(),
         tasks: tokio_util::task::TaskTracker::new(),
         shutdown: world.shutdown.clone(),
     };
-    let runtime = llama_stack_agents::Runtime::new(parts);
+    let runtime = llama_stack_agents::Runtime::new(parts).unwrap();
     let error = llama_stack_core::Agents::create_turn(&*runtime, &world.cx, request).await.err().unwrap();
     assert_eq!(error.code(), Code::FailedPrecondition);
     assert!(error.message().contains("nobody"));

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use llama_stack_agents::{Runtime, RuntimeParts};
-use llama_stack_core::{Agents as _, Context, EventStream, Result, manifest::AgentLimits};
+use llama_stack_core::{Agents as _, Context, EventStream, Result, manifest};
 use llama_stack_proto::v1::{
     AgentConfig, CreateSessionRequest, CreateTurnRequest, Message, Session, Step, ToolDefinition, ToolResult, Turn, TurnEvent, step,
     turn_event::Event,
@@ -41,10 +41,13 @@ impl World {
             inference: script.clone(),
             tools: Some(hands.clone()),
             safety: Some(guards.clone()),
-            limits: AgentLimits::default(),
+            connect: None,
+            policy: None,
+            config: manifest::Agents::default(),
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
-        });
+        })
+        .unwrap();
         Self { dir, store, runtime, script, hands, guards, shutdown, cx: Context::test("acme") }
     }
 
