@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use llama_stack_core::Agents as _;
-use llama_stack_proto::v1::{CreateTurnRequest, TurnStatus, WatchTurnRequest};
+use llama_stack_proto::v1::{
+    ApprovalDecision, CreateTurnRequest, ResumeTurnRequest, TurnStatus, WatchTurnRequest, step, turn_event::Event,
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -90,10 +92,40 @@ fn a_cut_off_inference_runs_again() {
         assert_eq!(world.turn(&id).await.status(), TurnStatus::InProgress);
         assert_eq!(world.runtime.recover().await.unwrap(), 1);
         let turn = finished(&world, &id).await;
-        assert_eq!((turn.status(), said(&turn).as_str(), turn.steps.len()), (TurnStatus::Completed, "a whole answer", 1));
+        assert_eq!((turn.status(), said(&turn).as_str(), turn.steps.len()), (TurnStatus::Completed, "a whole answer", 2));
+        // The words that are lost are a step of their own, so that who saw them can tell them from those that count.
+        let lost = turn.steps[0].step.clone();
+        assert!(matches!(lost, Some(step::Step::Inference(lost)) if lost.cut_off && lost.message.is_none()));
         assert_eq!(world.runtime.recover().await.unwrap(), 0);
     });
     assert_eq!(script.request(0), script.request(1));
+}
+
+#[test]
+fn a_cut_off_call_whose_tool_asks_waits_for_a_person() {
+    for approve in [true, false] {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let (script, hands) = (Script::of(vec![vec![Say::Call("a", "hang_ask", "{}")]]), Arc::<Hands>::default());
+        let id = die(&dir, &script, &hands, say("go"), || hands.calls() == 1);
+        let awake = Arc::new(Hands { awake: true, ..Hands::default() });
+        reborn(dir, script, awake.clone(), async |world: World| {
+            world.runtime.recover().await.unwrap();
+            let events =
+                rest(world.runtime.watch_turn(&world.cx, WatchTurnRequest { turn_id: id.clone(), after_sequence: 0 }).await.unwrap()).await;
+            let Some(Event::AwaitingTools(awaiting)) = &events.last().unwrap().event else { panic!("{events:?}") };
+            let [asked] = awaiting.approvals.as_slice() else { panic!("{awaiting:?}") };
+            assert_eq!((asked.asked_by.as_str(), world.hands.calls()), ("interrupted", 0));
+            let decisions = vec![ApprovalDecision { approval_request_id: asked.id.clone(), approve, ..ApprovalDecision::default() }];
+            let resume = ResumeTurnRequest { turn_id: id.clone(), decisions, ..ResumeTurnRequest::default() };
+            rest(world.runtime.resume_turn(&world.cx, resume).await.unwrap()).await;
+            let turn = world.turn(&id).await;
+            let told = tool_results(&turn)[0].joined_text();
+            assert_eq!(
+                (turn.status(), told.contains("may have run"), awake.calls()),
+                (TurnStatus::Completed, !approve, usize::from(approve))
+            );
+        });
+    }
 }
 
 #[test]

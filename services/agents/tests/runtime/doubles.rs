@@ -32,11 +32,13 @@ pub enum Say {
 pub struct Script {
     answers: Mutex<VecDeque<Vec<Say>>>,
     pub requests: Mutex<Vec<ChatRequest>>,
+    /// Tokens that the model has room for; 0: not known.
+    pub context: std::sync::atomic::AtomicU32,
 }
 
 impl Script {
     pub fn of(answers: Vec<Vec<Say>>) -> Arc<Self> {
-        Arc::new(Self { answers: Mutex::new(answers.into()), requests: Mutex::default() })
+        Arc::new(Self { answers: Mutex::new(answers.into()), ..Self::default() })
     }
 
     pub fn then(&self, answer: Vec<Say>) {
@@ -55,7 +57,8 @@ impl Script {
 #[async_trait]
 impl Inference for Script {
     async fn list_models(&self, _: &Context, _: ListModelsRequest) -> Result<ListModelsResponse> {
-        let model = Model { id: "scripted".into(), ..Model::default() };
+        let context_length = self.context.load(std::sync::atomic::Ordering::Relaxed);
+        let model = Model { id: "scripted".into(), context_length, ..Model::default() };
         Ok(ListModelsResponse { models: vec![model], next_page_token: String::new() })
     }
 
@@ -94,9 +97,11 @@ impl Inference for Script {
     }
 }
 
-/// `add {a, b}`, `sleep {ms}`, `hang` and `hang_retry`, `sulk` (its own failure), `away` (the platform's).
+/// `add {a, b}`, `sleep {ms}`, `hang`, `hang_retry` and `hang_ask`, `sulk` (its own failure), `away` (the platform's).
 #[derive(Default)]
 pub struct Hands {
+    /// Of `add`: what it is for.
+    pub description: Mutex<String>,
     /// Name, arguments, idempotency key of each call, as they began.
     pub ledger: Mutex<Vec<(String, String, String)>>,
     /// Calls of `hang` and `hang_retry` end at once.
@@ -119,6 +124,10 @@ impl Tools for Hands {
     async fn list_tools(&self, _: &Context, _: ListToolsRequest) -> Result<ListToolsResponse> {
         let add = r#"{"type":"object","properties":{"a":{"type":"number"},"b":{"type":"number"}},"required":["a","b"]}"#;
         let mut tools = vec![tool("add", add, OnInterrupt::Retry), tool("hang_retry", "", OnInterrupt::Retry)];
+        tools.push(tool("hang_ask", "", OnInterrupt::Ask));
+        if let Some(add) = &mut tools[0].definition {
+            add.description.clone_from(&self.description.lock().unwrap());
+        }
         tools.extend(["sleep", "hang", "sulk", "away", "liar"].map(|name| tool(name, "", OnInterrupt::Unspecified)));
         Ok(ListToolsResponse { tools, next_page_token: String::new() })
     }

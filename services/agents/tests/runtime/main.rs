@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod agents;
+mod approvals;
+mod budgets;
 mod clients;
+mod context;
 mod crash;
 mod doubles;
 mod fold;
 mod limits;
+mod servers;
 mod sessions;
 mod shields;
+mod together;
 mod tools;
 mod watch;
 mod world;

@@ -33,10 +33,18 @@ impl World {
 
     /// A new process on the same database.
     pub async fn at(dir: Arc<TempDir>, script: Arc<Script>, hands: Arc<Hands>) -> Self {
+        Self::with(dir, script, hands, |_| ()).await
+    }
+
+    pub async fn changed(answers: Vec<Vec<Say>>, change: impl FnOnce(&mut RuntimeParts)) -> Self {
+        Self::with(Arc::new(tempfile::tempdir().unwrap()), Script::of(answers), Arc::default(), change).await
+    }
+
+    pub async fn with(dir: Arc<TempDir>, script: Arc<Script>, hands: Arc<Hands>, change: impl FnOnce(&mut RuntimeParts)) -> Self {
         let url = format!("sqlite://{}", dir.path().join("state.db").display());
         let store = Store::open(&url, Durability::Process).await.unwrap();
         let (guards, shutdown) = (Arc::<Guards>::default(), CancellationToken::new());
-        let runtime = Runtime::new(RuntimeParts {
+        let mut parts = RuntimeParts {
             store: store.clone(),
             inference: script.clone(),
             tools: Some(hands.clone()),
@@ -46,8 +54,9 @@ impl World {
             config: manifest::Agents::default(),
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
-        })
-        .unwrap();
+        };
+        change(&mut parts);
+        let runtime = Runtime::new(parts).unwrap();
         Self { dir, store, runtime, script, hands, guards, shutdown, cx: Context::test("acme") }
     }
 
@@ -73,7 +82,7 @@ impl World {
 
 /// All tools of [`Hands`], and `ask`, which the client runs.
 pub fn config() -> AgentConfig {
-    let tools = ["add", "sleep", "hang", "hang_retry", "sulk", "away", "liar"].map(String::from).into();
+    let tools = ["add", "sleep", "hang", "hang_retry", "hang_ask", "sulk", "away", "liar"].map(String::from).into();
     let schema = r#"{"type":"object","properties":{"q":{"type":"string"}}}"#;
     AgentConfig { model: "scripted".into(), tools, client_tools: vec![ToolDefinition::new("ask", "", schema)], ..AgentConfig::default() }
 }
