@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 
 use crate::{
     calls, fold, hash, history,
-    journal::Journal,
+    journal::{Journal, lost},
     plan::{self, Next},
     runtime::Shared,
     shields,
@@ -68,7 +68,7 @@ impl Run {
                 Err(stop) => self.stop(stop).await,
             };
             if let Err(error) = result {
-                tracing::error!(error = ?error, "a turn stopped: its journal could not be written");
+                self.journal.stopped(&error);
             }
         };
         work.instrument(span).await;
@@ -202,6 +202,7 @@ impl Run {
     pub(crate) async fn guarded<T>(&self, effect: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
             biased;
+            () = self.journal.live().lost.cancelled() => Err(Stop::Broken(lost(&self.journal.turn().id))),
             () = self.journal.live().cancel.cancelled() => Err(Stop::Cancelled),
             done = effect => Ok(done),
             () = tokio::time::sleep_until(self.deadline) => Err(Stop::OutOfTime),

@@ -7,6 +7,7 @@ mod clients;
 mod crash;
 mod doubles;
 mod fold;
+mod leases;
 mod limits;
 mod sessions;
 mod shields;
