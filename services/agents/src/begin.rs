@@ -6,7 +6,7 @@ use llama_stack_core::{Context, Error, EventStream, Result, ids};
 use llama_stack_proto::v1::{
     AgentConfig, CreateTurnRequest, Limits, McpServer, OnDisconnect, Session, Turn, TurnEvent, TurnStatus, turn_event::Event,
 };
-use llama_stack_store::{BeginTurn, Begun};
+use llama_stack_store::{BeginTurn, Begun, FIRST_EPOCH};
 use tokio::sync::{OwnedMutexGuard, oneshot, watch::Receiver};
 use tokio_util::sync::CancellationToken;
 
@@ -105,7 +105,7 @@ async fn begin(shared: Arc<Shared>, cx: Context, draft: Draft, tell: oneshot::Se
     let time = turn.created;
     let created = TurnEvent { turn_id: turn_id.clone(), sequence: 1, time, event: Some(Event::Created(Box::new(turn))) };
     let idempotency = key.as_ref().map(|(key, hash)| (key.as_str(), hash.as_str()));
-    let begin = BeginTurn { created: &created, idempotency, new_session: new_session.as_ref() };
+    let begin = BeginTurn { holder: shared.lease.holder(), created: &created, idempotency, new_session: new_session.as_ref() };
     let begun = shared.parts.store.begin_turn(cx.tenant(), begin).await;
     drop(guard);
     let fold = match begun.and_then(|begun| Ok((begun, Fold::of([created.clone()])?))) {
@@ -115,7 +115,7 @@ async fn begin(shared: Arc<Shared>, cx: Context, draft: Draft, tell: oneshot::Se
         Err(error) => return drop(tell.send(Err(error))),
     };
     let live = running.live().clone();
-    let journal = Journal::new(shared.parts.store.clone(), cx.tenant(), fold, running);
+    let journal = Journal::new(&shared, cx.tenant(), fold, running, Some(FIRST_EPOCH));
     let follow = Follow::New(turn_id, live.tail(), live.cancel.clone());
     journal.show_created(created);
     if tell.send(Ok(follow)).is_err() && cancels {

@@ -1,18 +1,27 @@
 //! The journal of a turn that runs: what happens is staged, becomes durable, and only then is shown.
 
-use llama_stack_core::{Result, ids};
+use std::sync::Arc;
+
+use llama_stack_core::{Code, Error, Result, ids};
 use llama_stack_proto::v1::{ChatEvent, Step, StepDelta, Turn, TurnEvent, TurnStatus, step, turn_event::Event};
-use llama_stack_store::Store;
+use llama_stack_store::{Held, Store};
 
 use crate::{
     fold::Fold,
+    lease::Lease,
     live::{Live, Running},
+    runtime::Shared,
 };
 
-/// The only writer of its turn in this process.
+/// The only writer of its turn: in this process by its place among those that run, and everywhere by its epoch.
 pub(crate) struct Journal {
     store: Store,
     tenant: String,
+    lease: Arc<Lease>,
+    /// Under which the turn is held; `None` while it waits, until the first commit takes it.
+    epoch: Option<i64>,
+    /// It has come to rest, and is nobody's.
+    rests: bool,
     fold: Fold,
     /// Folded, not yet durable. A result waits here for the next intent, so that both cost one sync.
     staged: Vec<TurnEvent>,
@@ -20,8 +29,13 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    pub(crate) fn new(store: Store, tenant: &str, fold: Fold, running: Running) -> Self {
-        Self { store, tenant: tenant.to_owned(), fold, staged: Vec::new(), running }
+    /// `epoch`: under which the turn is held; `None` for one that waits, which the first commit takes.
+    pub(crate) fn new(shared: &Shared, tenant: &str, fold: Fold, running: Running, epoch: Option<i64>) -> Self {
+        if let Some(epoch) = epoch {
+            running.live().hold(epoch);
+        }
+        let (store, lease, tenant) = (shared.parts.store.clone(), shared.lease.clone(), tenant.to_owned());
+        Self { store, tenant, lease, epoch, rests: false, fold, staged: Vec::new(), running }
     }
 
     pub(crate) fn fold(&self) -> &Fold {
@@ -78,18 +92,25 @@ impl Journal {
     /// Makes what was staged durable, then shows it to the watchers.
     ///
     /// # Errors
-    /// The store's. Nothing of it has been shown then, and nothing may be done any more: another may own the turn.
+    /// The store's; `Aborted` (`lease_lost`) where another owns the turn now. Nothing of it has been shown then, and
+    /// nothing may be done any more.
     pub(crate) async fn commit(&mut self) -> Result<()> {
         if self.staged.is_empty() {
             return Ok(());
         }
-        if self.fold.ended() && !self.fold.turn.store {
+        let (turn, status) = (&self.fold.turn, self.fold.turn.status());
+        match self.epoch {
             // Gone before anyone hears of its end; a last entry would only be deleted after it.
-            forget(&self.store, &self.tenant, &self.fold.turn).await?;
-        } else {
-            self.store.append(&self.tenant, &self.fold.turn.id, &self.staged, self.fold.turn.status()).await?;
+            epoch if self.fold.ended() && !turn.store => forget(&self.store, &self.tenant, turn, epoch).await?,
+            Some(epoch) => self.store.append(&self.tenant, &turn.id, epoch, &self.staged, status).await?,
+            None => {
+                let epoch = self.store.take(&self.tenant, &turn.id, self.lease.holder(), &self.staged, status).await?;
+                self.running.live().hold(epoch);
+                self.epoch = Some(epoch);
+            }
         }
-        if self.fold.turn.status() != TurnStatus::InProgress {
+        if status != TurnStatus::InProgress {
+            self.rests = true;
             self.running.release();
         }
         for event in self.staged.drain(..) {
@@ -114,15 +135,50 @@ impl Journal {
         });
     }
 
+    /// The run stops here because of `error`, which the journal does not tell.
+    pub(crate) fn stopped(&self, error: &Error) {
+        let turn = &self.fold.turn.id;
+        if error.reason() == Some("lease_lost") {
+            tracing::warn!(turn, "a turn stopped here: it is another process's now");
+            return self.live().lose();
+        }
+        tracing::error!(turn, error = ?error, "a turn stopped: its journal could not be written");
+        if error.code() == Code::Unavailable {
+            // Once the database answers again it can go on.
+            self.live().lose();
+        }
+    }
+
     /// The status as it is durable.
     pub(crate) fn status(&self) -> TurnStatus {
         self.fold.turn.status()
     }
 }
 
-/// Deletes a turn that was not to be stored, and its session where that was made for it and holds nothing else.
-pub(crate) async fn forget(store: &Store, tenant: &str, turn: &Turn) -> Result<()> {
-    store.delete_turn(tenant, &turn.id).await?;
+impl Drop for Journal {
+    /// A run that broke off for another reason than the loss of its turn, a defect for example, would only do so again.
+    fn drop(&mut self) {
+        if let Some(epoch) = self.epoch
+            && !self.rests
+            && !self.live().lost.is_cancelled()
+        {
+            self.lease.pin(Held { tenant: self.tenant.clone(), turn_id: self.fold.turn.id.clone(), epoch });
+        }
+    }
+}
+
+/// What a run is told whose turn is no longer this process's.
+pub(crate) fn lost(turn_id: &str) -> Error {
+    Error::new(Code::Aborted, format!("turn {turn_id:?} is no longer held here")).with_reason("lease_lost")
+}
+
+/// Deletes a turn that was not to be stored, and its session where that was made for it and holds nothing else. With an
+/// epoch: only while the turn is held under it.
+pub(crate) async fn forget(store: &Store, tenant: &str, turn: &Turn, epoch: Option<i64>) -> Result<()> {
+    match epoch {
+        Some(epoch) => store.delete_held_turn(tenant, &turn.id, epoch).await?,
+        None => store.delete_turn(tenant, &turn.id).await?,
+    }
     let made_for_it = turn.session_id == session_of(&turn.id);
     if made_for_it && store.newest_turn_id(tenant, &turn.session_id).await?.is_none() {
         store.delete_session(tenant, &turn.session_id).await?;

@@ -3,11 +3,13 @@
 //! ```text
 //! CreateTurn ─ turns ─ journal the input ─┐
 //! ResumeTurn ─ turns ─ journal the results┼─> run ── plan (pure: what is next?) ─┬─ infer ── Inference
-//! recover ──── unfinished journals ───────┘    │                                 ├─ calls ── Tools
+//! recover ──── journals nobody owns ──────┘    │                                 ├─ calls ── Tools
 //!                                              │                                 └─ shields ─ Safety
 //!                                              └─ journal: intent, effect, result ─┬─ Store (durable)
 //! WatchTurn ── watch ── Store's journal, then the live tail <────── live ──────────┘
 //! ```
+//!
+//! A turn that runs is held under a lease, which is renewed (`lease`); one whose owner is gone is picked up.
 //!
 //! A turn is a fold over its journal ([`fold`]), and what it does next depends on that fold alone (`plan`):
 //! to go on after a crash is to read the journal and take the next step.
@@ -27,6 +29,7 @@ mod hash;
 mod history;
 mod infer;
 mod journal;
+mod lease;
 mod live;
 mod pieces;
 mod pins;

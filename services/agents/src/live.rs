@@ -9,11 +9,15 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{Turn, TurnEvent, turn_event::Event};
+use llama_stack_store::Held;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +42,10 @@ type Key = (String, String);
 pub(crate) struct Live {
     session: Key,
     pub(crate) cancel: CancellationToken,
+    /// The turn is no longer this process's: its run stops without another word.
+    pub(crate) lost: CancellationToken,
+    /// Under which it is held here; 0 before that is so.
+    epoch: AtomicI64,
     tail: watch::Sender<Tail>,
 }
 
@@ -58,6 +66,8 @@ pub(crate) struct Tail {
     start: u64,
     /// The turn does not run here any more.
     closed: bool,
+    /// With `closed`: it goes on elsewhere, or here after a while.
+    moved: bool,
 }
 
 /// How far a watcher has come.
@@ -99,7 +109,8 @@ impl Lives {
             return Err(in_progress(session_id));
         }
         let tail = watch::Sender::new(Tail { base: sequence, ..Tail::default() });
-        let live = Arc::new(Live { session: session.clone(), cancel: CancellationToken::new(), tail });
+        let (cancel, lost) = (CancellationToken::new(), CancellationToken::new());
+        let live = Arc::new(Live { session: session.clone(), cancel, lost, epoch: AtomicI64::new(0), tail });
         *tables.sessions.entry(session.clone()).or_default() += 1;
         tables.turns.insert(turn.clone(), live.clone());
         drop(tables);
@@ -115,6 +126,25 @@ impl Lives {
         let tables = self.lock();
         let of_session = |live: &&Arc<Live>| live.session.0 == tenant && live.session.1 == session_id;
         tables.turns.values().filter(of_session).for_each(|live| live.cancel.cancel());
+    }
+
+    /// The turns that are held here, each under its epoch.
+    pub(crate) fn held(&self) -> Vec<(Held, Arc<Live>)> {
+        let tables = self.lock();
+        let held = tables.turns.iter().map(|((tenant, turn_id), live)| {
+            let epoch = live.epoch.load(Ordering::Relaxed);
+            (Held { tenant: tenant.clone(), turn_id: turn_id.clone(), epoch }, live.clone())
+        });
+        held.filter(|(held, _)| held.epoch != 0).collect()
+    }
+
+    /// Whether the turn runs here, or is about to, under whichever epoch.
+    pub(crate) fn runs(&self, held: &Held) -> bool {
+        self.lock().turns.contains_key(&(held.tenant.clone(), held.turn_id.clone()))
+    }
+
+    pub(crate) fn lose_all(&self) {
+        self.lock().turns.values().for_each(|live| live.lose());
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
@@ -153,11 +183,21 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.release();
-        self.live.tail.send_modify(|tail| tail.closed = true);
+        let moved = self.live.lost.is_cancelled();
+        self.live.tail.send_modify(|tail| (tail.closed, tail.moved) = (true, moved));
     }
 }
 
 impl Live {
+    /// From now on the turn is held here under this epoch.
+    pub(crate) fn hold(&self, epoch: i64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lose(&self) {
+        self.lost.cancel();
+    }
+
     pub(crate) fn push(&self, event: TurnEvent) {
         self.tail.send_modify(|tail| tail.push(Arc::new(event)));
     }
@@ -202,6 +242,11 @@ impl Tail {
         cursor.sequence = last.sequence.max(cursor.sequence);
         cursor.place = Some(self.start + self.events.len() as u64);
         Batch::Events(events)
+    }
+
+    /// The turn does not run here any more, but it goes on: its journal tells how.
+    pub(crate) fn moved(&self) -> bool {
+        self.moved
     }
 
     /// Moves a cursor to the first event that is kept, for one who cannot have those before it any more.

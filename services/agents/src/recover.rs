@@ -1,39 +1,84 @@
-//! After a restart: the turns that an earlier process left unfinished go on.
+//! Going on with turns that their owners left unfinished: an earlier process, or another one that is gone.
 
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
-use llama_stack_core::{Context, Result};
-use llama_stack_proto::v1::TurnStatus;
+use llama_stack_core::{Code, Context, Error, Result};
+use llama_stack_store::{Claimed, Held};
 
-use crate::{fold::Fold, journal::Journal, run::Run, runtime::Shared};
+use crate::{fold::Fold, journal::Journal, lease, live::Running, run::Run, runtime::Shared};
+
+/// Turns that are claimed at once. Of several processes that look at the same time each gets a part.
+const BATCH: u32 = 64;
 
 /// Journals that are read at once.
 const READS: usize = 4;
 
+/// Once now, and from now on as long as the runtime lives.
 pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<usize> {
-    let unfinished = shared.parts.store.unfinished_turns().await?;
-    // Those that wait for their client rest until it comes.
-    let running = unfinished.into_iter().filter(|turn| turn.status == TurnStatus::InProgress);
-    let loaded = stream::iter(running).map(|turn| async move {
-        let fold = shared.load(&turn.tenant, &turn.turn_id).await;
-        (turn.tenant, turn.turn_id, fold)
+    lease::pick_up(shared);
+    pick_up(shared).await
+}
+
+/// Claims what nobody owns any more, until there is no more of it, and says how many turns go on here.
+pub(crate) async fn pick_up(shared: &Arc<Shared>) -> Result<usize> {
+    let mut count = 0;
+    loop {
+        let claimed = shared.parts.store.claim(shared.lease.holder(), BATCH).await?;
+        let more = claimed.len() == BATCH as usize;
+        count += go_on_with(shared, claimed).await;
+        if !more {
+            return Ok(count);
+        }
+    }
+}
+
+async fn go_on_with(shared: &Arc<Shared>, claimed: Vec<Claimed>) -> usize {
+    // All are entered before any journal is read, so that none looks as if nobody ran it.
+    let entered: Vec<(Held, Running)> = claimed.into_iter().filter_map(|claimed| enter(shared, claimed)).collect();
+    let loaded = stream::iter(entered).map(|(held, running)| async move {
+        let fold = shared.load(&held.tenant, &held.turn_id).await;
+        (held, running, fold)
     });
     let mut loaded = std::pin::pin!(loaded.buffered(READS));
     let mut count = 0;
-    while let Some((tenant, turn_id, fold)) = loaded.next().await {
-        match fold.and_then(|fold| go_on(shared, &tenant, fold)) {
-            Ok(()) => count += 1,
-            Err(error) => tracing::error!(turn = turn_id, error = ?error, "an unfinished turn cannot go on"),
+    while let Some((held, running, fold)) = loaded.next().await {
+        match fold {
+            Ok(fold) => {
+                go_on(shared, &held, fold, running);
+                count += 1;
+            }
+            Err(error) => leave(shared, held, &error),
         }
     }
-    Ok(count)
+    count
 }
 
-fn go_on(shared: &Arc<Shared>, tenant: &str, fold: Fold) -> Result<()> {
-    let running = shared.lives.enter(tenant, &fold.turn.session_id, &fold.turn.id, fold.sequence, false)?;
-    let journal = Journal::new(shared.parts.store.clone(), tenant, fold, running);
-    let run = Run::new(shared.clone(), Context::system_for(tenant), journal, true);
+fn enter(shared: &Shared, claimed: Claimed) -> Option<(Held, Running)> {
+    let Claimed { held, session_id, sequence } = claimed;
+    match shared.lives.enter(&held.tenant, &session_id, &held.turn_id, sequence, false) {
+        Ok(running) => Some((held, running)),
+        Err(error) => {
+            tracing::warn!(turn = held.turn_id, error = ?error, "an unfinished turn cannot go on yet");
+            None
+        }
+    }
+}
+
+fn go_on(shared: &Arc<Shared>, held: &Held, fold: Fold, running: Running) {
+    let journal = Journal::new(shared, &held.tenant, fold, running, Some(held.epoch));
+    let run = Run::new(shared.clone(), Context::system_for(&held.tenant), journal, true);
     shared.parts.tasks.spawn(run.run());
-    Ok(())
+}
+
+fn leave(shared: &Shared, held: Held, error: &Error) {
+    match error.code() {
+        // Deleted since.
+        Code::NotFound => {}
+        Code::Unavailable => tracing::warn!(turn = held.turn_id, error = ?error, "an unfinished turn cannot go on yet"),
+        _ => {
+            tracing::error!(turn = held.turn_id, error = ?error, "an unfinished turn cannot go on");
+            shared.lease.pin(held);
+        }
+    }
 }

@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 
 use crate::{
     calls, compact, conversation, delegate, fold, hash, history,
-    journal::Journal,
+    journal::{Journal, lost},
     pins::Pins,
     plan::{self, Desk as _, Gate, Next},
     policy::{Facts, Question},
@@ -94,7 +94,7 @@ impl Run {
                 Err(stop) => self.stop(stop).await,
             };
             if let Err(error) = result {
-                tracing::error!(error = ?error, "a turn stopped: its journal could not be written");
+                self.journal.stopped(&error);
             }
         };
         work.instrument(span).await;
@@ -488,6 +488,7 @@ impl Run {
     pub(crate) async fn guarded<T>(&self, effect: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
             biased;
+            () = self.journal.live().lost.cancelled() => Err(Stop::Broken(lost(&self.journal.turn().id))),
             () = self.journal.live().cancel.cancelled() => Err(Stop::Cancelled),
             done = effect => Ok(done),
             () = tokio::time::sleep_until(self.deadline) => Err(Stop::OutOfTime),

@@ -1,6 +1,6 @@
 //! The runtime: what it is made of, and the service that it is.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc};
+use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc, time::Duration};
 
 use llama_stack_core::{Agents, Context, Error, EventStream, Inference, Result, Safety, Tools, manifest};
 use llama_stack_proto::v1::{
@@ -15,8 +15,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    agents, begin, declared::Declared, fold::Fold, history::Histories, live::Lives, policy::Policy, recover, servers::Connect, sessions,
-    summary, turns, watch,
+    agents, begin, declared::Declared, fold::Fold, history::Histories, lease, lease::Lease, live::Lives, policy::Policy, recover,
+    servers::Connect, sessions, summary, turns, watch,
 };
 
 /// What a runtime is made of.
@@ -32,7 +32,7 @@ pub struct RuntimeParts {
     /// The manifest's word on agents.
     pub config: manifest::Agents,
     /// Turns run here, each to its end; shutdown waits for them as long as it likes. One that is cut off stays
-    /// unfinished in its journal and goes on at the next start.
+    /// unfinished in its journal and goes on at the next start, or in another process.
     pub tasks: TaskTracker,
     /// Once cancelled no turn begins or resumes any more.
     pub shutdown: CancellationToken,
@@ -48,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) lives: Lives,
     pub(crate) histories: Histories,
     pub(crate) declared: Declared,
+    pub(crate) lease: Arc<Lease>,
     keys: Keys,
 }
 
@@ -59,16 +60,33 @@ struct Keys {
 }
 
 impl Runtime {
+    /// Must be called within a tokio runtime: the leases of what runs are renewed by one of `parts.tasks`.
+    ///
     /// # Errors
     /// `InvalidArgument` on `agents.…`: what is wrong with an agent that the manifest declares.
     pub fn new(parts: RuntimeParts) -> Result<Arc<Self>> {
-        let declared = Declared::new(&parts.config.declared)?;
-        let keys = Keys { hasher: RandomState::new(), locks: (0..64).map(|_| Arc::default()).collect() };
-        Ok(Arc::new(Self(Arc::new(Shared { parts, lives: Lives::default(), histories: Histories::default(), declared, keys }))))
+        Self::with_lease(parts, lease::LEASE)
     }
 
-    /// Goes on with the turns that an earlier process left unfinished, and returns how many there are; they run in the
-    /// background. To be called once, before the first request.
+    /// [`Runtime::new`], with another time than 15 s after which a turn whose process is gone or stuck is another's. It
+    /// must be long beside what the processes' clocks differ by.
+    ///
+    /// # Errors
+    /// As [`Runtime::new`].
+    pub fn with_lease(parts: RuntimeParts, duration: Duration) -> Result<Arc<Self>> {
+        let declared = Declared::new(&parts.config.declared)?;
+        let keys = Keys { hasher: RandomState::new(), locks: (0..64).map(|_| Arc::default()).collect() };
+        let lease = Arc::new(Lease::new(duration));
+        let shared = Arc::new(Shared { parts, lives: Lives::default(), histories: Histories::default(), declared, lease, keys });
+        lease::keep(&shared);
+        Ok(Arc::new(Self(shared)))
+    }
+
+    /// Goes on with the turns that nobody owns, and returns how many there are; they run in the background. From then on
+    /// it looks for more, three times in the time of a lease. To be called once, before the first request.
+    ///
+    /// Nobody owns a turn once its process has given it up, or has not renewed its lease in time. In a SQLite file that
+    /// no other process has open that is so at once.
     ///
     /// An inference that was cut off runs again. A tool call that was cut off runs again, under the same idempotency
     /// key, if its tool says `ON_INTERRUPT_RETRY`; else the model is told that it may have run.
@@ -77,6 +95,15 @@ impl Runtime {
     /// The store's. A journal that cannot be read is logged and left alone.
     pub async fn recover(&self) -> Result<usize> {
         recover::recover(&self.0).await
+    }
+
+    /// Stops the turns that still run here where they are, and gives them up, so that another process goes on with them
+    /// at once; returns how many. To be called at the shutdown, when their time to end is over.
+    ///
+    /// # Errors
+    /// The store's. Then their leases have to run out.
+    pub async fn release(&self) -> Result<usize> {
+        lease::release(&self.0).await
     }
 }
 

@@ -44,7 +44,8 @@ pub(crate) async fn list(shared: &Shared, cx: &Context, request: ListTurnsReques
     Ok(ListTurnsResponse { turns: turns.into_iter().flatten().collect(), next_page_token })
 }
 
-/// A turn that runs here ends itself; one that waits, or that nobody runs, is ended in its journal.
+/// A turn that runs here ends itself; one that waits, or that another process runs, is taken over with its end: the other
+/// finds its next write refused.
 pub(crate) async fn cancel(shared: &Shared, cx: &Context, id: &str) -> Result<Turn> {
     let tenant = cx.tenant();
     loop {
@@ -66,9 +67,10 @@ pub(crate) async fn cancel(shared: &Shared, cx: &Context, id: &str) -> Result<Tu
         let (sequence, time) = (fold.sequence + 1, turn.ended);
         let ended = TurnEvent { turn_id: id.to_owned(), sequence, time, event: Some(Event::Ended(Box::new(turn))) };
         let written = if fold.turn.store {
-            shared.parts.store.append(tenant, id, std::slice::from_ref(&ended), TurnStatus::Cancelled).await
+            let taken = shared.parts.store.take(tenant, id, shared.lease.holder(), std::slice::from_ref(&ended), TurnStatus::Cancelled);
+            taken.await.map(drop)
         } else {
-            forget(&shared.parts.store, tenant, &fold.turn).await
+            forget(&shared.parts.store, tenant, &fold.turn, None).await
         };
         match written {
             Ok(()) => {
@@ -105,7 +107,7 @@ pub(crate) async fn resume(shared: &Arc<Shared>, cx: &Context, request: ResumeTu
     let sequence = fold.sequence;
     let running = shared.lives.enter(cx.tenant(), &fold.turn.session_id, &request.turn_id, sequence, false)?;
     let (tail, token) = (running.live().tail(), running.live().cancel.clone());
-    let journal = Journal::new(shared.parts.store.clone(), cx.tenant(), fold, running);
+    let journal = Journal::new(shared, cx.tenant(), fold, running, None);
     let (tell, told) = oneshot::channel();
     shared.parts.tasks.spawn(go_on(shared.clone(), cx.detached(), journal, ToolResults { results, decisions }, cancels, tell));
     let told = async { told.await.map_err(|_| Error::internal("the turn could not be resumed"))? };

@@ -94,8 +94,13 @@ impl Watcher {
                 self.tail = self.shared.lives.get(&self.tenant, &self.turn_id).map(|live| live.tail());
             }
             let live = self.tail.is_some();
+            let mut moved = false;
             if let Some(tail) = &mut self.tail {
-                let batch = tail.borrow_and_update().after(&mut self.cursor);
+                let batch = {
+                    let tail = tail.borrow_and_update();
+                    moved = tail.moved();
+                    tail.after(&mut self.cursor)
+                };
                 match batch {
                     Batch::Events(events) => return Ok(events),
                     Batch::Waiting => {
@@ -123,12 +128,12 @@ impl Watcher {
                 return Ok(Vec::new());
             }
             let runs = self.shared.lives.get(&self.tenant, &self.turn_id).is_some();
-            if live && !runs || self.shared.parts.shutdown.is_cancelled() {
+            if live && !runs && !moved || self.shared.parts.shutdown.is_cancelled() {
                 let message = "the turn was interrupted; it goes on when the stack is up again, and can be watched then";
                 return Err(Error::unavailable(message).with_reason("turn_interrupted"));
             }
             if !runs {
-                // It begins just now, or another process has it.
+                // It begins just now, or another process has it, or will have.
                 sleep(POLL).await;
             }
         }

@@ -135,12 +135,15 @@ impl Stack {
     }
 
     /// Ends background work, closes the store and sends the last traces. Turns that are under way get ten seconds; one
-    /// that needs longer stays unfinished in its journal and goes on at the next start.
+    /// that needs longer stays unfinished in its journal and is given up: it goes on in another process, or at the next start.
     pub async fn close(self) {
         self.shutdown.cancel();
         self.tasks.close();
         if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = self.tasks.len(), "background work is cut off");
+            if let Err(error) = self.runtime.release().await {
+                tracing::warn!(error = ?error, "turns that were cut off could not be given up: their leases have to run out");
+            }
         }
         self.store.close().await;
         if let Some(telemetry) = &self.telemetry {

@@ -3,7 +3,10 @@
 use async_trait::async_trait;
 use llama_stack_core::Error;
 
-use crate::sql::{Arg, Conn};
+use crate::{
+    sql::{Arg, Conn},
+    turns::{Claimed, Held},
+};
 
 /// A change. It may be applied more than once before it is committed, because a group that fails is taken apart.
 #[async_trait]
@@ -18,6 +21,10 @@ pub(crate) enum Outcome {
     Done,
     /// The turn that the idempotency key began before.
     Existing(String),
+    /// Under which the turn is held now.
+    Epoch(i64),
+    Held(Vec<Held>),
+    Claimed(Vec<Claimed>),
 }
 
 pub(crate) enum Failure {

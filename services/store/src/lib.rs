@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Every row carries its tenant and every query asks for it. A turn is its journal: events numbered from 1 without
-//! gaps, of which an acknowledged one is durable. Bodies are encoded messages of the contract.
+//! gaps, of which an acknowledged one is durable. Whoever runs it holds it under a lease, and the lease's epoch is the
+//! right to write. Bodies are encoded messages of the contract.
 
 mod agents;
 mod command;
@@ -16,6 +17,7 @@ mod failure;
 mod page;
 mod pins;
 mod postgres;
+mod presence;
 mod sessions;
 mod sql;
 mod sqlite;
@@ -33,7 +35,7 @@ use crate::{
     sqlite::Sqlite,
 };
 
-pub use crate::turns::{BeginTurn, Begun, Unfinished};
+pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, Holder, Unfinished};
 pub use llama_stack_core::manifest::Durability;
 
 /// How long a call waits for its turn at a busy database before it fails with `Unavailable`.
@@ -61,7 +63,8 @@ impl Store {
     /// `sqlite::memory:` (gone with the last clone) or `postgres://…`, and brings its tables up to date.
     ///
     /// Several processes may open the same database: their writes take turns, and of two that continue a journal at
-    /// the same number exactly one wins.
+    /// the same number exactly one wins. Who opens a file that no other process has open ends the leases that are left
+    /// in it: whoever held them is gone.
     ///
     /// # Errors
     /// `InvalidArgument` another URL (`field` is `store.url`) · `FailedPrecondition` a newer version of the program

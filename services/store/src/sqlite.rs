@@ -15,7 +15,9 @@ use sqlx::{
 use crate::{
     command::{Command, Outcome},
     failure::{self, Kind},
+    presence::Presence,
     sql::{Arg, Conn, Row},
+    turns::lease,
     writer::Writer,
 };
 
@@ -35,6 +37,8 @@ pub(crate) struct Sqlite {
     writing: SqlitePool,
     writer: Writer,
     patience: Duration,
+    /// None in memory, where nobody else can be.
+    presence: Option<Presence>,
 }
 
 impl Sqlite {
@@ -46,11 +50,13 @@ impl Sqlite {
         if place == ":memory:" {
             // One connection is the database: readers take their turns with the writer.
             let pool = connect(pool, options.in_memory(true), place, patience).await?;
-            return Ok(Self { readers: pool.clone(), writer: Writer::start(pool.clone(), patience), writing: pool, patience });
+            let writer = Writer::start(pool.clone(), patience);
+            return Ok(Self { readers: pool.clone(), writer, writing: pool, patience, presence: None });
         }
         let path = file(place)?;
         let shown = path.display().to_string();
         create(&path).map_err(|error| unusable(&shown, error))?;
+        let (presence, alone) = Presence::enter(&path, patience).await.map_err(|error| unusable(&shown, error))?;
         let options = options
             .filename(&path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -62,8 +68,15 @@ impl Sqlite {
             })
             .pragma("journal_size_limit", MAX_IDLE_LOG_BYTES);
         let writing = connect(pool, options.clone(), &shown, patience).await?;
+        if alone {
+            let mut conn = writing.acquire().await.map_err(|error| failure::report(&error).context(&shown))?;
+            lease::end_all(&mut Conn::Sqlite(&mut conn)).await.map_err(|error| error.context(&shown))?;
+            drop(conn);
+            presence.share(patience).await.map_err(|error| unusable(&shown, error))?;
+        }
         let readers = pool_options(patience).max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
-        Ok(Self { readers, writer: Writer::start(writing.clone(), patience), writing, patience })
+        let writer = Writer::start(writing.clone(), patience);
+        Ok(Self { readers, writer, writing, patience, presence: Some(presence) })
     }
 
     pub(crate) async fn write(&self, command: Box<dyn Command>) -> Result<Outcome> {
@@ -91,6 +104,9 @@ impl Sqlite {
         self.readers.close().await;
         // Last, because the last connection folds the log into the file, and a reader may not.
         self.writing.close().await;
+        if let Some(presence) = &self.presence {
+            presence.leave();
+        }
     }
 }
 

@@ -2,30 +2,27 @@
 
 mod append;
 mod begin;
+mod delete;
 mod key;
+pub(crate) mod lease;
 mod rewrite;
 
 use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{TurnEvent, TurnStatus};
 use prost_types::Timestamp;
 
-use crate::{
-    Store,
-    command::{Delete, not_found},
-    failure,
-    page::Page,
-    sql::args,
-};
+use crate::{Store, command::not_found, failure, page::Page, sql::args};
 
-pub use begin::{BeginTurn, Begun};
+pub use begin::{BeginTurn, Begun, FIRST_EPOCH};
+pub use lease::{Claimed, Held, Holder};
 
 const JOURNAL: &str = "SELECT body FROM journal WHERE tenant = $1 AND turn_id = $2 AND seq > $3 ORDER BY seq";
 const EXISTS: &str = "SELECT 1 FROM turns WHERE tenant = $1 AND id = $2";
-const LIST: &str = "SELECT id FROM turns WHERE tenant = $1 AND session_id = $2 AND id > $3 ORDER BY id LIMIT $4";
-const NEWEST: &str = "SELECT id FROM turns WHERE tenant = $1 AND session_id = $2 ORDER BY id DESC LIMIT 1";
+/// A turn that answers another's tool call is no part of the session's history.
+const LIST: &str = "SELECT id FROM turns WHERE tenant = $1 AND session_id = $2 AND caller_turn_id = '' AND id > $3 ORDER BY id LIMIT $4";
+const NEWEST: &str = "SELECT id FROM turns WHERE tenant = $1 AND session_id = $2 AND caller_turn_id = '' ORDER BY id DESC LIMIT 1";
 /// The statuses stand here in digits because the partial index is used only where the query repeats its condition.
 const UNFINISHED: &str = "SELECT tenant, id, status FROM turns WHERE status IN (1, 2) ORDER BY id";
-const DELETE: &str = "DELETE FROM turns WHERE tenant = $1 AND id = $2";
 
 /// A turn that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +48,7 @@ impl Store {
     }
 
     /// A page of the session's turns, oldest first, and the token of the next (empty at the end). `page_size` 0
-    /// means 100, at most 1,000. An unknown session has none.
+    /// means 100, at most 1,000. An unknown session has none. Those that answer another turn's tool call are left out.
     ///
     /// # Errors
     /// `InvalidArgument` a token that this list never gave
@@ -62,7 +59,7 @@ impl Store {
         Ok(page.cut(ids, |id| id))
     }
 
-    /// The session's turn that was created last.
+    /// The session's turn that was created last, of those that answer no other turn's tool call.
     pub async fn newest_turn_id(&self, tenant: &str, session_id: &str) -> Result<Option<String>> {
         let rows = self.read(NEWEST, args![tenant, session_id]).await?;
         rows.first().map(|row| row.text(0)).transpose().map_err(|error| failure::report(&error))
@@ -73,15 +70,6 @@ impl Store {
         let rows = self.read(UNFINISHED, &[]).await?;
         let read = |row: &crate::sql::Row| Ok(Unfinished { tenant: row.text(0)?, turn_id: row.text(1)?, status: status(row.int(2)?) });
         rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
-    }
-
-    /// Deletes the turn with its journal, whatever its status. Its idempotency key stays for its time.
-    ///
-    /// # Errors
-    /// `NotFound`
-    pub async fn delete_turn(&self, tenant: &str, id: &str) -> Result<()> {
-        let command = Delete { sql: DELETE, what: "turn", tenant: tenant.into(), id: id.into() };
-        self.write(command).await.map(drop)
     }
 }
 

@@ -70,7 +70,7 @@ async fn a_damaged_file_is_data_loss_not_an_answer() {
     let store = open(&url(&path)).await;
     let turn = begin(&store, TENANT).await;
     for number in 2..=100 {
-        store.append(TENANT, &turn, &[step(&turn, number, &"x".repeat(1_000))], InProgress).await.unwrap();
+        store.append(TENANT, &turn, 1, &[step(&turn, number, &"x".repeat(1_000))], InProgress).await.unwrap();
     }
     store.close().await;
     // All pages but the first few, which hold the schema.

@@ -46,7 +46,7 @@ async fn append_for_ever(url: &str, durability: &str) {
                 let turn = begin(&store, TENANT).await;
                 for number in 2.. {
                     let event = step(&turn, number, &format!("{turn}/{number}"));
-                    store.append(TENANT, &turn, &[event], InProgress).await.unwrap();
+                    store.append(TENANT, &turn, 1, &[event], InProgress).await.unwrap();
                     let mut out = std::io::stdout().lock();
                     writeln!(out, "{turn} {number}").unwrap();
                     out.flush().unwrap();
@@ -124,7 +124,7 @@ async fn two_processes_share_a_file() {
     let mut number = 1;
     while !killed.is_finished() {
         number += 1;
-        store.append(TENANT, &turn, &[step(&turn, number, &format!("{turn}/{number}"))], InProgress).await.unwrap();
+        store.append(TENANT, &turn, 1, &[step(&turn, number, &format!("{turn}/{number}"))], InProgress).await.unwrap();
     }
     assert_whole(&store, &turn, number).await;
     let theirs = killed.await.unwrap();

@@ -5,7 +5,7 @@ mod fixture;
 
 use std::{collections::BTreeSet, future::Future};
 
-use fixture::{Fixture, TENANT, agent, begin, begin_in, created, ended, session, step};
+use fixture::{Fixture, TENANT, agent, begin, begin_in, created, ended, holder, session, step};
 use llama_stack_core::{Code, Result};
 use llama_stack_proto::v1::TurnStatus::{AwaitingTools, Cancelled, Completed, InProgress};
 use llama_stack_store::{BeginTurn, Begun, Store, Unfinished};
@@ -151,12 +151,12 @@ async fn a_tenant_never_meets_anothers_rows(Fixture { store, .. }: &Fixture) {
     assert_eq!(code(store.get_agent(other, &agent.id).await), Code::NotFound);
     assert_eq!(code(store.get_session(other, &session.id).await), Code::NotFound);
     assert_eq!(code(store.journal(other, &turn, 0).await), Code::NotFound);
-    assert_eq!(code(store.append(other, &turn, &[step(&turn, 2, "s")], InProgress).await), Code::NotFound);
+    assert_eq!(code(store.append(other, &turn, 1, &[step(&turn, 2, "s")], InProgress).await), Code::NotFound);
     assert_eq!(code(store.delete_agent(other, &agent.id).await), Code::NotFound);
     assert_eq!(code(store.delete_session(other, &session.id).await), Code::NotFound);
     assert_eq!(code(store.delete_turn(other, &turn).await), Code::NotFound);
     let created = created(&session.id);
-    let begin = BeginTurn { created: &created, idempotency: None, new_session: None };
+    let begin = BeginTurn { holder: holder(), created: &created, idempotency: None, new_session: None };
     assert_eq!(code(store.begin_turn(other, begin).await), Code::NotFound);
     assert!(store.list_agents(other, 0, "").await.unwrap().0.is_empty());
     assert!(store.list_sessions(other, None, 0, "").await.unwrap().0.is_empty());
@@ -176,21 +176,25 @@ async fn a_tenant_never_meets_anothers_rows(Fixture { store, .. }: &Fixture) {
 async fn a_turn_and_its_session_begin_together_or_not_at_all(Fixture { store, .. }: &Fixture) {
     let first = session("");
     let created = created(&first.id);
-    store.begin_turn(TENANT, BeginTurn { created: &created, idempotency: None, new_session: Some(&first) }).await.unwrap();
+    store
+        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &created, idempotency: None, new_session: Some(&first) })
+        .await
+        .unwrap();
     assert_eq!(store.get_session(TENANT, &first.id).await.unwrap(), first);
     assert_eq!(store.journal(TENANT, &created.turn_id, 0).await.unwrap(), std::slice::from_ref(&created));
 
     // The turn's id is taken: its new session and its key are not kept either.
     let second = session("");
-    let again = BeginTurn { created: &created, idempotency: Some(("k", "h")), new_session: Some(&second) };
+    let again = BeginTurn { holder: holder(), created: &created, idempotency: Some(("k", "h")), new_session: Some(&second) };
     assert_eq!(code(store.begin_turn(TENANT, again).await), Code::AlreadyExists);
     assert_eq!(code(store.get_session(TENANT, &second.id).await), Code::NotFound);
     let fresh = fixture::created(&first.id);
-    let begun = store.begin_turn(TENANT, BeginTurn { created: &fresh, idempotency: Some(("k", "h")), new_session: None }).await;
+    let begun =
+        store.begin_turn(TENANT, BeginTurn { holder: holder(), created: &fresh, idempotency: Some(("k", "h")), new_session: None }).await;
     assert_eq!(begun.unwrap(), Begun::New);
 
     // A journal begins with its turn's creation.
-    let crooked = BeginTurn { created: &step(&fresh.turn_id, 1, "s"), idempotency: None, new_session: None };
+    let crooked = BeginTurn { holder: holder(), created: &step(&fresh.turn_id, 1, "s"), idempotency: None, new_session: None };
     assert_eq!(code(store.begin_turn(TENANT, crooked).await), Code::Internal);
 }
 
@@ -200,7 +204,7 @@ async fn a_key_begins_one_turn(Fixture { store, .. }: &Fixture) {
     let calls = at_once(16, |_| {
         let (store, created) = (store.clone(), created(&session.id));
         async move {
-            let begin = BeginTurn { created: &created, idempotency: Some(("key", "hash")), new_session: None };
+            let begin = BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", "hash")), new_session: None };
             (created.turn_id.clone(), store.begin_turn(TENANT, begin).await.unwrap())
         }
     })
@@ -211,7 +215,7 @@ async fn a_key_begins_one_turn(Fixture { store, .. }: &Fixture) {
     assert_eq!(store.list_turn_ids(TENANT, &session.id, 0, "").await.unwrap().0, new);
 
     let created = created(&session.id);
-    let reused = BeginTurn { created: &created, idempotency: Some(("key", "another hash")), new_session: None };
+    let reused = BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", "another hash")), new_session: None };
     let error = store.begin_turn(TENANT, reused).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (Code::Aborted, Some("idempotency_key_reused")));
 
@@ -222,18 +226,18 @@ async fn a_key_begins_one_turn(Fixture { store, .. }: &Fixture) {
     assert_eq!(store.turn_of_key("other", "key", "hash").await.unwrap(), None);
     let theirs = fixture::session("");
     let created = fixture::created(&theirs.id);
-    let begin = BeginTurn { created: &created, idempotency: Some(("key", "another hash")), new_session: Some(&theirs) };
+    let begin = BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", "another hash")), new_session: Some(&theirs) };
     assert_eq!(store.begin_turn("other", begin).await.unwrap(), Begun::New);
 }
 
 async fn a_key_outlives_its_turn(Fixture { store, .. }: &Fixture) {
     let session = session("");
     let first = created(&session.id);
-    let begin = BeginTurn { created: &first, idempotency: Some(("key", "hash")), new_session: Some(&session) };
+    let begin = BeginTurn { holder: holder(), created: &first, idempotency: Some(("key", "hash")), new_session: Some(&session) };
     store.begin_turn(TENANT, begin).await.unwrap();
     store.delete_turn(TENANT, &first.turn_id).await.unwrap();
     let second = created(&session.id);
-    let begin = BeginTurn { created: &second, idempotency: Some(("key", "hash")), new_session: None };
+    let begin = BeginTurn { holder: holder(), created: &second, idempotency: Some(("key", "hash")), new_session: None };
     assert_eq!(store.begin_turn(TENANT, begin).await.unwrap(), Begun::Existing(first.turn_id));
     assert_eq!(code(store.journal(TENANT, &second.turn_id, 0).await), Code::NotFound);
 }
@@ -241,17 +245,19 @@ async fn a_key_outlives_its_turn(Fixture { store, .. }: &Fixture) {
 async fn events_continue_the_journal_without_gaps(Fixture { store, .. }: &Fixture) {
     let turn = &begin(store, TENANT).await;
     let events = [step(turn, 2, "a"), step(turn, 3, "b")];
-    store.append(TENANT, turn, &events, InProgress).await.unwrap();
+    store.append(TENANT, turn, 1, &events, InProgress).await.unwrap();
     for wrong in
         [vec![step(turn, 3, "x")], vec![step(turn, 5, "x")], vec![step(turn, 4, "x"), step(turn, 6, "x")], vec![step(turn, 1, "x")]]
     {
-        let error = store.append(TENANT, turn, &wrong, InProgress).await.unwrap_err();
+        let error = store.append(TENANT, turn, 1, &wrong, InProgress).await.unwrap_err();
         assert_eq!((error.code(), error.reason()), (Code::Aborted, Some("sequence_taken")));
     }
-    assert_eq!(code(store.append(TENANT, turn, &[], InProgress).await), Code::Internal);
-    assert_eq!(code(store.append(TENANT, turn, &[step("another", 4, "x")], InProgress).await), Code::Internal);
-    assert_eq!(code(store.append(TENANT, "none", &[step("none", 2, "x")], InProgress).await), Code::NotFound);
-    store.append(TENANT, turn, &[step(turn, 4, "c")], AwaitingTools).await.unwrap();
+    assert_eq!(code(store.append(TENANT, turn, 1, &[], InProgress).await), Code::Internal);
+    assert_eq!(code(store.append(TENANT, turn, 1, &[step("another", 4, "x")], InProgress).await), Code::Internal);
+    assert_eq!(code(store.append(TENANT, "none", 1, &[step("none", 2, "x")], InProgress).await), Code::NotFound);
+    store.append(TENANT, turn, 1, &[step(turn, 4, "c")], AwaitingTools).await.unwrap();
+    let error = store.append(TENANT, turn, 1, &[step(turn, 5, "x")], InProgress).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::FailedPrecondition, Some("turn_waits")));
 
     assert_eq!(sequences(store, turn).await, [1, 2, 3, 4]);
     assert_eq!(store.journal(TENANT, turn, 1).await.unwrap()[..2], events);
@@ -261,8 +267,8 @@ async fn events_continue_the_journal_without_gaps(Fixture { store, .. }: &Fixtur
 
 async fn nothing_follows_the_end(Fixture { store, .. }: &Fixture) {
     let turn = &begin(store, TENANT).await;
-    store.append(TENANT, turn, &[step(turn, 2, "a"), ended(turn, 3)], Completed).await.unwrap();
-    let error = store.append(TENANT, turn, &[step(turn, 4, "late")], InProgress).await.unwrap_err();
+    store.append(TENANT, turn, 1, &[step(turn, 2, "a"), ended(turn, 3)], Completed).await.unwrap();
+    let error = store.append(TENANT, turn, 1, &[step(turn, 4, "late")], InProgress).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (Code::FailedPrecondition, Some("turn_ended")));
     assert_eq!(sequences(store, turn).await, [1, 2, 3]);
 }
@@ -275,7 +281,7 @@ async fn of_racing_writers_one_wins_each_number(Fixture { store, .. }: &Fixture)
         async move {
             let mut won = Vec::new();
             for number in 2..=LAST {
-                match store.append(TENANT, &turn, &[step(&turn, number, &format!("writer {writer}"))], InProgress).await {
+                match store.append(TENANT, &turn, 1, &[step(&turn, number, &format!("writer {writer}"))], InProgress).await {
                     Ok(()) => won.push((number, format!("writer {writer}"))),
                     Err(error) => assert_eq!(error.code(), Code::Aborted, "{error:?}"),
                 }
@@ -309,7 +315,7 @@ async fn many_turns_append_at_once(Fixture { store, .. }: &Fixture) {
         async move {
             let turn = begin(&store, TENANT).await;
             for number in 2..=11 {
-                store.append(TENANT, &turn, &[step(&turn, number, &turn)], InProgress).await.unwrap();
+                store.append(TENANT, &turn, 1, &[step(&turn, number, &turn)], InProgress).await.unwrap();
             }
             turn
         }
@@ -326,20 +332,23 @@ async fn many_turns_append_at_once(Fixture { store, .. }: &Fixture) {
 async fn a_refused_command_does_not_fail_its_neighbours(Fixture { store, .. }: &Fixture) {
     let session = session("");
     let taken = created(&session.id);
-    store.begin_turn(TENANT, BeginTurn { created: &taken, idempotency: None, new_session: Some(&session) }).await.unwrap();
+    store
+        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &taken, idempotency: None, new_session: Some(&session) })
+        .await
+        .unwrap();
     let results = at_once(90, |n| {
         let (store, session, taken) = (store.clone(), session.clone(), taken.clone());
         async move {
             let turn = begin_in(&store, &session.id).await;
             match n % 6 {
-                0 => Err(store.append(TENANT, &turn, &[step(&turn, 9, "gap")], InProgress).await.unwrap_err().code()),
+                0 => Err(store.append(TENANT, &turn, 1, &[step(&turn, 9, "gap")], InProgress).await.unwrap_err().code()),
                 // Violates a constraint, which spoils the transaction.
                 3 => {
-                    let begin = BeginTurn { created: &taken, idempotency: None, new_session: None };
+                    let begin = BeginTurn { holder: holder(), created: &taken, idempotency: None, new_session: None };
                     Err(store.begin_turn(TENANT, begin).await.unwrap_err().code())
                 }
                 _ => {
-                    store.append(TENANT, &turn, &[step(&turn, 2, "good")], InProgress).await.unwrap();
+                    store.append(TENANT, &turn, 1, &[step(&turn, 2, "good")], InProgress).await.unwrap();
                     Ok(turn)
                 }
             }
@@ -356,9 +365,9 @@ async fn a_refused_command_does_not_fail_its_neighbours(Fixture { store, .. }: &
 async fn unfinished_turns_are_found_for_all_tenants(Fixture { store, .. }: &Fixture) {
     let [running, waiting, done, cancelled] =
         [begin(store, TENANT).await, begin(store, "other").await, begin(store, TENANT).await, begin(store, "other").await];
-    store.append("other", &waiting, &[step(&waiting, 2, "s")], AwaitingTools).await.unwrap();
-    store.append(TENANT, &done, &[ended(&done, 2)], Completed).await.unwrap();
-    store.append("other", &cancelled, &[ended(&cancelled, 2)], Cancelled).await.unwrap();
+    store.append("other", &waiting, 1, &[step(&waiting, 2, "s")], AwaitingTools).await.unwrap();
+    store.append(TENANT, &done, 1, &[ended(&done, 2)], Completed).await.unwrap();
+    store.append("other", &cancelled, 1, &[ended(&cancelled, 2)], Cancelled).await.unwrap();
     let expected = [(TENANT, running, InProgress), ("other", waiting, AwaitingTools)];
     let expected = expected.map(|(tenant, turn_id, status)| Unfinished { tenant: tenant.into(), turn_id, status });
     assert_eq!(store.unfinished_turns().await.unwrap(), expected);
@@ -395,12 +404,14 @@ async fn a_closed_store_refuses(Fixture { store, .. }: &Fixture) {
 
 async fn what_was_written_is_there_after_reopening(fixture: &Fixture) {
     let turn = begin(&fixture.store, TENANT).await;
-    fixture.store.append(TENANT, &turn, &[step(&turn, 2, "s")], AwaitingTools).await.unwrap();
+    fixture.store.append(TENANT, &turn, 1, &[step(&turn, 2, "s")], AwaitingTools).await.unwrap();
     let before = fixture.store.journal(TENANT, &turn, 0).await.unwrap();
     fixture.store.close().await;
     let again = fixture::open(&fixture.url).await;
     assert_eq!(again.journal(TENANT, &turn, 0).await.unwrap(), before);
-    again.append(TENANT, &turn, &[step(&turn, 3, "s")], InProgress).await.unwrap();
+    let epoch = again.take(TENANT, &turn, holder(), &[step(&turn, 3, "s")], InProgress).await.unwrap();
+    assert_eq!(epoch, 2, "the epoch outlives the process");
+    again.append(TENANT, &turn, epoch, &[step(&turn, 4, "s")], InProgress).await.unwrap();
     again.close().await;
 }
 
@@ -410,11 +421,11 @@ async fn deleting_a_session_leaves_no_rows(fixture: &Fixture) {
     store.put_session(TENANT, &gone).await.unwrap();
     store.put_session(TENANT, &kept).await.unwrap();
     let turn = begin_in(store, &gone.id).await;
-    store.append(TENANT, &turn, &[step(&turn, 2, "s")], InProgress).await.unwrap();
+    store.append(TENANT, &turn, 1, &[step(&turn, 2, "s")], InProgress).await.unwrap();
     let survivor = begin_in(store, &kept.id).await;
     store.delete_session(TENANT, &gone.id).await.unwrap();
 
-    assert_eq!(code(store.append(TENANT, &turn, &[step(&turn, 3, "late")], InProgress).await), Code::NotFound);
+    assert_eq!(code(store.append(TENANT, &turn, 1, &[step(&turn, 3, "late")], InProgress).await), Code::NotFound);
     assert_eq!(sequences(store, &survivor).await, [1]);
     assert_eq!(fixture.raw("SELECT count(*) FROM turns").await, 1);
     assert_eq!(fixture.raw("SELECT count(*) FROM journal").await, 1);
@@ -426,7 +437,10 @@ async fn an_old_key_is_forgotten(fixture: &Fixture) {
     fixture.store.put_session(TENANT, &session).await.unwrap();
     let begin = async |hash| {
         let created = created(&session.id);
-        fixture.store.begin_turn(TENANT, BeginTurn { created: &created, idempotency: Some(("key", hash)), new_session: None }).await
+        fixture
+            .store
+            .begin_turn(TENANT, BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", hash)), new_session: None })
+            .await
     };
     begin("one").await.unwrap();
     fixture.raw("UPDATE idempotency_keys SET created_us = created_us - CAST(23 AS BIGINT) * 3600000000").await;
@@ -448,7 +462,7 @@ async fn many_may_open_a_database_at_once(fixture: &Fixture) {
             let store = fixture::open(&url).await;
             let turn = begin(&store, TENANT).await;
             for number in 2..=6 {
-                store.append(TENANT, &turn, &[step(&turn, number, "s")], InProgress).await.unwrap();
+                store.append(TENANT, &turn, 1, &[step(&turn, number, "s")], InProgress).await.unwrap();
             }
             store.close().await;
             turn

@@ -8,7 +8,7 @@ use std::{
 use futures::future::join_all;
 use llama_stack_core::{ids, manifest::Durability};
 use llama_stack_proto::v1::{InferenceStep, Message, Step, Turn, TurnEvent, TurnStatus, step::Step as StepKind, turn_event::Event};
-use llama_stack_store::{BeginTurn, Store};
+use llama_stack_store::{BeginTurn, FIRST_EPOCH, Holder, Store};
 
 use crate::{
     Verdict,
@@ -56,14 +56,15 @@ async fn session(store: &Store, count: u32) -> Vec<Duration> {
     let turn = Turn { id: turn_id.clone(), session_id: session_id.clone(), status: TurnStatus::InProgress.into(), ..Turn::default() };
     let created = event(&turn_id, 1, Event::Created(Box::new(turn)));
     let session = llama_stack_proto::v1::Session { id: session_id, created: Some(ids::now()), ..Default::default() };
-    store.begin_turn(TENANT, BeginTurn { created: &created, idempotency: None, new_session: Some(&session) }).await.unwrap();
+    let holder = Holder { owner: "drill", now: ids::now(), lease: Duration::from_secs(15) };
+    store.begin_turn(TENANT, BeginTurn { holder, created: &created, idempotency: None, new_session: Some(&session) }).await.unwrap();
     let mut times = Vec::new();
     for n in 0..count {
         let inference = InferenceStep { message: Some(Message::assistant("x".repeat(1_000))), ..InferenceStep::default() };
         let step = Step { id: ids::new("step"), index: n, step: Some(StepKind::Inference(inference)), ..Step::default() };
         let events = [event(&turn_id, u64::from(n) + 2, Event::StepCompleted(step))];
         let begun = Instant::now();
-        store.append(TENANT, &turn_id, &events, TurnStatus::InProgress).await.unwrap();
+        store.append(TENANT, &turn_id, FIRST_EPOCH, &events, TurnStatus::InProgress).await.unwrap();
         times.push(begun.elapsed());
     }
     times

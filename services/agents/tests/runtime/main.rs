@@ -10,6 +10,7 @@ mod context;
 mod crash;
 mod doubles;
 mod fold;
+mod leases;
 mod limits;
 mod servers;
 mod sessions;

@@ -1,27 +1,38 @@
-//! Appending to a journal.
+//! Appending to a journal: by the turn's owner, or by one who takes it over with the very append.
 
 use async_trait::async_trait;
 use llama_stack_core::{Code, Error, Result};
 use llama_stack_proto::v1::{TurnEvent, TurnStatus, turn_event};
 use prost::Message as _;
 
-use super::{sequence, status};
+use super::{
+    lease::{Holder, lost},
+    sequence, status,
+};
 use crate::{
     Store,
     command::{Command, Failure, Outcome, not_found},
     sql::{Conn, args},
 };
 
-/// Moves the head only from where the caller saw it. Postgres locks the row, so of two racing appends the second
-/// looks again after the first has committed, and finds the head moved.
-const MOVE_HEAD: &str = "UPDATE turns SET head_seq = $1, status = $2 \
-                         WHERE tenant = $3 AND id = $4 AND head_seq = $5 AND status IN (1, 2)";
+/// Moves the head only from where the caller saw it, and only for the owner; a turn that comes to rest is nobody's from
+/// then on. Postgres locks the row, so of two racing appends the second looks again after the first has committed, and
+/// finds the head moved.
+const MOVE_HEAD: &str = "UPDATE turns SET head_seq = $1, status = $2, \
+                         owner = CASE WHEN $2 = 1 THEN owner ELSE '' END, \
+                         lease_until_us = CASE WHEN $2 = 1 THEN lease_until_us ELSE 0 END \
+                         WHERE tenant = $3 AND id = $4 AND head_seq = $5 AND status = 1 AND epoch = $6 RETURNING epoch";
+const TAKE_HEAD: &str = "UPDATE turns SET head_seq = $1, status = $2, epoch = epoch + 1, \
+                         owner = CASE WHEN $2 = 1 THEN $6 ELSE '' END, \
+                         lease_until_us = CASE WHEN $2 = 1 THEN $7 ELSE 0 END \
+                         WHERE tenant = $3 AND id = $4 AND head_seq = $5 AND status IN (1, 2) RETURNING epoch";
 const INSERT: &str = "INSERT INTO journal (tenant, turn_id, seq, body) VALUES ($1, $2, $3, $4)";
-const HEAD: &str = "SELECT head_seq, status FROM turns WHERE tenant = $1 AND id = $2";
+const HEAD: &str = "SELECT head_seq, status, epoch FROM turns WHERE tenant = $1 AND id = $2";
 
 struct Append {
     tenant: String,
     turn_id: String,
+    right: Right,
     /// The number before the first event.
     after: i64,
     head: i64,
@@ -30,14 +41,44 @@ struct Append {
     bodies: Vec<Vec<u8>>,
 }
 
+/// By which right a journal is written.
+enum Right {
+    /// The turn is held under this epoch.
+    Epoch(i64),
+    /// It is taken over.
+    Take { owner: String, until_us: i64 },
+}
+
 impl Store {
-    /// Appends events to the turn's journal and sets its status, all or nothing: durable on return.
+    /// Appends events to the journal of a turn that is held under `epoch`, and sets its status, all or nothing: durable on
+    /// return. With any status but `InProgress` the lease is given up.
     ///
     /// # Errors
-    /// `NotFound` no such turn · `Aborted` the events do not continue the journal: another writer was faster, or there
-    /// is a gap (`sequence_taken`) · `FailedPrecondition` the turn has ended (`turn_ended`) · `Internal` no events, a
-    /// `delta`, another turn's event
-    pub async fn append(&self, tenant: &str, turn_id: &str, events: &[TurnEvent], status: TurnStatus) -> Result<()> {
+    /// `NotFound` no such turn · `Aborted` another has taken the turn over (`lease_lost`), or the events do not continue
+    /// the journal: another writer was faster, or there is a gap (`sequence_taken`) · `FailedPrecondition` the turn has
+    /// ended (`turn_ended`) or waits and must be taken first (`turn_waits`) · `Internal` no events, a `delta`, another
+    /// turn's event
+    pub async fn append(&self, tenant: &str, turn_id: &str, epoch: i64, events: &[TurnEvent], status: TurnStatus) -> Result<()> {
+        self.write(Append::new(tenant, turn_id, Right::Epoch(epoch), events, status)?).await.map(drop)
+    }
+
+    /// Appends as [`Store::append`] does, to a turn that waits or that another runs, and takes it over with that: gives
+    /// the new epoch, and every write under an older one is refused from now on. The journal's head must be where the
+    /// events say.
+    ///
+    /// # Errors
+    /// As of [`Store::append`], but for `lease_lost` and `turn_waits`.
+    pub async fn take(&self, tenant: &str, turn_id: &str, holder: Holder<'_>, events: &[TurnEvent], status: TurnStatus) -> Result<i64> {
+        let right = Right::Take { owner: holder.owner.into(), until_us: holder.until_us() };
+        match self.write(Append::new(tenant, turn_id, right, events, status)?).await? {
+            Outcome::Epoch(epoch) => Ok(epoch),
+            _ => Err(Error::internal("a turn was taken over without an epoch")),
+        }
+    }
+}
+
+impl Append {
+    fn new(tenant: &str, turn_id: &str, right: Right, events: &[TurnEvent], status: TurnStatus) -> Result<Self> {
         let Some(first) = events.first().filter(|first| first.sequence > 0) else {
             return Err(Error::internal("an append needs events, numbered from 1"));
         };
@@ -50,43 +91,61 @@ impl Store {
             }
         }
         let after = sequence(first.sequence - 1)?;
-        let command = Append {
+        Ok(Self {
             tenant: tenant.into(),
             turn_id: turn_id.into(),
+            right,
             after,
             head: after + events.len() as i64,
             status: i64::from(status as i32),
             bodies: events.iter().map(TurnEvent::encode_to_vec).collect(),
+        })
+    }
+
+    /// The epoch under which the head has moved, if it has.
+    async fn move_head(&self, conn: &mut Conn<'_>) -> sqlx::Result<Option<i64>> {
+        let (tenant, id) = (&self.tenant, &self.turn_id);
+        let rows = match &self.right {
+            Right::Epoch(epoch) => conn.rows(MOVE_HEAD, args![self.head, self.status, tenant, id, self.after, *epoch]).await?,
+            Right::Take { owner, until_us } => {
+                conn.rows(TAKE_HEAD, args![self.head, self.status, tenant, id, self.after, owner, *until_us]).await?
+            }
         };
-        self.write(command).await.map(drop)
+        rows.first().map(|row| row.int(0)).transpose()
+    }
+
+    /// Why the head did not move.
+    async fn refusal(&self, conn: &mut Conn<'_>) -> sqlx::Result<Error> {
+        let rows = conn.rows(HEAD, args![&self.tenant, &self.turn_id]).await?;
+        let Some(row) = rows.first() else { return Ok(not_found("turn", &self.turn_id)) };
+        if let Right::Epoch(epoch) = self.right
+            && row.int(2)? != epoch
+        {
+            return Ok(lost(&self.turn_id));
+        }
+        if row.int(0)? != self.after {
+            return Ok(taken(&self.turn_id, self.after.unsigned_abs() + 1));
+        }
+        Ok(match status(row.int(1)?) {
+            TurnStatus::AwaitingTools => {
+                Error::failed_precondition(format!("turn {:?} waits: it must be taken first", self.turn_id)).with_reason("turn_waits")
+            }
+            ended => {
+                let message = format!("turn {:?} has ended with {}", self.turn_id, ended.as_str_name());
+                Error::failed_precondition(message).with_reason("turn_ended")
+            }
+        })
     }
 }
 
 #[async_trait]
 impl Command for Append {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
-        let moved = conn.execute(MOVE_HEAD, args![self.head, self.status, &self.tenant, &self.turn_id, self.after]).await?;
-        if moved == 0 {
-            return Err(self.refusal(conn).await?.into());
-        }
+        let Some(epoch) = self.move_head(conn).await? else { return Err(self.refusal(conn).await?.into()) };
         for (body, number) in self.bodies.iter().zip(self.after + 1..) {
             conn.execute(INSERT, args![&self.tenant, &self.turn_id, number, body]).await?;
         }
-        Ok(Outcome::Done)
-    }
-}
-
-impl Append {
-    /// Why the head did not move.
-    async fn refusal(&self, conn: &mut Conn<'_>) -> sqlx::Result<Error> {
-        let rows = conn.rows(HEAD, args![&self.tenant, &self.turn_id]).await?;
-        let Some(row) = rows.first() else { return Ok(not_found("turn", &self.turn_id)) };
-        if row.int(0)? != self.after {
-            return Ok(taken(&self.turn_id, self.after.unsigned_abs() + 1));
-        }
-        let ended = status(row.int(1)?).as_str_name();
-        let message = format!("turn {:?} has ended with {ended}", self.turn_id);
-        Ok(Error::failed_precondition(message).with_reason("turn_ended"))
+        Ok(Outcome::Epoch(epoch))
     }
 }
 

@@ -5,7 +5,7 @@ use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{Session, Turn, TurnEvent, TurnStatus, turn_event};
 use prost::Message as _;
 
-use super::{key::Key, micros};
+use super::{key::Key, lease::Holder, micros};
 use crate::{
     Store,
     command::{Command, Failure, Outcome, not_found},
@@ -14,12 +14,17 @@ use crate::{
 };
 
 const SESSION_EXISTS: &str = "SELECT 1 FROM sessions WHERE tenant = $1 AND id = $2";
-const INSERT_TURN: &str = "INSERT INTO turns (tenant, id, session_id, parent_id, status, head_seq, keep, created_us) \
-                           VALUES ($1, $2, $3, $4, $5, 1, $6, $7)";
+const INSERT_TURN: &str = "INSERT INTO turns (tenant, id, session_id, parent_id, status, head_seq, keep, created_us, owner, epoch, \
+                           lease_until_us, caller_turn_id) VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $9, $10, $11)";
 const INSERT_EVENT: &str = "INSERT INTO journal (tenant, turn_id, seq, body) VALUES ($1, $2, 1, $3)";
+
+/// The epoch under which a turn is held that was begun.
+pub const FIRST_EPOCH: i64 = 1;
 
 /// What a turn begins with.
 pub struct BeginTurn<'a> {
+    /// Who runs it.
+    pub holder: Holder<'a>,
     /// The first event: sequence 1, with the turn.
     pub created: &'a TurnEvent,
     /// The caller's key, and a hash of the request it came with.
@@ -31,7 +36,7 @@ pub struct BeginTurn<'a> {
 /// Which turn the call stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begun {
-    /// This one, and it is durable.
+    /// This one: it is durable, and held under [`FIRST_EPOCH`].
     New,
     /// The one that the same request began before, by its id. It may have been deleted since.
     Existing(String),
@@ -44,6 +49,9 @@ struct Begin {
     parent_id: String,
     keep: bool,
     created_us: i64,
+    caller_turn_id: String,
+    owner: String,
+    until_us: i64,
     body: Vec<u8>,
     key: Option<Key>,
     new_session: Option<PutSession>,
@@ -66,13 +74,16 @@ impl Store {
             parent_id: turn.parent_turn_id.clone(),
             keep: turn.store,
             created_us: micros(turn.created.as_ref()),
+            caller_turn_id: turn.caller_turn_id.clone(),
+            owner: begin.holder.owner.into(),
+            until_us: begin.holder.until_us(),
             body: begin.created.encode_to_vec(),
             key: begin.idempotency.map(|(key, request_hash)| Key::new(key, request_hash)),
             new_session: begin.new_session.map(|session| PutSession::new(tenant, session)),
         };
         Ok(match self.write(command).await? {
-            Outcome::Done => Begun::New,
             Outcome::Existing(turn_id) => Begun::Existing(turn_id),
+            _ => Begun::New,
         })
     }
 }
@@ -107,6 +118,10 @@ impl Command for Begin {
             i64::from(TurnStatus::InProgress as i32),
             i64::from(self.keep),
             self.created_us,
+            &self.owner,
+            FIRST_EPOCH,
+            self.until_us,
+            &self.caller_turn_id,
         ];
         conn.execute(INSERT_TURN, turn).await?;
         conn.execute(INSERT_EVENT, args![&self.tenant, &self.id, &self.body]).await?;
