@@ -14,8 +14,10 @@ use crate::{Error, Result};
 
 mod env;
 mod lines;
+mod policy;
 
 pub use lines::Lines;
+pub use policy::{DefaultPolicies, Policy};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +36,8 @@ pub struct Manifest {
     pub providers: Providers,
     #[serde(default)]
     pub agents: Agents,
+    #[serde(default)]
+    pub policy: Policy,
     #[serde(default)]
     pub telemetry: Telemetry,
     /// Where each path stands in the file, for errors that are found later.
@@ -183,7 +187,7 @@ impl Manifest {
                 }
             }
         }
-        Ok(())
+        self.policy.validate(&self.lines)
     }
 }
 
