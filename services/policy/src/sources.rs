@@ -1,6 +1,9 @@
 //! From the text of policies to a set that is known to fit the schema. All that can be wrong is found here, at start.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+};
 
 use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, ValidationMode, Validator};
 use llama_stack_core::{Error, Result};
@@ -75,13 +78,9 @@ pub(crate) fn about(checked: &[Checked], action: &EntityUid) -> Result<PolicySet
 
 /// Each policy under the id of its `@id`.
 fn parse(source: &Source) -> Result<PolicySet> {
-    let parsed = PolicySet::from_str(&source.text).map_err(|errors| {
-        let more = errors.iter().count() - 1;
-        let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
-        match errors.iter().next() {
-            Some(first) => wrong(&source.place_of(first, None), &format!("{first}{more}")),
-            None => wrong(&source.name, &errors.to_string()),
-        }
+    let parsed = PolicySet::from_str(&source.text).map_err(|errors| match errors.iter().next() {
+        Some(first) => wrong(&source.place_of(first, None), &format!("{first}{}", more(errors.iter().count()))),
+        None => wrong(&source.name, &errors.to_string()),
     })?;
     if let Some(template) = parsed.templates().next() {
         let id = template.annotation("id").unwrap_or_default();
@@ -118,13 +117,20 @@ fn validate(source: &Source, set: &PolicySet, validator: &Validator) -> Result<(
     }
     let errors: Vec<_> = found.validation_errors().collect();
     let Some(first) = errors.first() else { return Ok(()) };
-    let more = if errors.len() == 1 { String::new() } else { format!(" (and {} more)", errors.len() - 1) };
+    // Each is found once per action that its policy is about.
+    let places: BTreeSet<_> = errors.iter().map(|error| source.place_of(*error, set.policy(error.policy_id()))).collect();
+    let more = more(places.len());
     let help = first.help().map(|help| format!("; {help}")).unwrap_or_default();
     let id = first.policy_id();
     let message = first.to_string();
     // Cedar begins such a message with the policy's id, which stands here anyhow.
     let message = message.strip_prefix(&format!("for policy `{id}`, ")).unwrap_or(&message);
     Err(wrong(&source.place_of(*first, set.policy(id)), &format!("policy \"{id}\": {message}{help}{more}")))
+}
+
+/// What follows the first of `count` errors.
+fn more(count: usize) -> String {
+    if count < 2 { String::new() } else { format!(" (and {} more)", count - 1) }
 }
 
 /// Where a policy begins in its source, in bytes.

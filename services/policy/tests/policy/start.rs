@@ -27,7 +27,7 @@ fn what_does_not_fit_the_schema_is_named_with_its_policy() {
         ("principal.rolls.contains(\"admin\")", "`rolls`"),
         ("resource.remote == \"yes\"", "type"),
         ("context.arguments.text.getTag(\"url\") == \"x\"", "tag"),
-        ("context.arguments.url == \"x\"", "`url`"),
+        ("context.arguments.url == \"x\"", "`arguments.url`"),
         ("context.seen", "type"),
         ("User::\"acme/ann\" == Person::\"ann\"", "Person"),
     ] {
@@ -35,6 +35,8 @@ fn what_does_not_fit_the_schema_is_named_with_its_policy() {
         assert!(message.starts_with("0.cedar:4: policy \"a\": "), "{message}");
         assert!(message.contains(said), "{message}");
     }
+    let two = "@id(\"a\") forbid (principal, action, resource) when {\nprincipal.x ||\nprincipal.y };";
+    assert!(wrong(two).starts_with("0.cedar:3: ") && wrong(two).ends_with("(and 1 more)"), "{}", wrong(two));
     let message = wrong("@id(\"a\")\nforbid (principal, action == Action::\"cal\", resource);");
     assert!(message.starts_with("0.cedar:3: policy \"a\": ") && message.contains("cal"), "{message}");
 }
