@@ -4,7 +4,7 @@
 //! not grow with its session beyond handing the messages to the model.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -42,8 +42,22 @@ pub(crate) struct Past {
     answers: HashSet<String>,
     messages: Vec<Message>,
     /// What was before, where this turn summarised it.
-    base: Option<Vec<Message>>,
+    base: Option<Base>,
     bytes: usize,
+}
+
+/// A summary with what was kept beside it, and the provenance of what was summarised.
+struct Base {
+    messages: Vec<Message>,
+    provenance: Vec<String>,
+}
+
+/// What was before a turn.
+#[derive(Default)]
+pub(crate) struct Before {
+    pub(crate) messages: Vec<Message>,
+    /// The provenance of what stands there only as a summary.
+    pub(crate) summarised: BTreeSet<String>,
 }
 
 impl Default for Histories {
@@ -60,8 +74,8 @@ impl Histories {
     /// Keeps a turn that has ended or waits. To be forgotten when it changes.
     pub(crate) fn keep(&self, tenant: &str, turn: &Turn) -> Arc<Past> {
         let messages = messages(turn);
-        let base = compaction(turn).map(compacted);
-        let bytes = messages.iter().chain(base.iter().flatten()).map(prost::Message::encoded_len).sum();
+        let base = compaction(turn).map(|made| Base { messages: compacted(made), provenance: made.provenance.clone() });
+        let bytes = messages.iter().chain(base.iter().flat_map(|base| &base.messages)).map(prost::Message::encoded_len).sum();
         let past = Arc::new(Past { parent: turn.parent_turn_id.clone(), answers: answers(turn), messages, base, bytes });
         self.change(|kept| kept.put((tenant.to_owned(), turn.id.clone()), past.clone()));
         past
@@ -110,7 +124,7 @@ impl Kept {
 ///
 /// # Errors
 /// The store's.
-pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn, enough: usize) -> Result<Vec<Message>> {
+pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn, enough: usize) -> Result<Before> {
     let mut chain: Vec<(Arc<Past>, HashSet<String>)> = Vec::new();
     let mut answered = answers(turn);
     let mut key = (tenant.to_owned(), turn.parent_turn_id.clone());
@@ -138,9 +152,11 @@ pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn, enough: u
             break;
         }
     }
+    let mut summarised = BTreeSet::new();
     let mut history = Vec::with_capacity(chain.iter().map(|(past, _)| past.messages.len()).sum());
     if let Some(base) = chain.last().and_then(|(past, _)| past.base.as_ref()) {
-        history.extend_from_slice(base);
+        history.extend_from_slice(&base.messages);
+        summarised.extend(base.provenance.iter().cloned());
     }
     for (past, answered_by_child) in chain.iter().rev() {
         if answered_by_child.is_empty() {
@@ -153,7 +169,7 @@ pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn, enough: u
     let orphaned = answered;
     history.iter_mut().take(1).for_each(|first| drop_results(first, &orphaned));
     history.retain(|message| !message.parts.is_empty() || message.role() == llama_stack_proto::v1::Role::Assistant);
-    Ok(history)
+    Ok(Before { messages: history, summarised })
 }
 
 fn drop_results(message: &mut Message, orphaned: &HashSet<String>) {

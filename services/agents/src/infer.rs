@@ -170,6 +170,7 @@ impl Run {
         let mut made = self.guarded(summarising).await?.map_err(Stop::Failed)?;
         made.cost = self.shared.cost(&config.model, made.usage.as_ref());
         self.history = conversation::compacted(&made);
+        self.summarised.extend(made.provenance.iter().cloned());
         self.journal.complete(index, Step::Compaction(made)).map_err(Stop::Broken)
     }
 

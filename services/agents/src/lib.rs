@@ -34,7 +34,6 @@ mod live;
 mod pieces;
 mod pins;
 mod plan;
-mod policy;
 mod recover;
 mod redact;
 mod run;
@@ -47,6 +46,5 @@ mod toolbox;
 mod turns;
 mod watch;
 
-pub use policy::{Decision, Facts, Policy, Question};
 pub use runtime::{Runtime, RuntimeParts};
 pub use servers::Connect;

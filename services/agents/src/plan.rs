@@ -7,6 +7,7 @@
 //!                                                    └──── results, in call order <──────────┘   … up to a limit
 //! ```
 
+use llama_stack_policy::Decision;
 use llama_stack_proto::v1::{
     AgentConfig, ApprovalRequest, FinishReason, HandoffStep, InferenceStep, Limits, ShieldStage, ShieldStep, ToolCall, ToolListStep,
     ToolStep, Turn, TurnStatus, Violation, step::Step, violation,
@@ -16,7 +17,6 @@ use serde_json::Value;
 use crate::{
     conversation::{self, handoff_steps, tool_steps},
     fold::Fold,
-    policy::Decision,
 };
 
 #[derive(Debug, PartialEq)]
@@ -72,13 +72,11 @@ pub(crate) enum Gate {
 
 impl From<Decision> for Gate {
     fn from(decision: Decision) -> Self {
+        let policy = decision.to_string();
         match decision {
-            Decision::Allow { policies } => Self::Open { policy: format!("allow:{}", policies.join(",")) },
-            Decision::Ask { policies } => {
-                let ids = policies.join(",");
-                Self::Ask { asked_by: format!("policy:{ids}"), policy: format!("ask:{ids}") }
-            }
-            Decision::Deny { policies, .. } => Self::Shut { policy: format!("{DENIED}{}", policies.join(",")) },
+            Decision::Allow { .. } => Self::Open { policy },
+            Decision::Ask { policies } => Self::Ask { asked_by: format!("policy:{}", policies.join(",")), policy },
+            Decision::Deny { .. } => Self::Shut { policy },
         }
     }
 }

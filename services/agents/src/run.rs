@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use llama_stack_core::{Context, Error, Result, ids};
+use llama_stack_policy::{Facts, Question, labels};
 use llama_stack_proto::v1::{
     AwaitingTools, InferenceStep, McpServer, Message, OnInterrupt, RunShieldResponse, ShieldStep, ToolCall, ToolResult, ToolStep, Turn,
     TurnStatus, step::Step, turn_event::Event,
@@ -16,7 +17,6 @@ use crate::{
     journal::{Journal, lost},
     pins::Pins,
     plan::{self, Desk as _, Gate, Next},
-    policy::{Facts, Question},
     runtime::Shared,
     servers::{self, Servers},
     shields,
@@ -34,6 +34,8 @@ pub(crate) struct Run {
     cut_off: bool,
     /// The messages before this turn.
     pub(crate) history: Vec<Message>,
+    /// The provenance of what stands there only as a summary.
+    pub(crate) summarised: BTreeSet<String>,
     pub(crate) toolbox: Arc<Toolbox>,
     /// How many steps the toolbox knows of: a tool list or a hand-off makes another.
     toolbox_of: usize,
@@ -63,6 +65,7 @@ impl Run {
             journal,
             cut_off,
             history: Vec::new(),
+            summarised: BTreeSet::new(),
             toolbox,
             toolbox_of: usize::MAX,
             servers,
@@ -126,9 +129,11 @@ impl Run {
             return Ok(());
         }
         let enough = self.enough().await;
-        self.history = history::before(&self.shared, self.journal.tenant(), self.journal.turn(), enough).await.map_err(Stop::Broken)?;
+        let history = history::before(&self.shared, self.journal.tenant(), self.journal.turn(), enough).await.map_err(Stop::Broken)?;
+        (self.history, self.summarised) = (history.messages, history.summarised);
         if let Some(compaction) = conversation::compaction(self.journal.turn()) {
             self.history = conversation::compacted(compaction);
+            self.summarised.extend(compaction.provenance.iter().cloned());
         }
         self.gather_tools().await?;
         self.close_cut_off().map_err(Stop::Broken)
@@ -240,14 +245,16 @@ impl Run {
         ask(&Counter { toolbox: &self.toolbox, turn_id, judge, changed: &changed, now: ids::now(), approval_seconds })
     }
 
-    /// The provenance of all that the model has read by now.
+    /// The labels of all that the model has read by now.
     fn seen(&self) -> BTreeSet<String> {
         if self.shared.parts.policy.is_none() {
             return BTreeSet::new();
         }
-        let mut seen = compact::provenance(&self.history);
-        seen.extend(compact::provenance(&conversation::messages(self.journal.turn())));
-        seen
+        let mut provenance = compact::provenance(&self.history);
+        provenance.extend(compact::provenance(&conversation::messages(self.journal.turn())));
+        provenance.extend(self.summarised.iter().cloned());
+        let source = |label: &str| label.strip_prefix("tool:").and_then(|name| self.toolbox.facts(name));
+        provenance.iter().flat_map(|label| labels(label, source(label))).collect()
     }
 
     fn judge_call(&self, call: &ToolCall, facts: &Facts, seen: &BTreeSet<String>) -> Gate {

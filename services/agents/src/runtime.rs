@@ -3,6 +3,7 @@
 use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc, time::Duration};
 
 use llama_stack_core::{Agents, Context, Error, EventStream, Inference, Result, Safety, Tools, manifest};
+use llama_stack_policy::Policy;
 use llama_stack_proto::v1::{
     Agent, CancelTurnRequest, CompactRequest, CompactResponse, CreateAgentRequest, CreateSessionRequest, CreateTurnRequest,
     DeleteAgentRequest, DeleteAgentResponse, DeleteSessionRequest, DeleteSessionResponse, DeleteTurnRequest, DeleteTurnResponse,
@@ -15,8 +16,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    agents, begin, declared::Declared, fold::Fold, history::Histories, lease, lease::Lease, live::Lives, policy::Policy, recover,
-    servers::Connect, sessions, summary, turns, watch,
+    agents, begin, declared::Declared, fold::Fold, history::Histories, lease, lease::Lease, live::Lives, recover, servers::Connect,
+    sessions, summary, turns, watch,
 };
 
 /// What a runtime is made of.

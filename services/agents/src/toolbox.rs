@@ -8,10 +8,11 @@ use llama_stack_proto::v1::{
     approval,
 };
 
+use llama_stack_policy::Facts;
+
 use crate::{
     arguments, hash,
     plan::{Desk, Gate, RunBy},
-    policy::Facts,
 };
 
 /// How agents are offered as tools: what one is called with.
@@ -85,7 +86,8 @@ impl Toolbox {
                     tracing::warn!(tool = name, "a tool of the agent is not in the stack any more");
                     continue;
                 };
-                let (runner, facts, ask) = (Runner::Stack(tool.on_interrupt()), Facts::of(&tool), config.require_approval.contains(name));
+                let (runner, facts, ask) =
+                    (Runner::Stack(tool.on_interrupt()), Facts::of(&tool, false), config.require_approval.contains(name));
                 tool.definition.into_iter().for_each(|definition| toolbox.add(definition, runner.clone(), ask, facts.clone()));
             }
         }
@@ -93,11 +95,12 @@ impl Toolbox {
             let (runner, schema) =
                 if agent.handoff { (Runner::Handoff(agent.agent_id), TAKE_OVER) } else { (Runner::Agent(agent.agent_id), ASK) };
             let ask = config.require_approval.contains(&agent.name);
-            let facts = Facts { name: agent.name.clone(), group: "agents".into(), ..Facts::default() };
+            // What it read to give its answer is not known here.
+            let facts = brings(&agent.name, "agents");
             toolbox.add(ToolDefinition::new(agent.name, agent.description, schema), runner, ask, facts);
         }
         for definition in &config.client_tools {
-            let facts = Facts { name: definition.name.clone(), group: "client".into(), ..Facts::default() };
+            let facts = brings(&definition.name, "client");
             toolbox.add(definition.clone(), Runner::Client, false, facts);
         }
         Ok(toolbox)
@@ -105,6 +108,8 @@ impl Toolbox {
 
     /// Adds what a server listed.
     pub(crate) fn add_list(&mut self, server: &McpServer, list: &ToolListStep) {
+        // Who is not told a secret has none to tell.
+        let reads_private = !server.connector_id.is_empty() || !server.authorization.is_empty() || !server.headers.is_empty();
         for definition in &list.tools {
             let name = &definition.name;
             let on_interrupt = if list.retry.contains(name) { OnInterrupt::Retry } else { OnInterrupt::Fail };
@@ -112,7 +117,7 @@ impl Toolbox {
                 name: name.clone(),
                 group: server.label.clone(),
                 reads_untrusted: true,
-                reads_private: true,
+                reads_private,
                 changes_state: !list.read_only.contains(name),
                 remote: true,
             };
@@ -187,6 +192,11 @@ impl Toolbox {
         arguments::check(definition, &call.arguments)?;
         Ok(entry.runner.clone())
     }
+}
+
+/// Of one that brings text from outside, and does nothing there.
+fn brings(name: &str, group: &str) -> Facts {
+    Facts { name: name.into(), group: group.into(), reads_untrusted: true, reads_private: false, changes_state: false, remote: false }
 }
 
 /// Whether calls of a server's tool wait for a person. They do unless it was said that they need not.

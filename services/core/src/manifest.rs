@@ -15,9 +15,11 @@ use crate::{Error, Result};
 mod agents;
 mod env;
 mod lines;
+mod policy;
 
 pub use agents::{AgentLimits, Agents, DeclaredAgent, DeclaredAgentTool, DeclaredApproval, DeclaredLimits, DeclaredServer, Price};
 pub use lines::Lines;
+pub use policy::{DefaultPolicies, Policy};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +38,8 @@ pub struct Manifest {
     pub providers: Providers,
     #[serde(default)]
     pub agents: Agents,
+    #[serde(default)]
+    pub policy: Policy,
     #[serde(default)]
     pub telemetry: Telemetry,
     /// Where each path stands in the file, for errors that are found later.
@@ -165,7 +169,7 @@ impl Manifest {
                 }
             }
         }
-        Ok(())
+        self.policy.validate(&self.lines)
     }
 }
 

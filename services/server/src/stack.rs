@@ -12,6 +12,7 @@ use llama_stack_core::{
     Agents, Context, Deps, Files, Inference, Manifest, Memory, Registry, Result, Safety, Stack as Info, Tools, manifest,
     registry::OnProgress,
 };
+use llama_stack_policy::CedarPolicy;
 use llama_stack_proto::v1::{ListProvidersRequest, ListProvidersResponse};
 use llama_stack_store::Store;
 
@@ -95,7 +96,7 @@ impl Stack {
             tools: Some(tools.clone()),
             safety: Some(safety.clone()),
             connect: None,
-            policy: None,
+            policy: Some(Arc::new(CedarPolicy::from_manifest(&manifest)?)),
             config: manifest.agents.clone(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),

@@ -14,6 +14,7 @@ mod load;
 #[cfg(feature = "engine")]
 mod mistralrs;
 mod passthrough;
+mod policy;
 mod startup;
 mod steps;
 mod upstream;
@@ -40,11 +41,12 @@ pub(crate) struct Verdict {
     pub(crate) holds: bool,
 }
 
-const DRILLS: [(&str, &str); 6] = [
+const DRILLS: [(&str, &str); 7] = [
     ("passthrough", "what /v1/chat/completions adds to an instant upstream: time, throughput, first token"),
     ("call", "an in-process call through the router, beside the bare provider"),
     ("startup", "from exec to ready with a remote-only manifest, and memory at rest"),
     ("steps", "durable steps of a turn: one at a time and at 64 sessions, synced and not"),
+    ("policy", "deciding on a call of a tool, with 50 policies and few or many arguments"),
     (
         "engine",
         "inline::llama-cpp beside a prebuilt llama.cpp; several answers at once, an agent's session, drafts; --long: from start to first token",
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
             "call" => Some(call::run(args.long).await),
             "startup" => Some(startup::run(args.long).await),
             "steps" => Some(steps::run(args.long).await),
+            "policy" => Some(policy::run(args.long)),
             #[cfg(feature = "engine")]
             "engine" => Some(engine::run(args.long).await),
             #[cfg(feature = "engine")]

@@ -12,6 +12,7 @@ mod doubles;
 mod fold;
 mod leases;
 mod limits;
+mod policies;
 mod servers;
 mod sessions;
 mod shields;

@@ -170,7 +170,7 @@ fn an_agent_that_was_called_before_a_crash_is_not_called_again() {
         until(|| script.asked() == 2).await;
         id
     });
-    rt.shutdown_background();
+    rt.shutdown_timeout(std::time::Duration::from_millis(500));
     let rt = tokio::runtime::Runtime::new().unwrap();
     rt.block_on(async {
         let world = World::at(dir, script.clone(), hands).await;

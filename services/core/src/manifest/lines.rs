@@ -18,12 +18,22 @@ impl Lines {
         Self { file: file.into(), lines: scan(text) }
     }
 
-    /// `InvalidArgument` that names file, line and path. A path that is not there has the line of what would hold it.
-    pub fn error(&self, path: &str, what: &str) -> Error {
-        let place = match self.line(path) {
+    /// The name under which the manifest was read: its path, or the name of a built-in distribution.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// `file:line` of a path; of one that is not there, of what would hold it.
+    pub fn place(&self, path: &str) -> String {
+        match self.line(path) {
             Some(line) => format!("{}:{line}", self.file),
             None => self.file.clone(),
-        };
+        }
+    }
+
+    /// `InvalidArgument` that names file, line and path. A path that is not there has the line of what would hold it.
+    pub fn error(&self, path: &str, what: &str) -> Error {
+        let place = self.place(path);
         let message = if path.is_empty() { format!("{place}: {what}") } else { format!("{place}: {path}: {what}") };
         Error::invalid(path, message)
     }
