@@ -34,7 +34,8 @@ pub(crate) const LEASE: Duration = Duration::from_secs(15);
 pub(crate) struct Lease {
     owner: String,
     duration: Duration,
-    /// Turns that are held here and run no more, because they would only break again: they wait for another process.
+    /// Turns that are held here and run no more, because they would only break again: they are left alone, and can be
+    /// cancelled, until the process ends.
     pinned: Mutex<HashSet<Held>>,
     picking_up: AtomicBool,
 }

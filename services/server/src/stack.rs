@@ -138,9 +138,9 @@ impl Stack {
         self.tasks.close();
         if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = self.tasks.len(), "background work is cut off");
-        }
-        if let Err(error) = self.runtime.release().await {
-            tracing::warn!(error = ?error, "turns that were cut off could not be given up: their leases have to run out");
+            if let Err(error) = self.runtime.release().await {
+                tracing::warn!(error = ?error, "turns that were cut off could not be given up: their leases have to run out");
+            }
         }
         self.store.close().await;
         if let Some(telemetry) = &self.telemetry {
