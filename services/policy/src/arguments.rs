@@ -4,6 +4,8 @@
 //! checked against a schema. Tags can: the checker even insists on `hasTag` before `getTag`, so a policy cannot fail
 //! because an argument is missing.
 
+use std::collections::BTreeSet;
+
 use cedar_policy::RestrictedExpression;
 use serde_json::{Number, Value};
 
@@ -22,29 +24,33 @@ type Tags = Vec<(String, RestrictedExpression)>;
 
 /// What can be read of the arguments.
 #[derive(Debug, Default)]
-pub(crate) struct Arguments {
+pub(crate) struct Arguments<'a> {
     pub(crate) text: Tags,
     pub(crate) whole: Tags,
     pub(crate) decimals: Tags,
     pub(crate) lists: Tags,
     /// Something was left out.
     pub(crate) unreadable: bool,
+    /// The paths that a policy asks for. None: it may ask for any.
+    wanted: Option<&'a BTreeSet<String>>,
     leaves: usize,
     bytes: usize,
 }
 
-impl Arguments {
-    pub(crate) fn of(arguments: &Value) -> Self {
-        let mut read = Self::default();
+impl<'a> Arguments<'a> {
+    /// All is looked at, and what is `wanted` is kept: whether something is unreadable does not depend on what is asked.
+    pub(crate) fn of(arguments: &Value, wanted: Option<&'a BTreeSet<String>>) -> Self {
+        let mut read = Self { wanted, ..Self::default() };
         match arguments {
             Value::Null => {}
-            Value::Object(_) => read.walk("", arguments, 0),
+            Value::Object(_) => read.walk(&mut String::new(), arguments, 0),
             _ => read.unreadable = true,
         }
         read
     }
 
-    fn walk(&mut self, path: &str, value: &Value, depth: usize) {
+    /// `path` is as it was when this returns.
+    fn walk(&mut self, path: &mut String, value: &Value, depth: usize) {
         match value {
             // As good as absent, to a tool and so to a policy.
             Value::Null => {}
@@ -54,67 +60,81 @@ impl Arguments {
                     // `{"a.b": 1}` must not pass for `{"a": {"b": 1}}`.
                     if key.is_empty() || key.contains(['.', '[', ']']) {
                         self.unreadable = true;
-                    } else if path.is_empty() {
-                        self.walk(key, value, depth + 1);
-                    } else {
-                        self.walk(&format!("{path}.{key}"), value, depth + 1);
+                        continue;
                     }
+                    let length = path.len();
+                    if length > 0 {
+                        path.push('.');
+                    }
+                    path.push_str(key);
+                    self.walk(path, value, depth + 1);
+                    path.truncate(length);
                 }
             }
             Value::Array(items) => self.array(path, items, depth),
             Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-                if let Some(text) = self.leaf(path, value) {
-                    self.text.push((path.to_owned(), RestrictedExpression::new_string(text)));
+                if self.fits(path, value) {
+                    let wanted = self.wants(path);
+                    if wanted {
+                        self.text.push((path.clone(), text(value)));
+                    }
                     if let Value::Number(number) = value {
-                        self.number(path, number);
+                        self.number(path, number, wanted);
                     }
                 }
             }
         }
     }
 
-    fn array(&mut self, path: &str, items: &[Value], depth: usize) {
+    fn array(&mut self, path: &mut String, items: &[Value], depth: usize) {
         if items.len() > LEAVES {
             self.unreadable = true;
             return;
         }
         // A list that lacks what it really holds would pass for a harmless one: it is all there or not at all.
-        let texts: Option<Vec<_>> = items.iter().map(|item| self.leaf(path, item).map(RestrictedExpression::new_string)).collect();
-        if let Some(texts) = texts {
-            self.lists.push((path.to_owned(), RestrictedExpression::new_set(texts)));
+        if items.iter().all(|item| self.fits(path, item)) && self.wants(path) {
+            self.lists.push((path.clone(), RestrictedExpression::new_set(items.iter().map(text))));
         }
+        let length = path.len();
         for (index, item) in items.iter().enumerate() {
-            self.walk(&format!("{path}[{index}]"), item, depth + 1);
+            path.push_str(&format!("[{index}]"));
+            self.walk(path, item, depth + 1);
+            path.truncate(length);
         }
     }
 
-    /// The text of a string, boolean or number, if there is still room for it.
-    fn leaf(&mut self, path: &str, value: &Value) -> Option<String> {
+    fn wants(&self, path: &str) -> bool {
+        self.wanted.is_none_or(|wanted| wanted.contains(path))
+    }
+
+    /// Whether it is a string, boolean or number for which there is still room.
+    fn fits(&mut self, path: &str, value: &Value) -> bool {
         let length = match value {
             Value::String(text) => text.len(),
             Value::Bool(_) | Value::Number(_) => 0,
-            _ => return None,
+            _ => return false,
         };
         self.leaves += 1;
         self.bytes = self.bytes.saturating_add(path.len()).saturating_add(length);
-        if length > STRING || self.leaves > LEAVES || self.bytes > BYTES {
-            self.unreadable = true;
-            return None;
-        }
-        match value {
-            Value::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        }
+        let fits = length <= STRING && self.leaves <= LEAVES && self.bytes <= BYTES;
+        self.unreadable |= !fits;
+        fits
     }
 
-    fn number(&mut self, path: &str, number: &Number) {
+    fn number(&mut self, path: &str, number: &Number, wanted: bool) {
         let float = number.as_f64().filter(|float| float.abs() < DECIMAL);
         // 5.0 is 5 to most tools.
         #[allow(clippy::cast_possible_truncation, reason = "a whole number below DECIMAL fits")]
         let whole = number.as_i64().or_else(|| float.filter(|float| float.fract() == 0.0).map(|float| float as i64));
+        if !wanted && whole.is_some() {
+            return;
+        }
         let decimal = float.map(|float| (format!("{float:.4}"), float)).filter(|(text, float)| text.parse() == Ok(*float));
         if whole.is_none() && decimal.is_none() {
             self.unreadable = true;
+        }
+        if !wanted {
+            return;
         }
         if let Some(whole) = whole {
             self.whole.push((path.to_owned(), RestrictedExpression::new_long(whole)));
@@ -125,11 +145,20 @@ impl Arguments {
     }
 }
 
+/// Of a string, boolean or number.
+fn text(value: &Value) -> RestrictedExpression {
+    RestrictedExpression::new_string(value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn read(arguments: &Value) -> Arguments<'static> {
+        Arguments::of(arguments, None)
+    }
 
     fn paths(tags: &Tags) -> Vec<&str> {
         tags.iter().map(|(path, _)| path.as_str()).collect()
@@ -137,7 +166,7 @@ mod tests {
 
     #[test]
     fn each_argument_is_in_the_tables_of_its_type() {
-        let read = Arguments::of(&json!({
+        let read = read(&json!({
             "url": "u", "n": 5, "half": 0.5, "five": 5.0, "on": true, "none": null,
             "to": ["a", "b"], "nobody": [], "filter": { "tags": [{ "name": "x" }] },
         }));
@@ -163,8 +192,9 @@ mod tests {
             (json!({ "a": 0.00001 }), vec!["a"]),
             (json!({ "": { "b": 1 }, "a.b": 1, "a[0]": 2, "b": 3 }), vec!["b"]),
         ] {
-            let read = Arguments::of(&arguments);
+            let read = read(&arguments);
             assert!(read.unreadable, "{arguments}");
+            assert!(Arguments::of(&arguments, Some(&BTreeSet::new())).unreadable, "{arguments}");
             assert_eq!(paths(&read.text), text, "{arguments}");
             assert!(read.lists.is_empty(), "{arguments}");
         }
@@ -173,14 +203,22 @@ mod tests {
     #[test]
     fn all_strings_together_are_bounded() {
         let strings: serde_json::Map<_, _> = (0..20).map(|n| (format!("s{n}"), json!("x".repeat(STRING)))).collect();
-        let read = Arguments::of(&Value::Object(strings));
+        let read = read(&Value::Object(strings));
         assert!(read.unreadable && read.text.len() < 8, "{}", read.text.len());
     }
 
     #[test]
     fn a_list_is_whole_or_absent() {
-        let read = Arguments::of(&json!({ "to": ["a", "x".repeat(STRING + 1)], "mixed": ["a", {}], "holes": ["a", null] }));
+        let read = read(&json!({ "to": ["a", "x".repeat(STRING + 1)], "mixed": ["a", {}], "holes": ["a", null] }));
         assert!(read.unreadable);
         assert_eq!(paths(&read.lists), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_kept() {
+        let wanted = ["a.b".to_owned(), "to".to_owned()].into();
+        let read = Arguments::of(&json!({ "a": { "b": 5, "c": 6 }, "to": ["x"], "cc": ["y"] }), Some(&wanted));
+        assert!(!read.unreadable);
+        assert_eq!((paths(&read.text), paths(&read.whole), paths(&read.lists)), (vec!["a.b"], vec!["a.b"], vec!["to"]));
     }
 }

@@ -1,13 +1,14 @@
 //! Policies in Cedar.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeSet, str::FromStr};
 
-use cedar_policy::{Authorizer, Context, Decision as Verdict, EntityUid, PolicySet, Request, Response, Schema, Validator};
+use cedar_policy::{Request, Schema, Validator};
 use llama_stack_core::{Error, Result};
 
 use crate::{
     Decision, Policy, Question, SCHEMA,
     request::{Asked, Names},
+    rule::{self, Rule},
     sources::{self, Source},
 };
 
@@ -17,12 +18,18 @@ use crate::{
 /// it waits for a person. Both allowed: it runs. As always in Cedar, what nothing permits is denied, and one `forbid`
 /// outweighs every `permit`. Other than in Cedar, a policy that fails to evaluate is not passed over: the call is denied.
 pub struct CedarPolicy {
-    authorizer: Authorizer,
     names: Names,
-    call: PolicySet,
-    call_unattended: PolicySet,
-    /// Policy id → its `@reason`.
-    reasons: BTreeMap<String, String>,
+    /// In the order of their ids.
+    rules: Vec<Rule>,
+    /// The arguments that any of them asks for. None: all.
+    wanted: Option<BTreeSet<String>>,
+}
+
+/// What the policies say of one action. Sorted by id.
+#[derive(Default)]
+struct Verdict<'a> {
+    permits: Vec<&'a Rule>,
+    forbids: Vec<&'a Rule>,
 }
 
 impl CedarPolicy {
@@ -32,65 +39,80 @@ impl CedarPolicy {
     pub fn new(sources: &[Source]) -> Result<Self> {
         let schema = Schema::from_str(SCHEMA).map_err(|error| Error::internal(format!("the schema of policies: {error}")))?;
         let checked = sources::read(sources, &Validator::new(schema))?;
-        let names = Names::new()?;
-        Ok(Self {
-            authorizer: Authorizer::new(),
-            call: sources::about(&checked, &names.call)?,
-            call_unattended: sources::about(&checked, &names.call_unattended)?,
-            names,
-            reasons: checked
-                .into_iter()
-                .filter_map(|checked| checked.reason.map(|reason| (checked.policy.id().to_string(), reason)))
-                .collect(),
-        })
-    }
-
-    fn answer(&self, asked: &Asked, action: &EntityUid, policies: &PolicySet, context: Context) -> Result<Response> {
-        let request = Request::new(asked.principal.clone(), action.clone(), asked.resource.clone(), context, None)
-            .map_err(|error| Error::invalid("policy", error.to_string()))?;
-        Ok(self.authorizer.is_authorized(&request, policies, &asked.entities))
-    }
-
-    /// The refusal that `response` is, if it is one.
-    fn refusal(&self, response: &Response, forbids: bool) -> Option<Decision> {
-        let mut failed: Vec<_> = response.diagnostics().errors().map(|error| (failed_policy(error), error.to_string())).collect();
-        if !failed.is_empty() {
-            failed.sort();
-            let reason = failed[0].1.clone();
-            return Some(Decision::Deny { policies: failed.into_iter().map(|(id, _)| id).collect(), reason });
-        }
-        if !forbids || response.decision() == Verdict::Allow {
-            return None;
-        }
-        let policies = decisive(response);
-        let reason = match policies.iter().find_map(|id| self.reasons.get(id)) {
-            Some(reason) => reason.clone(),
-            None if policies.is_empty() => "no policy permits this call".into(),
-            None => format!("forbidden by policy {}", policies.join(", ")),
-        };
-        Some(Decision::Deny { policies, reason })
+        let mut rules: Vec<_> = checked.into_iter().map(Rule::new).collect();
+        rules.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(Self { names: Names::new()?, wanted: rule::asked_for(&rules), rules })
     }
 
     fn decided(&self, question: &Question<'_>) -> Result<Decision> {
-        let mut asked = self.names.asked(question)?;
-        let context = std::mem::replace(&mut asked.context, Context::empty());
-        let call = self.answer(&asked, &self.names.call, &self.call, context.clone())?;
-        if let Some(refusal) = self.refusal(&call, true) {
-            return Ok(refusal);
+        let asked = self.names.asked(question, self.wanted.as_ref())?;
+        match self.verdicts(&asked)? {
+            Ok([call, unattended]) => Ok(decision(&call, &unattended)),
+            Err(failure) => Ok(failure),
         }
-        let unattended = self.answer(&asked, &self.names.call_unattended, &self.call_unattended, context)?;
-        if let Some(refusal) = self.refusal(&unattended, false) {
-            return Ok(refusal);
-        }
-        let mut policies = decisive(&unattended);
-        if unattended.decision() == Verdict::Deny {
-            return Ok(Decision::Ask { policies });
-        }
-        policies.extend(decisive(&call));
-        policies.sort();
-        policies.dedup();
-        Ok(Decision::Allow { policies })
     }
+
+    /// Of `call` and of `call_unattended`; or the denial that a failing policy is.
+    fn verdicts(&self, asked: &Asked) -> Result<Result<[Verdict<'_>; 2], Decision>> {
+        let request = |action: &cedar_policy::EntityUid| {
+            Request::new(asked.principal.clone(), action.clone(), asked.resource.clone(), asked.context.clone(), None)
+                .map_err(|error| Error::invalid("policy", error.to_string()))
+        };
+        let actions = [&self.names.call, &self.names.call_unattended];
+        let requests = [request(actions[0])?, request(actions[1])?];
+        let mut verdicts = [Verdict::default(), Verdict::default()];
+        let mut failed: Vec<(&Rule, String)> = Vec::new();
+        for rule in &self.rules {
+            let mut known = None;
+            for (index, request) in requests.iter().enumerate() {
+                if !rule.concerns(&asked.principal, actions[index], &asked.resource) {
+                    continue;
+                }
+                let holds = match known.filter(|_| rule.for_any_action) {
+                    Some(holds) => holds,
+                    None => match rule.holds(request, &asked.entities) {
+                        Ok(holds) => holds,
+                        Err(error) => {
+                            failed.push((rule, error));
+                            break;
+                        }
+                    },
+                };
+                known = Some(holds);
+                match (holds, rule.forbids) {
+                    (true, true) => verdicts[index].forbids.push(rule),
+                    (true, false) => verdicts[index].permits.push(rule),
+                    (false, _) => {}
+                }
+            }
+        }
+        let Some((_, reason)) = failed.first() else { return Ok(Ok(verdicts)) };
+        Ok(Err(Decision::Deny { policies: failed.iter().map(|(rule, _)| rule.id.clone()).collect(), reason: reason.clone() }))
+    }
+}
+
+fn decision(call: &Verdict<'_>, unattended: &Verdict<'_>) -> Decision {
+    if !call.forbids.is_empty() {
+        let policies = ids(&call.forbids);
+        let reason = call.forbids.iter().find_map(|rule| rule.reason.clone());
+        let reason = reason.unwrap_or_else(|| format!("forbidden by policy {}", policies.join(", ")));
+        return Decision::Deny { policies, reason };
+    }
+    if call.permits.is_empty() {
+        return Decision::Deny { policies: Vec::new(), reason: "no policy permits this call".into() };
+    }
+    if !unattended.forbids.is_empty() || unattended.permits.is_empty() {
+        return Decision::Ask { policies: ids(&unattended.forbids) };
+    }
+    let mut policies = ids(&call.permits);
+    policies.extend(ids(&unattended.permits));
+    policies.sort();
+    policies.dedup();
+    Decision::Allow { policies }
+}
+
+fn ids(rules: &[&Rule]) -> Vec<String> {
+    rules.iter().map(|rule| rule.id.clone()).collect()
 }
 
 impl Policy for CedarPolicy {
@@ -100,15 +122,4 @@ impl Policy for CedarPolicy {
             reason: format!("the policies could not be asked: {}", error.message()),
         })
     }
-}
-
-fn decisive(response: &Response) -> Vec<String> {
-    let mut ids: Vec<_> = response.diagnostics().reason().map(ToString::to_string).collect();
-    ids.sort();
-    ids
-}
-
-fn failed_policy(error: &cedar_policy::AuthorizationError) -> String {
-    let cedar_policy::AuthorizationError::PolicyEvaluationError(error) = error;
-    error.policy_id().to_string()
 }

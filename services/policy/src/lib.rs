@@ -16,6 +16,7 @@ mod cedar;
 mod facts;
 mod from_manifest;
 mod request;
+mod rule;
 mod sources;
 
 use std::{collections::BTreeSet, fmt};

@@ -54,9 +54,11 @@ impl Names {
         })
     }
 
+    /// With those arguments that are `wanted`; None: all.
+    ///
     /// # Errors
     /// `InvalidArgument`, if Cedar refuses a value.
-    pub(crate) fn asked(&self, question: &Question<'_>) -> Result<Asked> {
+    pub(crate) fn asked(&self, question: &Question<'_>, wanted: Option<&BTreeSet<String>>) -> Result<Asked> {
         let (who, tool) = (question.principal, question.tool);
         let principal = uid(&self.user, &format!("{}/{}", who.tenant, who.id));
         let resource = uid(&self.tool, &format!("{}/{}", tool.group, tool.name));
@@ -70,7 +72,7 @@ impl Names {
             ("changes_state".to_owned(), RestrictedExpression::new_bool(tool.changes_state)),
             ("remote".to_owned(), RestrictedExpression::new_bool(tool.remote)),
         ];
-        let arguments = Arguments::of(question.arguments);
+        let arguments = Arguments::of(question.arguments, wanted);
         let context = self.context(question, arguments.unreadable)?;
         let entities = [
             Entity::new_with_tags(principal.clone(), user, [], []).map_err(refused)?,
@@ -145,7 +147,7 @@ mod tests {
         let question = Question { principal: &principal, agent_id: "a", tool: &tool, arguments: &arguments, seen: &seen };
         let names = Names::new().unwrap();
         for action in [&names.call, &names.call_unattended] {
-            let asked = names.asked(&question).unwrap();
+            let asked = names.asked(&question, None).unwrap();
             Entities::from_entities(asked.entities, Some(&schema)).unwrap();
             Request::new(asked.principal, action.clone(), asked.resource, asked.context, Some(&schema)).unwrap();
         }

@@ -5,7 +5,7 @@ use std::{
     str::FromStr,
 };
 
-use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, ValidationMode, Validator};
+use cedar_policy::{Policy, PolicyId, PolicySet, ValidationMode, Validator};
 use llama_stack_core::{Error, Result};
 use miette::Diagnostic;
 
@@ -63,17 +63,6 @@ pub(crate) fn read(sources: &[Source], validator: &Validator) -> Result<Vec<Chec
         return Err(Error::invalid("policy", "there is no policy, so every call would be denied; write at least one `permit`"));
     }
     Ok(checked)
-}
-
-/// The policies that have a say about `action`.
-pub(crate) fn about(checked: &[Checked], action: &EntityUid) -> Result<PolicySet> {
-    let concerned = |policy: &Policy| match policy.action_constraint() {
-        ActionConstraint::Any => true,
-        ActionConstraint::Eq(named) => named == *action,
-        ActionConstraint::In(named) => named.contains(action),
-    };
-    let policies = checked.iter().map(|checked| &checked.policy).filter(|policy| concerned(policy));
-    PolicySet::from_policies(policies.cloned()).map_err(|error| Error::invalid("policy", error.to_string()))
 }
 
 /// Each policy under the id of its `@id`.

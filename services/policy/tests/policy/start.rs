@@ -66,3 +66,18 @@ fn text_in_the_manifest_is_named_by_its_place_there() {
     let message = CedarPolicy::from_manifest(&manifest).err().unwrap().message().to_owned();
     assert!(message.starts_with("m.yaml:4: policy.text:2: policy \"a\": "), "{message}");
 }
+
+#[test]
+fn the_examples_of_the_documentation_are_accepted() {
+    let page = include_str!("../../../../docs/policy.md");
+    let examples: Vec<_> = page.split("```cedar\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() > 1);
+    for example in examples {
+        CedarPolicy::new(&[Source::new("policy.md", example)]).unwrap();
+    }
+    let manifest = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let manifest = Manifest::parse_with(&format!("version: 1\nname: t\n{manifest}"), "m.yaml", &|_| None).unwrap();
+    assert_eq!(manifest.policy.files.len(), 1);
+    let message = CedarPolicy::from_manifest(&manifest).err().unwrap().message().to_owned();
+    assert!(message.starts_with("m.yaml:4: policy.files[0]: policies/mail.cedar: cannot be read"), "{message}");
+}
