@@ -12,9 +12,11 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
+mod egress;
 mod env;
 mod lines;
 
+pub use egress::{Destination, Egress, Place};
 pub use lines::Lines;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -34,6 +36,9 @@ pub struct Manifest {
     pub providers: Providers,
     #[serde(default)]
     pub agents: Agents,
+    /// Where tools may connect to.
+    #[serde(default)]
+    pub egress: Egress,
     #[serde(default)]
     pub telemetry: Telemetry,
     /// Where each path stands in the file, for errors that are found later.
