@@ -123,7 +123,14 @@ mod tests {
     /// Each of these is slow, or overruns the stack, where a tree is built.
     #[test]
     fn a_hostile_page_comes_to_an_end() {
-        for (html, times) in [("<div>", 400_000), ("<b><p>", 300_000), ("<ul><li>", 200_000), ("<blockquote>x", 100_000), ("<table><tr><td>", 100_000), ("<a href=/>", 100_000)] {
+        for (html, times) in [
+            ("<div>", 400_000),
+            ("<b><p>", 300_000),
+            ("<ul><li>", 200_000),
+            ("<blockquote>x", 100_000),
+            ("<table><tr><td>", 100_000),
+            ("<a href=/>", 100_000),
+        ] {
             let page = markdown(&html.repeat(times), "https://a.example/".parse().ok(), 100_000);
             assert!(page.text.len() < 200_000, "{html}");
         }

@@ -123,9 +123,7 @@ impl HttpFetch {
             (Method::Post, _) if !self.allow_post => {
                 return Err("POST is not allowed here (allow_post in the configuration of http_fetch); GET and HEAD are".into());
             }
-            (Method::Post, body) => {
-                Request::new(http::Method::POST, url).with_body("application/json", body.clone().unwrap_or_default())
-            }
+            (Method::Post, body) => Request::new(http::Method::POST, url).with_body("application/json", body.clone().unwrap_or_default()),
             (_, Some(_)) => return Err("only a POST has a body".into()),
             (Method::Get, None) => Request::get(url),
             (Method::Head, None) => Request::new(http::Method::HEAD, url),

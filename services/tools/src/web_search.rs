@@ -112,7 +112,8 @@ impl Freshness {
 impl Tool for WebSearch {
     type Args = Args;
     const NAME: &'static str = "web_search";
-    const DESCRIPTION: &'static str = "Searches the web. Each result has a number, a title, a URL and a snippet; cite results by their URL.";
+    const DESCRIPTION: &'static str =
+        "Searches the web. Each result has a number, a title, a URL and a snippet; cite results by their URL.";
 
     async fn call(&self, cx: &Context, args: Args) -> Result<String, ToolFailure> {
         Ok(self.call_parts(cx, args).await?.join("\n\n"))

@@ -110,8 +110,8 @@ impl Page {
 
     fn open(&mut self, name: &str, tag: &Tag) {
         match name {
-            "script" | "style" | "template" | "svg" | "math" | "canvas" | "object" | "audio" | "video" | "iframe" | "noembed" | "noframes"
-            | "select" | "textarea"
+            "script" | "style" | "template" | "svg" | "math" | "canvas" | "object" | "audio" | "video" | "iframe" | "noembed"
+            | "noframes" | "select" | "textarea"
                 if !tag.self_closing =>
             {
                 self.skipped = Some((name.to_owned(), 1));
@@ -321,8 +321,9 @@ fn attribute<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
 fn height(name: &str) -> usize {
     match name {
         "p" | "dl" | "figure" | "article" | "section" => 2,
-        "address" | "aside" | "body" | "button" | "caption" | "center" | "dd" | "details" | "div" | "dt" | "fieldset" | "figcaption" | "footer"
-        | "form" | "header" | "label" | "legend" | "li" | "main" | "nav" | "search" | "summary" | "tbody" | "thead" | "tfoot" => 1,
+        "address" | "aside" | "body" | "button" | "caption" | "center" | "dd" | "details" | "div" | "dt" | "fieldset" | "figcaption"
+        | "footer" | "form" | "header" | "label" | "legend" | "li" | "main" | "nav" | "search" | "summary" | "tbody" | "thead"
+        | "tfoot" => 1,
         _ => 0,
     }
 }

@@ -58,10 +58,22 @@ fn kind(declared: Option<&str>, body: &[u8]) -> Kind {
     match essence.as_str() {
         "text/html" | "application/xhtml+xml" => Kind::Page,
         "" | "application/octet-stream" | "unknown/unknown" => guess(body),
-        "application/json" | "application/xml" | "application/javascript" | "application/yaml" | "application/x-yaml" | "application/toml"
-        | "application/x-ndjson" | "application/jsonl" | "application/sql" | "application/graphql" | "application/x-sh" | "application/rtf"
+        "application/json"
+        | "application/xml"
+        | "application/javascript"
+        | "application/yaml"
+        | "application/x-yaml"
+        | "application/toml"
+        | "application/x-ndjson"
+        | "application/jsonl"
+        | "application/sql"
+        | "application/graphql"
+        | "application/x-sh"
+        | "application/rtf"
         | "image/svg+xml" => Kind::Text,
-        other if other.starts_with("text/") || other.ends_with("+json") || other.ends_with("+xml") || other.ends_with("+yaml") => Kind::Text,
+        other if other.starts_with("text/") || other.ends_with("+json") || other.ends_with("+xml") || other.ends_with("+yaml") => {
+            Kind::Text
+        }
         _ => Kind::Other,
     }
 }
@@ -99,7 +111,10 @@ mod tests {
             shown("text/html; charset=utf-8", "<title>T</title><h1>Ü</h1><a href=y>z</a>".as_bytes()),
             "status: 200\nurl: https://a.example/x\ncontent type: text/html; charset=utf-8\ntitle: T\n\n# Ü\n\n[z](https://a.example/y)"
         );
-        assert_eq!(shown("application/json", br#"{"a":  1}"#), "status: 200\nurl: https://a.example/x\ncontent type: application/json\n\n{\"a\":  1}");
+        assert_eq!(
+            shown("application/json", br#"{"a":  1}"#),
+            "status: 200\nurl: https://a.example/x\ncontent type: application/json\n\n{\"a\":  1}"
+        );
         assert!(shown("application/problem+json", b"{}").ends_with("\n\n{}"));
         assert!(shown("text/plain", b"<b>as is</b>").ends_with("\n\n<b>as is</b>"));
         assert!(shown("", b" <!DOCTYPE html><p>guessed").ends_with("\n\nguessed"));

@@ -52,7 +52,9 @@ impl Engine for Searxng {
         }
         let response = self.0.send(cx, request).await?;
         if response.status == 403 {
-            return Err("SearXNG does not answer in JSON (status 403); its operator has to add json to search.formats in its settings.yml".into());
+            return Err(
+                "SearXNG does not answer in JSON (status 403); its operator has to add json to search.formats in its settings.yml".into()
+            );
         }
         if !response.is_success() {
             return Err(self.0.refusal(cx, &response));
