@@ -116,10 +116,10 @@ impl Tool for WebSearch {
         "Searches the web. Each result has a number, a title, a URL and a snippet; cite results by their URL.";
 
     async fn call(&self, cx: &Context, args: Args) -> Result<String, ToolFailure> {
-        Ok(self.call_parts(cx, args).await?.join("\n\n"))
+        Ok(self.call_parts(cx, args).await?.concat())
     }
 
-    /// One part for each result.
+    /// One part for each result. Who puts parts together does so without a gap, so each but the last ends with one.
     async fn call_parts(&self, cx: &Context, args: Args) -> Result<Vec<String>, ToolFailure> {
         let text = args.query.trim().to_owned();
         if text.is_empty() {
@@ -133,7 +133,10 @@ impl Tool for WebSearch {
         if found.is_empty() {
             return Ok(vec![format!("no results for {:?}", query.text)]);
         }
-        Ok(found.iter().enumerate().map(|(at, found)| found.render(at + 1)).collect())
+        let mut parts: Vec<String> = found.iter().enumerate().map(|(at, found)| found.render(at + 1)).collect();
+        let last = parts.len() - 1;
+        parts[..last].iter_mut().for_each(|part| part.push_str("\n\n"));
+        Ok(parts)
     }
 
     fn on_interrupt(&self) -> OnInterrupt {

@@ -130,8 +130,12 @@ async fn invoke(tools: &dyn Tools, cx: &Context, name: &str, arguments: Value) -
     Ok((response.is_error, response.parts.iter().map(|part| part.as_text().unwrap().to_owned()).collect()))
 }
 
+/// The results of a search. Put together, they are still apart.
 async fn search(tools: &dyn Tools, arguments: Value) -> (bool, Vec<String>) {
-    invoke(tools, &Context::test("a"), "web_search", arguments).await.unwrap()
+    let (is_error, texts) = invoke(tools, &Context::test("a"), "web_search", arguments).await.unwrap();
+    let apart: Vec<String> = texts.concat().split("\n\n").map(str::to_owned).collect();
+    assert_eq!(apart.len(), texts.len());
+    (is_error, apart)
 }
 
 /// What a tool that failed says to the model.
