@@ -13,11 +13,13 @@ use serde_json::Value;
 use crate::{Error, Result};
 
 mod agents;
+mod egress;
 mod env;
 mod lines;
 mod policy;
 
 pub use agents::{AgentLimits, Agents, DeclaredAgent, DeclaredAgentTool, DeclaredApproval, DeclaredLimits, DeclaredServer, Price};
+pub use egress::{Destination, Egress, Place};
 pub use lines::Lines;
 pub use policy::{DefaultPolicies, Policy};
 
@@ -38,6 +40,9 @@ pub struct Manifest {
     pub providers: Providers,
     #[serde(default)]
     pub agents: Agents,
+    /// Where tools may connect to.
+    #[serde(default)]
+    pub egress: Egress,
     #[serde(default)]
     pub policy: Policy,
     #[serde(default)]

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Code, Error, Inference, Memory, Result, Safety, Tools};
+use crate::{Code, Error, Inference, Memory, Result, Safety, Tools, manifest::Egress};
 
 /// Every provider type that this build knows, by service.
 #[derive(Default)]
@@ -93,6 +93,8 @@ pub struct Deps {
     /// `LLAMA_STACK_HOME`: models, state, logs.
     pub home: PathBuf,
     pub on_progress: OnProgress,
+    /// Where tools may connect to: a provider that connects on a model's word does so through a client that keeps to it.
+    pub egress: Egress,
     /// Cancelled when the stack shuts down.
     pub shutdown: CancellationToken,
     /// Background tasks belong here: shutdown waits for them.
@@ -108,6 +110,7 @@ impl Deps {
             provider_id: String::new(),
             home: home.into(),
             on_progress: Arc::new(|_| {}),
+            egress: Egress::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
             inference: None,

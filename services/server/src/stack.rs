@@ -62,8 +62,13 @@ impl Stack {
         let (shutdown, tasks, metrics) = (CancellationToken::new(), TaskTracker::new(), Metrics::new());
         let cancel_on_drop = shutdown.clone().drop_guard();
         let telemetry = Telemetry::new(&manifest)?.map(Arc::new);
-        let mut deps =
-            Deps { on_progress: options.on_progress, shutdown: shutdown.clone(), tasks: tasks.clone(), ..Deps::new(options.home.clone()) };
+        let mut deps = Deps {
+            on_progress: options.on_progress,
+            egress: manifest.egress.clone(),
+            shutdown: shutdown.clone(),
+            tasks: tasks.clone(),
+            ..Deps::new(options.home.clone())
+        };
         let (listed, lines) = (&manifest.providers, &manifest.lines);
 
         let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;

@@ -3,7 +3,8 @@
 //! ```text
 //! InvokeTool ─ router ─┬─ builtin ──── calculator, clock
 //!   checks arguments   ├─ RustTools ── anything that implements `Tool`
-//!                      └─ remote ───── another process, in any language, by gRPC
+//!                      ├─ remote ───── another process, in any language, by gRPC
+//!                      └─ http_fetch, web_search, wolfram_alpha ── egress ── the web
 //! ```
 //!
 //! What a model or a tool gets wrong is an answer with `is_error`, in words that let the model do better. An `Err` is
@@ -14,17 +15,28 @@ use llama_stack_proto::v1::{self, InvokeToolResponse, ListToolsRequest, ListTool
 
 mod arguments;
 mod builtin;
+mod html;
+mod http_fetch;
 mod remote;
 mod router;
 mod rust;
+mod service;
 mod timeout;
+mod web_search;
+mod wolfram_alpha;
 
 pub use router::Router;
 pub use rust::{RustTools, Tool, ToolFailure};
 
 pub fn register(registry: &mut Registry) {
     registry.tools.add("inline::builtin", builtin::build);
+    registry.tools.add("inline::http-fetch", http_fetch::build);
     registry.tools.add("remote::grpc", remote::build);
+    registry.tools.add("remote::brave-search", web_search::brave::build);
+    registry.tools.add("remote::tavily-search", web_search::tavily::build);
+    registry.tools.add("remote::exa-search", web_search::exa::build);
+    registry.tools.add("remote::searxng", web_search::searxng::build);
+    registry.tools.add("remote::wolfram-alpha", wolfram_alpha::build);
 }
 
 /// What the model is told where its call of `tool`, or the tool itself, failed.

@@ -53,13 +53,23 @@ pub trait Tool: Send + Sync + 'static {
     /// The answer, as the model shall read it.
     async fn call(&self, cx: &Context, args: Self::Args) -> Result<String, ToolFailure>;
 
+    /// As [`Tool::call`], in several texts that are one part each. Default: one.
+    async fn call_parts(&self, cx: &Context, args: Self::Args) -> Result<Vec<String>, ToolFailure> {
+        Ok(vec![self.call(cx, args).await?])
+    }
+
     /// What to do with a call that a crash cut off. Default: tell the model that it may have run.
     fn on_interrupt(&self) -> OnInterrupt {
         OnInterrupt::Fail
     }
 
-    /// Whether a call changes anything, for policies.
+    /// Whether a call changes anything or sends out, for policies.
     fn changes_state(&self) -> bool {
+        false
+    }
+
+    /// Whether what it answers may have been written by anybody, for policies.
+    fn reads_untrusted(&self) -> bool {
         false
     }
 }
@@ -165,6 +175,7 @@ impl<T: Tool> Erased for T {
             definition: Some(definition::<T>()),
             on_interrupt: self.on_interrupt().into(),
             changes_state: self.changes_state(),
+            reads_untrusted: self.reads_untrusted(),
             ..v1::Tool::default()
         }
     }
@@ -175,8 +186,8 @@ impl<T: Tool> Erased for T {
             Ok(args) => args,
             Err(error) => return Ok(told(T::NAME, format!("the arguments of {} cannot be read: {error}", T::NAME))),
         };
-        match self.call(cx, args).await {
-            Ok(text) => Ok(InvokeToolResponse { parts: vec![said(T::NAME, text)], is_error: false }),
+        match self.call_parts(cx, args).await {
+            Ok(texts) => Ok(InvokeToolResponse { parts: texts.into_iter().map(|text| said(T::NAME, text)).collect(), is_error: false }),
             Err(ToolFailure::Told(text)) => Ok(told(T::NAME, text)),
             Err(ToolFailure::Platform(error)) => Err(error),
         }
