@@ -35,6 +35,8 @@ pub struct Manifest {
     #[serde(default)]
     pub agents: Agents,
     #[serde(default)]
+    pub tools: Tools,
+    #[serde(default)]
     pub telemetry: Telemetry,
     /// Where each path stands in the file, for errors that are found later.
     #[serde(skip)]
@@ -116,6 +118,19 @@ pub struct AgentLimits {
 impl Default for AgentLimits {
     fn default() -> Self {
         Self { max_steps: 16, max_seconds: 600 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tools {
+    /// The provider types that callers may register tool groups of while the stack runs. Empty: none.
+    pub runtime_types: Vec<String>,
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        Self { runtime_types: vec!["remote::mcp".into(), "remote::grpc".into()] }
     }
 }
 

@@ -3,7 +3,9 @@
 //! ```text
 //! InvokeTool ─ router ─┬─ builtin ──── calculator, clock
 //!   checks arguments   ├─ RustTools ── anything that implements `Tool`
-//!                      └─ remote ───── another process, in any language, by gRPC
+//!         │            ├─ remote ───── another process, in any language, by gRPC
+//!         │            └─ mcp ──────── a server of the Model Context Protocol
+//!         └ groups: what tenants registered while the stack runs
 //! ```
 //!
 //! What a model or a tool gets wrong is an answer with `is_error`, in words that let the model do better. An `Err` is
@@ -14,17 +16,22 @@ use llama_stack_proto::v1::{self, InvokeToolResponse, ListToolsRequest, ListTool
 
 mod arguments;
 mod builtin;
+mod groups;
+mod kept;
+pub mod mcp;
 mod remote;
 mod router;
 mod rust;
 mod timeout;
 
+pub use groups::Groups;
 pub use router::Router;
 pub use rust::{RustTools, Tool, ToolFailure};
 
 pub fn register(registry: &mut Registry) {
     registry.tools.add("inline::builtin", builtin::build);
     registry.tools.add("remote::grpc", remote::build);
+    registry.tools.add("remote::mcp", mcp::build);
 }
 
 /// What the model is told where its call of `tool`, or the tool itself, failed.
