@@ -62,6 +62,14 @@ pub(crate) fn routed(error: Error, api: &str, lines: &Lines) -> Error {
     at(error, &path, lines)
 }
 
+/// An error whose field is a path of the manifest.
+pub(crate) fn at_its_field(error: Error, lines: &Lines) -> Error {
+    match error.field().map(str::to_owned) {
+        Some(path) => at(error, &path, lines),
+        None => error,
+    }
+}
+
 /// Keeps the code and the cause; adds the place.
 fn at(error: Error, path: &str, lines: &Lines) -> Error {
     let message = lines.error(path, error.message()).message().to_owned();

@@ -14,6 +14,7 @@ use llama_stack_core::{
 };
 use llama_stack_proto::v1::{ListProvidersRequest, ListProvidersResponse};
 use llama_stack_store::Store;
+use llama_stack_tools::Groups;
 
 use crate::{assemble, info, metrics::Metrics, observed::Observed, telemetry::Telemetry};
 
@@ -82,13 +83,15 @@ impl Stack {
         probes.extend(info::probes(providers));
         deps.memory = Some(memory.clone());
 
+        let store = assemble::store(&manifest, &options.home).await?;
         let providers = assemble::providers("tools", &listed.tools, &registry.tools, &deps, lines).await?;
         let router = llama_stack_tools::Router::build(providers.clone()).await;
-        let router: Arc<dyn Tools> = Arc::new(router.map_err(|error| assemble::routed(error, "tools", lines))?);
+        let groups = Groups::new(store.clone(), registry.tools.clone(), manifest.tools.runtime_types.clone(), deps.clone());
+        let groups = groups.map_err(|error| assemble::at_its_field(error, lines))?;
+        let router: Arc<dyn Tools> = Arc::new(router.map_err(|error| assemble::routed(error, "tools", lines))?.with_groups(groups));
         let tools: Arc<dyn Tools> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()));
         probes.extend(info::probes(providers));
 
-        let store = assemble::store(&manifest, &options.home).await?;
         let runtime = Runtime::new(RuntimeParts {
             store: store.clone(),
             inference: inference.clone(),
