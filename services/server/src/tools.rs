@@ -232,13 +232,10 @@ async fn list_groups(State(state): State<AppState>, Caller(cx): Caller) -> Resul
     Ok(Json(GroupList { object: "list", data: every_group(&state, &cx).await? }))
 }
 
-async fn retrieve_group(
-    State(state): State<AppState>,
-    Caller(cx): Caller,
-    Path(id): Path<String>,
-) -> Result<Json<GroupObject>, ApiError> {
+async fn retrieve_group(State(state): State<AppState>, Caller(cx): Caller, Path(id): Path<String>) -> Result<Json<GroupObject>, ApiError> {
     let group = every_group(&state, &cx).await?.into_iter().find(|group| group.id == id);
-    let absent = || Error::not_found(format!("no tool group {id:?}; GET /v1/toolgroups lists what there is")).with_reason("tool_group_not_found");
+    let absent =
+        || Error::not_found(format!("no tool group {id:?}; GET /v1/toolgroups lists what there is")).with_reason("tool_group_not_found");
     Ok(Json(group.ok_or_else(absent)?))
 }
 

@@ -50,12 +50,8 @@ impl Store {
     /// # Errors
     /// `AlreadyExists` · `ResourceExhausted` the tenant has 100 already
     pub async fn insert_tool_group(&self, tenant: &str, group: &RegisterToolGroupRequest) -> Result<()> {
-        let command = InsertGroup {
-            tenant: tenant.into(),
-            id: group.id.clone(),
-            created_us: micros(Some(&ids::now())),
-            body: group.encode_to_vec(),
-        };
+        let command =
+            InsertGroup { tenant: tenant.into(), id: group.id.clone(), created_us: micros(Some(&ids::now())), body: group.encode_to_vec() };
         self.write(command).await.map(drop)
     }
 

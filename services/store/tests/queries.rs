@@ -94,11 +94,8 @@ async fn an_agent_is_kept_replaced_and_deleted(Fixture { store, .. }: &Fixture) 
 }
 
 async fn a_tool_group_is_kept_once_and_in_order(Fixture { store, .. }: &Fixture) {
-    let group = |id: &str, config: &str| RegisterToolGroupRequest {
-        id: id.into(),
-        provider_type: "remote::mcp".into(),
-        config: config.into(),
-    };
+    let group =
+        |id: &str, config: &str| RegisterToolGroupRequest { id: id.into(), provider_type: "remote::mcp".into(), config: config.into() };
     let (first, second) = (group("z", "{}"), group("a", r#"{"url":"http://x"}"#));
     store.insert_tool_group(TENANT, &first).await.unwrap();
     store.insert_tool_group(TENANT, &second).await.unwrap();

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use llama_stack_core::{Agents, Context, Error, Result};
 use llama_stack_proto::v1::{
-    self, Agent, CreateTurnRequest, ListAgentsRequest, Message, OnDisconnect, Turn, TurnStatus, part::Content, step::Step, turn_event::Event,
+    self, Agent, CreateTurnRequest, ListAgentsRequest, Message, OnDisconnect, Turn, TurnStatus, part::Content, step::Step,
+    turn_event::Event,
 };
 use llama_stack_tools::mcp::fit_name;
 

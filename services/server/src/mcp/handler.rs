@@ -31,7 +31,11 @@ impl ServerHandler for Handler {
     }
 
     /// All on one page: tools first, then agents.
-    async fn list_tools(&self, _: Option<PaginatedRequestParams>, context: RequestContext<RoleServer>) -> Result<ListToolsResult, ErrorData> {
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
         let cx = caller(&context)?;
         let listed = async {
             let tools = every_tool(&*self.tools, &cx, String::new()).await?;

@@ -44,9 +44,17 @@ type Opening = Shared<BoxFuture<'static, Result<Arc<Session>, Arc<Error>>>>;
 
 enum State {
     /// `failures` in a row, the last of them at `since`.
-    Closed { failures: u32, last: Option<(Instant, Arc<Error>)> },
-    Opening { opening: Opening, failures: u32 },
-    Open { session: Arc<Session> },
+    Closed {
+        failures: u32,
+        last: Option<(Instant, Arc<Error>)>,
+    },
+    Opening {
+        opening: Opening,
+        failures: u32,
+    },
+    Open {
+        session: Arc<Session>,
+    },
 }
 
 impl Connection {
@@ -127,7 +135,11 @@ impl Connection {
             }
         }
         if cursor.is_some() {
-            tracing::warn!(provider = self.deps.provider_id, tools = tools.len(), "the MCP server's list does not end; the rest is left out");
+            tracing::warn!(
+                provider = self.deps.provider_id,
+                tools = tools.len(),
+                "the MCP server's list does not end; the rest is left out"
+            );
         }
         Ok(Arc::new(Listed::new(&self.naming, tools)))
     }
@@ -161,7 +173,8 @@ impl Connection {
             }
         });
         let opened = async {
-            let opened = attempt.await.unwrap_or_else(|error| Err(Error::internal("connecting to an MCP server broke down").with_source(error)));
+            let opened =
+                attempt.await.unwrap_or_else(|error| Err(Error::internal("connecting to an MCP server broke down").with_source(error)));
             opened.map_err(Arc::new)
         };
         opened.boxed().shared()

@@ -92,10 +92,14 @@ impl<'a> Failure<'a> {
     fn refused(&self, error: impl StdError + Send + Sync + 'static) -> Error {
         let Self { provider, place, token } = self;
         let refused = match token {
-            Shown::Stack => Error::failed_precondition(format!("MCP server {provider:?} ({place}) refused the stack's token: check authorization"))
-                .with_reason("upstream_unauthorized"),
-            Shown::Caller => Error::new(Code::Unauthenticated, format!("MCP server {provider:?} ({place}) refused the key that you sent for it"))
-                .with_reason("invalid_provider_key"),
+            Shown::Stack => {
+                Error::failed_precondition(format!("MCP server {provider:?} ({place}) refused the stack's token: check authorization"))
+                    .with_reason("upstream_unauthorized")
+            }
+            Shown::Caller => {
+                Error::new(Code::Unauthenticated, format!("MCP server {provider:?} ({place}) refused the key that you sent for it"))
+                    .with_reason("invalid_provider_key")
+            }
             Shown::None => {
                 let message = format!(
                     "MCP server {provider:?} ({place}) wants a token: configure authorization, or send x-llama-stack-provider-key: {provider}=<token>"

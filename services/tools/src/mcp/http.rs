@@ -43,7 +43,8 @@ impl Server {
     /// # Errors
     /// `InvalidArgument` on `config.url`, `config.headers.<name>` or `config.authorization`.
     pub(super) fn new(url: &str, headers: &BTreeMap<String, Secret>, token: &Secret, client: reqwest::Client) -> Result<Self> {
-        let url: Url = url.parse().map_err(|error| Error::invalid("config.url", format!("not a URL like https://example.com/mcp: {error}")))?;
+        let url: Url =
+            url.parse().map_err(|error| Error::invalid("config.url", format!("not a URL like https://example.com/mcp: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
             return Err(Error::invalid("config.url", "the URL must begin with http:// or https://"));
         }
@@ -90,7 +91,8 @@ fn header(name: &str, value: &Secret) -> Result<(HeaderName, HeaderValue)> {
     if RESERVED.contains(&parsed.as_str()) {
         return Err(Error::invalid(field(), format!("{name} is the protocol's own header")));
     }
-    let mut value = HeaderValue::from_str(value.expose()).map_err(|_| Error::invalid(field(), "the value of this header is not printable"))?;
+    let mut value =
+        HeaderValue::from_str(value.expose()).map_err(|_| Error::invalid(field(), "the value of this header is not printable"))?;
     value.set_sensitive(true);
     Ok((parsed, value))
 }

@@ -34,8 +34,13 @@ use rmcp::{
 };
 
 pub(crate) use self::config::Config;
+use self::{
+    config::Endpoint,
+    connection::Connection,
+    failure::{Failure, Shown},
+    listing::Naming,
+};
 pub use self::{http::http_client, listing::fit_name};
-use self::{config::Endpoint, connection::Connection, failure::{Failure, Shown}, listing::Naming};
 use crate::{timeout, told};
 
 /// Where a call's idempotency key stands in its `_meta`.

@@ -6,7 +6,7 @@ use llama_stack_core::{Error, Result, context::Secret};
 use process_wrap::tokio::{CommandWrap, KillOnDrop, ProcessGroup};
 use rmcp::transport::TokioChildProcess;
 use tokio::{
-    io::{AsyncReadExt, AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{ChildStderr, Command},
 };
 

@@ -150,7 +150,8 @@ async fn a_tool_that_comes_to_shadow_another_is_not_served() {
     *seen.tools.lock().unwrap() = vec!["weather", "calculator"];
     let names = names(&router, "a").await;
     assert_eq!(names, ["builtin/calculator", "builtin/clock", "forecast/weather"]);
-    let request = InvokeToolRequest { name: "calculator".into(), arguments: r#"{"expression":"6*7"}"#.into(), ..InvokeToolRequest::default() };
+    let request =
+        InvokeToolRequest { name: "calculator".into(), arguments: r#"{"expression":"6*7"}"#.into(), ..InvokeToolRequest::default() };
     let response = router.invoke_tool(&Context::test("a"), request).await.unwrap();
     assert_eq!(response.parts[0].as_text(), Some("42"));
     assert!(seen.calls.lock().unwrap().is_empty());

@@ -35,7 +35,8 @@ async fn tools_are_listed_page_by_page_and_called() {
         assert_eq!(names(&*tools).await, ["weather", "fails", "slow", "a_dotted"]);
         assert_eq!(*seen.lists.lock().unwrap(), [None, Some("2".to_owned())]);
         let listed = list(&*tools, &cx()).await.unwrap();
-        let of = |tool: &llama_stack_proto::v1::Tool| (tool.group_id.clone(), tool.changes_state, tool.reads_untrusted, tool.on_interrupt());
+        let of =
+            |tool: &llama_stack_proto::v1::Tool| (tool.group_id.clone(), tool.changes_state, tool.reads_untrusted, tool.on_interrupt());
         assert_eq!(of(&listed[0]), ("mcp".into(), false, true, OnInterrupt::Retry));
         assert_eq!(of(&listed[1]), ("mcp".into(), true, true, OnInterrupt::Fail));
         assert!(listed[0].definition.as_ref().unwrap().parameters.contains("\"required\":[\"city\"]"));
@@ -256,7 +257,9 @@ async fn a_turns_server_is_connected_to_by_its_message() {
     drop(tools);
     server.stop().await;
 
-    for crooked in [McpServer { url: "file:///bin/sh".into(), ..McpServer::default() }, McpServer { connector_id: "x".into(), ..McpServer::default() }] {
+    for crooked in
+        [McpServer { url: "file:///bin/sh".into(), ..McpServer::default() }, McpServer { connector_id: "x".into(), ..McpServer::default() }]
+    {
         let error = mcp::connect(&crooked, http.clone(), &Deps::new(".")).await.err().unwrap();
         assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("url")), "{error:?}");
     }

@@ -14,9 +14,7 @@ use rmcp::{
         ServerCapabilities, ServerConfig, SubscriptionFilter, Tool, ToolAnnotations,
     },
     service::{NotificationContext, RequestContext, SubscriptionContext, SubscriptionSink},
-    transport::{
-        StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager,
-    },
+    transport::{StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager},
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
@@ -115,7 +113,11 @@ impl ServerHandler for Weather {
     }
 
     /// Two on a page.
-    async fn list_tools(&self, request: Option<PaginatedRequestParams>, _: RequestContext<RoleServer>) -> Result<ListToolsResult, ErrorData> {
+    async fn list_tools(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
         let cursor = request.and_then(|request| request.cursor);
         self.0.lists.lock().unwrap().push(cursor.clone());
         let start: usize = cursor.map_or(0, |cursor| cursor.parse().unwrap());
@@ -186,7 +188,9 @@ impl Server {
         let guard = seen.clone();
         let guarded = middleware::from_fn(move |request: Request, next: middleware::Next| {
             let refused = refused(&guard, &request);
-            async move { if refused { (StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer")]).into_response() } else { next.run(request).await } }
+            async move {
+                if refused { (StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer")]).into_response() } else { next.run(request).await }
+            }
         });
         let app = Router::new().route_service("/mcp", service).layer(guarded);
         let stopped = stop.clone();
