@@ -80,6 +80,11 @@ impl<L: Listing> Directory<L> {
         refused.into_iter().next().map_or(Ok(directory), Err)
     }
 
+    /// The providers' ids, in order.
+    pub fn providers(&self) -> impl Iterator<Item = &str> {
+        self.providers.iter().map(|(id, _)| id.as_str())
+    }
+
     /// Asks all providers, at the same time.
     ///
     /// # Errors

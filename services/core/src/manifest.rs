@@ -46,6 +46,8 @@ pub struct Manifest {
     #[serde(default)]
     pub policy: Policy,
     #[serde(default)]
+    pub tools: Tools,
+    #[serde(default)]
     pub telemetry: Telemetry,
     /// Where each path stands in the file, for errors that are found later.
     #[serde(skip)]
@@ -108,6 +110,19 @@ pub struct Provider {
     pub kind: String,
     #[serde(default)]
     pub config: Value,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tools {
+    /// The provider types that callers may register tool groups of while the stack runs. Empty: none.
+    pub runtime_types: Vec<String>,
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        Self { runtime_types: vec!["remote::mcp".into(), "remote::grpc".into()] }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -20,6 +20,12 @@ pub struct Registry {
 /// The provider types of one service.
 pub struct Table<S: ?Sized>(BTreeMap<&'static str, Entry<S>>);
 
+impl<S: ?Sized> Clone for Table<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
 enum Entry<S: ?Sized> {
     Factory(Factory<S>),
     /// Why this build has none.
@@ -27,7 +33,16 @@ enum Entry<S: ?Sized> {
 }
 
 type Built<S> = Pin<Box<dyn Future<Output = Result<Arc<S>>> + Send>>;
-type Factory<S> = Box<dyn Fn(Value, Deps) -> Built<S> + Send + Sync>;
+impl<S: ?Sized> Clone for Entry<S> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Factory(factory) => Self::Factory(factory.clone()),
+            Self::Missing(sentence) => Self::Missing(sentence),
+        }
+    }
+}
+
+type Factory<S> = Arc<dyn Fn(Value, Deps) -> Built<S> + Send + Sync>;
 
 impl<S: ?Sized> Default for Table<S> {
     fn default() -> Self {
@@ -43,7 +58,7 @@ impl<S: ?Sized + 'static> Table<S> {
         B: Fn(C, Deps) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Arc<S>>> + Send + 'static,
     {
-        let factory: Factory<S> = Box::new(move |config, deps| {
+        let factory: Factory<S> = Arc::new(move |config, deps| {
             let build = build.clone();
             Box::pin(async move { build(read_config(config)?, deps).await })
         });
@@ -95,6 +110,9 @@ pub struct Deps {
     pub on_progress: OnProgress,
     /// Where tools may connect to: a provider that connects on a model's word does so through a client that keeps to it.
     pub egress: Egress,
+    /// A caller asked for this provider while the stack runs, rather than whoever wrote the manifest: such a provider may
+    /// reach servers, and neither start processes nor read files of this machine.
+    pub at_run_time: bool,
     /// Cancelled when the stack shuts down.
     pub shutdown: CancellationToken,
     /// Background tasks belong here: shutdown waits for them.
@@ -111,6 +129,7 @@ impl Deps {
             home: home.into(),
             on_progress: Arc::new(|_| {}),
             egress: Egress::default(),
+            at_run_time: false,
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
             inference: None,

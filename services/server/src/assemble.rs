@@ -62,10 +62,12 @@ pub(crate) fn routed(error: Error, api: &str, lines: &Lines) -> Error {
     at(error, &path, lines)
 }
 
-/// An error whose field is a path in the manifest.
-pub(crate) fn placed_at(error: Error, lines: &Lines) -> Error {
-    let path = error.field().unwrap_or_default().to_owned();
-    at(error, &path, lines)
+/// An error whose field is a path of the manifest.
+pub(crate) fn at_its_field(error: Error, lines: &Lines) -> Error {
+    match error.field().map(str::to_owned) {
+        Some(path) => at(error, &path, lines),
+        None => error,
+    }
 }
 
 /// Keeps the code and the cause; adds the place.

@@ -5,7 +5,7 @@
 //!                                                              │ Observed: spans and metrics
 //!                Stack::serve(listener, token)                 │
 //! one port ─┬─ application/grpc* ─ tonic: 7 services, health, reflection, gRPC-Web ─┤
-//!           └─ everything else ─── axum: OpenAI-compatible HTTP, health, metrics ───┘
+//!           └─ everything else ─── axum: OpenAI-compatible HTTP, MCP, health, metrics ┘
 //! ```
 //!
 //! Handlers decode, call a service, encode. What a request means is decided in the services.
@@ -14,6 +14,7 @@ mod assemble;
 mod grpc;
 mod http;
 mod info;
+mod mcp;
 mod metrics;
 mod observed;
 mod openai;
@@ -22,6 +23,7 @@ mod request_id;
 mod serve;
 mod stack;
 mod telemetry;
+mod tools;
 
 pub use openapi::document as openapi_document;
 pub use serve::bind;

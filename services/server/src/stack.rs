@@ -7,14 +7,15 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use llama_stack_agents::{Runtime, RuntimeParts};
+use llama_stack_agents::{Connect, Runtime, RuntimeParts};
 use llama_stack_core::{
     Agents, Context, Deps, Files, Inference, Manifest, Memory, Registry, Result, Safety, Stack as Info, Tools, manifest,
     registry::OnProgress,
 };
 use llama_stack_policy::CedarPolicy;
-use llama_stack_proto::v1::{ListProvidersRequest, ListProvidersResponse};
+use llama_stack_proto::v1::{ListProvidersRequest, ListProvidersResponse, McpServer};
 use llama_stack_store::Store;
+use llama_stack_tools::Groups;
 
 use crate::{assemble, info, metrics::Metrics, observed::Observed, telemetry::Telemetry};
 
@@ -88,25 +89,27 @@ impl Stack {
         probes.extend(info::probes(providers));
         deps.memory = Some(memory.clone());
 
+        let store = assemble::store(&manifest, &options.home).await?;
         let providers = assemble::providers("tools", &listed.tools, &registry.tools, &deps, lines).await?;
         let router = llama_stack_tools::Router::build(providers.clone()).await;
-        let router: Arc<dyn Tools> = Arc::new(router.map_err(|error| assemble::routed(error, "tools", lines))?);
+        let groups = Groups::new(store.clone(), registry.tools.clone(), manifest.tools.runtime_types.clone(), deps.clone());
+        let groups = groups.map_err(|error| assemble::at_its_field(error, lines))?;
+        let router: Arc<dyn Tools> = Arc::new(router.map_err(|error| assemble::routed(error, "tools", lines))?.with_groups(groups));
         let tools: Arc<dyn Tools> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()));
         probes.extend(info::probes(providers));
 
-        let store = assemble::store(&manifest, &options.home).await?;
         let runtime = Runtime::new(RuntimeParts {
             store: store.clone(),
             inference: inference.clone(),
             tools: Some(tools.clone()),
             safety: Some(safety.clone()),
-            connect: None,
+            connect: Some(Arc::new(Wires(deps.clone()))),
             policy: Some(Arc::new(CedarPolicy::from_manifest(&manifest)?)),
             config: manifest.agents.clone(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
         });
-        let runtime = runtime.map_err(|error| assemble::placed_at(error, lines))?;
+        let runtime = runtime.map_err(|error| assemble::at_its_field(error, lines))?;
         let agents: Arc<dyn Agents> = runtime.clone();
         let info = info::Running::new(&manifest, registry, probes);
         Ok(Self {
@@ -155,6 +158,16 @@ impl Stack {
         if let Some(telemetry) = &self.telemetry {
             telemetry.shutdown().await;
         }
+    }
+}
+
+/// Reaches the MCP servers that turns bring: through the egress guard, as any tool.
+struct Wires(Deps);
+
+#[async_trait::async_trait]
+impl Connect for Wires {
+    async fn connect(&self, _cx: &Context, server: &McpServer) -> Result<Arc<dyn Tools>> {
+        llama_stack_tools::mcp::connect(server, &self.0).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! The store: agents, sessions and the journals of turns, in SQLite or Postgres.
+//! The store: agents, sessions, the journals of turns and tool groups, in SQLite or Postgres.
 //!
 //! ```text
 //!                    ┌ SQLite: queue ─ one writer ─ a group of commands, one transaction, one sync
@@ -21,6 +21,7 @@ mod presence;
 mod sessions;
 mod sql;
 mod sqlite;
+mod tool_groups;
 mod turns;
 mod writer;
 

@@ -7,7 +7,10 @@ use std::{collections::BTreeSet, future::Future};
 
 use fixture::{Fixture, TENANT, agent, begin, begin_in, created, ended, holder, session, step};
 use llama_stack_core::{Code, Result};
-use llama_stack_proto::v1::TurnStatus::{AwaitingTools, Cancelled, Completed, InProgress};
+use llama_stack_proto::v1::{
+    RegisterToolGroupRequest,
+    TurnStatus::{AwaitingTools, Cancelled, Completed, InProgress},
+};
 use llama_stack_store::{BeginTurn, Begun, Store, Unfinished};
 
 /// The same tests in one module per kind of database.
@@ -27,6 +30,8 @@ macro_rules! on {
 
 on!(sqlite, memory, postgres: [
     an_agent_is_kept_replaced_and_deleted,
+    a_tool_group_is_kept_once_and_in_order,
+    a_tenant_has_a_hundred_tool_groups_at_most,
     lists_are_newest_first_in_pages,
     turns_are_listed_oldest_first_in_pages,
     a_tenant_never_meets_anothers_rows,
@@ -86,6 +91,30 @@ async fn an_agent_is_kept_replaced_and_deleted(Fixture { store, .. }: &Fixture) 
     store.delete_agent(TENANT, &kept.id).await.unwrap();
     assert_eq!(code(store.get_agent(TENANT, &kept.id).await), Code::NotFound);
     assert_eq!(code(store.delete_agent(TENANT, &kept.id).await), Code::NotFound);
+}
+
+async fn a_tool_group_is_kept_once_and_in_order(Fixture { store, .. }: &Fixture) {
+    let group =
+        |id: &str, config: &str| RegisterToolGroupRequest { id: id.into(), provider_type: "remote::mcp".into(), config: config.into() };
+    let (first, second) = (group("z", "{}"), group("a", r#"{"url":"http://x"}"#));
+    store.insert_tool_group(TENANT, &first).await.unwrap();
+    store.insert_tool_group(TENANT, &second).await.unwrap();
+    store.insert_tool_group("other", &group("z", "1")).await.unwrap();
+    assert_eq!(code(store.insert_tool_group(TENANT, &group("z", "2")).await), Code::AlreadyExists);
+    assert_eq!(store.list_tool_groups(TENANT).await.unwrap(), [first, second.clone()]);
+    store.delete_tool_group(TENANT, "z").await.unwrap();
+    assert_eq!(code(store.delete_tool_group(TENANT, "z").await), Code::NotFound);
+    assert_eq!(store.list_tool_groups(TENANT).await.unwrap(), [second]);
+    assert_eq!(store.list_tool_groups("other").await.unwrap().len(), 1);
+}
+
+async fn a_tenant_has_a_hundred_tool_groups_at_most(Fixture { store, .. }: &Fixture) {
+    let group = |n: usize| RegisterToolGroupRequest { id: format!("g{n}"), ..RegisterToolGroupRequest::default() };
+    for n in 0..100 {
+        store.insert_tool_group(TENANT, &group(n)).await.unwrap();
+    }
+    assert_eq!(code(store.insert_tool_group(TENANT, &group(100)).await), Code::ResourceExhausted);
+    store.insert_tool_group("other", &group(100)).await.unwrap();
 }
 
 async fn lists_are_newest_first_in_pages(Fixture { store, .. }: &Fixture) {

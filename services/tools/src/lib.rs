@@ -3,8 +3,10 @@
 //! ```text
 //! InvokeTool ─ router ─┬─ builtin ──── calculator, clock
 //!   checks arguments   ├─ RustTools ── anything that implements `Tool`
-//!                      ├─ remote ───── another process, in any language, by gRPC
-//!                      └─ http_fetch, web_search, wolfram_alpha ── egress ── the web
+//!         │            ├─ remote ───── another process, in any language, by gRPC
+//!         │            ├─ mcp ──────── a server of the Model Context Protocol
+//!         │            └─ http_fetch, web_search, wolfram_alpha ── egress ── the web
+//!         └ groups: what tenants registered while the stack runs
 //! ```
 //!
 //! What a model or a tool gets wrong is an answer with `is_error`, in words that let the model do better. An `Err` is
@@ -15,8 +17,11 @@ use llama_stack_proto::v1::{self, InvokeToolResponse, ListToolsRequest, ListTool
 
 mod arguments;
 mod builtin;
+mod groups;
 mod html;
 mod http_fetch;
+mod kept;
+pub mod mcp;
 mod remote;
 mod router;
 mod rust;
@@ -25,6 +30,7 @@ mod timeout;
 mod web_search;
 mod wolfram_alpha;
 
+pub use groups::Groups;
 pub use router::Router;
 pub use rust::{RustTools, Tool, ToolFailure};
 
@@ -37,6 +43,7 @@ pub fn register(registry: &mut Registry) {
     registry.tools.add("remote::exa-search", web_search::exa::build);
     registry.tools.add("remote::searxng", web_search::searxng::build);
     registry.tools.add("remote::wolfram-alpha", wolfram_alpha::build);
+    registry.tools.add("remote::mcp", mcp::build);
 }
 
 /// What the model is told where its call of `tool`, or the tool itself, failed.

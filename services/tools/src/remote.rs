@@ -1,21 +1,19 @@
 //! `remote::grpc`: tools of another process, in any language.
 
-use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use llama_stack_core::{
     Code, Context, Deps, Error, Result, Tools,
     grpc::{Remote, provider_channel},
 };
+use llama_stack_egress::{Client, Limits};
 use llama_stack_proto::v1::{
     InvokeToolRequest, InvokeToolResponse, ListToolsRequest, ListToolsResponse, part::Content, tools_client::ToolsClient,
 };
 use serde::Deserialize;
 use tonic::transport::Channel;
 
-use crate::timeout;
+use crate::{kept::Kept, timeout};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,46 +21,30 @@ pub(crate) struct Config {
     /// Where it listens, for example `http://127.0.0.1:9000`.
     url: String,
     /// How long a call may take. Default 60.
-    #[serde(default = "default_timeout")]
+    #[serde(default = "timeout::default_call")]
     timeout_seconds: f64,
     /// How long listing the tools may take, and how long the list is believed. Defaults 5 and 30.
-    #[serde(default = "default_list_timeout")]
+    #[serde(default = "timeout::default_list")]
     list_timeout_seconds: f64,
-    #[serde(default = "default_list_age")]
+    #[serde(default = "timeout::default_list_age")]
     list_age_seconds: f64,
 }
 
-fn default_timeout() -> f64 {
-    60.0
-}
-
-fn default_list_timeout() -> f64 {
-    5.0
-}
-
-fn default_list_age() -> f64 {
-    30.0
-}
-
-pub(crate) async fn build(config: Config, _deps: Deps) -> Result<Arc<dyn Tools>> {
+pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Tools>> {
+    if deps.at_run_time {
+        // Checked at its registration and at each start; unlike HTTP, the connection itself is not.
+        let url = config.url.parse().map_err(|error| Error::invalid("config.url", format!("{:?} is no URL: {error}", config.url)))?;
+        let guard = Client::new(deps.egress, Limits::default());
+        guard.check(&url).await.map_err(|error| error.with_field("config.url"))?;
+    }
     Ok(Arc::new(RemoteTools::new(config)?))
 }
 
 /// Connects at the first call and again after a break; the list is kept until it is old, or proves to be wrong.
 struct RemoteTools {
     remote: Remote<ToolsClient<Channel>>,
-    list: RwLock<Option<(Instant, Listed)>>,
+    list: Kept<ListToolsResponse>,
     call_limit: Duration,
-    list_limit: Duration,
-    list_age: Duration,
-}
-
-/// What the last attempt to list the tools came to.
-#[derive(Clone)]
-enum Listed {
-    Tools(ListToolsResponse),
-    /// It took long and failed: for a while nobody waits for that again.
-    Hung,
 }
 
 impl RemoteTools {
@@ -70,54 +52,19 @@ impl RemoteTools {
         let list_limit = timeout::seconds(config.list_timeout_seconds);
         Ok(Self {
             remote: Remote::<ToolsClient<Channel>>::new(provider_channel(&config.url, list_limit)?),
-            list: RwLock::default(),
+            list: Kept::new(list_limit, timeout::seconds(config.list_age_seconds)),
             call_limit: timeout::seconds(config.timeout_seconds),
-            list_limit,
-            list_age: timeout::seconds(config.list_age_seconds),
         })
     }
-
-    fn kept(&self) -> Option<Listed> {
-        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        list.as_ref().filter(|(since, _)| since.elapsed() < self.list_age).map(|(_, list)| list.clone())
-    }
-
-    fn keep(&self, list: Option<Listed>) {
-        *self.list.write().unwrap_or_else(PoisonError::into_inner) = list.map(|list| (Instant::now(), list));
-    }
-
-    async fn ask(&self, cx: &Context, request: ListToolsRequest) -> Result<ListToolsResponse> {
-        match tokio::time::timeout(self.list_limit, self.remote.list_tools(cx, request)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(hung()),
-        }
-    }
-}
-
-fn hung() -> Error {
-    Error::unavailable("the provider did not list its tools in time").with_reason("upstream_timeout")
 }
 
 #[async_trait::async_trait]
 impl Tools for RemoteTools {
     async fn list_tools(&self, cx: &Context, request: ListToolsRequest) -> Result<ListToolsResponse> {
         // Only the first page of the whole list is kept: what the router asks for, and nearly always all there is.
-        if request != ListToolsRequest::default() {
-            return self.ask(cx, request).await;
-        }
-        match self.kept() {
-            Some(Listed::Tools(list)) => return Ok(list),
-            Some(Listed::Hung) => return Err(hung()),
-            None => {}
-        }
-        let asked = Instant::now();
-        let answer = self.ask(cx, request).await;
-        match &answer {
-            Ok(list) => self.keep(Some(Listed::Tools(list.clone()))),
-            Err(_) if asked.elapsed() >= self.list_limit / 2 => self.keep(Some(Listed::Hung)),
-            Err(_) => self.keep(None),
-        }
-        answer
+        let is_whole = request == ListToolsRequest::default();
+        let ask = self.remote.list_tools(cx, request);
+        if is_whole { self.list.get(ask).await } else { self.list.limited(ask).await }
     }
 
     async fn invoke_tool(&self, cx: &Context, mut request: InvokeToolRequest) -> Result<InvokeToolResponse> {
@@ -130,7 +77,7 @@ impl Tools for RemoteTools {
             Ok(response) => label(&name, response),
             Err(error) => {
                 if matches!(error.code(), Code::NotFound | Code::Unavailable | Code::Unimplemented) {
-                    self.keep(None);
+                    self.list.forget();
                 }
                 Err(error)
             }

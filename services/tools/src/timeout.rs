@@ -31,3 +31,18 @@ pub(crate) async fn limited(
 pub(crate) fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value.clamp(0.01, 86_400.0)).unwrap_or(Duration::from_secs(60))
 }
+
+/// Seconds that a call to another process may take, where nothing else is configured.
+pub(crate) fn default_call() -> f64 {
+    60.0
+}
+
+/// Seconds that listing another process's tools may take.
+pub(crate) fn default_list() -> f64 {
+    5.0
+}
+
+/// Seconds that such a list is believed.
+pub(crate) fn default_list_age() -> f64 {
+    30.0
+}

@@ -20,7 +20,7 @@ use std::sync::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Code, Error, Inference};
+use llama_stack_core::{Agents, Code, Error, Inference, Tools};
 
 pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
@@ -28,7 +28,7 @@ pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::Json;
 pub(crate) use observe::observe;
 
-use crate::{Stack, metrics::Metrics, openapi::Api};
+use crate::{Stack, mcp, metrics::Metrics, openapi::Api, tools};
 
 /// What handlers reach. Cheap to clone.
 #[derive(Clone)]
@@ -36,7 +36,11 @@ pub(crate) struct AppState(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) inference: Arc<dyn Inference>,
+    pub(crate) tools: Arc<dyn Tools>,
     pub(crate) agents: Arc<dyn Agents>,
+    pub(crate) mcp: mcp::Service,
+    /// Origins that browsers may call from.
+    pub(crate) origins: Vec<String>,
     pub(crate) metrics: Metrics,
     /// Largest request body, in bytes.
     pub(crate) max_body_bytes: usize,
@@ -47,7 +51,10 @@ impl AppState {
     pub(crate) fn new(stack: &Stack) -> Self {
         Self(Arc::new(Inner {
             inference: stack.inference.clone(),
+            tools: stack.tools.clone(),
             agents: stack.agents.clone(),
+            mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.server.max_body_bytes),
+            origins: stack.server.cors_origins.clone(),
             metrics: stack.metrics.clone(),
             max_body_bytes: stack.server.max_body_bytes,
             draining: AtomicBool::new(false),
@@ -77,6 +84,8 @@ pub(crate) fn api() -> Api {
     let mut api = Api::default();
     probes::routes(&mut api);
     crate::openai::routes(&mut api);
+    tools::routes(&mut api);
+    mcp::routes(&mut api);
     api
 }
 

@@ -1,0 +1,68 @@
+//! The stack as an MCP server: its tools, and its agents as tools, at `/mcp`.
+//!
+//! ```text
+//! POST /mcp ─ Origin ─ Caller ─ rmcp (streamable HTTP, no sessions) ─ Handler ─┬─ Tools
+//!                                                                              └─ agents ─ Agents: one turn per call
+//! ```
+//!
+//! Nothing is kept between two requests, so that any replica answers any of them. Both generations of the protocol.
+
+mod agents;
+mod content;
+mod handler;
+
+use std::sync::Arc;
+
+use ::http::{HeaderMap, header};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+    routing::post,
+};
+use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::never::NeverSessionManager};
+
+use llama_stack_core::{Agents, Code, Error, Result, Tools};
+
+use self::handler::Handler;
+use crate::{
+    http::{ApiError, AppState, Caller},
+    openapi::{Api, Operation},
+};
+
+pub(crate) type Service = StreamableHttpService<Handler, NeverSessionManager>;
+
+pub(crate) fn service(tools: Arc<dyn Tools>, agents: Arc<dyn Agents>, max_body_bytes: usize) -> Service {
+    // Origins are checked here, and a proxy in front may send any host.
+    let config = StreamableHttpServerConfig::default()
+        .with_legacy_session_mode(false)
+        .with_json_response(true)
+        .with_max_request_body_bytes(max_body_bytes)
+        .disable_allowed_hosts();
+    let handler = Handler { tools, agents };
+    StreamableHttpService::new(move || Ok(handler.clone()), Arc::default(), config)
+}
+
+pub(crate) fn routes(api: &mut Api) {
+    let operation = Operation::new("The Model Context Protocol over streamable HTTP: the tools, and the agents as tools.").returns_any();
+    api.post("/mcp", post(serve), operation);
+}
+
+async fn serve(State(state): State<AppState>, Caller(cx): Caller, mut request: Request) -> Result<Response, ApiError> {
+    check_origin(request.headers(), &state.origins)?;
+    request.extensions_mut().insert(cx);
+    Ok(state.mcp.handle(request).await.map(Body::new))
+}
+
+/// Browsers say where a page comes from, whatever name the page has made this address answer to. Other clients say nothing.
+///
+/// # Errors
+/// `PermissionDenied` for a page of an origin that the manifest does not name.
+fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<()> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    if allowed.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes()) {
+        return Ok(());
+    }
+    let message = "pages of this origin may not use /mcp; the manifest's server.cors_origins names those that may";
+    Err(Error::new(Code::PermissionDenied, message).with_reason("origin_not_allowed"))
+}
