@@ -24,7 +24,8 @@ pub(crate) struct Rule {
     /// The one user or tool that it is about.
     principal: Option<EntityUid>,
     resource: Option<EntityUid>,
-    condition: Expression,
+    /// None: it holds wherever it concerns.
+    condition: Option<Expression>,
     /// The paths of arguments that it asks for. None: it may ask for any.
     asks_for: Option<BTreeSet<String>>,
 }
@@ -34,21 +35,31 @@ impl Rule {
         let policy = checked.policy;
         let body = Body::of(&policy);
         let action = policy.action_constraint();
+        let (principal, any_principal) = match policy.principal_constraint() {
+            PrincipalConstraint::Any => (None, true),
+            PrincipalConstraint::Eq(user) => (Some(user), true),
+            _ => (None, false),
+        };
+        let (resource, any_resource) = match policy.resource_constraint() {
+            ResourceConstraint::Any => (None, true),
+            ResourceConstraint::Eq(tool) => (Some(tool), true),
+            _ => (None, false),
+        };
+        // Where `concerns` has looked at all of the scope, evaluating it again would double the work.
+        let condition = if any_principal && any_resource {
+            policy.as_ref().non_scope_constraints().cloned().map(Into::into)
+        } else {
+            Some(policy.as_ref().condition().into())
+        };
         Self {
             id: policy.id().to_string(),
             reason: checked.reason,
             forbids: policy.effect() == Effect::Forbid,
             for_any_action: action == ActionConstraint::Any && !body.names_action,
             action,
-            principal: match policy.principal_constraint() {
-                PrincipalConstraint::Eq(user) => Some(user),
-                _ => None,
-            },
-            resource: match policy.resource_constraint() {
-                ResourceConstraint::Eq(tool) => Some(tool),
-                _ => None,
-            },
-            condition: policy.as_ref().condition().into(),
+            principal,
+            resource,
+            condition,
             asks_for: body.asks_for,
         }
     }
@@ -67,7 +78,8 @@ impl Rule {
     /// # Errors
     /// What went wrong, if it cannot be evaluated.
     pub(crate) fn holds(&self, request: &Request, entities: &Entities) -> Result<bool, String> {
-        match eval_expression(request, entities, &self.condition) {
+        let Some(condition) = &self.condition else { return Ok(true) };
+        match eval_expression(request, entities, condition) {
             Ok(EvalResult::Bool(holds)) => Ok(holds),
             Ok(other) => Err(format!("policy {} is {other}, neither true nor false", self.id)),
             Err(error) => Err(format!("policy {} failed: {error}", self.id)),

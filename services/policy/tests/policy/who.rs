@@ -51,6 +51,30 @@ fn agents_groups_and_where_a_tool_is_served_decide() {
     }
 }
 
+/// `is`, an action named in the condition, and several actions: the scopes that are more than a name.
+#[test]
+fn every_scope_of_cedar_is_understood() {
+    let policy = policy(&format!(
+        r#"{PERMIT}
+        @id("none") forbid (principal is User, action, resource is Tool) when {{ resource.name == "none" }};
+        @id("ask") forbid (principal, action, resource) when {{ action == Action::"call_unattended" && resource.name == "ask" }};
+        @id("both") forbid (principal == User::"acme/ann", action in [Action::"call", Action::"call_unattended"], resource in Tool::"web/both");
+        "#
+    ));
+    for (id, name, wanted) in [
+        ("ann", "none", "deny:none"),
+        ("ann", "ask", "ask:ask"),
+        ("ann", "both", "deny:both"),
+        ("bob", "both", "allow:rest"),
+        ("ann", "other", "allow:rest"),
+    ] {
+        let mut ask = ask();
+        ask.principal.id = id.into();
+        ask.tool.name = name.into();
+        assert_eq!(ask.answer(&policy), wanted, "{id} {name}");
+    }
+}
+
 #[test]
 fn what_the_session_has_seen_decides() {
     let policy = policy(&format!(
