@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use futures::StreamExt as _;
 use llama_stack_core::{
-    Context, Inference,
+    Context, Inference, failpoint,
     fold::{ChatFold, broken_off},
     ids,
 };
@@ -38,7 +38,9 @@ impl Run {
         let hold = !config.output_shields.is_empty();
         let cx = self.effect_context();
         let generating = generate(self.shared.parts.inference.as_ref(), &cx, &self.journal, index, request, hold);
+        failpoint::hit("inference.before");
         let mut answer = self.guarded(generating).await??;
+        failpoint::hit("inference.answered");
         answer.step.tools_withheld = open.tools_withheld;
         if hold {
             self.judge_output(index, &config, &mut answer).await?;

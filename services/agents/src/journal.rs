@@ -1,6 +1,6 @@
 //! The journal of a turn that runs: what happens is staged, becomes durable, and only then is shown.
 
-use llama_stack_core::{Result, ids};
+use llama_stack_core::{Result, failpoint, ids};
 use llama_stack_proto::v1::{ChatEvent, Step, StepDelta, Turn, TurnEvent, TurnStatus, step, turn_event::Event};
 use llama_stack_store::Store;
 
@@ -83,12 +83,14 @@ impl Journal {
         if self.staged.is_empty() {
             return Ok(());
         }
+        failpoint::hit(if self.fold.ended() { "end.before" } else { "steps.before" });
         if self.fold.ended() && !self.fold.turn.store {
             // Gone before anyone hears of its end; a last entry would only be deleted after it.
             forget(&self.store, &self.tenant, &self.fold.turn).await?;
         } else {
             self.store.append(&self.tenant, &self.fold.turn.id, &self.staged, self.fold.turn.status()).await?;
         }
+        failpoint::hit(if self.fold.ended() { "end.journalled" } else { "steps.journalled" });
         if self.fold.turn.status() != TurnStatus::InProgress {
             self.running.release();
         }

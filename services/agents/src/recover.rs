@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
-use llama_stack_core::{Context, Result};
+use llama_stack_core::{Context, Result, failpoint};
 use llama_stack_proto::v1::TurnStatus;
 
 use crate::{fold::Fold, journal::Journal, run::Run, runtime::Shared};
@@ -33,6 +33,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<usize> {
 fn go_on(shared: &Arc<Shared>, tenant: &str, fold: Fold) -> Result<()> {
     let running = shared.lives.enter(tenant, &fold.turn.session_id, &fold.turn.id, fold.sequence, false)?;
     let journal = Journal::new(shared.parts.store.clone(), tenant, fold, running);
+    failpoint::hit("recover.turn");
     let run = Run::new(shared.clone(), Context::system_for(tenant), journal, true);
     shared.parts.tasks.spawn(run.run());
     Ok(())
