@@ -15,8 +15,10 @@ mod load;
 #[cfg(feature = "engine")]
 mod mistralrs;
 mod passthrough;
+mod python;
 mod startup;
 mod steps;
+mod turn;
 mod upstream;
 
 use std::process::ExitCode;
@@ -44,11 +46,12 @@ pub struct Verdict {
     pub holds: bool,
 }
 
-const DRILLS: [(&str, &str); 7] = [
+const DRILLS: [(&str, &str); 8] = [
     ("passthrough", "what /v1/chat/completions adds to an instant upstream: time, throughput, first token"),
     ("call", "an in-process call through the router, beside the bare provider"),
     ("startup", "from exec to ready with a remote-only manifest, and memory at rest"),
     ("steps", "durable steps of a turn: one at a time and at 64 sessions, synced and not"),
+    ("turn", "a turn with tool calls beside the same in LangGraph; 64 sessions at once; 1,000 open turns after a restart"),
     ("crash", "turns while the server is killed, at random and at every fail point: nothing lost, nothing twice (--postgres)"),
     (
         "engine",
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
             "call" => Some(call::run(args.long).await),
             "startup" => Some(startup::run(args.long).await),
             "steps" => Some(steps::run(args.long).await),
+            "turn" => Some(turn::run(args.long).await),
             "crash" => Some(crash::run(args.long, args.postgres).await),
             #[cfg(feature = "engine")]
             "engine" => Some(engine::run(args.long).await),

@@ -46,6 +46,8 @@ pub(crate) struct Field {
     happened: watch::Sender<u64>,
     numbers: AtomicU64,
     stopping: AtomicBool,
+    /// Calls that were refused because a turn ran whose rest had been told.
+    too_early: AtomicU64,
     records: Mutex<Vec<Record>>,
     faults: Mutex<Vec<(Fault, String)>>,
 }
@@ -57,6 +59,7 @@ impl Field {
             happened: watch::Sender::new(0),
             numbers: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            too_early: AtomicU64::new(0),
             records: Mutex::default(),
             faults: Mutex::default(),
         }
@@ -113,6 +116,16 @@ impl Field {
 
     pub(crate) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// A turn rests in its journal a moment before its place is free. Who was that fast comes again.
+    pub(crate) async fn come_again(&self) {
+        self.too_early.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    pub(crate) fn too_early(&self) -> u64 {
+        self.too_early.load(Ordering::Relaxed)
     }
 
     pub(crate) fn record(&self, record: Record) {

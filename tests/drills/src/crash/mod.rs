@@ -165,6 +165,7 @@ fn report(field: &Field, lives: &Lives, sums: &audit::Sums, elapsed: Duration) -
     }
     let at_points: u32 = lives.points.values().sum();
     row("killed at other instants", (lives.kills - at_points).to_string());
+    row("refused a moment before a place was free", field.too_early().to_string());
     field.print_faults();
     let (lost, duplicated, stuck) = (field.count(Fault::Lost), field.count(Fault::Duplicated), field.count(Fault::Stuck));
     row("wrong otherwise", field.count(Fault::Wrong).to_string());

@@ -96,6 +96,7 @@ impl Followed {
             match followed {
                 Ok(()) => {}
                 Err(error) if error.reason() == Some("turn_not_awaiting") => self.resumed = true,
+                Err(error) if error.reason() == Some("turn_in_progress") => self.field.come_again().await,
                 Err(error) if self.field.forgives(&up, &error).await => {}
                 Err(error) => {
                     let lost = error.code() == Code::NotFound && !self.turn_id.is_empty();
