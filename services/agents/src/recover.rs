@@ -31,6 +31,10 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<usize> {
 }
 
 fn go_on(shared: &Arc<Shared>, tenant: &str, fold: Fold) -> Result<()> {
+    // Postgres still ends the transaction that a dead process had sent: the turn may have come to rest since the list was made.
+    if fold.turn.status() != TurnStatus::InProgress {
+        return Ok(());
+    }
     let running = shared.lives.enter(tenant, &fold.turn.session_id, &fold.turn.id, fold.sequence, false)?;
     let journal = Journal::new(shared.parts.store.clone(), tenant, fold, running);
     failpoint::hit("recover.turn");

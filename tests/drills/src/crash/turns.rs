@@ -95,7 +95,8 @@ impl Followed {
             };
             match followed {
                 Ok(()) => {}
-                Err(error) if error.reason() == Some("turn_not_awaiting") => self.resumed = true,
+                // They were journalled before the crash, and the turn may wait for others by now.
+                Err(error) if matches!(error.reason(), Some("turn_not_awaiting" | "unexpected_tool_result")) => self.resumed = true,
                 Err(error) if error.reason() == Some("turn_in_progress") => self.field.come_again().await,
                 Err(error) if self.field.forgives(&up, &error).await => {}
                 Err(error) => {
