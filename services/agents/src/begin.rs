@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use llama_stack_core::{Context, Error, EventStream, Result, ids};
+use llama_stack_core::{Context, Error, EventStream, Result, failpoint, ids};
 use llama_stack_proto::v1::{
     AgentConfig, CreateTurnRequest, Limits, McpServer, OnDisconnect, Session, Turn, TurnEvent, TurnStatus, turn_event::Event,
 };
@@ -106,7 +106,9 @@ async fn begin(shared: Arc<Shared>, cx: Context, draft: Draft, tell: oneshot::Se
     let created = TurnEvent { turn_id: turn_id.clone(), sequence: 1, time, event: Some(Event::Created(Box::new(turn))) };
     let idempotency = key.as_ref().map(|(key, hash)| (key.as_str(), hash.as_str()));
     let begin = BeginTurn { holder: shared.lease.holder(), created: &created, idempotency, new_session: new_session.as_ref() };
+    failpoint::hit("input.before");
     let begun = shared.parts.store.begin_turn(cx.tenant(), begin).await;
+    failpoint::hit("input.journalled");
     drop(guard);
     let fold = match begun.and_then(|begun| Ok((begun, Fold::of([created.clone()])?))) {
         Ok((Begun::New, fold)) => fold,

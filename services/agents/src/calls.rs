@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use llama_stack_core::{Code, Context, Tools};
+use llama_stack_core::{Code, Context, Tools, failpoint};
 use llama_stack_proto::v1::{InvokeToolRequest, InvokeToolResponse, Part, ToolCall, ToolResult, part::Content};
 use tracing::Instrument as _;
 
@@ -21,7 +21,10 @@ pub(crate) async fn run(tools: Arc<dyn Tools>, cx: Context, call: ToolCall) -> T
         gen_ai.tool.name = call.name,
         gen_ai.tool.call.id = call.id,
     );
-    match tools.invoke_tool(&cx, request).instrument(span).await {
+    failpoint::hit("tool.before");
+    let answer = tools.invoke_tool(&cx, request).instrument(span).await;
+    failpoint::hit("tool.answered");
+    match answer {
         Ok(response) => result(&call, response),
         Err(error) => {
             tracing::warn!(tool = call.name, error = ?error, "a tool call failed");

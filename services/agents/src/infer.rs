@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use futures::StreamExt as _;
 use llama_stack_core::{
-    Context, Error, Inference,
+    Context, Error, Inference, failpoint,
     fold::{ChatFold, broken_off},
     ids,
 };
@@ -42,7 +42,10 @@ impl Run {
             let request = request(self.journal.turn(), shown, &self.toolbox, &config, open.tools_withheld);
             let cx = self.effect_context();
             let generating = generate(self.shared.parts.inference.as_ref(), &cx, &self.journal, index, request, hold);
-            match self.guarded(generating).await? {
+            failpoint::hit("inference.before");
+            let answer = self.guarded(generating).await?;
+            failpoint::hit("inference.answered");
+            match answer {
                 // The count was an estimate, or the model's context is not known: the model itself says that it is too much.
                 Err(Stop::Failed(error)) if too_long(&error, &config) && left_out < self.history.len() => {
                     left_out = compact::further(&self.history, left_out);

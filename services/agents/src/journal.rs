@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use llama_stack_core::{Code, Error, Result, ids};
+use llama_stack_core::{Code, Error, Result, failpoint, ids};
 use llama_stack_proto::v1::{ChatEvent, Step, StepDelta, Turn, TurnEvent, TurnStatus, step, turn_event::Event};
 use llama_stack_store::{Held, Store};
 
@@ -98,6 +98,7 @@ impl Journal {
         if self.staged.is_empty() {
             return Ok(());
         }
+        failpoint::hit(if self.fold.ended() { "end.before" } else { "steps.before" });
         let (turn, status) = (&self.fold.turn, self.fold.turn.status());
         match self.epoch {
             // Gone before anyone hears of its end; a last entry would only be deleted after it.
@@ -109,6 +110,7 @@ impl Journal {
                 self.epoch = Some(epoch);
             }
         }
+        failpoint::hit(if self.fold.ended() { "end.journalled" } else { "steps.journalled" });
         if status != TurnStatus::InProgress {
             self.rests = true;
             self.running.release();

@@ -231,6 +231,8 @@ impl Tail {
     pub(crate) fn after(&self, cursor: &mut Cursor) -> Batch {
         let first = match cursor.place.filter(|place| *place >= self.start) {
             Some(place) => usize::try_from(place - self.start).unwrap_or(usize::MAX),
+            // It was faster in the journal, which has an event a moment before the tail does.
+            None if self.newest() < cursor.sequence => return if self.closed { Batch::Closed } else { Batch::Waiting },
             None => match self.find(cursor.sequence) {
                 Some(first) => first,
                 None => return Batch::Behind,
@@ -247,6 +249,11 @@ impl Tail {
     /// The turn does not run here any more, but it goes on: its journal tells how.
     pub(crate) fn moved(&self) -> bool {
         self.moved
+    }
+
+    /// The number of the last event that came here.
+    fn newest(&self) -> u64 {
+        self.events.back().map_or(self.base, |last| last.sequence)
     }
 
     /// Moves a cursor to the first event that is kept, for one who cannot have those before it any more.
@@ -326,6 +333,18 @@ mod tests {
         tail.push(event(4));
         assert_eq!(seen(&tail, &mut Cursor { sequence: 1, place: None }), None);
         assert_eq!(seen(&tail, &mut Cursor { sequence: 3, place: None }), Some(vec![4]));
+    }
+
+    #[test]
+    fn who_was_faster_in_the_journal_sees_nothing_twice() {
+        let mut tail = Tail { base: 3, ..Tail::default() };
+        let mut ahead = Cursor::at(5);
+        let mut all = seen(&tail, &mut ahead).unwrap();
+        for next in [event(4), event(5), delta(5), event(6)] {
+            tail.push(next);
+            all.extend(seen(&tail, &mut ahead).unwrap());
+        }
+        assert_eq!(all, [5, 6], "the delta that follows event 5, and event 6");
     }
 
     #[test]

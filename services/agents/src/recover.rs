@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
-use llama_stack_core::{Code, Context, Error, Result};
+use llama_stack_core::{Code, Context, Error, Result, failpoint};
 use llama_stack_store::{Claimed, Held};
 
 use crate::{fold::Fold, journal::Journal, lease, live::Running, run::Run, runtime::Shared};
@@ -67,6 +67,7 @@ fn enter(shared: &Shared, claimed: Claimed) -> Option<(Held, Running)> {
 
 fn go_on(shared: &Arc<Shared>, held: &Held, fold: Fold, running: Running) {
     let journal = Journal::new(shared, &held.tenant, fold, running, Some(held.epoch));
+    failpoint::hit("recover.turn");
     let run = Run::new(shared.clone(), Context::system_for(&held.tenant), journal, true);
     shared.parts.tasks.spawn(run.run());
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use llama_stack_core::{Code, Context, Error, EventStream, Result, ids};
+use llama_stack_core::{Code, Context, Error, EventStream, Result, failpoint, ids};
 use llama_stack_proto::v1::{
     DeleteTurnResponse, ListTurnsRequest, ListTurnsResponse, RedactTurnRequest, ResumeTurnRequest, ToolResults, Turn, TurnEvent,
     TurnStatus, turn_event::Event,
@@ -135,6 +135,7 @@ async fn go_on(
         // If nobody listens any more, nobody needs to know.
         return drop(tell.send(Err(if raced { not_awaiting(&waiting) } else { error })));
     }
+    failpoint::hit("resume.journalled");
     shared.histories.forget(cx.tenant(), &waiting.turn.id);
     if tell.send(Ok(())).is_err() && cancels {
         journal.live().cancel.cancel();

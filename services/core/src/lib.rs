@@ -12,6 +12,7 @@
 pub mod context;
 pub mod directory;
 pub mod error;
+pub mod failpoint;
 pub mod fold;
 pub mod grpc;
 pub mod ids;

@@ -2,7 +2,7 @@
 
 use std::{str::FromStr as _, time::Duration};
 
-use llama_stack_core::{Error, Result, manifest::Durability};
+use llama_stack_core::{Error, Result, failpoint, manifest::Durability};
 use sqlx::{
     ConnectOptions as _, Executor as _, PgPool,
     migrate::Migrator,
@@ -72,7 +72,9 @@ impl Postgres {
         // Dropped without a commit, for whatever reason, it is rolled back.
         let mut transaction = self.pool.begin().await?;
         let outcome = command.apply(&mut Conn::Postgres(&mut transaction)).await?;
+        failpoint::hit("store.before_commit");
         transaction.commit().await?;
+        failpoint::hit("store.committed");
         Ok(outcome)
     }
 

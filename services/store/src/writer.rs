@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use llama_stack_core::Result;
+use llama_stack_core::{Result, failpoint};
 use sqlx::{Sqlite, SqlitePool, pool::PoolConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -129,7 +129,10 @@ impl Groups {
                 }
             }
         }
-        match sqlx::query("COMMIT").execute(&mut *conn).await {
+        failpoint::hit("store.before_commit");
+        let committed = sqlx::query("COMMIT").execute(&mut *conn).await;
+        failpoint::hit("store.committed");
+        match committed {
             Ok(_) => Group::Committed(results),
             Err(error) => {
                 roll_back(&mut conn).await;

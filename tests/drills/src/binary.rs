@@ -2,14 +2,14 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
-    process::Stdio,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
 };
 
 /// A server that ends with this value.
@@ -17,7 +17,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// From exec to the line that says "ready".
     pub(crate) ready: Duration,
-    child: Child,
+    process: Process,
     _home: tempfile::TempDir,
 }
 
@@ -40,36 +40,93 @@ impl Server {
 
     async fn run(what: &str, home: tempfile::TempDir) -> Self {
         let begun = Instant::now();
-        let mut child = Command::new(path())
-            .args(["run", what, "--port", "0", "--json"])
-            .env("LLAMA_STACK_HOME", home.path())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut said = String::new();
-        let ready: serde_json::Value = loop {
-            said.push_str(&lines.next_line().await.unwrap().expect("the server ended before it was ready"));
-            if let Ok(ready) = serde_json::from_str(&said) {
-                break ready;
-            }
-        };
-        let address = ready["url"].as_str().unwrap().trim_start_matches("http://").parse().unwrap();
-        Self { address, ready: begun.elapsed(), child, _home: home }
+        let mut process = Process::spawn(&path(), what, home.path(), &[], Stdio::inherit());
+        let address = process.ready().await.expect("the server ended before it was ready");
+        Self { address, ready: begun.elapsed(), process, _home: home }
     }
 
     /// Resident memory, in bytes. Source: proc(5), `VmRSS` of `status`.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id().unwrap())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
     }
 }
 
-/// The binary of the same build: cargo puts benchmarks into a folder beside it.
-fn path() -> PathBuf {
-    let path = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("llama-stack");
+/// A manifest and a home that outlive the processes which run on them.
+pub(crate) struct Site {
+    binary: PathBuf,
+    manifest: PathBuf,
+    home: tempfile::TempDir,
+}
+
+impl Site {
+    pub(crate) fn new(binary: &Path, manifest: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("manifest.yaml");
+        std::fs::write(&file, manifest).unwrap();
+        Self { binary: binary.to_owned(), manifest: file, home }
+    }
+
+    /// On a free port. What it logs is in its home only.
+    pub(crate) fn spawn(&self, variables: &[(&str, String)]) -> Process {
+        Process::spawn(&self.binary, self.manifest.to_str().unwrap(), self.home.path(), variables, Stdio::null())
+    }
+
+    /// Leaves the home behind, for whoever wants to know what went wrong.
+    pub(crate) fn keep(self) -> PathBuf {
+        self.home.keep()
+    }
+}
+
+/// A server's process; killed when it is dropped.
+pub(crate) struct Process {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    fn spawn(binary: &Path, what: &str, home: &Path, variables: &[(&str, String)], errors: Stdio) -> Self {
+        let mut child = Command::new(binary)
+            .args(["run", what, "--port", "0", "--json"])
+            .env("LLAMA_STACK_HOME", home)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// Its address, once it is ready; `None` where it ended first.
+    pub(crate) async fn ready(&mut self) -> Option<SocketAddr> {
+        let mut said = String::new();
+        while let Some(line) = self.lines.next_line().await.unwrap() {
+            said.push_str(&line);
+            if let Ok(ready) = serde_json::from_str::<serde_json::Value>(&said) {
+                return Some(ready["url"].as_str().unwrap().trim_start_matches("http://").parse().unwrap());
+            }
+        }
+        None
+    }
+
+    /// How it ended, if it does so within this time.
+    pub(crate) async fn ends_within(&mut self, time: Duration) -> Option<ExitStatus> {
+        tokio::time::timeout(time, self.child.wait()).await.ok().map(Result::unwrap)
+    }
+
+    /// SIGKILL. Returns once the process is gone.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+/// The binary of the same build: cargo puts benchmarks into a folder beside it. `LLAMA_STACK_DRILL_BINARY` names another.
+pub(crate) fn path() -> PathBuf {
+    let named = std::env::var_os("LLAMA_STACK_DRILL_BINARY").map(PathBuf::from);
+    let path = named.unwrap_or_else(|| std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("llama-stack"));
     assert!(path.exists(), "build the binary first: cargo build --release");
     path
 }

@@ -7,6 +7,7 @@
 
 mod binary;
 mod call;
+pub mod crash;
 #[cfg(feature = "engine")]
 mod engine;
 mod figures;
@@ -15,8 +16,10 @@ mod load;
 mod mistralrs;
 mod passthrough;
 mod policy;
+mod python;
 mod startup;
 mod steps;
+mod turn;
 mod upstream;
 
 use std::process::ExitCode;
@@ -30,23 +33,28 @@ struct Args {
     /// The full form, whose figures go into docs/
     #[arg(long)]
     long: bool,
+    /// Of `crash`: on a Postgres server of its own, not on SQLite
+    #[arg(long)]
+    postgres: bool,
     /// What cargo tells every benchmark
     #[arg(long = "bench", hide = true)]
     _bench: bool,
 }
 
 /// What a drill found: its last line, and whether its goal holds.
-pub(crate) struct Verdict {
-    pub(crate) line: String,
-    pub(crate) holds: bool,
+pub struct Verdict {
+    pub line: String,
+    pub holds: bool,
 }
 
-const DRILLS: [(&str, &str); 7] = [
+const DRILLS: [(&str, &str); 9] = [
     ("passthrough", "what /v1/chat/completions adds to an instant upstream: time, throughput, first token"),
     ("call", "an in-process call through the router, beside the bare provider"),
     ("startup", "from exec to ready with a remote-only manifest, and memory at rest"),
     ("steps", "durable steps of a turn: one at a time and at 64 sessions, synced and not"),
     ("policy", "deciding on a call of a tool, with 50 policies and few or many arguments"),
+    ("turn", "a turn with tool calls beside the same in LangGraph; 64 sessions at once; 1,000 open turns after a restart"),
+    ("crash", "turns while the server is killed, at random and at every fail point: nothing lost, nothing twice (--postgres)"),
     (
         "engine",
         "inline::llama-cpp beside a prebuilt llama.cpp; several answers at once, an agent's session, drafts; --long: from start to first token",
@@ -65,6 +73,8 @@ pub fn main() -> ExitCode {
             "startup" => Some(startup::run(args.long).await),
             "steps" => Some(steps::run(args.long).await),
             "policy" => Some(policy::run(args.long)),
+            "turn" => Some(turn::run(args.long).await),
+            "crash" => Some(crash::run(args.long, args.postgres).await),
             #[cfg(feature = "engine")]
             "engine" => Some(engine::run(args.long).await),
             #[cfg(feature = "engine")]

@@ -22,7 +22,8 @@ const CALCULATIONS: [Call; 3] = [
 ];
 
 /// A stack without tools of its own.
-const BARE: &str = "version: 1\nname: bare\negress: { allow: [127.0.0.1] }\nproviders:\n  inference:\n    - { id: scripted, type: test::scripted }\n";
+const BARE: &str =
+    "version: 1\nname: bare\negress: { allow: [127.0.0.1] }\nproviders:\n  inference:\n    - { id: scripted, type: test::scripted }\n";
 
 async fn agent(stack: &Running, name: &str, tools: &[&str]) -> String {
     let tools = tools.iter().map(|tool| (*tool).to_owned()).collect();

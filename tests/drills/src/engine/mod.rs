@@ -9,7 +9,7 @@
 //! start     from `llama-stack run` to the first token, and memory                                              (--long)
 //! ```
 
-use crate::Verdict;
+use crate::{Verdict, python::Python};
 
 pub(crate) mod answer;
 mod drafts;
@@ -21,7 +21,7 @@ mod together;
 
 pub(crate) async fn run(long: bool) -> Verdict {
     println!("{} cores, load {}\n", cores(), std::fs::read_to_string("/proc/loadavg").unwrap().trim());
-    let python = peer::Python::new();
+    let python = Python::new();
     python.install_llama_cpp();
     let speed = speed::run(&python, long).await;
     let together = together::run(&python, long).await;

@@ -1,7 +1,7 @@
 //! llama.cpp as its users get it: a prebuilt wheel, in a process of its own.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -11,36 +11,12 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout},
 };
 
+use crate::python::{Python, done};
+
 /// Built for AVX2 as this workspace is, with the C functions in reach. `peer.py` has the structures of this build.
 const LLAMA_CPP: &str = "xllamacpp==2026.10.11549";
 
-/// A temporary Python environment.
-pub(super) struct Python {
-    folder: tempfile::TempDir,
-}
-
 impl Python {
-    pub(super) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        done(Command::new("python3").args(["-m", "venv"]).arg(folder.path()), "python3 -m venv");
-        Self { folder }
-    }
-
-    fn install(&self, package: &str, options: &[&str]) {
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"];
-        done(Command::new(self.path()).args(pip).args(options).arg(package), &format!("pip install {package}"));
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("bin/python")
-    }
-
-    fn script(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
     /// llama.cpp, without what the wheel's own Python code would need.
     pub(super) fn install_llama_cpp(&self) {
         self.install(LLAMA_CPP, &["--no-deps"]);
@@ -52,10 +28,6 @@ impl Python {
         let script = self.script("quantize.py", include_str!("quantize.py"));
         done(Command::new(self.path()).arg(script).arg(source).arg(target), "quantize.py");
     }
-}
-
-fn done(command: &mut Command, what: &str) {
-    assert!(command.stdout(Stdio::null()).status().unwrap().success(), "{what} failed");
 }
 
 /// To the first tokens, and from there to the last.

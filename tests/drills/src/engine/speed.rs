@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::{
     answer::{Speed, complete, engine, resolve, tokens, with_options},
-    peer::{Peer, Python},
+    peer::Peer,
 };
+use crate::python::Python;
 
 const CONTEXT: u32 = 4_096;
 

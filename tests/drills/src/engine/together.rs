@@ -12,9 +12,9 @@ use serde_json::json;
 use super::{
     answer::{complete, engine, resolve, tokens, with_options},
     cores,
-    peer::{Peer, Python},
+    peer::Peer,
 };
-use crate::figures::median;
+use crate::{figures::median, python::Python};
 
 const AT_ONCE: [usize; 4] = [1, 2, 4, 8];
 
