@@ -26,6 +26,7 @@ mod infer;
 mod journal;
 mod live;
 mod plan;
+mod prompts;
 mod recover;
 mod run;
 mod runtime;
@@ -35,4 +36,5 @@ mod toolbox;
 mod turns;
 mod watch;
 
+pub use prompts::{PromptBook, render as render_prompt};
 pub use runtime::{Runtime, RuntimeParts};

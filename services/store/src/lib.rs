@@ -1,4 +1,4 @@
-//! The store: agents, sessions and the journals of turns, in SQLite or Postgres.
+//! The store: agents, sessions, the journals of turns, and prompts, in SQLite or Postgres.
 //!
 //! ```text
 //!                    ┌ SQLite: queue ─ one writer ─ a group of commands, one transaction, one sync
@@ -15,6 +15,7 @@ mod command;
 mod failure;
 mod page;
 mod postgres;
+mod prompts;
 mod sessions;
 mod sql;
 mod sqlite;
@@ -32,7 +33,7 @@ use crate::{
     sqlite::Sqlite,
 };
 
-pub use crate::turns::{BeginTurn, Begun, Unfinished};
+pub use crate::turns::{BeginTurn, Begun, TurnList, Unfinished};
 pub use llama_stack_core::manifest::Durability;
 
 /// How long a call waits for its turn at a busy database before it fails with `Unavailable`.

@@ -3,6 +3,7 @@
 mod append;
 mod begin;
 mod key;
+mod list;
 
 use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{TurnEvent, TurnStatus};
@@ -17,6 +18,7 @@ use crate::{
 };
 
 pub use begin::{BeginTurn, Begun};
+pub use list::TurnList;
 
 const JOURNAL: &str = "SELECT body FROM journal WHERE tenant = $1 AND turn_id = $2 AND seq > $3 ORDER BY seq";
 const EXISTS: &str = "SELECT 1 FROM turns WHERE tenant = $1 AND id = $2";

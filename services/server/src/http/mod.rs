@@ -20,7 +20,7 @@ use std::sync::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Code, Error, Inference};
+use llama_stack_core::{Agents, Code, Error, Inference, Prompts};
 
 pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
@@ -37,6 +37,7 @@ pub(crate) struct AppState(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) inference: Arc<dyn Inference>,
     pub(crate) agents: Arc<dyn Agents>,
+    pub(crate) prompts: Arc<dyn Prompts>,
     pub(crate) metrics: Metrics,
     /// Largest request body, in bytes.
     pub(crate) max_body_bytes: usize,
@@ -48,6 +49,7 @@ impl AppState {
         Self(Arc::new(Inner {
             inference: stack.inference.clone(),
             agents: stack.agents.clone(),
+            prompts: stack.prompts.clone(),
             metrics: stack.metrics.clone(),
             max_body_bytes: stack.server.max_body_bytes,
             draining: AtomicBool::new(false),
