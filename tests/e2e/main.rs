@@ -4,6 +4,8 @@
 
 mod conformance;
 mod running;
+mod sdks;
 mod stacks;
+mod streams;
 mod transcripts;
 mod turns;

@@ -43,8 +43,7 @@ impl Prompts for PromptBook {
     }
 
     async fn list_prompts(&self, cx: &Context, request: ListPromptsRequest) -> Result<ListPromptsResponse> {
-        let (prompts, next_page_token) =
-            cx.within(self.store.list_prompts(cx.tenant(), request.page_size, &request.page_token)).await?;
+        let (prompts, next_page_token) = cx.within(self.store.list_prompts(cx.tenant(), request.page_size, &request.page_token)).await?;
         Ok(ListPromptsResponse { prompts, next_page_token })
     }
 

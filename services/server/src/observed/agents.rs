@@ -8,10 +8,11 @@ use opentelemetry::{KeyValue, trace::SpanKind};
 
 use llama_stack_core::{Agents, Context, EventStream, Result};
 use llama_stack_proto::v1::{
-    Agent, CancelTurnRequest, CompactRequest, CompactResponse, CreateAgentRequest, CreateSessionRequest, CreateTurnRequest, DeleteAgentRequest, DeleteAgentResponse,
-    DeleteSessionRequest, DeleteSessionResponse, DeleteTurnRequest, DeleteTurnResponse, GetAgentRequest, GetSessionRequest, GetTurnRequest,
-    ListAgentsRequest, ListAgentsResponse, ListSessionsRequest, ListSessionsResponse, ListTurnsRequest, ListTurnsResponse,
-    RedactTurnRequest, ResumeTurnRequest, Session, Turn, TurnEvent, TurnStatus, UpdateAgentRequest, UpdateSessionRequest, WatchTurnRequest, turn_event::Event,
+    Agent, CancelTurnRequest, CompactRequest, CompactResponse, CreateAgentRequest, CreateSessionRequest, CreateTurnRequest,
+    DeleteAgentRequest, DeleteAgentResponse, DeleteSessionRequest, DeleteSessionResponse, DeleteTurnRequest, DeleteTurnResponse,
+    GetAgentRequest, GetSessionRequest, GetTurnRequest, ListAgentsRequest, ListAgentsResponse, ListSessionsRequest, ListSessionsResponse,
+    ListTurnsRequest, ListTurnsResponse, RedactTurnRequest, ResumeTurnRequest, Session, Turn, TurnEvent, TurnStatus, UpdateAgentRequest,
+    UpdateSessionRequest, WatchTurnRequest, turn_event::Event,
 };
 
 use super::{Observed, noted};

@@ -332,8 +332,7 @@ mod tests {
         all.extend(steps::items(&turn, &[], true));
         let kinds: Vec<&str> = all.iter().map(|item| item.id().split('_').next().unwrap()).collect();
         assert_eq!(kinds, ["msg", "msg", "rs", "msg", "msg", "mcp"]);
-        let parts: Vec<Vec<PartPlace>> =
-            all.iter().map(|item| parts_of(&turn, &Place::read(item.id()).unwrap()).unwrap()).collect();
+        let parts: Vec<Vec<PartPlace>> = all.iter().map(|item| parts_of(&turn, &Place::read(item.id()).unwrap()).unwrap()).collect();
         let counts: Vec<usize> = parts.iter().map(Vec::len).collect();
         assert_eq!(counts, [1, 2, 1, 1, 1, 1]);
         let flat: Vec<PartPlace> = parts.into_iter().flatten().collect();

@@ -82,20 +82,16 @@ fn variable(name: &str, value: Value) -> Result<String> {
 
 pub(super) fn routes(api: &mut Api) {
     let (all, one) = ("/v1/prompts", "/v1/prompts/{id}");
-    api.post(
-        all,
-        post(create).get(list),
-        Operation::new("Keeps a prompt, as its version 1.").takes::<CreatePrompt>().returns::<Prompt>(),
-    );
+    api.post(all, post(create).get(list), Operation::new("Keeps a prompt, as its version 1.").takes::<CreatePrompt>().returns::<Prompt>());
     api.describe(all, "get", Operation::new("The default version of every prompt, newest prompt first.").returns::<PromptList>());
-    api.get(one, get(retrieve).post(update).delete(delete), Operation::new("A prompt; the default version, or `version`.").returns::<Prompt>());
+    api.get(
+        one,
+        get(retrieve).post(update).delete(delete),
+        Operation::new("A prompt; the default version, or `version`.").returns::<Prompt>(),
+    );
     api.describe(one, "post", Operation::new("Adds a version.").takes::<UpdatePrompt>().returns::<Prompt>());
     api.describe(one, "delete", Operation::new("Deletes a prompt with all its versions.").returns::<Deleted>());
-    api.get(
-        "/v1/prompts/{id}/versions",
-        get(versions),
-        Operation::new("The versions of a prompt, newest first.").returns::<PromptList>(),
-    );
+    api.get("/v1/prompts/{id}/versions", get(versions), Operation::new("The versions of a prompt, newest first.").returns::<PromptList>());
     api.post(
         "/v1/prompts/{id}/set-default-version",
         post(set_default),

@@ -42,8 +42,6 @@ pub(crate) struct CreateResponse {
     pub(crate) conversation: Option<Value>,
     pub(crate) store: Option<bool>,
     pub(crate) stream: Option<bool>,
-    /// Accepted: events are not padded.
-    pub(crate) stream_options: Option<Value>,
     pub(crate) background: Option<bool>,
     pub(crate) metadata: Option<BTreeMap<String, String>>,
     /// `auto` or `disabled`.

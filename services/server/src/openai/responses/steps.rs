@@ -85,8 +85,7 @@ impl Output {
                 self.told(&call, events);
             }
             Some(StepKind::ToolList(list)) => {
-                let item =
-                    Item::McpListTools { id: id("mcpl"), server_label: list.server_label.clone(), tools: Vec::new(), error: None };
+                let item = Item::McpListTools { id: id("mcpl"), server_label: list.server_label.clone(), tools: Vec::new(), error: None };
                 self.add(step.index, item, events);
                 self.event("response.mcp_list_tools.in_progress", events);
             }

@@ -139,7 +139,8 @@ fn headers(field: &str, value: Option<&Value>) -> Result<HashMap<String, String>
 /// `InvalidArgument` for what is no choice · `Unimplemented` for choices of tools that this stack does not have.
 pub(crate) fn choice(choice: &Value, tools: &Tools) -> Result<ToolChoice> {
     let wrong = || {
-        let message = "tool_choice must be \"none\", \"auto\", \"required\", or an object of type function, mcp, allowed_tools or web_search";
+        let message =
+            "tool_choice must be \"none\", \"auto\", \"required\", or an object of type function, mcp, allowed_tools or web_search";
         Error::invalid("tool_choice", message)
     };
     if let Value::String(mode) = choice {
@@ -184,7 +185,8 @@ fn chosen(field: &str, tool: &Value, tools: &Tools) -> Result<Vec<String>> {
         Some("mcp") => {
             let label = text(field, tool, "server_label")?;
             let server = tools.servers.iter().find(|server| server.label == label);
-            let no_server = || Error::invalid(format!("{field}.server_label"), format!("no mcp tool of this request has the label {label:?}"));
+            let no_server =
+                || Error::invalid(format!("{field}.server_label"), format!("no mcp tool of this request has the label {label:?}"));
             let server = server.ok_or_else(no_server)?;
             match tool.get("name").and_then(Value::as_str) {
                 Some(name) => Ok(vec![name.to_owned()]),
@@ -208,8 +210,8 @@ pub(crate) fn show(config: &AgentConfig, web_search: Option<Value>) -> Vec<Value
     let own: Vec<&String> = config.tools.iter().filter(|tool| *tool != WEB_SEARCH).collect();
     let asked: Vec<&String> = config.require_approval.iter().filter(|tool| *tool != WEB_SEARCH).collect();
     let approval = if asked.is_empty() { json!("never") } else { json!({ "always": { "tool_names": asked } }) };
-    let own = (!own.is_empty())
-        .then(|| json!({ "type": "mcp", "server_label": "stack", "allowed_tools": own, "require_approval": approval }));
+    let own =
+        (!own.is_empty()).then(|| json!({ "type": "mcp", "server_label": "stack", "allowed_tools": own, "require_approval": approval }));
     functions.chain(servers).chain(search).chain(own).collect()
 }
 
