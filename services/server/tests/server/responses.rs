@@ -113,3 +113,16 @@ async fn a_refusal_names_the_field_of_the_request() {
     let server = start_over(Ledger::default()).await;
     assert_eq!(server.refused("POST", "/v1/responses", json!({ "model": "m", "input": "refuse" })).await.1, "model");
 }
+
+/// Also where the field would be looked up first.
+#[tokio::test]
+async fn an_agent_is_configured_already() {
+    let server = start_over(Ledger::default()).await;
+    let refused = async |field: &str, value: Value| {
+        let body = json!({ "agent_id": "agent_1", "input": "hi", field: value });
+        assert_eq!(server.refused("POST", "/v1/responses", body).await.1, field);
+    };
+    refused("prompt", json!({ "id": "pmpt_0" })).await;
+    refused("instructions", json!("Be brief.")).await;
+    refused("tools", json!([])).await;
+}

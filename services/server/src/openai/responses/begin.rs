@@ -19,6 +19,7 @@ use crate::{http::AppState, openai::prompts};
 /// `InvalidArgument`, with the path of the field · `NotFound` for what it refers to (`previous_response_not_found`,
 /// `conversation_not_found`, `item_not_found`, `prompt_not_found`) · `Unimplemented`
 pub(super) async fn turn(state: &AppState, cx: &Context, mut body: CreateResponse) -> Result<CreateTurnRequest> {
+    body.check()?;
     let (session_id, parent_turn_id) = place(state, cx, &body).await?;
     if let Some(Input::Items(given)) = &mut body.input {
         look_up(state, cx, "input", given, &session_id).await?;

@@ -202,7 +202,11 @@ impl CreateResponse {
         })
     }
 
-    fn check(&self) -> Result<()> {
+    /// What can be said of the fields without looking anything up.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, with the path of the field.
+    pub(crate) fn check(&self) -> Result<()> {
         if self.in_background() && self.store == Some(false) {
             return Err(Error::invalid("store", "a background response must be stored, or nobody could read it: leave store out"));
         }
@@ -225,10 +229,9 @@ impl CreateResponse {
         Ok(())
     }
 
-    /// An agent is configured already.
+    /// An agent is configured already. Only `model` is passed over: there are clients that cannot leave it out.
     fn check_agent(&self) -> Result<()> {
         let configured = [
-            ("model", self.model.is_some()),
             ("instructions", self.instructions.is_some()),
             ("tools", self.tools.is_some()),
             ("tool_choice", self.tool_choice.is_some()),
@@ -247,8 +250,7 @@ impl CreateResponse {
             ("limits", self.limits.is_some()),
         ];
         match configured.iter().find(|(_, given)| *given) {
-            // Clients that cannot leave the model out name the agent's.
-            Some(("model", _)) | None => Ok(()),
+            None => Ok(()),
             Some((field, _)) => Err(Error::invalid(*field, format!("{field} is a part of the agent: leave it out, or leave agent_id out"))),
         }
     }
