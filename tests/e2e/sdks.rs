@@ -18,6 +18,13 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/sdks")
 }
 
+/// A transcript with every kind of item.
+fn golden() -> PathBuf {
+    let snapshots = "services/server/src/openai/responses/tests/snapshots";
+    let name = "llama_stack_server__openai__responses__tests__transcripts__every_event.snap";
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(snapshots).join(name)
+}
+
 /// Where a package is kept between runs.
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
@@ -69,7 +76,7 @@ fn skipped(language: &str, why: &str) {
 /// Runs a script beside a stack, and says what it said.
 async fn agrees(mut script: Command) {
     let stack = Running::start(SCRIPTED).await;
-    script.args([&stack.url, MODEL]);
+    script.args([&stack.url, MODEL]).arg(golden());
     let said = tokio::task::spawn_blocking(move || run(&mut script)).await.unwrap();
     stack.stop().await;
     assert_eq!(said.as_deref().map(str::trim), Ok("agreed"));

@@ -1,6 +1,8 @@
 """What the official Python package makes of a stack: every answer is checked against its types."""
 
+import json
 import sys
+from pathlib import Path
 
 import pydantic
 from openai import NotFoundError, OpenAI
@@ -16,6 +18,11 @@ def checked(value, kind):
     kind.model_validate(value.model_dump(by_alias=True, exclude_unset=True))
     return value
 
+
+# Every kind of item and event, as the transcript's own tests have them.
+golden = Path(sys.argv[3]).read_text(encoding="utf-8").split("\n---\n", 1)[1]
+for event in json.loads(golden):
+    event_type.validate_python(event)
 
 # Create, retrieve, go on.
 first = checked(client.responses.create(model=model, input="count 3"), Response)

@@ -3,12 +3,12 @@
 mod requests;
 mod transcripts;
 
-use llama_stack_core::ids;
 use llama_stack_proto::v1::{
     AgentConfig, ChatEvent, FinishReason, InferenceStep, Message, Part, Role, Step, StepDelta, TokenLogprob, ToolCall, ToolCallDelta,
     ToolDefinition, Turn, TurnEvent, TurnStatus, Usage, chat_event::Event as Chat, part::Content, step::Step as StepKind,
     turn_event::Event as Happened,
 };
+use prost_types::Timestamp;
 use serde_json::Value;
 
 use super::transcript::Transcript;
@@ -24,7 +24,7 @@ fn open(index: u32, kind: StepKind) -> Step {
 }
 
 fn done(index: u32, kind: StepKind) -> Step {
-    Step { ended: Some(ids::now()), ..open(index, kind) }
+    Step { ended: Some(Timestamp::default()), ..open(index, kind) }
 }
 
 fn delta(chat: ChatEvent) -> TurnEvent {
@@ -83,7 +83,7 @@ fn turn() -> Turn {
 }
 
 fn ended(status: TurnStatus, steps: Vec<Step>) -> Turn {
-    let mut turn = Turn { steps, ended: Some(ids::now()), ..turn() };
+    let mut turn = Turn { steps, ended: Some(Timestamp::default()), ..turn() };
     turn.set_status(status);
     turn
 }
