@@ -5,6 +5,8 @@
 mod conformance;
 mod mcp;
 mod running;
+mod sdks;
 mod stacks;
+mod streams;
 mod transcripts;
 mod turns;

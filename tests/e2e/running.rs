@@ -75,12 +75,28 @@ impl Running {
     pub async fn events(&self, path: &str, body: Value) -> Vec<(String, Value)> {
         let client = reqwest::Client::new().post(format!("{}{path}", self.url)).header("content-type", "application/json");
         let text = client.body(body.to_string()).send().await.unwrap().text().await.unwrap();
-        let field = |block: &str, name: &str| block.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
-        text.split("\n\n")
-            .filter_map(|block| {
-                let data = serde_json::from_str(&field(block, "data:")?).ok()?;
-                Some((field(block, "event:").unwrap_or_default(), data))
-            })
-            .collect()
+        parse(&text)
     }
+}
+
+impl Running {
+    /// The events of a streamed GET: name and data.
+    pub async fn events_again(&self, path: &str) -> Vec<(String, Value)> {
+        parse(&reqwest::get(format!("{}{path}", self.url)).await.unwrap().text().await.unwrap())
+    }
+
+    pub async fn delete(&self, path: &str) -> (u16, Value) {
+        let answer = reqwest::Client::new().delete(format!("{}{path}", self.url)).send().await.unwrap();
+        (answer.status().as_u16(), serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+    }
+}
+
+fn parse(text: &str) -> Vec<(String, Value)> {
+    let field = |block: &str, name: &str| block.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+    text.split("\n\n")
+        .filter_map(|block| {
+            let data = serde_json::from_str(&field(block, "data:")?).ok()?;
+            Some((field(block, "event:").unwrap_or_default(), data))
+        })
+        .collect()
 }

@@ -35,6 +35,7 @@ fn redact(value: &mut Value, ids: &mut Vec<String>) {
             for (name, field) in fields {
                 match name.as_str() {
                     "created_at" => *field = 0.into(),
+                    "completed_at" if !field.is_null() => *field = 0.into(),
                     _ => redact(field, ids),
                 }
             }

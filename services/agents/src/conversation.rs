@@ -37,15 +37,25 @@ pub(crate) fn messages(turn: &Turn) -> Vec<Message> {
     if !decided.is_empty() {
         messages.push(Message::tool(decided));
     }
-    messages.extend_from_slice(&turn.input);
+    messages.extend(turn.input.iter().filter_map(readable));
     for (at, said) in said(turn) {
         let results = results(turn, Some(at), &said.tool_calls().collect::<Vec<_>>());
-        messages.push(said.clone());
+        messages.extend(readable(said));
         if !results.is_empty() {
             messages.push(Message::tool(results));
         }
     }
     messages
+}
+
+/// A message without what was taken out of it; `None` if nothing is left.
+fn readable(message: &Message) -> Option<Message> {
+    let there = |part: &Part| part.content.is_some();
+    if message.parts.iter().all(there) {
+        return Some(message.clone());
+    }
+    let parts: Vec<Part> = message.parts.iter().filter(|part| there(part)).cloned().collect();
+    (!parts.is_empty()).then(|| Message { parts, ..message.clone() })
 }
 
 /// What the model has said so far, with the index of the step.

@@ -226,7 +226,7 @@ mod tests {
         let past = vec![Message::user("look"), said.clone(), Message::tool(vec![result("x")]), Message::user("well?")];
         assert_eq!(input(past, &[], false).unwrap().len(), 4);
         assert_eq!(input(vec![said], &[], false).unwrap_err().reason(), Some("tool_result_missing"));
-        assert_eq!(input(vec![Message::tool(vec![result("x")])], &[]).unwrap_err().field(), Some("input[0].parts[0].call_id"));
+        assert_eq!(input(vec![Message::tool(vec![result("x")])], &[], false).unwrap_err().field(), Some("input[0].parts[0].call_id"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct Fold {
     pub decided: Vec<(ApprovalRequest, Option<ApprovalDecision>)>,
     /// How long the turn has waited for a client so far.
     pub waited: Duration,
-    waiting_since: Option<Timestamp>,
+    pub(crate) waiting_since: Option<Timestamp>,
 }
 
 impl Fold {

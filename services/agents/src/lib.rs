@@ -34,6 +34,7 @@ mod live;
 mod pieces;
 mod pins;
 mod plan;
+mod prompts;
 mod recover;
 mod redact;
 mod run;
@@ -46,5 +47,6 @@ mod toolbox;
 mod turns;
 mod watch;
 
+pub use prompts::{PromptBook, render as render_prompt};
 pub use runtime::{Runtime, RuntimeParts};
 pub use servers::Connect;

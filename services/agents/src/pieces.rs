@@ -41,6 +41,10 @@ impl Pieces {
     }
 
     fn piece(&mut self, kind: Kind, bytes: usize, logprobs: usize) {
+        // Nothing was said. A call's name is its piece of no bytes.
+        if bytes == 0 && logprobs == 0 && !matches!(kind, Kind::Call(_)) {
+            return;
+        }
         if self.open != Some(kind) {
             self.open = Some(kind);
             self.parts.push((kind, 0));

@@ -6,20 +6,16 @@ use llama_stack_proto::v1::{Message, Part, PartPlace, Role, Turn, part_place::Pl
 /// Stands where a result was that a call still needs.
 const REMOVED: &str = "(removed)";
 
-/// Takes these parts out, all or none. A message that has lost all its parts goes as well; a tool's result is replaced,
-/// because its call still needs one.
+/// Takes these parts out, all or none. An empty part is left in each place, so that the others stay where they are; no
+/// model reads it. A tool's result is replaced, because its call still needs one.
 ///
 /// # Errors
 /// `NotFound` for a part that is not there.
 pub(crate) fn parts(turn: &mut Turn, places: &[PartPlace]) -> Result<()> {
     let mut left = turn.clone();
-    let mut places: Vec<&PartPlace> = places.iter().collect();
-    // From the back, so that the places before stay what they are.
-    places.sort_by_key(|place| std::cmp::Reverse(place.part));
     for place in places {
         take(&mut left, place).ok_or_else(|| Error::not_found(format!("turn {:?} has no such part", turn.id)).with_field("parts"))?;
     }
-    left.input.retain(|message| !message.parts.is_empty());
     *turn = left;
     Ok(())
 }
@@ -47,7 +43,9 @@ fn take(turn: &mut Turn, place: &PartPlace) -> Option<()> {
 }
 
 fn remove(message: &mut Message, part: usize) -> Option<()> {
-    (part < message.parts.len()).then(|| drop(message.parts.remove(part)))
+    let part = message.parts.get_mut(part).filter(|part| part.content.is_some())?;
+    *part = Part::default();
+    Some(())
 }
 
 #[cfg(test)]
@@ -60,8 +58,9 @@ mod tests {
         let mut turn = Turn { input: vec![message(&["a", "b", "c"]), message(&["d"])], ..Turn::default() };
         let place = |input, part| PartPlace { place: Some(Place::Input(input)), part };
         parts(&mut turn, &[place(0, 0), place(1, 0), place(0, 2)]).unwrap();
-        assert_eq!(turn.input, [message(&["b"])]);
-        assert!(parts(&mut turn, &[place(0, 0), place(0, 1)]).is_err());
-        assert_eq!(turn.input, [message(&["b"])], "all or none");
+        let left: Vec<Message> = crate::conversation::messages(&turn);
+        assert_eq!((left, turn.input[0].parts[1].as_text()), (vec![message(&["b"])], Some("b")));
+        assert!(parts(&mut turn, &[place(0, 1), place(0, 0)]).is_err(), "it is gone already");
+        assert_eq!(turn.input[0].parts[1].as_text(), Some("b"), "all or none");
     }
 }

@@ -8,6 +8,7 @@ use llama_stack_proto::v1::{
     DeleteTurnResponse, ListTurnsRequest, ListTurnsResponse, RedactTurnRequest, ResumeTurnRequest, ToolResults, Turn, TurnEvent,
     TurnStatus, turn_event::Event,
 };
+use llama_stack_store::TurnList;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -30,8 +31,13 @@ pub(crate) async fn get(shared: &Shared, cx: &Context, id: &str) -> Result<Turn>
 
 pub(crate) async fn list(shared: &Shared, cx: &Context, request: ListTurnsRequest) -> Result<ListTurnsResponse> {
     let (tenant, store) = (cx.tenant(), &shared.parts.store);
-    store.get_session(tenant, &request.session_id).await.map_err(|error| error.with_field("session_id"))?;
-    let (ids, next_page_token) = store.list_turn_ids(tenant, &request.session_id, request.page_size, &request.page_token).await?;
+    let session_id = Some(request.session_id.as_str()).filter(|id| !id.is_empty());
+    if let Some(session_id) = session_id {
+        store.get_session(tenant, session_id).await.map_err(|error| error.with_field("session_id"))?;
+    }
+    let (newest_first, after) = (request.newest_first, request.after_turn_id.as_str());
+    let list = TurnList { session_id, newest_first, after, page_size: request.page_size, page_token: &request.page_token };
+    let (ids, next_page_token) = store.turn_ids(tenant, list).await?;
     let read = |id: String| async move {
         match shared.load(tenant, &id).await {
             Ok(fold) => Ok(Some(fold.turn)),

@@ -1,4 +1,4 @@
-//! gRPC: the seven services, health, reflection, and gRPC-Web, as one service on the common port.
+//! gRPC: the services of the contract, health, reflection, and gRPC-Web, as one service on the common port.
 
 use std::{collections::HashSet, sync::LazyLock};
 
@@ -20,7 +20,7 @@ use llama_stack_proto::{
     DESCRIPTORS,
     v1::{
         agents_server::AgentsServer, files_server::FilesServer, inference_server::InferenceServer, memory_server::MemoryServer,
-        safety_server::SafetyServer, stack_server::StackServer, tools_server::ToolsServer,
+        prompts_server::PromptsServer, safety_server::SafetyServer, stack_server::StackServer, tools_server::ToolsServer,
     },
 };
 
@@ -100,6 +100,7 @@ pub(crate) async fn router(stack: &Stack, state: &AppState) -> Result<(Router, H
     serve!(FilesServer, stack.files);
     serve!(ToolsServer, stack.tools);
     serve!(AgentsServer, stack.agents);
+    serve!(PromptsServer, stack.prompts);
     serve!(StackServer, stack.info);
 
     let broken = |error| Error::internal("the contract's descriptors cannot be read").with_source(error);

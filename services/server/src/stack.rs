@@ -7,9 +7,9 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use llama_stack_agents::{Connect, Runtime, RuntimeParts};
+use llama_stack_agents::{Connect, PromptBook, Runtime, RuntimeParts};
 use llama_stack_core::{
-    Agents, Context, Deps, Files, Inference, Manifest, Memory, Registry, Result, Safety, Stack as Info, Tools, manifest,
+    Agents, Context, Deps, Files, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools, manifest,
     registry::OnProgress,
 };
 use llama_stack_policy::CedarPolicy;
@@ -40,6 +40,7 @@ pub struct Stack {
     pub files: Arc<dyn Files>,
     pub tools: Arc<dyn Tools>,
     pub agents: Arc<dyn Agents>,
+    pub prompts: Arc<dyn Prompts>,
     /// What runs here.
     pub info: Arc<dyn Info>,
     pub(crate) runtime: Arc<Runtime>,
@@ -120,6 +121,7 @@ impl Stack {
             files: Arc::new(NoFiles),
             tools,
             agents: Arc::new(Observed::new(agents, telemetry.clone(), metrics.clone())),
+            prompts: Arc::new(PromptBook::new(store.clone())),
             info: Arc::new(info),
             runtime,
             server: manifest.server,

@@ -1,4 +1,4 @@
-//! The store: agents, sessions, the journals of turns and tool groups, in SQLite or Postgres.
+//! The store: agents, sessions, the journals of turns, prompts and tool groups, in SQLite or Postgres.
 //!
 //! ```text
 //!                    ┌ SQLite: queue ─ one writer ─ a group of commands, one transaction, one sync
@@ -18,6 +18,7 @@ mod page;
 mod pins;
 mod postgres;
 mod presence;
+mod prompts;
 mod sessions;
 mod sql;
 mod sqlite;
@@ -36,7 +37,7 @@ use crate::{
     sqlite::Sqlite,
 };
 
-pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, Holder, Unfinished};
+pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, Holder, TurnList, Unfinished};
 pub use llama_stack_core::manifest::Durability;
 
 /// How long a call waits for its turn at a busy database before it fails with `Unavailable`.

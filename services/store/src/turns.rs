@@ -5,6 +5,7 @@ mod begin;
 mod delete;
 mod key;
 pub(crate) mod lease;
+mod list;
 mod rewrite;
 
 use llama_stack_core::{Error, Result};
@@ -15,6 +16,7 @@ use crate::{Store, command::not_found, failure, page::Page, sql::args};
 
 pub use begin::{BeginTurn, Begun, FIRST_EPOCH};
 pub use lease::{Claimed, Held, Holder};
+pub use list::TurnList;
 
 const JOURNAL: &str = "SELECT body FROM journal WHERE tenant = $1 AND turn_id = $2 AND seq > $3 ORDER BY seq";
 const EXISTS: &str = "SELECT 1 FROM turns WHERE tenant = $1 AND id = $2";

@@ -65,7 +65,7 @@ async fn a_server_is_asked_for_its_tools_and_runs_them_and_its_secret_is_kept_no
     assert_eq!((turn.status(), tool_results(&turn)[0].joined_text().as_str()), (TurnStatus::Completed, "4"));
     assert_eq!((lists(&turn)[0].tools.len(), lists(&turn)[0].retry.as_slice()), (1, &["add".to_owned()][..]));
     assert_eq!((world.script.request(0).tools.last().unwrap().name.as_str(), world.hands.calls(), wire.hands.calls()), ("add", 0, 1));
-    let connected = wire.connected.lock().unwrap();
+    let connected = wire.connected.lock().unwrap().clone();
     assert_eq!((connected.len(), connected[0].authorization.as_str()), (1, "hunter2"));
     assert!(!format!("{events:?}{:?}", world.store.journal("acme", &turn.id, 0).await.unwrap()).contains("hunter2"));
 }

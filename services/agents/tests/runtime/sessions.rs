@@ -21,7 +21,12 @@ async fn a_session_remembers_and_branches() {
     let (_, branch) = world.run(CreateTurnRequest { parent_turn_id: first.id.clone(), ..say("3") }).await;
     assert_eq!((branch.session_id.as_str(), texts(2)), (session.id.as_str(), ["1", "one", "3"].map(String::from).to_vec()));
 
-    let list = |size, token: &str| ListTurnsRequest { session_id: session.id.clone(), page_size: size, page_token: token.into() };
+    let list = |size, token: &str| ListTurnsRequest {
+        session_id: session.id.clone(),
+        page_size: size,
+        page_token: token.into(),
+        ..ListTurnsRequest::default()
+    };
     let page = world.runtime.list_turns(&world.cx, list(2, "")).await.unwrap();
     assert_eq!(page.turns.iter().map(|turn| &turn.id).collect::<Vec<_>>(), [&first.id, &second.id]);
     let page = world.runtime.list_turns(&world.cx, list(2, &page.next_page_token)).await.unwrap();

@@ -45,7 +45,7 @@ fn an_amount_has_a_limit_without_a_person_and_one_with() {
             (json!({ "amount": 1000.0 }), "ask:pay.ask"),
             (json!({ "amount": 1000.01 }), "deny:pay.limit"),
             // Rounded it would pass.
-            (json!({ "amount": 1000.000_001 }), "deny:pay.limit"),
+            (json!({ "amount": 1_000.000_001 }), "deny:pay.limit"),
             (json!({ "amount": "9" }), "deny:pay.limit"),
             (json!({ "amount": 1e300 }), "deny:pay.limit"),
             (json!({ "amount": u64::MAX }), "deny:pay.limit"),

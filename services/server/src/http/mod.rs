@@ -20,7 +20,7 @@ use std::sync::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Code, Error, Inference, Tools};
+use llama_stack_core::{Agents, Code, Error, Inference, Prompts, Tools};
 
 pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
@@ -41,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) mcp: mcp::Service,
     /// Origins that browsers may call from.
     pub(crate) origins: Vec<String>,
+    pub(crate) prompts: Arc<dyn Prompts>,
     pub(crate) metrics: Metrics,
     /// Largest request body, in bytes.
     pub(crate) max_body_bytes: usize,
@@ -55,6 +56,7 @@ impl AppState {
             agents: stack.agents.clone(),
             mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.server.max_body_bytes),
             origins: stack.server.cors_origins.clone(),
+            prompts: stack.prompts.clone(),
             metrics: stack.metrics.clone(),
             max_body_bytes: stack.server.max_body_bytes,
             draining: AtomicBool::new(false),

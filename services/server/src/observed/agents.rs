@@ -8,10 +8,11 @@ use opentelemetry::{KeyValue, trace::SpanKind};
 
 use llama_stack_core::{Agents, Context, EventStream, Result};
 use llama_stack_proto::v1::{
-    Agent, CancelTurnRequest, CreateAgentRequest, CreateSessionRequest, CreateTurnRequest, DeleteAgentRequest, DeleteAgentResponse,
-    DeleteSessionRequest, DeleteSessionResponse, DeleteTurnRequest, DeleteTurnResponse, GetAgentRequest, GetSessionRequest, GetTurnRequest,
-    ListAgentsRequest, ListAgentsResponse, ListSessionsRequest, ListSessionsResponse, ListTurnsRequest, ListTurnsResponse,
-    ResumeTurnRequest, Session, Turn, TurnEvent, TurnStatus, UpdateAgentRequest, WatchTurnRequest, turn_event::Event,
+    Agent, CancelTurnRequest, CompactRequest, CompactResponse, CreateAgentRequest, CreateSessionRequest, CreateTurnRequest,
+    DeleteAgentRequest, DeleteAgentResponse, DeleteSessionRequest, DeleteSessionResponse, DeleteTurnRequest, DeleteTurnResponse,
+    GetAgentRequest, GetSessionRequest, GetTurnRequest, ListAgentsRequest, ListAgentsResponse, ListSessionsRequest, ListSessionsResponse,
+    ListTurnsRequest, ListTurnsResponse, RedactTurnRequest, ResumeTurnRequest, Session, Turn, TurnEvent, TurnStatus, UpdateAgentRequest,
+    UpdateSessionRequest, WatchTurnRequest, turn_event::Event,
 };
 
 use super::{Observed, noted};
@@ -143,5 +144,17 @@ impl Agents for Observed<dyn Agents> {
 
     async fn delete_turn(&self, cx: &Context, request: DeleteTurnRequest) -> Result<DeleteTurnResponse> {
         self.inner.delete_turn(cx, request).await
+    }
+
+    async fn redact_turn(&self, cx: &Context, request: RedactTurnRequest) -> Result<Turn> {
+        self.inner.redact_turn(cx, request).await
+    }
+
+    async fn update_session(&self, cx: &Context, request: UpdateSessionRequest) -> Result<Session> {
+        self.inner.update_session(cx, request).await
+    }
+
+    async fn compact(&self, cx: &Context, request: CompactRequest) -> Result<CompactResponse> {
+        self.inner.compact(cx, request).await
     }
 }

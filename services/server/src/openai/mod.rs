@@ -2,18 +2,21 @@
 //!
 //! ```text
 //! chat/  completions/  embeddings  models     views of Inference
-//! responses/                                  views of Agents: a Response is a turn
+//! responses/  conversations                   views of Agents: a Response is a turn, a Conversation a session
+//! prompts                                     view of Prompts
 //! sse                                         events on the wire
 //! ```
 
 mod chat;
 mod completions;
+mod conversations;
 mod embeddings;
 mod format;
 mod generation;
 mod logprobs;
 mod models;
 mod one_or_many;
+mod prompts;
 mod responses;
 mod sse;
 mod usage;
@@ -46,6 +49,8 @@ pub(crate) fn routes(api: &mut Api) {
     api.get("/v1/models/{*model}", get(models::retrieve), Operation::new("One model.").returns::<models::ModelObject>());
 
     responses::routes(api);
+    conversations::routes(api);
+    prompts::routes(api);
 }
 
 /// `<prefix>-<32 hexadecimal digits>`, as this API writes the ids of what it does not keep.

@@ -1,4 +1,5 @@
 use insta::{assert_debug_snapshot, assert_json_snapshot, assert_snapshot};
+use llama_stack_proto::v1::tool_choice::Mode;
 use serde_json::json;
 
 use crate::client::{chat, start, streamed};
@@ -93,4 +94,21 @@ async fn every_field_of_a_request_reaches_the_model() {
     });
     server.answer(PATH, &body).await;
     assert_debug_snapshot!(server.script.last_asked());
+}
+
+/// A model is shown the tools that it may call, and no others.
+#[tokio::test]
+async fn only_the_allowed_tools_are_offered() {
+    let server = start().await;
+    let tool = |name: &str| json!({ "type": "function", "function": { "name": name } });
+    let mut body = chat("hi");
+    body["tools"] = json!([tool("add"), tool("sub"), tool("mul")]);
+    body["tool_choice"] = json!({ "type": "allowed_tools", "allowed_tools": { "mode": "required", "tools": [tool("mul"), tool("add")] } });
+    server.answer("/v1/chat/completions", &body).await;
+    let asked = server.script.last_asked();
+    let names: Vec<&str> = asked.tools.iter().map(|tool| tool.name.as_str()).collect();
+    assert_eq!((names, asked.tool_choice.unwrap().mode()), (vec!["add", "mul"], Mode::Required));
+    body["tool_choice"]["allowed_tools"]["tools"] = json!([tool("div")]);
+    let refused = server.refused("POST", "/v1/chat/completions", body).await;
+    assert_eq!((refused.0, refused.1), (400, json!("tool_choice.allowed_tools.tools[0]")));
 }

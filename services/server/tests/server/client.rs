@@ -1,8 +1,8 @@
 //! A stack on a free port, and an HTTP client of it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use llama_stack_core::{Manifest, Result};
+use llama_stack_core::{Agents, Manifest, Result};
 use llama_stack_server::{Options, Stack, bind};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -36,8 +36,18 @@ pub(crate) async fn start() -> Server {
 
 /// With more lines in the manifest.
 pub(crate) async fn start_with(more: &str) -> Server {
+    serve(more, |_| ()).await
+}
+
+/// With other agents than the runtime's.
+pub(crate) async fn start_over(agents: impl Agents) -> Server {
+    serve("", |stack| stack.agents = Arc::new(agents)).await
+}
+
+async fn serve(more: &str, change: impl FnOnce(&mut Stack)) -> Server {
     let (script, home) = (Script::default(), TempDir::new().unwrap());
-    let stack = Stack::build(manifest(more), &script.registry(), options(&home)).await.unwrap();
+    let mut stack = Stack::build(manifest(more), &script.registry(), options(&home)).await.unwrap();
+    change(&mut stack);
     let listener = bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     let served = tokio::spawn(stack.serve(listener, stop.clone()));
@@ -73,6 +83,27 @@ impl Server {
         assert_eq!(status, StatusCode::OK, "{body}");
         redact(&mut body);
         body
+    }
+
+    /// The body of an answer that has to be 200, whatever the method. `Null`: no body is sent.
+    pub(crate) async fn json(&self, method: &str, path: &str, body: Value) -> Value {
+        let (status, body) = self.send(method, path, body).await;
+        assert_eq!(status, 200, "{method} {path}: {body}");
+        body
+    }
+
+    /// Status, field and code of an answer that has to be an error.
+    pub(crate) async fn refused(&self, method: &str, path: &str, body: Value) -> (u16, Value, Value) {
+        let (status, body) = self.send(method, path, body).await;
+        assert!(status >= 400, "{method} {path}: {body}");
+        (status, body["error"]["param"].clone(), body["error"]["code"].clone())
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let request = self.http.request(method.parse().unwrap(), self.url(path));
+        let request = if body.is_null() { request } else { request.json(&body) };
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
     }
 
     /// The events of an answer that has to be a stream, one per line, without what differs from run to run.

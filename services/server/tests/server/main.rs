@@ -5,12 +5,16 @@
 mod chat;
 mod client;
 mod completions;
+mod conversations;
 mod embeddings;
 mod grpc;
+mod ledger;
 mod life;
 mod models;
 mod probes;
+mod prompts;
 mod providers;
 mod refusals;
+mod responses;
 mod scripted;
 mod traces;

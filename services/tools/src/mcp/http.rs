@@ -110,7 +110,7 @@ mod tests {
 
     fn server(url: &str, header: &str) -> Result<Server> {
         let headers = BTreeMap::from([(header.to_owned(), Secret::new("v"))]);
-        Server::new(url, &headers, &Secret::default(), reqwest::Client::new())
+        Server::new(url, &headers, &Secret::default(), &Deps::new("."))
     }
 
     #[test]

@@ -70,7 +70,7 @@ async fn held(agents: &dyn Agents) -> Result<Vec<Held>> {
         for session in sessions.sessions {
             let mut page_token = String::new();
             loop {
-                let request = ListTurnsRequest { session_id: session.id.clone(), page_size: 0, page_token };
+                let request = ListTurnsRequest { session_id: session.id.clone(), page_token, ..ListTurnsRequest::default() };
                 let turns = agents.list_turns(&cx, request).await?;
                 held.extend(turns.turns.into_iter().map(|turn| Held {
                     status: turn.status(),

@@ -36,7 +36,7 @@ async fn conversation(field: &Field, http: &reqwest::Client, plan: &Plan, random
         let tool = json!({ "type": "function", "name": Tool::Client.name(), "parameters": parameters() });
         let body = json!({ "model": MODEL, "input": input, "tools": [tool], "previous_response_id": previous, "metadata": { "key": key } });
         let mut exchange = Exchange { field, http, key: &key, body, id: None };
-        let response = tokio::time::timeout(PATIENCE, exchange.to_end(random)).await;
+        let response = tokio::time::timeout(PATIENCE, exchange.finish(random)).await;
         let response = response.map_err(|_| (Fault::Stuck, format!("{key}, {:?}: not ended", exchange.id)))??;
         if response["status"] != "completed" {
             return Err(wrong(format!("{key} ended as {response}")));
@@ -75,7 +75,7 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    async fn to_end(&mut self, random: &mut StdRng) -> std::result::Result<Value, Told> {
+    async fn finish(&mut self, random: &mut StdRng) -> std::result::Result<Value, Told> {
         loop {
             let up = self.field.up().await;
             let answer = match random.random_range(0..3) {

@@ -29,7 +29,7 @@ pub(crate) async fn client(field: Arc<Field>, mut random: StdRng) {
         left -= 1;
         let plan = Plan::random(field.next_number(), &mut random);
         let mut followed = Followed::new(field.clone(), plan, session.clone());
-        match tokio::time::timeout(PATIENCE, followed.to_end(&mut random)).await {
+        match tokio::time::timeout(PATIENCE, followed.finish(&mut random)).await {
             Ok(Some(session_id)) => session = session_id,
             // Noted where it happened.
             Ok(None) => left = 0,
@@ -85,7 +85,7 @@ impl Followed {
     }
 
     /// The turn's session, if all went well.
-    async fn to_end(&mut self, random: &mut StdRng) -> Option<String> {
+    async fn finish(&mut self, random: &mut StdRng) -> Option<String> {
         let mut watcher = None;
         let ended = loop {
             let up = self.field.up().await;

@@ -113,7 +113,7 @@ pub async fn pages_cover_each_list_once_in_its_order(agents: Arc<dyn Agents>) {
     });
     assert_eq!(listed.await, sessions);
     let listed = paged(async |page_token| {
-        let request = ListTurnsRequest { session_id: other.id.clone(), page_size: 2, page_token };
+        let request = ListTurnsRequest { session_id: other.id.clone(), page_size: 2, page_token, ..ListTurnsRequest::default() };
         let page = agents.list_turns(&cx, request).await.unwrap();
         (page.turns.into_iter().map(|turn| turn.id).collect(), page.next_page_token)
     });

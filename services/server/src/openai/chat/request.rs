@@ -52,14 +52,16 @@ impl CreateChat {
         let mut names = HashMap::new();
         let messages = self.messages.into_iter().enumerate().map(|(index, message)| message.into_proto(index, &mut names));
         let definitions = self.tools.unwrap_or_default().into_iter().enumerate().map(|(index, tool)| tool.into_proto(index));
+        let mut definitions: Vec<_> = definitions.collect::<Result<_>>()?;
+        let tool_choice = self.tool_choice.map(|choice| tools::choice(choice, &mut definitions)).transpose()?;
         if self.top_logprobs.is_some_and(|top| top > 0) && self.logprobs != Some(true) {
             return Err(Error::invalid("top_logprobs", "top_logprobs needs logprobs: true"));
         }
         Ok(ChatRequest {
             model: self.model,
             messages: messages.collect::<Result<_>>()?,
-            tools: definitions.collect::<Result<_>>()?,
-            tool_choice: self.tool_choice.map(tools::choice).transpose()?,
+            tools: definitions,
+            tool_choice,
             response_format: self.response_format.map(ResponseFormat::into_proto).transpose()?.flatten(),
             sampling: Some(sampling),
             logprobs: self.logprobs.unwrap_or_default(),

@@ -28,6 +28,10 @@ struct Function {
 }
 
 impl ToolEntry {
+    fn name(&self) -> &str {
+        self.function.as_ref().map(|function| function.name.as_str()).unwrap_or_default()
+    }
+
     pub(super) fn into_proto(self, index: usize) -> Result<ToolDefinition> {
         let path = format!("tools[{index}]");
         if self.r#type != "function" {
@@ -49,7 +53,8 @@ impl ToolEntry {
     }
 }
 
-/// `none`, `auto`, `required`, or `{"type": "function", "function": {"name": …}}`.
+/// `none`, `auto`, `required`, `{"type": "function", "function": {"name": …}}`, or
+/// `{"type": "allowed_tools", "allowed_tools": {"mode": …, "tools": […]}}`.
 #[derive(Debug, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum ToolChoice {
@@ -61,6 +66,14 @@ pub(crate) enum ToolChoice {
 pub(crate) struct Named {
     r#type: String,
     function: Option<NamedFunction>,
+    allowed_tools: Option<AllowedTools>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct AllowedTools {
+    /// `auto` or `required`.
+    mode: String,
+    tools: Vec<ToolEntry>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -92,8 +105,20 @@ impl<'de> Deserialize<'de> for ToolChoice {
     }
 }
 
-pub(super) fn choice(choice: ToolChoice) -> Result<v1::ToolChoice> {
+/// The choice. Where it allows some of the tools only, the others are taken out of `tools`: what a model is not shown it
+/// cannot call, whichever engine runs it.
+///
+/// # Errors
+/// `InvalidArgument` for what is no choice, or names a tool that is not among `tools`.
+pub(super) fn choice(choice: ToolChoice, tools: &mut Vec<ToolDefinition>) -> Result<v1::ToolChoice> {
     let (mode, name) = match choice {
+        ToolChoice::Named(Named { r#type, allowed_tools: Some(allowed), .. }) if r#type == "allowed_tools" => {
+            (allow(&allowed, tools)?, String::new())
+        }
+        ToolChoice::Named(Named { r#type, .. }) if r#type == "allowed_tools" => {
+            let field = "tool_choice.allowed_tools";
+            return Err(Error::invalid(field, format!("{field}: missing field")).with_reason("missing_field"));
+        }
         ToolChoice::Mode(mode) => match mode.as_str() {
             "none" => (Mode::None, String::new()),
             "auto" => (Mode::Auto, String::new()),
@@ -102,17 +127,39 @@ pub(super) fn choice(choice: ToolChoice) -> Result<v1::ToolChoice> {
                 return Err(Error::invalid("tool_choice", format!("tool_choice: {mode:?} is none of \"none\", \"auto\" and \"required\"")));
             }
         },
-        ToolChoice::Named(Named { r#type, function: Some(function) }) if r#type == "function" => (Mode::Named, function.name),
-        ToolChoice::Named(Named { r#type, function: None }) if r#type == "function" => {
+        ToolChoice::Named(Named { r#type, function: Some(function), .. }) if r#type == "function" => (Mode::Named, function.name),
+        ToolChoice::Named(Named { r#type, function: None, .. }) if r#type == "function" => {
             return Err(Error::invalid("tool_choice.function", "tool_choice.function: missing field").with_reason("missing_field"));
         }
         ToolChoice::Named(Named { r#type, .. }) => {
             return Err(Error::invalid(
                 "tool_choice.type",
-                format!("tool_choice.type: {type:?} is not supported; it must be \"function\"", type = r#type),
+                format!("tool_choice.type: {type:?} is not supported; it must be \"function\" or \"allowed_tools\"", type = r#type),
             )
             .with_reason("unsupported_parameter"));
         }
     };
     Ok(v1::ToolChoice { mode: mode.into(), name, ..v1::ToolChoice::default() })
+}
+
+fn allow(allowed: &AllowedTools, tools: &mut Vec<ToolDefinition>) -> Result<Mode> {
+    let mode = match allowed.mode.as_str() {
+        "auto" => Mode::Auto,
+        "required" => Mode::Required,
+        other => {
+            let message = format!("tool_choice.allowed_tools.mode: {other:?} is none of \"auto\" and \"required\"");
+            return Err(Error::invalid("tool_choice.allowed_tools.mode", message));
+        }
+    };
+    for (index, entry) in allowed.tools.iter().enumerate() {
+        if !tools.iter().any(|tool| tool.name == entry.name()) {
+            let field = format!("tool_choice.allowed_tools.tools[{index}]");
+            return Err(Error::invalid(&field, format!("{field}: {:?} is none of the request's tools", entry.name())));
+        }
+    }
+    if allowed.tools.is_empty() {
+        return Err(Error::invalid("tool_choice.allowed_tools.tools", "tool_choice.allowed_tools.tools must name at least one tool"));
+    }
+    tools.retain(|tool| allowed.tools.iter().any(|entry| entry.name() == tool.name));
+    Ok(mode)
 }

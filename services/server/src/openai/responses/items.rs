@@ -1,27 +1,80 @@
-//! Items: what a Response reads and writes, and the messages that they are.
+//! Items: what a Response reads and writes.
+//!
+//! An item's id tells where it is (`Place`), so that it can be found again from its id alone.
 
-use llama_stack_core::{Code, Error, Result};
-use llama_stack_proto::v1::{Image, Message, Part, Role, ToolCall, ToolResult, image::Source, part::Content};
+use llama_stack_proto::v1::{Image, Message, Role, TokenLogprob, Turn, image::Source, part::Content};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-/// A text, or a list of items.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum Input {
-    Text(String),
-    Items(Vec<Value>),
-}
-
-/// Something in `output`, and in `input_items`.
+/// Something in `output`, in `input_items`, or in a conversation.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Item {
-    Message { id: String, status: Status, role: &'static str, content: Vec<ContentPart> },
-    FunctionCall { id: String, status: Status, call_id: String, name: String, arguments: String },
-    FunctionCallOutput { id: String, status: Status, call_id: String, output: String },
-    Reasoning { id: String, summary: Vec<Value>, content: Vec<ContentPart>, status: Status },
+    Message {
+        id: String,
+        status: Status,
+        role: &'static str,
+        content: Vec<ContentPart>,
+    },
+    FunctionCall {
+        id: String,
+        status: Status,
+        call_id: String,
+        name: String,
+        arguments: String,
+    },
+    FunctionCallOutput {
+        id: String,
+        status: Status,
+        call_id: String,
+        output: String,
+    },
+    Reasoning {
+        id: String,
+        summary: Vec<Value>,
+        content: Vec<ContentPart>,
+        status: Status,
+    },
+    McpListTools {
+        id: String,
+        server_label: String,
+        tools: Vec<Value>,
+        error: Option<String>,
+    },
+    McpCall {
+        id: String,
+        status: Status,
+        server_label: String,
+        name: String,
+        arguments: String,
+        approval_request_id: Option<String>,
+        output: Option<String>,
+        error: Option<Value>,
+    },
+    McpApprovalRequest {
+        id: String,
+        server_label: String,
+        name: String,
+        arguments: String,
+    },
+    McpApprovalResponse {
+        id: String,
+        approval_request_id: String,
+        approve: bool,
+        reason: Option<String>,
+    },
+    WebSearchCall {
+        id: String,
+        status: Status,
+        /// What was searched for: `{type: search, query, queries}`.
+        action: Value,
+    },
+    Compaction {
+        id: String,
+        /// The summary, in a form that only this stack reads. It is encoded, not secret.
+        encrypted_content: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -30,6 +83,7 @@ pub(crate) enum Status {
     InProgress,
     Completed,
     Incomplete,
+    Failed,
 }
 
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -45,60 +99,151 @@ pub(crate) enum ContentPart {
 impl Item {
     pub(crate) fn id(&self) -> &str {
         match self {
-            Item::Message { id, .. } | Item::FunctionCall { id, .. } | Item::FunctionCallOutput { id, .. } | Item::Reasoning { id, .. } => {
-                id
+            Item::Message { id, .. }
+            | Item::FunctionCall { id, .. }
+            | Item::FunctionCallOutput { id, .. }
+            | Item::Reasoning { id, .. }
+            | Item::McpListTools { id, .. }
+            | Item::McpCall { id, .. }
+            | Item::McpApprovalRequest { id, .. }
+            | Item::McpApprovalResponse { id, .. }
+            | Item::WebSearchCall { id, .. }
+            | Item::Compaction { id, .. } => id,
+        }
+    }
+
+    pub(crate) fn set_status(&mut self, new: Status) {
+        match self {
+            Item::Message { status, .. }
+            | Item::FunctionCall { status, .. }
+            | Item::FunctionCallOutput { status, .. }
+            | Item::Reasoning { status, .. }
+            | Item::McpCall { status, .. }
+            | Item::WebSearchCall { status, .. } => *status = new,
+            Item::McpListTools { .. } | Item::McpApprovalRequest { .. } | Item::McpApprovalResponse { .. } | Item::Compaction { .. } => {}
+        }
+    }
+
+    /// A call without a result that will get none: cut off, or its result was taken out.
+    pub(crate) fn is_empty_call(&self) -> bool {
+        match self {
+            Item::McpCall { status, .. } | Item::WebSearchCall { status, .. } | Item::FunctionCallOutput { status, .. } => {
+                *status == Status::Incomplete
             }
+            _ => false,
         }
     }
 }
 
-/// The call as an item; `n` is its place among the items of its step or turn.
-pub(crate) fn function_call(stem: &str, n: usize, call: &ToolCall, status: Status) -> Item {
-    Item::FunctionCall {
-        id: format!("fc_{stem}{n:02}"),
-        status,
-        call_id: call.id.clone(),
-        name: call.name.clone(),
-        arguments: call.arguments.clone(),
+/// Where in a turn an item is. Its id is a prefix and the place in hexadecimal digits: 32 of the turn's id, 4 of
+/// `section`, 4 or more of `part`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) turn_id: String,
+    /// 0: the input. Else a step, counted from 1.
+    pub(crate) section: usize,
+    /// The first part of the item: of all parts of the input's messages, or of what the step said.
+    pub(crate) part: usize,
+}
+
+/// In place of a step: decisions, which an input holds beside its messages.
+const DECISIONS: usize = 0xffff;
+
+impl Place {
+    /// `None` for an id that no item of this stack has.
+    pub(crate) fn read(id: &str) -> Option<Self> {
+        let (_, place) = id.split_once('_')?;
+        let (turn, section, part) = (place.get(..32)?, place.get(32..36)?, place.get(36..)?);
+        let number = |digits: &str| usize::from_str_radix(digits, 16).ok();
+        let is_hex = place.bytes().all(|byte| byte.is_ascii_hexdigit()) && (4..=8).contains(&part.len());
+        is_hex.then_some(())?;
+        Some(Self { turn_id: format!("turn_{turn}"), section: number(section)?, part: number(part)? })
     }
 }
 
-pub(crate) fn logprob(token: &llama_stack_proto::v1::TokenLogprob) -> Value {
+/// The id of an item in the step `index` of a turn.
+pub(crate) fn step_item_id(prefix: &str, turn_id: &str, index: usize, part: usize) -> String {
+    item_id(prefix, turn_id, index + 1, part)
+}
+
+fn item_id(prefix: &str, turn_id: &str, section: usize, part: usize) -> String {
+    let stem = turn_id.strip_prefix("turn_").unwrap_or(turn_id);
+    format!("{prefix}_{stem}{section:04x}{part:04x}")
+}
+
+pub(crate) fn logprob(token: &TokenLogprob) -> Value {
     let top: Vec<Value> = token.top.iter().map(|top| json!({ "token": top.token, "logprob": top.logprob, "bytes": top.bytes })).collect();
     json!({ "token": token.token, "logprob": token.logprob, "bytes": token.bytes, "top_logprobs": top })
 }
 
 /// The items that a turn was given.
-pub(crate) fn input(turn_id: &str, messages: &[Message]) -> Vec<Item> {
-    let stem = turn_id.strip_prefix("turn_").unwrap_or(turn_id);
-    let mut items = Vec::new();
-    for message in messages {
-        let mut content = Vec::new();
-        for part in &message.parts {
-            let n = items.len();
-            match &part.content {
-                Some(Content::Text(text)) if message.role() == Role::Assistant => {
-                    content.push(ContentPart::OutputText { text: text.clone(), annotations: Vec::new(), logprobs: Vec::new() });
-                }
-                Some(Content::Text(text)) => content.push(ContentPart::InputText { text: text.clone() }),
-                Some(Content::Image(image)) => content.push(ContentPart::InputImage { image_url: image_url(image), detail: "auto" }),
-                Some(Content::Refusal(refusal)) => content.push(ContentPart::Refusal { refusal: refusal.clone() }),
-                Some(Content::ToolCall(call)) => items.push(function_call(stem, n, call, Status::Completed)),
-                Some(Content::ToolResult(result)) => items.push(Item::FunctionCallOutput {
-                    id: format!("fco_{stem}{n:02}"),
+pub(crate) fn input(turn: &Turn) -> Vec<Item> {
+    let decisions = turn.decisions.iter().enumerate().map(|(n, decision)| Item::McpApprovalResponse {
+        id: item_id("mcpd", &turn.id, DECISIONS, n),
+        approval_request_id: decision.approval_request_id.clone(),
+        approve: decision.approve,
+        reason: (!decision.reason.is_empty()).then(|| decision.reason.clone()),
+    });
+    let mut items: Vec<Item> = decisions.collect();
+    let mut part = 0;
+    for message in &turn.input {
+        of_message(message, |prefix, n| item_id(prefix, &turn.id, 0, part + n), &mut items);
+        part += message.parts.len();
+    }
+    items
+}
+
+/// Texts and images in a row are one item, each call and each result is one of its own.
+fn of_message(message: &Message, id: impl Fn(&str, usize) -> String, items: &mut Vec<Item>) {
+    let mut open = false;
+    for (n, part) in message.parts.iter().enumerate() {
+        let content = match &part.content {
+            Some(Content::Text(text)) if message.role() == Role::Assistant => output_text(text),
+            Some(Content::Text(text)) => ContentPart::InputText { text: text.clone() },
+            Some(Content::Image(image)) => ContentPart::InputImage { image_url: image_url(image), detail: "auto" },
+            Some(Content::Refusal(refusal)) => ContentPart::Refusal { refusal: refusal.clone() },
+            Some(Content::ToolCall(call)) => {
+                open = false;
+                items.push(Item::FunctionCall {
+                    id: id("fc", n),
+                    status: Status::Completed,
+                    call_id: call.id.clone(),
+                    name: call.name.clone(),
+                    arguments: call.arguments.clone(),
+                });
+                continue;
+            }
+            Some(Content::ToolResult(result)) => {
+                open = false;
+                items.push(Item::FunctionCallOutput {
+                    id: id("fco", n),
                     status: Status::Completed,
                     call_id: result.call_id.clone(),
                     output: result.joined_text(),
-                }),
-                Some(Content::Reasoning(_)) | None => {}
+                });
+                continue;
+            }
+            Some(Content::Reasoning(text)) => {
+                open = false;
+                let content = vec![ContentPart::ReasoningText { text: text.clone() }];
+                items.push(Item::Reasoning { id: id("rs", n), summary: Vec::new(), content, status: Status::Completed });
+                continue;
+            }
+            None => continue,
+        };
+        match items.last_mut() {
+            Some(Item::Message { content: before, .. }) if open => before.push(content),
+            _ => {
+                let (id, status, role) = (id("msg", n), Status::Completed, role_name(message.role()));
+                items.push(Item::Message { id, status, role, content: vec![content] });
+                open = true;
             }
         }
-        if !content.is_empty() {
-            let id = format!("msg_{stem}{:02}", items.len());
-            items.push(Item::Message { id, status: Status::Completed, role: role_name(message.role()), content });
-        }
     }
-    items
+}
+
+pub(crate) fn output_text(text: &str) -> ContentPart {
+    ContentPart::OutputText { text: text.to_owned(), annotations: Vec::new(), logprobs: Vec::new() }
 }
 
 fn role_name(role: Role) -> &'static str {
@@ -118,110 +263,5 @@ fn image_url(image: &Image) -> String {
             format!("data:{};base64,{}", image.media_type, base64::engine::general_purpose::STANDARD.encode(data))
         }
         None => String::new(),
-    }
-}
-
-/// The messages that an input is.
-///
-/// Calls in a row are one assistant message, outputs in a row one tool message: that is how models have learned them.
-///
-/// # Errors
-/// `InvalidArgument` with the item's place · `Unimplemented` for items of tools that this stack does not have.
-pub(crate) fn messages(input: Input) -> Result<Vec<Message>> {
-    let items = match input {
-        Input::Text(text) => return Ok(vec![Message::user(text)]),
-        Input::Items(items) => items,
-    };
-    let mut messages: Vec<Message> = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        let field = format!("input[{index}]");
-        let kind = item.get("type").and_then(Value::as_str).unwrap_or("message");
-        let (role, parts) = match kind {
-            "message" => message(&field, item)?,
-            "function_call" => {
-                let call = ToolCall::new(text(&field, item, "call_id")?, text(&field, item, "name")?, text(&field, item, "arguments")?);
-                (Role::Assistant, vec![call.into()])
-            }
-            "function_call_output" => (Role::Tool, vec![call_output(&field, item, &messages)?.into()]),
-            "reasoning" => (Role::Assistant, reasoning(item)),
-            other => {
-                let message = format!("items of type {other:?} are not supported yet");
-                return Err(Error::new(Code::Unimplemented, message).with_field(format!("{field}.type")));
-            }
-        };
-        match messages.last_mut() {
-            Some(last) if kind != "message" && last.role() == role => last.parts.extend(parts),
-            _ if parts.is_empty() => {}
-            _ => messages.push(Message::new(role, parts)),
-        }
-    }
-    if messages.is_empty() {
-        return Err(Error::invalid("input", "input must hold at least one item"));
-    }
-    Ok(messages)
-}
-
-fn message(field: &str, item: &Value) -> Result<(Role, Vec<Part>)> {
-    let role = match text(field, item, "role")?.as_str() {
-        "user" => Role::User,
-        "assistant" => Role::Assistant,
-        "system" | "developer" => Role::System,
-        other => {
-            let message = format!("role {other:?} must be user, assistant, system or developer");
-            return Err(Error::invalid(format!("{field}.role"), message));
-        }
-    };
-    let parts = match item.get("content") {
-        Some(Value::String(text)) => vec![Part::text(text.clone())],
-        Some(Value::Array(parts)) => {
-            let place = |index: usize| format!("{field}.content[{index}]");
-            parts.iter().enumerate().map(|(index, part)| content(&place(index), part)).collect::<Result<_>>()?
-        }
-        _ => return Err(Error::invalid(format!("{field}.content"), "content must be a text or a list of parts")),
-    };
-    Ok((role, parts))
-}
-
-fn content(field: &str, part: &Value) -> Result<Part> {
-    match part.get("type").and_then(Value::as_str) {
-        Some("input_text" | "output_text" | "text") => Ok(Part::text(text(field, part, "text")?)),
-        Some("refusal") => Ok(Part::new(Content::Refusal(text(field, part, "refusal")?))),
-        Some("input_image") => {
-            Ok(Part::image(Image { source: Some(Source::Url(text(field, part, "image_url")?)), media_type: String::new() }))
-        }
-        Some(other) => {
-            let message = format!("content of type {other:?} is not supported; use input_text or input_image");
-            Err(Error::new(Code::Unimplemented, message).with_field(format!("{field}.type")))
-        }
-        None => Err(Error::invalid(format!("{field}.type"), "a content part needs a type, for example \"input_text\"")),
-    }
-}
-
-/// The name of the tool is looked up among the calls before it; a call of an earlier response is the runtime's to find.
-fn call_output(field: &str, item: &Value, before: &[Message]) -> Result<ToolResult> {
-    let call_id = text(field, item, "call_id")?;
-    let name = before.iter().flat_map(Message::tool_calls).find(|call| call.id == call_id).map(|call| call.name.clone());
-    let output = match item.get("output") {
-        Some(Value::String(text)) => vec![Part::text(text.clone())],
-        Some(Value::Array(parts)) => {
-            let place = |index: usize| format!("{field}.output[{index}]");
-            parts.iter().enumerate().map(|(index, part)| content(&place(index), part)).collect::<Result<_>>()?
-        }
-        _ => return Err(Error::invalid(format!("{field}.output"), "output must be a text or a list of parts")),
-    };
-    Ok(ToolResult { call_id, name: name.unwrap_or_default(), parts: output, is_error: false })
-}
-
-fn reasoning(item: &Value) -> Vec<Part> {
-    let content = item.get("content").and_then(Value::as_array).into_iter().flatten();
-    let texts = content.filter_map(|part| part.get("text").and_then(Value::as_str));
-    texts.map(|text| Part::new(Content::Reasoning(text.to_owned()))).collect()
-}
-
-fn text(field: &str, object: &Value, key: &str) -> Result<String> {
-    match object.get(key) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(_) => Err(Error::invalid(format!("{field}.{key}"), format!("{key} must be a text"))),
-        None => Err(Error::invalid(format!("{field}.{key}"), format!("{key} is missing"))),
     }
 }

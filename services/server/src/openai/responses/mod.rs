@@ -1,15 +1,25 @@
 //! `/v1/responses`: a Response is a turn, seen through the OpenAI API.
 //!
 //! ```text
-//! request ── items ──> CreateTurn ──> TurnEvents ── transcript ──> SSE events
-//!                                         └──────── response ────> the Response object
-//! output: writes the items of a step; streamed or read back, they are the same
+//! request ── input, tools, begin ──> CreateTurn ──> TurnEvents ── transcript ──> SSE events
+//!                                                       └──────── response ────> the Response object
+//! steps: which step is which item ── output: the items of what a model says ── pieces: how it came
 //! ```
+//!
+//! Streamed or read back, items go through the same code, so they are the same.
 
-mod items;
+mod begin;
+mod compaction;
+mod echo;
+pub(super) mod input;
+pub(super) mod items;
 mod output;
+pub(super) mod page;
+mod pieces;
 mod request;
-mod response;
+pub(super) mod response;
+pub(super) mod steps;
+mod tools;
 mod transcript;
 
 use axum::{
@@ -17,9 +27,11 @@ use axum::{
     response::{IntoResponse, Response as HttpResponse, sse::Event},
     routing::{get, post},
 };
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use llama_stack_core::{Code, Context, Error, Result};
-use llama_stack_proto::v1::{CancelTurnRequest, CreateTurnRequest, DeleteTurnRequest, GetTurnRequest, Turn};
+use llama_stack_proto::v1::{
+    ApprovalRequest, CancelTurnRequest, DeleteTurnRequest, GetTurnRequest, ListTurnsRequest, Turn, TurnStatus, WatchTurnRequest,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,20 +40,27 @@ use crate::{
     http::{ApiError, AppState, Caller, Json},
     openapi::{Api, Operation},
 };
-use items::Item;
+use page::{ItemList, PageQuery};
 use request::CreateResponse;
 use response::Response;
 
+pub(super) use begin::{look_up, no_conversation};
+
 pub(super) fn routes(api: &mut Api) {
-    let one = "/v1/responses/{id}";
+    let (all, one) = ("/v1/responses", "/v1/responses/{id}");
     api.post(
-        "/v1/responses",
-        post(create),
+        all,
+        post(create).get(list),
         Operation::new("Begins a response: a turn that goes on until the model has answered.")
             .takes::<CreateResponse>()
             .returns::<Response>(),
     );
-    api.get(one, get(retrieve).delete(delete), Operation::new("A response, as it stands.").returns::<Response>());
+    api.describe(all, "get", Operation::new("Responses, newest first.").returns::<ResponseList>());
+    api.get(
+        one,
+        get(retrieve).delete(delete),
+        Operation::new("A response, as it stands; with `stream=true` its events, after `starting_after`.").returns::<Response>(),
+    );
     api.describe(one, "delete", Operation::new("Deletes a response that has ended.").returns::<Deleted>());
     api.post("/v1/responses/{id}/cancel", post(cancel), Operation::new("Ends a response that runs.").returns::<Response>());
     api.get(
@@ -49,37 +68,49 @@ pub(super) fn routes(api: &mut Api) {
         get(input_items),
         Operation::new("What a response was given, newest first.").returns::<ItemList>(),
     );
+    api.post(
+        "/v1/responses/compact",
+        post(compaction::compact),
+        Operation::new("Summarises a history.").takes::<compaction::CompactHistory>().returns::<compaction::Compacted>(),
+    );
 }
 
 async fn create(State(state): State<AppState>, Caller(cx): Caller, Json(body): Json<CreateResponse>) -> Result<HttpResponse, ApiError> {
-    let stream = body.wants_stream();
-    let previous = body.previous_response_id.clone();
-    let mut turn = body.into_turn()?;
-    if let Some(previous) = previous {
-        follow(&state, &cx, &previous, &mut turn).await?;
+    let (stream, background) = (body.wants_stream(), body.in_background());
+    let turn = begin::turn(&state, &cx, body).await?;
+    let events = state.agents.create_turn(&cx, turn).await.map_err(renamed)?;
+    if stream {
+        return Ok(streamed(transcript::lines(events, None)));
     }
-    let events = state.agents.create_turn(&cx, turn).await?;
-    if !stream {
-        return Ok(Json(Response::new(&transcript::whole(events).await?)).into_response());
-    }
+    let response = if background { transcript::begun(events).await? } else { transcript::whole(events).await? };
+    Ok(Json(response).into_response())
+}
+
+fn streamed(lines: impl Stream<Item = transcript::Line> + Send + 'static) -> HttpResponse {
     // A JSON value can always be written.
-    let events = transcript::lines(events).map(|(kind, data)| Event::default().event(kind).json_data(data).unwrap_or_default());
-    Ok(sse::response(events))
+    sse::response(lines.map(|(kind, data)| Event::default().event(kind).json_data(data).unwrap_or_default()))
 }
 
-/// The turn goes on where another ended.
-async fn follow(state: &AppState, cx: &Context, previous: &str, turn: &mut CreateTurnRequest) -> Result<()> {
-    let parent = find(state, cx, previous).await.map_err(|error| match error.code() {
-        Code::NotFound => Error::not_found(format!("no response {previous:?} to continue"))
-            .with_field("previous_response_id")
-            .with_reason("previous_response_not_found"),
-        _ => error,
-    })?;
-    turn.session_id = parent.session_id;
-    turn.parent_turn_id = parent.id;
-    Ok(())
+/// The runtime names fields of a turn; the client knows those of its request.
+fn renamed(error: Error) -> Error {
+    let field = error.field().and_then(|field| field.strip_prefix("config.")).map(|field| {
+        let field = field.strip_prefix("sampling.").unwrap_or(field);
+        field.replacen("client_tools[", "tools[", 1)
+    });
+    match field {
+        Some(field) => error.with_field(field),
+        None => error,
+    }
 }
 
+/// A turn, with what it waits for.
+pub(super) struct Seen {
+    pub(super) turn: Turn,
+    pub(super) approvals: Vec<ApprovalRequest>,
+}
+
+/// # Errors
+/// `NotFound`
 async fn find(state: &AppState, cx: &Context, id: &str) -> Result<Turn> {
     let found = state.agents.get_turn(cx, GetTurnRequest { id: response::turn_id(id) }).await;
     found.map_err(|error| match error.code() {
@@ -88,21 +119,46 @@ async fn find(state: &AppState, cx: &Context, id: &str) -> Result<Turn> {
     })
 }
 
+/// # Errors
+/// `NotFound`
+async fn find_seen(state: &AppState, cx: &Context, id: &str) -> Result<Seen> {
+    see(state, cx, find(state, cx, id).await?).await
+}
+
+/// Looks into the journal of a turn that waits.
+pub(super) async fn see(state: &AppState, cx: &Context, turn: Turn) -> Result<Seen> {
+    let mut approvals = Vec::new();
+    if turn.status() == TurnStatus::AwaitingTools {
+        let watch = WatchTurnRequest { turn_id: turn.id.clone(), after_sequence: 0 };
+        approvals = transcript::approvals(&turn, state.agents.watch_turn(cx, watch).await?).await?;
+    }
+    Ok(Seen { turn, approvals })
+}
+
 #[derive(Debug, Deserialize, JsonSchema)]
 struct RetrieveQuery {
     stream: Option<bool>,
+    /// With `stream`: only events with greater numbers.
+    starting_after: Option<u64>,
 }
 
+/// With `stream`, any number of clients may watch, and going away ends nothing but the watching.
 async fn retrieve(
     State(state): State<AppState>,
     Caller(cx): Caller,
     Path(id): Path<String>,
     Query(query): Query<RetrieveQuery>,
-) -> Result<Json<Response>, ApiError> {
-    if query.stream == Some(true) {
-        return Err(Error::new(Code::Unimplemented, "a response cannot be streamed again yet; retrieve it without stream").into());
+) -> Result<HttpResponse, ApiError> {
+    if query.stream != Some(true) {
+        if query.starting_after.is_some() {
+            return Err(Error::invalid("starting_after", "starting_after is only for stream=true").into());
+        }
+        let seen = find_seen(&state, &cx, &id).await?;
+        return Ok(Json(Response::new(&seen.turn, &seen.approvals)).into_response());
     }
-    Ok(Json(Response::new(&find(&state, &cx, &id).await?)))
+    let turn = find(&state, &cx, &id).await?;
+    let events = state.agents.watch_turn(&cx, WatchTurnRequest { turn_id: turn.id, after_sequence: 0 }).await?;
+    Ok(streamed(transcript::lines(events, query.starting_after)))
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -122,57 +178,70 @@ async fn delete(State(state): State<AppState>, Caller(cx): Caller, Path(id): Pat
 async fn cancel(State(state): State<AppState>, Caller(cx): Caller, Path(id): Path<String>) -> Result<Json<Response>, ApiError> {
     let turn = find(&state, &cx, &id).await?;
     let turn = state.agents.cancel_turn(&cx, CancelTurnRequest { id: turn.id }).await?;
-    Ok(Json(Response::new(&turn)))
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-struct ItemsQuery {
-    /// 1 to 100. Default 20.
-    limit: Option<usize>,
-    /// `desc` (the default: newest first) or `asc`.
-    order: Option<String>,
-    /// The id of the item after which to go on.
-    after: Option<String>,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-struct ItemList {
-    object: &'static str,
-    data: Vec<Item>,
-    first_id: Option<String>,
-    last_id: Option<String>,
-    has_more: bool,
+    Ok(Json(Response::new(&turn, &[])))
 }
 
 async fn input_items(
     State(state): State<AppState>,
     Caller(cx): Caller,
     Path(id): Path<String>,
-    Query(query): Query<ItemsQuery>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<ItemList>, ApiError> {
-    let turn = find(&state, &cx, &id).await?;
-    Ok(Json(page(items::input(&turn.id, &turn.input), &query)?))
-}
-
-fn page(mut items: Vec<Item>, query: &ItemsQuery) -> Result<ItemList> {
-    match query.order.as_deref() {
-        None | Some("desc") => items.reverse(),
-        Some("asc") => {}
-        Some(_) => return Err(Error::invalid("order", "order must be \"asc\" or \"desc\"")),
-    }
-    let limit = query.limit.unwrap_or(20);
-    if !(1..=100).contains(&limit) {
-        return Err(Error::invalid("limit", format!("limit is {limit}; it must be 1 to 100")));
+    let mut items = items::input(&find(&state, &cx, &id).await?);
+    if query.newest_first()? {
+        items.reverse();
     }
     if let Some(after) = &query.after {
-        let place = items.iter().position(|item| item.id() == after);
-        let place = place.ok_or_else(|| Error::invalid("after", format!("no item {after:?} in this response's input")))?;
-        items.drain(..=place);
+        page::skip_past(&mut items, after)?;
     }
-    let has_more = items.len() > limit;
-    items.truncate(limit);
-    let id = |item: Option<&Item>| item.map(|item| item.id().to_owned());
-    Ok(ItemList { object: "list", first_id: id(items.first()), last_id: id(items.last()), data: items, has_more })
+    Ok(Json(ItemList::new(items, query.limit()?)))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct ListQuery {
+    /// Only those of this model.
+    model: Option<String>,
+    limit: Option<usize>,
+    order: Option<String>,
+    after: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ResponseList {
+    object: &'static str,
+    data: Vec<Response>,
+    first_id: Option<String>,
+    last_id: Option<String>,
+    has_more: bool,
+}
+
+/// Not OpenAI's: every response of the tenant.
+async fn list(State(state): State<AppState>, Caller(cx): Caller, Query(query): Query<ListQuery>) -> Result<Json<ResponseList>, ApiError> {
+    let page = PageQuery { limit: query.limit, order: query.order, after: query.after };
+    let (limit, newest_first) = (page.limit()?, page.newest_first()?);
+    let after_turn_id = page.after.as_deref().map(response::turn_id).unwrap_or_default();
+    let page_size = u32::try_from(limit + 1).unwrap_or(u32::MAX);
+    let mut request = ListTurnsRequest { newest_first, after_turn_id, page_size, ..ListTurnsRequest::default() };
+    let mut data = Vec::new();
+    loop {
+        let turns = state.agents.list_turns(&cx, request.clone()).await?;
+        for turn in turns.turns {
+            let of_model = query.model.as_ref().is_none_or(|model| turn.config.as_ref().is_some_and(|config| config.model == *model));
+            // What was added by hand is no response, nor is what one agent asked another.
+            if of_model && !turn.append_only && turn.caller_turn_id.is_empty() {
+                let seen = see(&state, &cx, turn).await?;
+                data.push(Response::new(&seen.turn, &seen.approvals));
+            }
+        }
+        if turns.next_page_token.is_empty() || data.len() > limit {
+            break;
+        }
+        (request.page_token, request.after_turn_id) = (turns.next_page_token, String::new());
+    }
+    let has_more = data.len() > limit;
+    data.truncate(limit);
+    let id = |response: Option<&Response>| response.map(|response| response.id.clone());
+    Ok(Json(ResponseList { object: "list", first_id: id(data.first()), last_id: id(data.last()), data, has_more }))
 }
 
 #[cfg(test)]

@@ -1,11 +1,19 @@
 //! Writes the items of one inference step, piece by piece, and the events that tell of it.
 //!
-//! A step that was streamed and one that is read back whole go through here alike, so their items and ids agree.
+//! A step that was streamed and one that is read back whole go through here alike, so their items, their ids and their
+//! events agree: a step notes in which pieces it came (`pieces`). Where it does not, each of its parts is one delta.
+//!
+//! Calls of functions are items here. A call that the stack itself runs is told by the step that runs it (`steps`).
 
-use llama_stack_proto::v1::{ChatEvent, FinishReason, InferenceStep, TokenLogprob, ToolCallDelta, chat_event, part::Content};
+use std::collections::HashSet;
+
+use llama_stack_proto::v1::{AgentConfig, ChatEvent, FinishReason, InferenceStep, TokenLogprob, ToolCallDelta, chat_event};
 use serde_json::{Map, Value, json};
 
-use super::items::{self, ContentPart, Item, Status};
+use super::{
+    items::{self, ContentPart, Item, Status},
+    pieces,
+};
 
 /// An event without its sequence number.
 #[derive(Debug)]
@@ -18,15 +26,22 @@ pub(crate) struct Event {
 pub(crate) type Events<'a> = Option<&'a mut Vec<Event>>;
 
 pub(crate) struct Writer {
-    /// What the ids of this step's items share.
-    stem: String,
+    turn_id: String,
+    /// The step's index in its turn.
+    step: usize,
     /// `output_index` of the first item.
     base: usize,
+    /// The functions that the client runs.
+    functions: HashSet<String>,
     /// The last one is open while `open`.
     items: Vec<Item>,
     open: bool,
-    /// The model's index of the call that is open.
-    call: u32,
+    /// The model's index of the call that began last.
+    call: Option<u32>,
+    /// How many parts of the message have begun.
+    parts: usize,
+    /// How many pieces have come.
+    pieces: usize,
 }
 
 /// What becomes of the last item of a step: one that a limit or a shield has cut off is not whole.
@@ -46,18 +61,17 @@ enum Kind {
 }
 
 impl Writer {
-    pub(crate) fn new(step_id: &str, base: usize) -> Self {
-        let stem = step_id.strip_prefix("step_").unwrap_or(step_id).to_owned();
-        Self { stem, base, items: Vec::new(), open: false, call: 0 }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
+    /// `base`: how many items came before those of this step.
+    pub(crate) fn new(turn_id: &str, step: usize, config: &AgentConfig, base: usize) -> Self {
+        let functions = config.client_tools.iter().map(|tool| tool.name.clone()).collect();
+        let (items, turn_id) = (Vec::new(), turn_id.to_owned());
+        Self { turn_id, step, base, functions, items, open: false, call: None, parts: 0, pieces: 0 }
     }
 
     /// One event of the model.
     pub(crate) fn push(&mut self, event: &ChatEvent, events: &mut Events<'_>) {
         use chat_event::Event as Chat;
+        self.pieces += pieces::count(event);
         match &event.event {
             Some(Chat::Text(text)) => self.text(Kind::Text, text, &event.logprobs, events),
             Some(Chat::Refusal(text)) => self.text(Kind::Refusal, text, &[], events),
@@ -67,22 +81,22 @@ impl Writer {
         }
     }
 
-    /// A step that was not streamed to us: its message, as if it came in one piece.
-    pub(crate) fn whole(&mut self, step: &InferenceStep, events: &mut Events<'_>) {
-        let mut logprobs = step.logprobs.as_slice();
-        let mut calls = 0;
-        for part in step.message.iter().flat_map(|message| &message.parts) {
-            match &part.content {
-                Some(Content::Text(text)) => self.text(Kind::Text, text, std::mem::take(&mut logprobs), events),
-                Some(Content::Refusal(text)) => self.text(Kind::Refusal, text, &[], events),
-                Some(Content::Reasoning(text)) => self.text(Kind::Reasoning, text, &[], events),
-                Some(Content::ToolCall(call)) => {
-                    let (id, name, arguments) = (call.id.clone(), call.name.clone(), call.arguments.clone());
-                    self.call(&ToolCallDelta { index: calls, id, name, arguments }, events);
-                    calls += 1;
-                }
-                Some(Content::Image(_) | Content::ToolResult(_)) | None => {}
+    /// What of a step that has ended was not pushed yet: all of it, where nobody listened while it ran.
+    pub(crate) fn rest(&mut self, step: &InferenceStep, events: &mut Events<'_>) {
+        let (mut skip, deltas) = match pieces::as_streamed(step) {
+            Some(deltas) => (self.pieces, deltas),
+            // It does not say how it came, so it came whole or not at all.
+            None if self.pieces > 0 => return,
+            None => (0, pieces::in_one_piece(step)),
+        };
+        for (part, delta) in deltas {
+            if skip > 0 {
+                skip -= pieces::count(&delta).min(skip);
+                continue;
             }
+            // A part that was taken out has no delta, and keeps its number.
+            self.parts = self.parts.max(part);
+            self.push(&delta, events);
         }
     }
 
@@ -139,20 +153,16 @@ impl Writer {
             self.close_part(events);
         } else {
             self.close(Status::Completed, events);
-            let n = self.items.len();
             let (status, content) = (Status::InProgress, Vec::new());
-            self.open_item(
-                match kind {
-                    Kind::Text | Kind::Refusal => {
-                        Item::Message { id: format!("msg_{}{n:02}", self.stem), status, role: "assistant", content }
-                    }
-                    Kind::Reasoning => Item::Reasoning { id: format!("rs_{}{n:02}", self.stem), summary: Vec::new(), content, status },
-                },
-                events,
-            );
+            let item = match kind {
+                Kind::Text | Kind::Refusal => Item::Message { id: self.id("msg"), status, role: "assistant", content },
+                Kind::Reasoning => Item::Reasoning { id: self.id("rs"), summary: Vec::new(), content, status },
+            };
+            self.open_item(item, events);
         }
+        self.parts += 1;
         let part = match kind {
-            Kind::Text => ContentPart::OutputText { text: String::new(), annotations: Vec::new(), logprobs: Vec::new() },
+            Kind::Text => items::output_text(""),
             Kind::Refusal => ContentPart::Refusal { refusal: String::new() },
             Kind::Reasoning => ContentPart::ReasoningText { text: String::new() },
         };
@@ -168,15 +178,26 @@ impl Writer {
         );
     }
 
+    /// Calls come one after the other. A piece of a call that has been closed already is not told as it comes: the whole
+    /// call is in the step, and so in the Response.
     fn call(&mut self, delta: &ToolCallDelta, events: &mut Events<'_>) {
-        let continues = self.open && self.call == delta.index && matches!(self.items.last(), Some(Item::FunctionCall { .. }));
-        if !continues {
+        if self.call.is_none_or(|last| delta.index > last) {
             self.close(Status::Completed, events);
-            self.call = delta.index;
-            let call = llama_stack_proto::v1::ToolCall::new(&delta.id, &delta.name, "");
-            self.open_item(items::function_call(&self.stem, self.items.len(), &call, Status::InProgress), events);
+            self.call = Some(delta.index);
+            if self.functions.contains(&delta.name) {
+                let item = Item::FunctionCall {
+                    id: self.id("fc"),
+                    status: Status::InProgress,
+                    call_id: delta.id.clone(),
+                    name: delta.name.clone(),
+                    arguments: String::new(),
+                };
+                self.open_item(item, events);
+            }
+            self.parts += 1;
         }
-        if delta.arguments.is_empty() {
+        let shown = self.open && self.call == Some(delta.index) && matches!(self.items.last(), Some(Item::FunctionCall { .. }));
+        if !shown || delta.arguments.is_empty() {
             return;
         }
         let (id, _) = self.place();
@@ -206,12 +227,7 @@ impl Writer {
         self.close_part(events);
         let output_index = self.output_index();
         let Some(item) = self.items.last_mut() else { return };
-        match item {
-            Item::Message { status: now, .. }
-            | Item::FunctionCall { status: now, .. }
-            | Item::FunctionCallOutput { status: now, .. }
-            | Item::Reasoning { status: now, .. } => *now = status,
-        }
+        item.set_status(status);
         if let Item::FunctionCall { id, arguments, name, .. } = item {
             emit(
                 events,
@@ -261,12 +277,17 @@ impl Writer {
         (self.items.last().map(|item| item.id().to_owned()).unwrap_or_default(), part)
     }
 
+    /// Of an item that begins with the next part.
+    fn id(&self, prefix: &str) -> String {
+        items::step_item_id(prefix, &self.turn_id, self.step, self.parts)
+    }
+
     fn output_index(&self) -> usize {
         self.base + self.items.len().saturating_sub(1)
     }
 }
 
-fn emit(events: &mut Events<'_>, kind: &'static str, fields: impl FnOnce() -> Value) {
+pub(crate) fn emit(events: &mut Events<'_>, kind: &'static str, fields: impl FnOnce() -> Value) {
     if let Some(events) = events.as_deref_mut()
         && let Value::Object(fields) = fields()
     {

@@ -4,24 +4,30 @@ use std::collections::BTreeMap;
 
 use llama_stack_core::{Code, Error, Result};
 use llama_stack_proto::v1::{
-    AgentConfig, CreateTurnRequest, Limits, OnDisconnect, ResponseFormat, SamplingParams, ToolChoice, ToolDefinition,
+    AgentConfig, CreateTurnRequest, HistoryTruncation, Limits, OnDisconnect, ResponseFormat, SamplingParams,
     response_format::{self, Format},
-    tool_choice::Mode,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::items::{self, Input};
+use super::{
+    echo::Echo,
+    input::{self, Given, Input},
+    steps::WEB_SEARCH,
+    tools,
+};
+use crate::openai::prompts::PromptReference;
 
-/// The body. What it does not name is left to defaults; what this stack cannot do yet is refused by name.
-#[derive(Debug, Deserialize, JsonSchema)]
+/// The body. What it does not name is left to defaults; what this stack cannot do yet is refused by name. Other fields are
+/// passed over, because clients send new ones all the time.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct CreateResponse {
-    pub(crate) model: String,
-    pub(crate) input: Input,
+    /// Required, but with an `agent_id`.
+    pub(crate) model: Option<String>,
+    pub(crate) input: Option<Input>,
     pub(crate) instructions: Option<String>,
-    #[serde(default)]
-    pub(crate) tools: Vec<Value>,
+    pub(crate) tools: Option<Vec<Value>>,
     pub(crate) tool_choice: Option<Value>,
     pub(crate) parallel_tool_calls: Option<bool>,
     pub(crate) max_output_tokens: Option<u32>,
@@ -32,20 +38,34 @@ pub(crate) struct CreateResponse {
     pub(crate) text: Option<TextOptions>,
     pub(crate) reasoning: Option<Reasoning>,
     pub(crate) previous_response_id: Option<String>,
-    pub(crate) store: Option<bool>,
-    #[serde(default)]
-    pub(crate) stream: Option<bool>,
-    pub(crate) metadata: Option<BTreeMap<String, String>>,
-    pub(crate) truncation: Option<String>,
-    pub(crate) background: Option<bool>,
+    /// An id, or `{id}`.
     pub(crate) conversation: Option<Value>,
-    pub(crate) prompt: Option<Value>,
+    pub(crate) store: Option<bool>,
+    pub(crate) stream: Option<bool>,
+    pub(crate) background: Option<bool>,
+    pub(crate) metadata: Option<BTreeMap<String, String>>,
+    /// `auto` or `disabled`.
+    pub(crate) truncation: Option<String>,
+    pub(crate) context_management: Option<Vec<ContextManagement>>,
+    pub(crate) prompt: Option<PromptReference>,
     pub(crate) include: Option<Vec<String>>,
+    pub(crate) user: Option<String>,
+    pub(crate) safety_identifier: Option<String>,
+    pub(crate) service_tier: Option<String>,
+    pub(crate) prompt_cache_key: Option<String>,
+    /// Not OpenAI's: shields, for the input and for the answer. Ids, or `{id}`.
+    pub(crate) guardrails: Option<Vec<Value>>,
+    /// Not OpenAI's: bounds on the turn.
+    pub(crate) limits: Option<LimitOptions>,
+    /// Not OpenAI's: an agent of this stack, in place of all that configures one.
+    pub(crate) agent_id: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct TextOptions {
     pub(crate) format: Option<TextFormat>,
+    /// Said again in the response; no model here reads it.
+    pub(crate) verbosity: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -66,68 +86,129 @@ pub(crate) enum TextFormat {
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Reasoning {
     pub(crate) effort: Option<String>,
+    /// Said again in the response: thinking is shown as it is, not summarised.
+    pub(crate) summary: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(crate) struct ContextManagement {
+    /// `compaction`
+    pub(crate) r#type: String,
+    /// Tokens of history above which it is summarised.
+    pub(crate) compact_threshold: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LimitOptions {
+    pub(crate) max_steps: Option<u32>,
+    pub(crate) max_seconds: Option<u32>,
+    pub(crate) max_tool_calls: Option<u32>,
+    pub(crate) max_cost: Option<f64>,
+    pub(crate) max_depth: Option<u32>,
 }
 
 /// With it, the output text carries log-probabilities.
 const LOGPROBS: &str = "message.output_text.logprobs";
+/// What may be asked for; all but log-probabilities are given anyway, or are of tools that are not here.
+const INCLUDABLE: [&str; 8] = [
+    LOGPROBS,
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+];
 
 impl CreateResponse {
     pub(crate) fn wants_stream(&self) -> bool {
         self.stream.unwrap_or(false)
     }
 
-    /// The turn. `session_id` and `parent_turn_id` are the caller's to fill in.
+    pub(crate) fn in_background(&self) -> bool {
+        self.background.unwrap_or(false)
+    }
+
+    /// The turn. `session_id`, `parent_turn_id` and `prompt` are the caller's to fill in.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, with the path of the field · `Unimplemented` for what this stack does not have.
     pub(crate) fn into_turn(self) -> Result<CreateTurnRequest> {
-        self.refuse_what_is_not_here()?;
+        self.check()?;
+        let background = self.in_background();
+        let (store, agent_id) = (self.store, self.agent_id.clone().unwrap_or_default());
+        let metadata = self.metadata.clone().unwrap_or_default().into_iter().collect();
+        let mut request = self;
+        let given = request.input.take().map(input::read).transpose()?;
+        let Given { messages, decisions } = given.ok_or_else(|| Error::invalid("input", "input: missing field"))?;
+        let config = if agent_id.is_empty() { Some(request.into_config()?) } else { None };
+        // As OpenAI's foreground responses: who hangs up, cancels.
+        let on_disconnect = if background { OnDisconnect::Continue } else { OnDisconnect::Cancel };
+        Ok(CreateTurnRequest {
+            config,
+            agent_id,
+            input: messages,
+            decisions,
+            store: Some(store.unwrap_or(true)),
+            metadata,
+            background,
+            on_disconnect: on_disconnect.into(),
+            ..CreateTurnRequest::default()
+        })
+    }
+
+    fn into_config(self) -> Result<AgentConfig> {
+        let model = self.model.clone().ok_or_else(|| Error::invalid("model", "model: missing field").with_reason("missing_field"))?;
+        let tools = tools::read(self.tools.as_deref().unwrap_or_default())?;
+        let tool_choice = self.tool_choice.as_ref().filter(|choice| !choice.is_null());
+        let tool_choice = tool_choice.map(|choice| tools::choice(choice, &tools)).transpose()?;
+        let shields = shields(self.guardrails.as_deref().unwrap_or_default())?;
         let wants_logprobs = self.include.iter().flatten().any(|name| name == LOGPROBS) || self.top_logprobs.is_some();
-        let config = AgentConfig {
-            model: self.model,
-            instructions: self.instructions.unwrap_or_default(),
-            client_tools: self.tools.into_iter().enumerate().map(function_tool).collect::<Result<_>>()?,
-            tool_choice: self.tool_choice.map(tool_choice).transpose()?,
+        let limits = self.limits.as_ref();
+        let limit = |own: fn(&LimitOptions) -> Option<u32>| limits.and_then(own).unwrap_or_default();
+        Ok(AgentConfig {
+            metadata: Echo::of(&self, tools.web_search.clone()).keep()?,
+            model,
+            tools: tools.web_search.iter().map(|_| WEB_SEARCH.to_owned()).collect(),
+            client_tools: tools.functions,
+            mcp_servers: tools.servers,
+            tool_choice,
             sampling: Some(SamplingParams {
                 temperature: self.temperature,
                 top_p: self.top_p,
                 max_tokens: self.max_output_tokens,
                 ..SamplingParams::default()
             }),
-            response_format: self.text.and_then(|text| text.format).and_then(response_format),
-            parallel_tool_calls: self.parallel_tool_calls,
             limits: Some(Limits {
                 max_tokens: self.max_output_tokens.unwrap_or_default(),
-                max_tool_calls: self.max_tool_calls.unwrap_or_default(),
-                ..Limits::default()
+                max_tool_calls: self.max_tool_calls.unwrap_or_else(|| limit(|limits| limits.max_tool_calls)),
+                max_steps: limit(|limits| limits.max_steps),
+                max_seconds: limit(|limits| limits.max_seconds),
+                max_cost: limits.and_then(|limits| limits.max_cost).unwrap_or_default(),
+                max_depth: limit(|limits| limits.max_depth),
             }),
+            truncation: truncation(self.truncation.as_deref())?.into(),
+            compact_threshold: compact_threshold(self.context_management.as_deref().unwrap_or_default())?,
+            input_shields: shields.clone(),
+            output_shields: shields,
+            instructions: self.instructions.unwrap_or_default(),
+            response_format: self.text.and_then(|text| text.format).and_then(response_format),
+            parallel_tool_calls: self.parallel_tool_calls,
             reasoning_effort: self.reasoning.and_then(|reasoning| reasoning.effort).unwrap_or_default(),
             top_logprobs: wants_logprobs.then(|| self.top_logprobs.unwrap_or_default()),
             ..AgentConfig::default()
-        };
-        Ok(CreateTurnRequest {
-            config: Some(config),
-            input: items::messages(self.input)?,
-            store: Some(self.store.unwrap_or(true)),
-            metadata: self.metadata.unwrap_or_default().into_iter().collect(),
-            // As OpenAI's foreground responses: who hangs up, cancels.
-            on_disconnect: OnDisconnect::Cancel.into(),
-            ..CreateTurnRequest::default()
         })
     }
 
-    fn refuse_what_is_not_here(&self) -> Result<()> {
-        let absent = |field: &str| Err(Error::new(Code::Unimplemented, format!("{field} is not supported yet")).with_field(field));
-        if self.background == Some(true) {
-            return absent("background");
-        }
-        if self.conversation.as_ref().is_some_and(|value| !value.is_null()) {
-            return absent("conversation");
-        }
-        if self.prompt.as_ref().is_some_and(|value| !value.is_null()) {
-            return absent("prompt");
-        }
-        match self.truncation.as_deref() {
-            None | Some("disabled") => {}
-            Some("auto") => return absent("truncation: auto"),
-            Some(_) => return Err(Error::invalid("truncation", "truncation must be \"auto\" or \"disabled\"")),
+    /// What can be said of the fields without looking anything up.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, with the path of the field.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.in_background() && self.store == Some(false) {
+            return Err(Error::invalid("store", "a background response must be stored, or nobody could read it: leave store out"));
         }
         if self.max_output_tokens == Some(0) {
             return Err(Error::invalid("max_output_tokens", "max_output_tokens must be at least 1"));
@@ -135,44 +216,76 @@ impl CreateResponse {
         if self.top_logprobs.is_some_and(|count| count > 20) {
             return Err(Error::invalid("top_logprobs", "top_logprobs must be 0 to 20"));
         }
+        if let Some((index, name)) = self.include.iter().flatten().enumerate().find(|(_, name)| !INCLUDABLE.contains(&name.as_str())) {
+            let message = format!("{name:?} cannot be included; what can is: {}", INCLUDABLE.join(", "));
+            return Err(Error::invalid(format!("include[{index}]"), message));
+        }
+        if self.limits.as_ref().and_then(|limits| limits.max_cost).is_some_and(|cost| !cost.is_finite() || cost < 0.0) {
+            return Err(Error::invalid("limits.max_cost", "limits.max_cost must be 0 or more"));
+        }
+        if self.agent_id.is_some() {
+            return self.check_agent();
+        }
         Ok(())
     }
-}
 
-fn function_tool((index, tool): (usize, Value)) -> Result<ToolDefinition> {
-    let field = format!("tools[{index}]");
-    match tool.get("type").and_then(Value::as_str) {
-        Some("function") => {}
-        Some(other) => {
-            let message = format!("tools of type {other:?} are not supported yet; use \"function\"");
-            return Err(Error::new(Code::Unimplemented, message).with_field(format!("{field}.type")));
+    /// An agent is configured already. Only `model` is passed over: there are clients that cannot leave it out.
+    fn check_agent(&self) -> Result<()> {
+        let configured = [
+            ("instructions", self.instructions.is_some()),
+            ("tools", self.tools.is_some()),
+            ("tool_choice", self.tool_choice.is_some()),
+            ("parallel_tool_calls", self.parallel_tool_calls.is_some()),
+            ("max_output_tokens", self.max_output_tokens.is_some()),
+            ("max_tool_calls", self.max_tool_calls.is_some()),
+            ("temperature", self.temperature.is_some()),
+            ("top_p", self.top_p.is_some()),
+            ("top_logprobs", self.top_logprobs.is_some()),
+            ("text", self.text.is_some()),
+            ("reasoning", self.reasoning.is_some()),
+            ("truncation", self.truncation.is_some()),
+            ("context_management", self.context_management.is_some()),
+            ("prompt", self.prompt.is_some()),
+            ("guardrails", self.guardrails.is_some()),
+            ("limits", self.limits.is_some()),
+        ];
+        match configured.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((field, _)) => Err(Error::invalid(*field, format!("{field} is a part of the agent: leave it out, or leave agent_id out"))),
         }
-        None => return Err(Error::invalid(format!("{field}.type"), "a tool needs a type, for example \"function\"")),
     }
-    let name = tool.get("name").and_then(Value::as_str);
-    let name = name.ok_or_else(|| Error::invalid(format!("{field}.name"), "a function tool needs a name"))?;
-    let text = |key: &str| tool.get(key).and_then(Value::as_str).unwrap_or_default();
-    let parameters = tool.get("parameters").filter(|schema| !schema.is_null()).map(Value::to_string).unwrap_or_default();
-    let strict = tool.get("strict").and_then(Value::as_bool).unwrap_or(false);
-    Ok(ToolDefinition { strict, ..ToolDefinition::new(name, text("description"), parameters) })
 }
 
-fn tool_choice(choice: Value) -> Result<ToolChoice> {
-    let wrong =
-        || Error::invalid("tool_choice", "tool_choice must be \"none\", \"auto\", \"required\" or {\"type\": \"function\", \"name\": …}");
-    let (mode, name) = match &choice {
-        Value::String(mode) => match mode.as_str() {
-            "none" => (Mode::None, ""),
-            "auto" => (Mode::Auto, ""),
-            "required" => (Mode::Required, ""),
-            _ => return Err(wrong()),
-        },
-        Value::Object(object) if object.get("type").and_then(Value::as_str) == Some("function") => {
-            (Mode::Named, object.get("name").and_then(Value::as_str).ok_or_else(wrong)?)
+fn truncation(truncation: Option<&str>) -> Result<HistoryTruncation> {
+    match truncation {
+        None | Some("disabled") => Ok(HistoryTruncation::Disabled),
+        Some("auto") => Ok(HistoryTruncation::Auto),
+        Some(_) => Err(Error::invalid("truncation", "truncation must be \"auto\" or \"disabled\"")),
+    }
+}
+
+fn compact_threshold(managements: &[ContextManagement]) -> Result<u32> {
+    let mut threshold = 0;
+    for (index, management) in managements.iter().enumerate() {
+        if management.r#type != "compaction" {
+            let message = format!("context management of type {:?} is not supported; use \"compaction\"", management.r#type);
+            return Err(Error::new(Code::Unimplemented, message).with_field(format!("context_management[{index}].type")));
         }
-        _ => return Err(wrong()),
+        let field = format!("context_management[{index}].compact_threshold");
+        let missing = || Error::invalid(&field, "compact_threshold is required: how many tokens of history there may be");
+        threshold = management.compact_threshold.filter(|tokens| *tokens > 0).ok_or_else(missing)?;
+    }
+    Ok(threshold)
+}
+
+/// Ids of shields: as they are, or in an object.
+fn shields(guardrails: &[Value]) -> Result<Vec<String>> {
+    let id = |(index, guardrail): (usize, &Value)| {
+        let id = guardrail.as_str().or_else(|| guardrail.get("id")?.as_str()).or_else(|| guardrail.get("type")?.as_str());
+        let wrong = || Error::invalid(format!("guardrails[{index}]"), "a guardrail must be the id of a shield, or {\"id\": …}");
+        id.map(str::to_owned).ok_or_else(wrong)
     };
-    Ok(ToolChoice { mode: mode.into(), name: name.into(), ..ToolChoice::default() })
+    guardrails.iter().enumerate().map(id).collect()
 }
 
 fn response_format(format: TextFormat) -> Option<ResponseFormat> {

@@ -1,0 +1,87 @@
+//! What a Response says again of its request, and what means nothing to a turn: kept with the turn's configuration.
+
+use std::collections::HashMap;
+
+use llama_stack_core::{Error, Result};
+use llama_stack_proto::v1::AgentConfig;
+use serde_json::Value;
+
+use super::request::CreateResponse;
+
+const PREFIX: &str = "openai.";
+/// Of what is kept, in characters.
+const MAX_CHARS: usize = 512;
+
+/// All optional.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Echo {
+    pub(crate) user: Option<String>,
+    pub(crate) safety_identifier: Option<String>,
+    pub(crate) service_tier: Option<String>,
+    pub(crate) prompt_cache_key: Option<String>,
+    pub(crate) verbosity: Option<String>,
+    pub(crate) reasoning_summary: Option<String>,
+    /// The response was made in a conversation, rather than after another response.
+    pub(crate) conversation: bool,
+    pub(crate) web_search: Option<Value>,
+}
+
+impl Echo {
+    pub(crate) fn of(request: &CreateResponse, web_search: Option<Value>) -> Self {
+        Self {
+            user: request.user.clone(),
+            safety_identifier: request.safety_identifier.clone(),
+            service_tier: request.service_tier.clone(),
+            prompt_cache_key: request.prompt_cache_key.clone(),
+            verbosity: request.text.as_ref().and_then(|text| text.verbosity.clone()),
+            reasoning_summary: request.reasoning.as_ref().and_then(|reasoning| reasoning.summary.clone()),
+            conversation: request.conversation.as_ref().is_some_and(|conversation| !conversation.is_null()),
+            web_search,
+        }
+    }
+
+    /// # Errors
+    /// `InvalidArgument` for a text that is too long to be kept.
+    pub(crate) fn keep(self) -> Result<HashMap<String, String>> {
+        let mut kept = HashMap::new();
+        let texts = [
+            ("user", self.user),
+            ("safety_identifier", self.safety_identifier),
+            ("service_tier", self.service_tier),
+            ("prompt_cache_key", self.prompt_cache_key),
+            ("text.verbosity", self.verbosity),
+            ("reasoning.summary", self.reasoning_summary),
+            ("conversation", self.conversation.then(|| "true".to_owned())),
+        ];
+        for (name, text) in texts {
+            let Some(text) = text else { continue };
+            if text.chars().count() > MAX_CHARS {
+                return Err(Error::invalid(name, format!("{name} has at most {MAX_CHARS} characters")));
+            }
+            kept.insert(format!("{PREFIX}{name}"), text);
+        }
+        if let Some(tool) = self.web_search {
+            let text = tool.to_string();
+            if text.chars().count() > MAX_CHARS {
+                return Err(Error::invalid("tools", format!("a web_search tool has at most {MAX_CHARS} characters")));
+            }
+            kept.insert(format!("{PREFIX}web_search"), text);
+        }
+        Ok(kept)
+    }
+
+    /// What was kept; nothing where the turn was not asked for through this API.
+    pub(crate) fn kept(config: &AgentConfig) -> Self {
+        let text = |name: &str| config.metadata.get(&format!("{PREFIX}{name}")).cloned();
+        Self {
+            user: text("user"),
+            safety_identifier: text("safety_identifier"),
+            service_tier: text("service_tier"),
+            prompt_cache_key: text("prompt_cache_key"),
+            verbosity: text("text.verbosity"),
+            reasoning_summary: text("reasoning.summary"),
+            conversation: text("conversation").is_some(),
+            web_search: text("web_search").and_then(|tool| serde_json::from_str(&tool).ok()),
+        }
+    }
+}

@@ -1,0 +1,295 @@
+use futures::StreamExt;
+use llama_stack_proto::v1::{
+    AgentTool, ApprovalRequest, AwaitingTools, CompactionStep, ErrorInfo, HandoffStep, ToolListStep, ToolResult, ToolResults, ToolStep,
+};
+use serde_json::json;
+
+use super::{super::response::Response, super::transcript, *};
+
+/// The inference as it is seen live, and as its journal alone tells it.
+fn live_and_read() -> [Vec<TurnEvent>; 2] {
+    let start = event(Happened::StepStarted(open(0, inference(InferenceStep::default()))));
+    let end = [
+        event(Happened::StepCompleted(done(0, inference(said(FinishReason::ToolCalls))))),
+        event(Happened::AwaitingTools(AwaitingTools::default())),
+    ];
+    let live = begun().into_iter().chain([start.clone()]).chain(pieces().into_iter().map(delta)).chain(end.clone());
+    [live.collect(), begun().into_iter().chain([start]).chain(end).collect()]
+}
+
+#[test]
+fn events_come_in_the_order_of_the_openai_api() {
+    let [live, _] = live_and_read();
+    let lines = run(live);
+    assert_eq!(
+        kinds(&lines),
+        [
+            "created",
+            "in_progress",
+            "output_item.added",
+            "content_part.added",
+            "reasoning_text.delta",
+            "reasoning_text.done",
+            "content_part.done",
+            "output_item.done",
+            "output_item.added",
+            "content_part.added",
+            "output_text.delta",
+            "output_text.delta",
+            "output_text.done",
+            "content_part.done",
+            "output_item.done",
+            "output_item.added",
+            "function_call_arguments.delta",
+            "function_call_arguments.delta",
+            "function_call_arguments.done",
+            "output_item.done",
+            "completed",
+        ]
+    );
+    assert_eq!(numbers(&lines), (0..lines.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_stream_that_is_read_again_is_the_same_event_by_event() {
+    let [live, read] = live_and_read();
+    let lines = run(live.clone());
+    assert_eq!(run(read), lines);
+    // Also for who saw some of the deltas and then the whole step.
+    for missing in 1..pieces().len() {
+        let mut behind = live.clone();
+        let end = behind.len() - 2;
+        behind.drain(end - missing..end);
+        assert_eq!(run(behind), lines, "{missing} deltas missing");
+    }
+}
+
+#[test]
+fn a_step_that_does_not_say_how_it_came_is_one_delta_per_part() {
+    let mut old = said(FinishReason::ToolCalls);
+    (old.pieces, old.piece_logprobs) = (Vec::new(), Vec::new());
+    let start = event(Happened::StepStarted(open(0, inference(InferenceStep::default()))));
+    let end = event(Happened::StepCompleted(done(0, inference(old.clone()))));
+    let lines = run(begun().into_iter().chain([start.clone(), end.clone()]).collect());
+    assert_eq!(kinds(&lines).iter().filter(|kind| kind.ends_with(".delta")).count(), 3);
+    // Who saw it live gets nothing twice.
+    let seen = run(begun().into_iter().chain([start]).chain(pieces().into_iter().map(delta)).chain([end]).collect());
+    assert_eq!(items_done(&seen), items_done(&lines));
+    // Pieces that do not come to the text are none.
+    old.pieces = vec![2, 7, 4, 0, 5, 2];
+    assert!(super::super::pieces::as_streamed(&old).is_none());
+    old.pieces = vec![2, 9, 3, 0, 5, 2];
+    assert!(super::super::pieces::as_streamed(&old).is_none(), "a piece ends within a character");
+}
+
+#[test]
+fn what_is_streamed_is_what_is_read_back() {
+    let [live, _] = live_and_read();
+    let lines = run(live);
+    let last = &lines.last().unwrap()["response"];
+    assert_eq!(json!(items_done(&lines)), last["output"]);
+    let turn = Turn {
+        status: TurnStatus::AwaitingTools.into(),
+        ..ended(TurnStatus::AwaitingTools, vec![done(0, inference(said(FinishReason::ToolCalls)))])
+    };
+    assert_eq!(json!(Response::new(&turn, &[]))["output"], last["output"]);
+    assert_eq!(last["usage"]["total_tokens"], 5);
+}
+
+/// Also where the answer is cut off, in its last item alone.
+#[test]
+fn an_item_that_is_not_whole_says_so() {
+    let finished = |reason: FinishReason| {
+        let step = done(0, inference(said(reason)));
+        let start = event(Happened::StepStarted(open(0, inference(InferenceStep::default()))));
+        let turn = ended(TurnStatus::Incomplete, vec![step.clone()]);
+        let end = [event(Happened::StepCompleted(step)), event(Happened::Ended(Box::new(turn)))];
+        let lines = run(begun().into_iter().chain([start]).chain(pieces().into_iter().map(delta)).chain(end).collect());
+        let items = items_done(&lines);
+        assert_eq!(json!(items), lines.last().unwrap()["response"]["output"]);
+        items.iter().map(|item| item["status"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(finished(FinishReason::Length), ["completed", "completed", "incomplete"]);
+    assert_eq!(finished(FinishReason::ToolCalls), ["completed", "completed", "completed"]);
+}
+
+/// What a model said before a restart is in no journal: who saw it and who did not agree again after it.
+#[test]
+fn after_a_step_that_was_cut_off_numbers_go_on_at_the_next_million() {
+    let start = |index: u32| event(Happened::StepStarted(open(index, inference(InferenceStep::default()))));
+    let cut = InferenceStep { cut_off: true, ..InferenceStep::default() };
+    let whole = said(FinishReason::Stop);
+    let steps = vec![done(0, inference(cut)), done(1, inference(whole))];
+    let tail = vec![
+        event(Happened::StepCompleted(steps[0].clone())),
+        start(1),
+        event(Happened::StepCompleted(steps[1].clone())),
+        event(Happened::Ended(Box::new(ended(TurnStatus::Completed, steps)))),
+    ];
+    let live = run(begun().into_iter().chain([start(0)]).chain(pieces().into_iter().take(2).map(delta)).chain(tail.clone()).collect());
+    let read = run(begun().into_iter().chain([start(0)]).chain(tail).collect());
+    let after =
+        |lines: &[Value]| lines.iter().filter(|line| line["sequence_number"].as_u64() >= Some(1_000_000)).cloned().collect::<Vec<_>>();
+    assert_eq!(after(&live), after(&read));
+    assert_eq!(numbers(&after(&read))[0], 1_000_000);
+    assert!(numbers(&live).is_sorted());
+    assert_eq!(json!(items_done(&after(&read))), read.last().unwrap()["response"]["output"]);
+    let closed = live.iter().filter(|line| line["item"]["status"] == "incomplete").count();
+    assert_eq!(closed, 1, "what was open is closed");
+}
+
+/// So a client that saw words of the failed model hears of the failure when it comes back.
+#[test]
+fn a_failure_has_one_number_for_all_watchers() {
+    let start = event(Happened::StepStarted(open(0, inference(InferenceStep::default()))));
+    let mut failed = ended(TurnStatus::Failed, vec![open(0, inference(InferenceStep::default()))]);
+    failed.error = Some(ErrorInfo { code: "UNAVAILABLE".into(), message: "gone".into(), reason: String::new() });
+    let end = event(Happened::Ended(Box::new(failed)));
+    let live =
+        run(begun().into_iter().chain([start.clone()]).chain(pieces().into_iter().take(2).map(delta)).chain([end.clone()]).collect());
+    let read = run(begun().into_iter().chain([start, end]).collect());
+    assert_eq!(live.last(), read.last());
+    assert_eq!((kinds(&read).last(), numbers(&read).last()), (Some(&"failed"), Some(&1_000_000)));
+}
+
+fn tool(name: &str, label: &str) -> ToolStep {
+    let call = ToolCall::new(format!("call_{name}"), name, "{\"query\":\"cats\"}");
+    ToolStep { call: Some(call), server_label: label.into(), ..ToolStep::default() }
+}
+
+fn answered(step: &ToolStep, text: &str, is_error: bool) -> StepKind {
+    let result = ToolResult::text(step.call.as_ref().unwrap(), text, is_error);
+    StepKind::Tool(ToolStep { result: Some(result), ..step.clone() })
+}
+
+#[test]
+fn every_step_is_its_item() {
+    let (search, mcp, own, failing) = (tool("web_search", ""), tool("read", "files"), tool("calculator", ""), tool("write", "files"));
+    let listed = ToolListStep { server_label: "files".into(), ..ToolListStep::default() };
+    let definitions = vec![ToolDefinition::new("read", "Reads.", "{\"type\":\"object\"}")];
+    let list = ToolListStep { tools: definitions, read_only: vec!["read".into()], ..listed.clone() };
+    let broken = ToolListStep { server_label: "gone".into(), ..ToolListStep::default() };
+    let error = Some(ErrorInfo { message: "no answer".into(), ..ErrorInfo::default() });
+    let handoff =
+        HandoffStep { call: Some(ToolCall::new("call_h", "ask_ada", "{}")), agent_id: "agent_1".into(), ..HandoffStep::default() };
+    let handed = HandoffStep {
+        config: Some(AgentConfig { agents: vec![AgentTool::default()], ..AgentConfig::default() }),
+        result: Some(ToolResult { parts: vec![Part::text("ada has it")], ..ToolResult::default() }),
+        ..handoff.clone()
+    };
+    let child = tool("ask_bob", "");
+    let compaction = CompactionStep { summary: "cats".into(), ..CompactionStep::default() };
+    let waves: Vec<Vec<(StepKind, StepKind)>> = vec![
+        vec![
+            (StepKind::ToolList(listed), StepKind::ToolList(list)),
+            (StepKind::ToolList(broken.clone()), StepKind::ToolList(ToolListStep { error, ..broken })),
+        ],
+        vec![
+            (StepKind::Tool(search.clone()), answered(&search, "found", false)),
+            (StepKind::Tool(mcp.clone()), answered(&mcp, "text", false)),
+            (StepKind::Tool(failing.clone()), answered(&failing, "denied", true)),
+            (StepKind::Tool(own.clone()), answered(&own, "42", false)),
+        ],
+        vec![(StepKind::Handoff(handoff), StepKind::Handoff(handed))],
+        vec![(StepKind::Tool(child.clone()), answered(&child, "bob says", false))],
+        vec![(StepKind::Compaction(CompactionStep::default()), StepKind::Compaction(compaction))],
+    ];
+    let (mut events, mut steps) = (begun(), Vec::new());
+    for wave in waves {
+        let first = steps.len() as u32;
+        let begin = |(index, (kind, _)): (u32, &(StepKind, StepKind))| event(Happened::StepStarted(open(index, kind.clone())));
+        events.extend((first..).zip(&wave).map(begin));
+        let ends: Vec<Step> = (first..).zip(wave).map(|(index, (_, kind))| done(index, kind)).collect();
+        // Their ends come in any order.
+        events.extend(ends.iter().rev().map(|step| event(Happened::StepCompleted(step.clone()))));
+        steps.extend(ends);
+    }
+    let whole = ended(TurnStatus::Completed, steps);
+    events.push(event(Happened::Ended(Box::new(whole.clone()))));
+    let lines = run(events);
+    assert_eq!(json!(items_done(&lines)), lines.last().unwrap()["response"]["output"]);
+    assert_eq!(json!(Response::new(&whole, &[])), lines.last().unwrap()["response"]);
+    insta::assert_json_snapshot!(lines.last().unwrap()["response"]["output"]);
+    // `tests/e2e/sdks` reads this one as the official package would.
+    insta::assert_json_snapshot!("every_event", lines);
+}
+
+#[test]
+fn a_call_that_waits_for_approval_is_a_request_and_then_a_call() {
+    let request = ApprovalRequest {
+        id: "mcpr_1".into(),
+        call: Some(ToolCall::new("call_1", "read", "{}")),
+        server_label: "files".into(),
+        ..ApprovalRequest::default()
+    };
+    let approvals = vec![request.clone()];
+    let waits = event(Happened::AwaitingTools(AwaitingTools { approvals: approvals.clone(), ..AwaitingTools::default() }));
+    let lines = run(begun().into_iter().chain([waits.clone()]).collect());
+    let output = &lines.last().unwrap()["response"]["output"];
+    assert_eq!(
+        output[0],
+        json!({ "type": "mcp_approval_request", "id": "mcpr_1", "server_label": "files", "name": "read", "arguments": "{}" })
+    );
+    assert_eq!(json!(Response::new(&ended(TurnStatus::AwaitingTools, Vec::new()), &approvals))["output"], *output);
+
+    // The turn that carries the decision out.
+    let step = ToolStep { approval_request_id: "mcpr_1".into(), ..tool("read", "files") };
+    let start = event(Happened::StepStarted(open(0, StepKind::Tool(step.clone()))));
+    let end = event(Happened::StepCompleted(done(0, answered(&step, "text", false))));
+    let lines = run(begun().into_iter().chain([start.clone(), end.clone()]).collect());
+    assert_eq!(items_done(&lines)[0]["approval_request_id"], "mcpr_1");
+
+    // Or the turn itself goes on: after the numbers that anyone has seen, and the call is in the place of the request.
+    let resumed = event(Happened::Resumed(ToolResults::default()));
+    let lines = run(begun().into_iter().chain([waits, resumed, start, end]).collect());
+    assert!(numbers(&lines).is_sorted() && numbers(&lines).last() > Some(&1_000_000));
+    let added: Vec<(&Value, &Value)> = lines
+        .iter()
+        .filter(|line| line["type"] == "response.output_item.added")
+        .map(|line| (&line["output_index"], &line["item"]["type"]))
+        .collect();
+    assert_eq!(added, [(&json!(0), &json!("mcp_approval_request")), (&json!(0), &json!("mcp_call"))]);
+}
+
+#[test]
+fn what_a_cancelled_turn_left_open_is_closed() {
+    let kinds = [StepKind::Tool(tool("read", "files")), StepKind::Tool(tool("web_search", ""))];
+    let steps: Vec<Step> = (0..).zip(kinds).map(|(index, kind)| open(index, kind)).collect();
+    let starts = steps.iter().map(|step| event(Happened::StepStarted(step.clone())));
+    let end = event(Happened::Ended(Box::new(ended(TurnStatus::Cancelled, steps.clone()))));
+    let lines = run(begun().into_iter().chain(starts).chain([end]).collect());
+    let statuses: Vec<Value> = items_done(&lines).iter().map(|item| item["status"].clone()).collect();
+    assert_eq!(statuses, [json!("incomplete"), json!("incomplete")]);
+    assert_eq!(json!(items_done(&lines)), lines.last().unwrap()["response"]["output"]);
+    assert_eq!(lines.last().unwrap()["response"]["status"], "cancelled");
+}
+
+#[test]
+fn a_background_response_is_queued_first() {
+    let background = Turn { background: true, ..turn() };
+    let lines = run(vec![event(Happened::Created(Box::new(background)))]);
+    assert_eq!(kinds(&lines), ["created", "queued", "in_progress"]);
+    let statuses: Vec<&Value> = lines.iter().map(|line| &line["response"]["status"]).collect();
+    assert_eq!(statuses, ["queued", "queued", "in_progress"]);
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_after_any_number() {
+    let [live, _] = live_and_read();
+    let all = run(live.clone());
+    for after in 0..all.len() as u64 {
+        let events = futures::stream::iter(live.clone().into_iter().map(Ok)).boxed();
+        let rest: Vec<Value> = transcript::lines(events, Some(after)).map(|(_, line)| line).collect().await;
+        assert_eq!(rest, all[after as usize + 1..]);
+    }
+}
+
+/// A stream that breaks is not a response that failed: the client may go on after what it saw.
+#[tokio::test]
+async fn a_broken_stream_says_where_to_go_on() {
+    let [live, _] = live_and_read();
+    let events = futures::stream::iter(live.into_iter().take(5).map(Ok)).boxed();
+    let lines: Vec<Value> = transcript::lines(events, None).map(|(_, line)| line).collect().await;
+    let [.., before, error] = lines.as_slice() else { panic!("{lines:?}") };
+    assert_eq!((error["type"].as_str(), &error["sequence_number"]), (Some("error"), &before["sequence_number"]));
+}

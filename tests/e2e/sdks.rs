@@ -1,0 +1,110 @@
+//! The official OpenAI packages for Python and Node, against a stack. A machine that cannot have one says so.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use llama_stack_tests::scripted::MODEL;
+
+use crate::running::{Running, SCRIPTED};
+
+/// The first versions that know all that is tested.
+const PYTHON_PACKAGE: &str = "openai>=2.8";
+const NODE_PACKAGE: &str = "openai@^6";
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/sdks")
+}
+
+/// A transcript with every kind of item.
+fn golden() -> PathBuf {
+    let snapshots = "services/server/src/openai/responses/tests/snapshots";
+    let name = "llama_stack_server__openai__responses__tests__transcripts__every_event.snap";
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(snapshots).join(name)
+}
+
+/// Where a package is kept between runs.
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.success() { Ok(out.into_owned()) } else { Err(format!("{out}{err}")) }
+}
+
+/// Makes the folder once: it is whole where it says which package it has.
+fn once(folder: &Path, package: &str, make: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let mark = folder.join("installed");
+    if std::fs::read_to_string(&mark).is_ok_and(|had| had == package) {
+        return Ok(());
+    }
+    make()?;
+    std::fs::write(mark, package).map_err(|error| error.to_string())
+}
+
+fn python() -> Result<PathBuf, String> {
+    let folder = folder("openai-python");
+    let python = folder.join("bin/python");
+    once(&folder, PYTHON_PACKAGE, || {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", PYTHON_PACKAGE])).map(drop)
+    })?;
+    Ok(python)
+}
+
+fn node() -> Result<PathBuf, String> {
+    let folder = folder("openai-node");
+    run(Command::new("node").arg("--version"))?;
+    std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    once(&folder, NODE_PACKAGE, || {
+        let install = ["install", "--no-audit", "--no-fund", "--silent", "--prefix"];
+        run(Command::new("npm").args(install).arg(&folder).arg(NODE_PACKAGE)).map(drop)
+    })?;
+    Ok(folder)
+}
+
+/// Not `eprintln!`, which a test's capture would swallow.
+fn skipped(language: &str, why: &str) {
+    let line = format!("skipped: the {language} package openai: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// Runs a script beside a stack, and says what it said.
+async fn agrees(mut script: Command) {
+    let stack = Running::start(SCRIPTED).await;
+    script.args([&stack.url, MODEL]).arg(golden());
+    let said = tokio::task::spawn_blocking(move || run(&mut script)).await.unwrap();
+    stack.stop().await;
+    assert_eq!(said.as_deref().map(str::trim), Ok("agreed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_package_agrees() {
+    match tokio::task::spawn_blocking(python).await.unwrap() {
+        Err(why) => skipped("Python", &why),
+        Ok(python) => {
+            let mut script = Command::new(python);
+            script.arg(scripts().join("openai_client.py"));
+            agrees(script).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_package_agrees() {
+    match tokio::task::spawn_blocking(node).await.unwrap() {
+        Err(why) => skipped("Node", &why),
+        Ok(folder) => {
+            // Node looks for packages beside the script.
+            let script = folder.join("openai_client.mjs");
+            std::fs::copy(scripts().join("openai_client.mjs"), &script).unwrap();
+            let mut command = Command::new("node");
+            command.arg(script);
+            agrees(command).await;
+        }
+    }
+}

@@ -1,0 +1,93 @@
+"""What the official Python package makes of a stack: every answer is checked against its types."""
+
+import json
+import sys
+from pathlib import Path
+
+import pydantic
+from openai import NotFoundError, OpenAI
+from openai.types.responses import Response, ResponseStreamEvent
+
+client = OpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
+model = sys.argv[2]
+event_type = pydantic.TypeAdapter(ResponseStreamEvent)
+
+
+def checked(value, kind):
+    """Strictly: the package itself takes whatever comes."""
+    kind.model_validate(value.model_dump(by_alias=True, exclude_unset=True))
+    return value
+
+
+# Every kind of item and event, as the transcript's own tests have them.
+golden = Path(sys.argv[3]).read_text(encoding="utf-8").split("\n---\n", 1)[1]
+for event in json.loads(golden):
+    event_type.validate_python(event)
+
+# Create, retrieve, go on.
+first = checked(client.responses.create(model=model, input="count 3"), Response)
+assert first.output_text == "1 2 3", first
+assert client.responses.retrieve(first.id) == first
+second = checked(client.responses.create(model=model, input="go on", previous_response_id=first.id), Response)
+assert second.previous_response_id == first.id
+items = client.responses.input_items.list(second.id)
+assert [item.content[0].text for item in items] == ["go on"], items
+
+# A stream, event by event, and the package's own gathering of it.
+events = list(client.responses.create(model=model, input="count 4", stream=True))
+for event in events:
+    event_type.validate_python(event.model_dump(by_alias=True, exclude_unset=True))
+assert [event.sequence_number for event in events] == list(range(len(events)))
+assert events[-1].type == "response.completed" and events[-1].response.output_text == "1 2 3 4"
+with client.responses.stream(model=model, input="count 4") as stream:
+    assert "".join(event.delta for event in stream if event.type == "response.output_text.delta") == "1 2 3 4"
+    assert stream.get_final_response().output_text == "1 2 3 4"
+
+# The same stream again, from the beginning and from a place in it.
+again = list(client.responses.retrieve(events[-1].response.id, stream=True))
+assert again[-1].response == events[-1].response
+rest = list(client.responses.retrieve(events[-1].response.id, stream=True, starting_after=again[3].sequence_number))
+assert rest == again[4:], rest
+
+# A function of the client's.
+tools = [{"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}, "strict": False}]
+asked = checked(client.responses.create(model=model, input="call look {}", tools=tools), Response)
+call = asked.output[0]
+assert (call.type, call.name, call.arguments) == ("function_call", "look", "{}"), call
+result = {"type": "function_call_output", "call_id": call.call_id, "output": "a cat"}
+answered = client.responses.create(model=model, previous_response_id=asked.id, input=[result], tools=tools)
+assert answered.output_text == "the tool said: a cat", answered
+
+# In the background: begun, watched, cancelled.
+begun = checked(client.responses.create(model=model, input="count 5", background=True), Response)
+assert begun.status == "queued"
+for event in client.responses.retrieve(begun.id, stream=True):
+    event_type.validate_python(event.model_dump(by_alias=True, exclude_unset=True))
+assert client.responses.retrieve(begun.id).output_text == "1 2 3 4 5"
+endless = client.responses.create(model=model, input="forever", background=True)
+assert client.responses.cancel(endless.id).status == "cancelled"
+assert client.responses.retrieve(endless.id).status == "cancelled"
+
+# Conversations.
+conversation = client.conversations.create(metadata={"topic": "cats"})
+assert conversation.metadata == {"topic": "cats"} and conversation.object == "conversation"
+told = client.responses.create(model=model, input="one", conversation=conversation.id)
+assert told.conversation.id == conversation.id
+listed = list(client.conversations.items.list(conversation.id, order="asc", limit=1))
+assert [item.content[0].text for item in listed] == ["one", "you said: one"], listed
+assert client.conversations.items.retrieve(listed[1].id, conversation_id=conversation.id) == listed[1]
+assert client.conversations.retrieve(conversation.id).id == conversation.id
+assert client.conversations.delete(conversation.id).deleted
+try:
+    client.conversations.retrieve(conversation.id)
+    raise AssertionError("a deleted conversation is still there")
+except NotFoundError as error:
+    assert error.code == "conversation_not_found", error
+
+client.responses.delete(first.id)
+try:
+    client.responses.retrieve(first.id)
+    raise AssertionError("a deleted response is still there")
+except NotFoundError as error:
+    assert error.code == "response_not_found", error
+print("agreed")
