@@ -35,7 +35,7 @@ mod tests {
     #[test]
     fn an_image_is_sent_along_or_linked() {
         let image = |source: Source| block(Part::image(Image { source: Some(source), media_type: "image/png".into() })).unwrap();
-        let data = image(Source::Data(vec![0, 1, 2].into()));
+        let data = image(Source::Data(vec![0, 1, 2]));
         assert_eq!((data.as_image().unwrap().data.as_str(), data.as_image().unwrap().mime_type.as_str()), ("AAEC", "image/png"));
         let inline = image(Source::Url("data:image/gif;base64,AAEC".into()));
         assert_eq!((inline.as_image().unwrap().data.as_str(), inline.as_image().unwrap().mime_type.as_str()), ("AAEC", "image/gif"));

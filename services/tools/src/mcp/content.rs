@@ -46,7 +46,7 @@ fn part(tool: &str, block: ContentBlock) -> Part {
 fn picture(tool: &str, data: &str, media_type: String) -> Part {
     match STANDARD.decode(data) {
         Ok(data) => {
-            let image = Image { source: Some(image::Source::Data(data.into())), media_type };
+            let image = Image { source: Some(image::Source::Data(data)), media_type };
             Part::image(image).with_provenance(format!("tool:{tool}"))
         }
         Err(_) => said(tool, format!("[left out: an image, {media_type}, that is not valid base64]")),
