@@ -46,6 +46,7 @@ async fn a_stream_that_is_read_again_ends_as_the_response_is() {
     let events = stack.events("/v1/responses", ask("count 5", json!({ "stream": true }))).await;
     let response = &events.last().unwrap().1["response"];
     let again = stack.events_again(&format!("{}?stream=true", path(response))).await;
+    assert_eq!(again, events, "a stream that is read back is the stream as it was");
     let items = |events: &[(String, Value)]| {
         let done = events.iter().filter(|(kind, _)| kind == "response.output_item.done");
         done.map(|(_, data)| data["item"].clone()).collect::<Vec<_>>()

@@ -323,7 +323,10 @@ mod tests {
     fn a_turns_own_bounds_come_before_the_stacks() {
         let stacks = AgentLimits { max_steps: 8, max_seconds: 0 };
         let own = Limits { max_seconds: 5, max_tool_calls: 3, ..Limits::default() };
-        assert_eq!(effective(Some(&own), &stacks), Limits { max_steps: 8, max_seconds: 5, max_tool_calls: 3, ..Limits::default() });
+        assert_eq!(
+            effective(Some(&own), &stacks),
+            Limits { max_steps: 8, max_seconds: 5, max_tool_calls: 3, max_depth: DEPTH, ..Limits::default() }
+        );
         assert_eq!(effective(None, &stacks).max_seconds, 600);
     }
 }

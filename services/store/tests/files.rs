@@ -75,7 +75,7 @@ async fn a_damaged_file_is_data_loss_not_an_answer() {
     store.close().await;
     // All pages but the first few, which hold the schema.
     let mut bytes = fs::read(&path).unwrap();
-    bytes[16 * 4_096..].fill(0x5a);
+    bytes[32 * 4_096..].fill(0x5a);
     fs::write(&path, bytes).unwrap();
     let store = open(&url(&path)).await;
     let error = store.journal(TENANT, &turn, 0).await.unwrap_err();

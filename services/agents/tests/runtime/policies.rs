@@ -12,7 +12,7 @@ use crate::{
 
 const POLICY: &str = r#"
 @id("all") permit(principal, action, resource);
-@id("no-thirteen") forbid(principal, action == Action::"call", resource) when { resource.name == "add" && context.arguments has "b" && context.arguments["b"] == 13 };
+@id("no-thirteen") forbid(principal, action == Action::"call", resource) when { resource.name == "add" && context.arguments.whole.hasTag("b") && context.arguments.whole.getTag("b") == 13 };
 @id("careful") forbid(principal, action == Action::"call_unattended", resource) when { resource.name == "add" && context.seen_untrusted };
 "#;
 

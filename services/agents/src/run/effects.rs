@@ -1,0 +1,190 @@
+//! What open steps do in the world: shields, calls, lists of tools, hand-offs.
+
+use std::sync::Arc;
+
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use llama_stack_proto::v1::{Message, OnInterrupt, RunShieldResponse, ShieldStep, ToolCall, ToolResult, ToolStep, step::Step};
+use tokio::time::Instant;
+
+use super::{INTERRUPTED, Run, Stop};
+use crate::{calls, conversation, delegate, hash, pins::Pin, plan, servers, shields, toolbox::Runner};
+
+impl Run {
+    /// Runs the open steps but `asked`, all at once, and stages their results; all but the last to come are durable on
+    /// return.
+    pub(super) async fn run_open(&mut self, asked: &[usize]) -> Result<(), Stop> {
+        let open: Vec<usize> = self.journal.fold().open_steps().into_iter().filter(|index| !asked.contains(index)).collect();
+        let step = |index: &usize| self.journal.turn().steps.get(*index).and_then(|step| step.step.as_ref());
+        if let Some(index) = open.iter().copied().find(|index| matches!(step(index), Some(Step::Inference(_)))) {
+            // Open shields beside it are its own.
+            return self.infer(index).await;
+        }
+        if let Some(index) = open.iter().copied().find(|index| matches!(step(index), Some(Step::Compaction(_)))) {
+            return self.compact(index).await;
+        }
+        let (shields, effects): (Vec<usize>, Vec<usize>) = open.into_iter().partition(|index| matches!(step(index), Some(Step::Shield(_))));
+        if !shields.is_empty() {
+            let mut messages = self.history.clone();
+            messages.push(shields::judged_input(&self.journal.turn().input));
+            self.judge(&shields, Arc::new(messages)).await?;
+        }
+        let siblings = effects.len();
+        let effects = effects.into_iter().filter_map(|index| self.effect(index, siblings)).collect();
+        self.complete_all(effects).await
+    }
+
+    /// Runs the open shield steps at `indices` on the last of `messages`.
+    pub(crate) async fn judge(&mut self, indices: &[usize], messages: Arc<Vec<Message>>) -> Result<(), Stop> {
+        let effects = indices.iter().filter_map(|index| {
+            let Some(Step::Shield(shield)) = self.journal.turn().steps.get(*index)?.step.clone() else { return None };
+            Some(self.shield(*index, shield, messages.clone()))
+        });
+        let effects = effects.collect();
+        self.complete_all(effects).await
+    }
+
+    fn shield(&self, index: usize, shield: ShieldStep, messages: Arc<Vec<Message>>) -> BoxFuture<'static, (usize, Step)> {
+        if messages.last().is_none_or(|judged| judged.parts.is_empty()) {
+            let passed = ShieldStep { verdict: Some(RunShieldResponse::default()), ..shield };
+            return futures::future::ready((index, Step::Shield(passed))).boxed();
+        }
+        let judging = shields::judge(self.shared.parts.safety.clone(), self.effect_context(), shield, messages);
+        judging.map(move |judged| (index, Step::Shield(judged))).boxed()
+    }
+
+    /// What the open step at `index` does in the world.
+    fn effect(&self, index: usize, siblings: usize) -> Option<BoxFuture<'static, (usize, Step)>> {
+        match self.journal.turn().steps.get(index)?.step.clone()? {
+            Step::Tool(tool) => self.call(index, tool, siblings),
+            Step::ToolList(list) => {
+                let config = conversation::config(self.journal.turn());
+                let server = config.mcp_servers.into_iter().find(|server| server.label == list.server_label)?;
+                let (shared, servers, toolbox, cx) =
+                    (self.shared.clone(), self.servers.clone(), self.toolbox.clone(), self.effect_context());
+                let listing = async move {
+                    let opened = servers.open(shared.parts.connect.as_deref(), shared.parts.tools.as_ref(), &cx, &server).await;
+                    (index, Step::ToolList(servers::list(server, opened, cx, toolbox).await))
+                };
+                Some(listing.boxed())
+            }
+            Step::Handoff(handoff) => {
+                let taking = delegate::hand_off(self.shared.clone(), self.effect_context(), handoff);
+                Some(taking.map(move |taken| (index, Step::Handoff(taken))).boxed())
+            }
+            Step::Inference(_) | Step::Shield(_) | Step::Compaction(_) => None,
+        }
+    }
+
+    /// The call of the open tool step at `index`.
+    fn call(&self, index: usize, tool: ToolStep, siblings: usize) -> Option<BoxFuture<'static, (usize, Step)>> {
+        let turn = self.journal.turn();
+        let step = turn.steps.get(index)?;
+        let call = tool.call.clone()?;
+        let told = |result: ToolResult| {
+            let done = ToolStep { result: Some(result), ..tool.clone() };
+            Some(futures::future::ready((index, Step::Tool(done))).boxed())
+        };
+        if let Some(earlier) = plan::repeated(turn, plan::asked_at(turn, index), &call).and_then(|tool| tool.result.clone()) {
+            return told(ToolResult { call_id: call.id.clone(), ..earlier });
+        }
+        if let Some(refused) = self.refused(&tool, &call) {
+            return told(ToolResult::text(&call, refused, true));
+        }
+        let runner = match self.toolbox.runner(&call) {
+            Ok(runner) => runner,
+            Err(why) => return told(ToolResult::text(&call, why, true)),
+        };
+        let key = hash::call_key(&turn.id, &step.id, &call.id);
+        let cx = self.effect_context().with_idempotency_key(key);
+        let (shared, servers, pin) = (self.shared.clone(), self.servers.clone(), self.pin(&tool, &call));
+        let running = match runner {
+            Runner::Client => return told(ToolResult::text(&call, "this tool is the client's", true)),
+            Runner::Handoff(_) => return told(ToolResult::text(&call, "a hand-off cannot wait for approval: it was not made", true)),
+            Runner::Agent(agent_id) => {
+                let seconds_left = self.deadline.saturating_duration_since(Instant::now()).as_secs();
+                let caller = delegate::Caller {
+                    turn_id: turn.id.clone(),
+                    session_id: turn.session_id.clone(),
+                    depth: turn.depth,
+                    agent_id,
+                    limits: delegate::share(turn, seconds_left, siblings),
+                    background: turn.background,
+                };
+                delegate::ask(shared, cx, caller, tool).map(move |done| (index, Step::Tool(done))).boxed()
+            }
+            Runner::Stack(_) => {
+                let tools = shared.parts.tools.clone();
+                async move {
+                    pin.set(&shared.parts.store).await;
+                    let result = match tools {
+                        Some(tools) => calls::run(tools, cx, call).await,
+                        None => ToolResult::text(&call, "this stack has no tools", true),
+                    };
+                    (index, Step::Tool(ToolStep { result: Some(result), ..tool }))
+                }
+                .boxed()
+            }
+            Runner::Server(label, _) => {
+                let server = conversation::config(turn).mcp_servers.into_iter().find(|server| server.label == label)?;
+                async move {
+                    pin.set(&shared.parts.store).await;
+                    let opened = servers.open(shared.parts.connect.as_deref(), shared.parts.tools.as_ref(), &cx, &server).await;
+                    let result = match opened {
+                        Ok(tools) => calls::run(tools, cx, call).await,
+                        Err(error) => ToolResult::text(&call, error.message(), true),
+                    };
+                    (index, Step::Tool(ToolStep { result: Some(result), ..tool }))
+                }
+                .boxed()
+            }
+        };
+        Some(running)
+    }
+
+    /// Why a call does not run, for the model; `None` if it may.
+    fn refused(&self, tool: &ToolStep, call: &ToolCall) -> Option<String> {
+        if let Some(ids) = tool.policy.strip_prefix(plan::DENIED) {
+            return Some(format!("the policy of this stack does not allow this call ({ids})"));
+        }
+        let decided = self.journal.fold().decision_on(&call.id);
+        if let Some((request, decision)) = decided.filter(|(request, _)| request.id == tool.approval_request_id) {
+            match decision {
+                Some(decision) if decision.approve => {}
+                Some(decision) if decision.reason.is_empty() => return Some("a person did not approve this call".into()),
+                Some(decision) => return Some(format!("a person did not approve this call: {}", decision.reason)),
+                None => return Some("this call was not approved".into()),
+            }
+            // The call is the one that was approved, to the letter: it is read from the journal. Its tool may not be.
+            if request.definition_hash != self.toolbox.definition_hash(&call.name) {
+                return Some("the tool has changed since this call was approved, so it was not run".into());
+            }
+        }
+        let interrupted = decided.filter(|(request, _)| request.asked_by == INTERRUPTED);
+        let again = interrupted.is_some_and(|(_, decision)| decision.as_ref().is_some_and(|decision| decision.approve));
+        let retries = match self.toolbox.runner(call) {
+            Ok(Runner::Stack(on_interrupt) | Runner::Server(_, on_interrupt)) => on_interrupt == OnInterrupt::Retry,
+            // The turn that answers is found again.
+            Ok(Runner::Agent(_)) => true,
+            Ok(Runner::Client | Runner::Handoff(_)) | Err(_) => true,
+        };
+        let was_cut_off = self.cut_off || interrupted.is_some();
+        (was_cut_off && !retries && (self.cut_off || !again)).then(|| calls::CUT_OFF.to_owned())
+    }
+
+    /// What a person's approval of this call says of its tool.
+    fn pin(&self, tool: &ToolStep, call: &ToolCall) -> Pin {
+        let group = self.toolbox.facts(&call.name).map(|facts| facts.group.clone()).unwrap_or_default();
+        let approved = !tool.approval_request_id.is_empty();
+        self.pins.pin(self.journal.tenant(), approved, &group, &call.name, self.toolbox.definition_hash(&call.name))
+    }
+
+    async fn complete_all(&mut self, mut effects: FuturesUnordered<BoxFuture<'static, (usize, Step)>>) -> Result<(), Stop> {
+        while let Some((index, done)) = self.guarded(effects.next()).await? {
+            self.journal.complete(index, done).map_err(Stop::Broken)?;
+            if !effects.is_empty() {
+                self.journal.commit().await.map_err(Stop::Broken)?;
+            }
+        }
+        Ok(())
+    }
+}
