@@ -132,7 +132,13 @@ fn a_cut_off_call_whose_tool_asks_waits_for_a_person() {
 fn a_turn_that_waits_for_its_client_still_waits() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let (script, hands) = (Script::of(vec![vec![Say::Call("a", "ask", "{}")]]), Arc::<Hands>::default());
-    let id = die(&dir, &script, &hands, say("go"), || script.asked() == 1);
+    // It waits, durably, when the process ends.
+    let process = tokio::runtime::Runtime::new().unwrap();
+    let id = process.block_on(async {
+        let world = World::at(dir.clone(), script.clone(), hands.clone()).await;
+        world.run(say("go")).await.1.id
+    });
+    process.shutdown_timeout(std::time::Duration::from_millis(500));
     reborn(dir, script, hands, async |world: World| {
         world.runtime.recover().await.unwrap();
         let turn = finished(&world, &id).await;
