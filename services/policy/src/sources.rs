@@ -5,7 +5,7 @@ use std::{
     str::FromStr,
 };
 
-use cedar_policy::{Policy, PolicyId, PolicySet, ValidationMode, Validator};
+use cedar_policy::{Policy, PolicyId, PolicySet, ValidationError, ValidationMode, Validator};
 use llama_stack_core::{Error, Result};
 use miette::Diagnostic;
 
@@ -105,16 +105,20 @@ fn validate(source: &Source, set: &PolicySet, validator: &Validator) -> Result<(
         tracing::warn!(place, policy = %warning.policy_id(), warning = %warning, "a policy looks wrong");
     }
     let errors: Vec<_> = found.validation_errors().collect();
-    let Some(first) = errors.first() else { return Ok(()) };
+    // Cedar finds them in no order; whoever mends them reads from the top.
+    let line = |place: &str| place.rsplit(':').next().and_then(|line| line.parse::<usize>().ok());
+    let place = |error: &ValidationError| source.place_of(error, set.policy(error.policy_id()));
+    let first = errors.iter().copied().min_by_key(|error| (line(&place(error)), error.to_string()));
+    let Some(first) = first else { return Ok(()) };
     // Each is found once per action that its policy is about.
-    let places: BTreeSet<_> = errors.iter().map(|error| source.place_of(*error, set.policy(error.policy_id()))).collect();
+    let places: BTreeSet<_> = errors.iter().map(|error| place(error)).collect();
     let more = more(places.len());
     let help = first.help().map(|help| format!("; {help}")).unwrap_or_default();
     let id = first.policy_id();
     let message = first.to_string();
     // Cedar begins such a message with the policy's id, which stands here anyhow.
     let message = message.strip_prefix(&format!("for policy `{id}`, ")).unwrap_or(&message);
-    Err(wrong(&source.place_of(*first, set.policy(id)), &format!("policy \"{id}\": {message}{help}{more}")))
+    Err(wrong(&place(first), &format!("policy \"{id}\": {message}{help}{more}")))
 }
 
 /// What follows the first of `count` errors.
