@@ -166,6 +166,8 @@ async fn draft(shared: &Arc<Shared>, cx: &Context, request: CreateTurnRequest, c
         background: request.background,
         append_only: request.append_only,
         prompt: request.prompt,
+        principal: cx.principal().id.clone(),
+        principal_roles: cx.principal().roles.clone(),
         depth: called.as_ref().map_or(0, |called| called.depth),
         caller_turn_id: called.map(|called| called.caller_turn_id).unwrap_or_default(),
         ..Turn::default()

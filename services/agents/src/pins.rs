@@ -20,7 +20,7 @@ pub(crate) struct Pins {
 pub(crate) struct Pin(Option<(String, Key, String)>);
 
 impl Pins {
-    /// Those of the servers of this configuration, and of the stack's own tools where any of them waits for approval.
+    /// Those of the servers of this configuration, and of the stack's own tools where it has any.
     ///
     /// # Errors
     /// The store's.
@@ -31,7 +31,7 @@ impl Pins {
             pins.read(store, tenant, &address).await?;
             pins.servers.insert(server.label.clone(), address);
         }
-        if !config.require_approval.is_empty() {
+        if !config.tools.is_empty() {
             pins.read(store, tenant, "").await?;
         }
         Ok(pins)

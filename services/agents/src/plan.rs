@@ -144,7 +144,9 @@ fn run_calls(fold: &Fold, calls: &[&ToolCall], at: Option<usize>, desk: &impl De
             clients.push(call.clone());
             continue;
         }
-        let approval_request_id = fold.decision_on(&call.id).map(|(request, _)| request.id.clone());
+        let decided = fold.decision_on(&call.id);
+        let approval_request_id = decided.map(|(request, _)| request.id.clone());
+        let approved = decided.is_none_or(|(_, decision)| decision.as_ref().is_some_and(|decision| decision.approve));
         let policy = match desk.gate(call) {
             Gate::Ask { asked_by, .. } if approval_request_id.is_none() => {
                 asked.push(desk.request(call, &asked_by));
@@ -154,7 +156,7 @@ fn run_calls(fold: &Fold, calls: &[&ToolCall], at: Option<usize>, desk: &impl De
         };
         let approval_request_id = approval_request_id.unwrap_or_default();
         ours.push(match runner {
-            RunBy::Handoff(agent_id) if policy_allows(&policy) && approval_request_id.is_empty() => {
+            RunBy::Handoff(agent_id) if policy_allows(&policy) && approved => {
                 Step::Handoff(HandoffStep { call: Some(call.clone()), agent_id, ..HandoffStep::default() })
             }
             RunBy::Server(server_label) => Step::Tool(ToolStep { server_label, policy, approval_request_id, ..step }),
@@ -191,13 +193,13 @@ fn judge_input(turn: &Turn, config: &AgentConfig) -> Option<Next> {
     Some(Next::Start(rest.iter().map(|id| shield_step(id, ShieldStage::Input)).collect()))
 }
 
-/// The servers that have not been asked for their tools since the agent has the turn.
+/// The next server that has not been asked for its tools since the agent has the turn.
 fn list_tools(turn: &Turn, config: &AgentConfig) -> Option<Next> {
     let listed: Vec<&str> = conversation::tool_lists(turn).map(|list| list.server_label.as_str()).collect();
-    let new = config.mcp_servers.iter().filter(|server| !listed.contains(&server.label.as_str()));
-    let steps: Vec<Step> =
-        new.map(|server| Step::ToolList(ToolListStep { server_label: server.label.clone(), ..ToolListStep::default() })).collect();
-    (!steps.is_empty()).then_some(Next::Start(steps))
+    // One after the other: each is checked against the names that those before it brought.
+    let next = config.mcp_servers.iter().find(|server| !listed.contains(&server.label.as_str()))?;
+    let step = ToolListStep { server_label: next.label.clone(), ..ToolListStep::default() };
+    Some(Next::Start(vec![Step::ToolList(step)]))
 }
 
 pub(crate) fn shield_step(id: &str, stage: ShieldStage) -> Step {

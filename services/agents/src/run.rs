@@ -224,6 +224,10 @@ impl Run {
         if ends {
             self.shared.histories.keep(self.journal.tenant(), self.journal.turn());
         }
+        if self.journal.fold().turn.status() == TurnStatus::AwaitingTools {
+            // Before anyone hears of the rest, and could resume it.
+            self.shared.resting.put(&self.journal.turn().id, self.servers.given());
+        }
         let committed = self.journal.commit().await;
         if ends && committed.is_err() {
             self.shared.histories.forget(self.journal.tenant(), &self.journal.turn().id);

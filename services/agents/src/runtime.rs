@@ -16,7 +16,15 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    agents, begin, declared::Declared, fold::Fold, history::Histories, lease, lease::Lease, live::Lives, recover, servers::Connect,
+    agents, begin,
+    declared::Declared,
+    fold::Fold,
+    history::Histories,
+    lease,
+    lease::Lease,
+    live::Lives,
+    recover,
+    servers::{Connect, Resting},
     sessions, summary, turns, watch,
 };
 
@@ -49,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) lives: Lives,
     pub(crate) histories: Histories,
     pub(crate) declared: Declared,
+    pub(crate) resting: Resting,
     pub(crate) lease: Arc<Lease>,
     keys: Keys,
 }
@@ -78,7 +87,15 @@ impl Runtime {
         let declared = Declared::new(&parts.config.declared)?;
         let keys = Keys { hasher: RandomState::new(), locks: (0..64).map(|_| Arc::default()).collect() };
         let lease = Arc::new(Lease::new(duration));
-        let shared = Arc::new(Shared { parts, lives: Lives::default(), histories: Histories::default(), declared, lease, keys });
+        let shared = Arc::new(Shared {
+            parts,
+            lives: Lives::default(),
+            histories: Histories::default(),
+            declared,
+            resting: Resting::default(),
+            lease,
+            keys,
+        });
         lease::keep(&shared);
         Ok(Arc::new(Self(shared)))
     }

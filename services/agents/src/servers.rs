@@ -1,7 +1,7 @@
 //! The MCP servers of a turn: connected when they are first needed, for as long as the turn runs here.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -23,6 +23,33 @@ pub trait Connect: Send + Sync + 'static {
     async fn connect(&self, cx: &Context, server: &McpServer) -> Result<Arc<dyn Tools>>;
 }
 
+/// Servers of turns that wait for someone, with their secrets, until they are resumed in this process. A turn that is not
+/// found here any more goes on as after a restart.
+#[derive(Default)]
+pub(crate) struct Resting(Mutex<VecDeque<(String, Vec<McpServer>)>>);
+
+/// Turns whose servers are remembered; the one that came to rest first gives way.
+const MAX_RESTING: usize = 4_096;
+
+impl Resting {
+    pub(crate) fn put(&self, turn_id: &str, given: Vec<McpServer>) {
+        if given.is_empty() {
+            return;
+        }
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.len() == MAX_RESTING {
+            turns.pop_front();
+        }
+        turns.push_back((turn_id.to_owned(), given));
+    }
+
+    pub(crate) fn take(&self, turn_id: &str) -> Vec<McpServer> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = turns.iter().position(|(id, _)| id == turn_id);
+        place.and_then(|place| turns.remove(place)).map(|(_, given)| given).unwrap_or_default()
+    }
+}
+
 /// What a turn knows of its servers that its journal does not.
 #[derive(Default)]
 pub(crate) struct Servers {
@@ -34,6 +61,11 @@ pub(crate) struct Servers {
 impl Servers {
     pub(crate) fn new(given: Vec<McpServer>) -> Self {
         Self { given: given.into_iter().map(|server| (server.label.clone(), server)).collect(), open: Mutex::default() }
+    }
+
+    /// As they were given.
+    pub(crate) fn given(&self) -> Vec<McpServer> {
+        self.given.values().cloned().collect()
     }
 
     /// # Errors

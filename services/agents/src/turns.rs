@@ -146,7 +146,8 @@ async fn go_on(
     if tell.send(Ok(())).is_err() && cancels {
         journal.live().cancel.cancel();
     }
-    Run::new(shared, cx, journal, false).run().await;
+    let servers = shared.resting.take(&waiting.turn.id);
+    Run::new(shared, cx, journal, false).with_servers(servers).run().await;
 }
 
 /// Takes parts out of a turn that has ended. What is left is written in place of its journal: its beginning and its end.

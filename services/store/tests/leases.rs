@@ -1,6 +1,7 @@
 //! Who runs a turn: one owner at a time, and the right to write goes with the epoch.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+#[macro_use]
 mod fixture;
 
 use fixture::{Fixture, TENANT, begin, begin_in, created, ended, holder, later, of, session, step};
@@ -11,21 +12,6 @@ use llama_stack_proto::v1::{
     turn_event::Event,
 };
 use llama_stack_store::{BeginTurn, Claimed, Held, Store};
-
-/// The same tests in one module per kind of database.
-macro_rules! on {
-    ($($database:ident),*: $tests:tt) => { $(on!(@ $database $tests);)* };
-    (@ $database:ident [$($test:ident),* $(,)?]) => {
-        mod $database {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                let Some(fixture) = super::fixture::$database().await else { return };
-                super::$test(&fixture).await;
-                fixture.store.close().await;
-            })*
-        }
-    };
-}
 
 on!(sqlite, memory, postgres: [
     a_turn_is_claimed_once_its_lease_has_run_out,

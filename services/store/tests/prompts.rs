@@ -1,26 +1,13 @@
 //! Prompts, and lists of turns in either order: on a file, in memory and on Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+#[macro_use]
 mod fixture;
 
 use fixture::{Fixture, TENANT, begin_in, session};
 use llama_stack_core::{Code, Result, ids};
 use llama_stack_proto::v1::Prompt;
 use llama_stack_store::{Store, TurnList};
-
-macro_rules! on {
-    ($($database:ident),*: $tests:tt) => { $(on!(@ $database $tests);)* };
-    (@ $database:ident [$($test:ident),* $(,)?]) => {
-        mod $database {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                let Some(fixture) = super::fixture::$database().await else { return };
-                super::$test(&fixture).await;
-                fixture.store.close().await;
-            })*
-        }
-    };
-}
 
 on!(sqlite, memory, postgres: [
     a_prompt_has_versions_and_one_default,

@@ -1,6 +1,7 @@
 //! Every promise of the store, on a file, in memory and on Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+#[macro_use]
 mod fixture;
 
 use std::{collections::BTreeSet, future::Future};
@@ -12,21 +13,6 @@ use llama_stack_proto::v1::{
     TurnStatus::{AwaitingTools, Cancelled, Completed, InProgress},
 };
 use llama_stack_store::{BeginTurn, Begun, Store, Unfinished};
-
-/// The same tests in one module per kind of database.
-macro_rules! on {
-    ($($database:ident),*: $tests:tt) => { $(on!(@ $database $tests);)* };
-    (@ $database:ident [$($test:ident),* $(,)?]) => {
-        mod $database {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                let Some(fixture) = super::fixture::$database().await else { return };
-                super::$test(&fixture).await;
-                fixture.store.close().await;
-            })*
-        }
-    };
-}
 
 on!(sqlite, memory, postgres: [
     an_agent_is_kept_replaced_and_deleted,

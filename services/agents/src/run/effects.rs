@@ -99,7 +99,7 @@ impl Run {
         let (shared, servers, pin) = (self.shared.clone(), self.servers.clone(), self.pin(&tool, &call));
         let running = match runner {
             Runner::Client => return told(ToolResult::text(&call, "this tool is the client's", true)),
-            Runner::Handoff(_) => return told(ToolResult::text(&call, "a hand-off cannot wait for approval: it was not made", true)),
+            Runner::Handoff(_) => return told(ToolResult::text(&call, "the hand-off was not made", true)),
             Runner::Agent(agent_id) => {
                 let seconds_left = self.deadline.saturating_duration_since(Instant::now()).as_secs();
                 let caller = delegate::Caller {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use llama_stack_core::{Result, ids};
+use llama_stack_core::{Principal, Result, ids};
 use llama_stack_policy::{Facts, Question, labels};
 use llama_stack_proto::v1::{
     AwaitingTools, InferenceStep, OnInterrupt, ToolCall, ToolStep, Turn, TurnStatus, step::Step, turn_event::Event,
@@ -113,8 +113,9 @@ impl Run {
     fn judge_call(&self, call: &ToolCall, facts: &Facts, seen: &BTreeSet<String>) -> Gate {
         let Some(policy) = &self.shared.parts.policy else { return Gate::Open { policy: String::new() } };
         let arguments = serde_json::from_str(&call.arguments).unwrap_or_default();
-        let (principal, agent_id) = (self.cx.principal(), self.journal.turn().agent_id.as_str());
-        Gate::from(policy.decide(&Question { principal, agent_id, tool: facts, arguments: &arguments, seen }))
+        let (turn, tenant) = (self.journal.turn(), self.journal.tenant().to_owned());
+        let principal = Principal { id: turn.principal.clone(), tenant, roles: turn.principal_roles.clone() };
+        Gate::from(policy.decide(&Question { principal: &principal, agent_id: &turn.agent_id, tool: facts, arguments: &arguments, seen }))
     }
 
     /// Begins a step. A call that an agent answers is told its turn here, so that the intent has it.

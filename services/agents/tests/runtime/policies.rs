@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
+use llama_stack_core::{Agents as _, Context, Principal};
 use llama_stack_policy::{CedarPolicy, Source};
-use llama_stack_proto::v1::{ToolStep, Turn, TurnStatus, step::Step, turn_event::Event};
+use llama_stack_proto::v1::{ResumeTurnRequest, ToolResult, ToolStep, Turn, TurnStatus, step::Step, turn_event::Event};
 
 use crate::{
     doubles::Say::{Call, Text},
-    world::{World, say, tool_results},
+    world::{World, rest, say, tool_results},
 };
 
 const POLICY: &str = r#"
 @id("all") permit(principal, action, resource);
 @id("no-thirteen") forbid(principal, action == Action::"call", resource) when { resource.name == "add" && context.arguments.whole.hasTag("b") && context.arguments.whole.getTag("b") == 13 };
+@id("no-trainees") forbid(principal, action == Action::"call", resource) when { resource.name == "add" && principal.roles.contains("trainee") };
 @id("careful") forbid(principal, action == Action::"call_unattended", resource) when { resource.name == "add" && context.seen_untrusted };
 "#;
 
@@ -55,4 +57,18 @@ async fn what_the_session_has_read_decides_who_is_asked() {
         (turn.status(), awaiting.approvals[0].asked_by.as_str(), world.hands.calls()),
         (TurnStatus::AwaitingTools, "policy:careful", 2)
     );
+}
+
+/// Who resumes a turn, or a process that goes on with it, lends it no rights.
+#[tokio::test]
+async fn the_policy_is_asked_for_who_began_the_turn() {
+    let mut world = world(vec![vec![Call("q", "ask", "{}")], vec![Call("a", "add", r#"{"a":1,"b":2}"#)], vec![Text("well")]]).await;
+    let trainee = Principal { id: "ann".into(), tenant: "acme".into(), roles: vec!["trainee".into()] };
+    let master = std::mem::replace(&mut world.cx, Context::new(trainee));
+    let (_, turn) = world.run(say("add")).await;
+    let results = vec![ToolResult { call_id: "q".into(), ..ToolResult::default() }];
+    let resume = ResumeTurnRequest { turn_id: turn.id.clone(), results, ..ResumeTurnRequest::default() };
+    rest(world.runtime.resume_turn(&master, resume).await.unwrap()).await;
+    let turn = world.turn(&turn.id).await;
+    assert_eq!((turn.status(), calls(&turn)[1].policy.as_str(), world.hands.calls()), (TurnStatus::Completed, "deny:no-trainees", 0));
 }

@@ -3,15 +3,18 @@
 use std::sync::{Arc, Mutex};
 
 use llama_stack_agents::Connect;
-use llama_stack_core::{Context, Result, Tools};
-use llama_stack_proto::v1::{Approval, CreateTurnRequest, McpServer, ToolListStep, Turn, TurnStatus, approval, step::Step};
+use llama_stack_core::{Agents as _, Context, Result, Tools};
+use llama_stack_proto::v1::{
+    Approval, ApprovalDecision, CreateTurnRequest, McpServer, ResumeTurnRequest, ToolListStep, Turn, TurnStatus, approval, step::Step,
+    turn_event::Event,
+};
 
 use crate::{
     doubles::{
         Hands,
         Say::{Call, Text},
     },
-    world::{World, say, tool_results},
+    world::{World, rest, say, tool_results},
 };
 
 /// Every address leads to the same tools.
@@ -74,8 +77,15 @@ async fn a_server_is_asked_for_its_tools_and_runs_them_and_its_secret_is_kept_no
 async fn a_servers_calls_wait_for_approval_unless_it_is_said_that_they_need_not() {
     let wire = Arc::<Wire>::default();
     let world = World::changed(vec![vec![Call("a", "add", r#"{"a":2,"b":2}"#)]], |parts| parts.connect = Some(wire.clone())).await;
-    let (_, turn) = world.run(with_server("add", |server| server.require_approval = None)).await;
+    let (events, turn) = world.run(with_server("add", |server| server.require_approval = None)).await;
     assert_eq!((turn.status(), wire.hands.calls()), (TurnStatus::AwaitingTools, 0));
+    // Approved, it runs with the authorization that the turn began with.
+    let Some(Event::AwaitingTools(awaiting)) = &events.last().unwrap().event else { panic!("{events:?}") };
+    let approve = ApprovalDecision { approval_request_id: awaiting.approvals[0].id.clone(), approve: true, reason: String::new() };
+    let resume = ResumeTurnRequest { turn_id: turn.id.clone(), decisions: vec![approve], ..ResumeTurnRequest::default() };
+    rest(world.runtime.resume_turn(&world.cx, resume).await.unwrap()).await;
+    assert_eq!(tool_results(&world.turn(&turn.id).await)[0].joined_text(), "4");
+    assert_eq!(wire.connected.lock().unwrap().last().unwrap().authorization, "hunter2");
 }
 
 #[tokio::test]
@@ -87,6 +97,18 @@ async fn a_tool_that_stands_in_for_another_is_not_offered() {
     let (_, turn) = world.run(request).await;
     let error = lists(&turn)[0].error.clone().unwrap();
     assert_eq!((error.reason.as_str(), turn.status(), world.script.request(0).tools.len()), ("tool_shadowed", TurnStatus::Completed, 2));
+}
+
+#[tokio::test]
+async fn of_two_servers_with_a_tool_of_one_name_the_second_is_not_offered() {
+    let wire = Arc::<Wire>::default();
+    let world = World::changed(vec![vec![Text("hm")]], |parts| parts.connect = Some(wire.clone())).await;
+    let mut request = with_server("add", |_| ());
+    let servers = &mut request.config.as_mut().unwrap().mcp_servers;
+    servers.push(McpServer { label: "other".into(), ..servers[0].clone() });
+    let (_, turn) = world.run(request).await;
+    let told: Vec<bool> = lists(&turn).iter().map(|list| list.error.is_some()).collect();
+    assert_eq!(told, [false, true], "{:?}", lists(&turn));
 }
 
 #[tokio::test]

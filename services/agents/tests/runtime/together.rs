@@ -7,8 +7,8 @@ use llama_stack_core::{
     manifest::{DeclaredAgent, DeclaredAgentTool},
 };
 use llama_stack_proto::v1::{
-    Agent, AgentConfig, AgentTool, CancelTurnRequest, CreateAgentRequest, CreateTurnRequest, GetTurnRequest, Limits, ListTurnsRequest,
-    Message, ToolStep, Turn, TurnStatus, UpdateAgentRequest, step::Step,
+    Agent, AgentConfig, AgentTool, ApprovalDecision, CancelTurnRequest, CreateAgentRequest, CreateTurnRequest, GetTurnRequest, Limits,
+    ListTurnsRequest, Message, ToolStep, Turn, TurnStatus, UpdateAgentRequest, step::Step, turn_event::Event,
 };
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         Say::{Call, Hang, Text},
         Script,
     },
-    world::{World, config, said, say, tool_results, until},
+    world::{World, config, rest, said, say, tool_results, until},
 };
 
 const ASK: &str = r#"{"input":"what is 1 and 2?"}"#;
@@ -120,6 +120,21 @@ async fn a_hand_off_gives_the_rest_of_the_turn_to_another() {
     assert_eq!((asked.messages[0].joined_text().as_str(), asked.tools.len()), ("You add.", 1));
     let told = asked.messages.last().unwrap().tool_results().next().unwrap().joined_text();
     assert_eq!(told, "adder has the conversation now");
+}
+
+#[tokio::test]
+async fn a_hand_off_that_waits_for_approval_is_made_once_it_is_approved() {
+    let world = World::new(vec![vec![Call("x", "transfer_to_adder", "{}")], vec![Text("Adding now.")]]).await;
+    let agent = helper(&world, |config| config.tools = vec!["add".into()]).await;
+    let mut request = calling(&agent, true);
+    request.config.as_mut().unwrap().require_approval = vec!["transfer_to_adder".into()];
+    let (events, turn) = world.run(request).await;
+    let Some(Event::AwaitingTools(awaiting)) = &events.last().unwrap().event else { panic!("{events:?}") };
+    let approve = ApprovalDecision { approval_request_id: awaiting.approvals[0].id.clone(), approve: true, reason: String::new() };
+    let resume = llama_stack_proto::v1::ResumeTurnRequest { turn_id: turn.id, decisions: vec![approve], ..Default::default() };
+    let events = rest(world.runtime.resume_turn(&world.cx, resume).await.unwrap()).await;
+    assert_eq!(said(&world.turn(&events[0].turn_id).await), "Adding now.");
+    assert_eq!(world.script.request(1).messages[0].joined_text(), "You add.");
 }
 
 #[tokio::test]
