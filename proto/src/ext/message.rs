@@ -64,7 +64,7 @@ impl Message {
 
 impl Part {
     pub fn new(content: Content) -> Self {
-        Self { content: Some(content), provenance: String::new() }
+        Self { content: Some(content), provenance: String::new(), ..Default::default() }
     }
 
     pub fn text(text: impl Into<String>) -> Self {
@@ -111,7 +111,7 @@ impl ToolResult {
     /// A result of one text, labelled `tool:<name>`.
     pub fn text(call: &ToolCall, text: impl Into<String>, is_error: bool) -> Self {
         let part = Part::text(text).with_provenance(format!("tool:{}", call.name));
-        Self { call_id: call.id.clone(), name: call.name.clone(), parts: vec![part], is_error }
+        Self { call_id: call.id.clone(), name: call.name.clone(), parts: vec![part], is_error, ..Default::default() }
     }
 
     /// The text parts, joined.

@@ -203,7 +203,7 @@ fn list_tools(turn: &Turn, config: &AgentConfig) -> Option<Next> {
 }
 
 pub(crate) fn shield_step(id: &str, stage: ShieldStage) -> Step {
-    Step::Shield(ShieldStep { shield_id: id.to_owned(), stage: stage.into(), verdict: None })
+    Step::Shield(ShieldStep { shield_id: id.to_owned(), stage: stage.into(), verdict: None, ..Default::default() })
 }
 
 /// The violation that lets nothing pass; a warning does.

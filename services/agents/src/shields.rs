@@ -36,7 +36,7 @@ fn failed() -> RunShieldResponse {
         categories: Vec::new(),
         reason: "shield_failed".into(),
     };
-    RunShieldResponse { violation: Some(violation), scores: Vec::new() }
+    RunShieldResponse { violation: Some(violation), scores: Vec::new(), ..Default::default() }
 }
 
 /// All that came from outside in this input, as one message: a shield judges the last message only, and what an earlier

@@ -107,7 +107,11 @@ pub struct Deps {
     pub provider_id: String,
     /// `LLAMA_STACK_HOME`: models, state, logs.
     pub home: PathBuf,
+    /// The distribution's own folder below `home`: what its providers keep.
+    pub folder: PathBuf,
     pub on_progress: OnProgress,
+    /// What the server hands on that has its type on a floor above this one: the store.
+    pub extensions: http::Extensions,
     /// Where tools may connect to: a provider that connects on a model's word does so through a client that keeps to it.
     pub egress: Egress,
     /// A caller asked for this provider while the stack runs, rather than whoever wrote the manifest: such a provider may
@@ -124,9 +128,12 @@ pub struct Deps {
 
 impl Deps {
     pub fn new(home: impl Into<PathBuf>) -> Self {
+        let home = home.into();
         Self {
             provider_id: String::new(),
-            home: home.into(),
+            folder: home.clone(),
+            home,
+            extensions: http::Extensions::new(),
             on_progress: Arc::new(|_| {}),
             egress: Egress::default(),
             at_run_time: false,

@@ -7,6 +7,7 @@
 
 use llama_stack_core::Registry;
 
+pub mod index;
 mod remote;
 mod router;
 

@@ -122,7 +122,7 @@ mod tests {
         async fn run_shield(&self, _cx: &Context, request: RunShieldRequest) -> Result<RunShieldResponse> {
             let violation =
                 Violation { reason: format!("{} by {}", request.shield_id, self.0.unwrap_or_default()), ..Violation::default() };
-            Ok(RunShieldResponse { violation: Some(violation), scores: vec![] })
+            Ok(RunShieldResponse { violation: Some(violation), scores: vec![], ..Default::default() })
         }
     }
 

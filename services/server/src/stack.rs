@@ -72,6 +72,9 @@ impl Stack {
             ..Deps::new(options.home.clone())
         };
         let (listed, lines) = (&manifest.providers, &manifest.lines);
+        let store = assemble::store(&manifest, &options.home).await?;
+        deps.folder = options.home.join(&manifest.name);
+        deps.extensions.insert(store.clone());
 
         let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;
         let router: Arc<dyn Inference> = Arc::new(llama_stack_inference::Router::new(providers.clone()));
@@ -90,7 +93,6 @@ impl Stack {
         probes.extend(info::probes(providers));
         deps.memory = Some(memory.clone());
 
-        let store = assemble::store(&manifest, &options.home).await?;
         let providers = assemble::providers("tools", &listed.tools, &registry.tools, &deps, lines).await?;
         let router = llama_stack_tools::Router::build(providers.clone()).await;
         let groups = Groups::new(store.clone(), registry.tools.clone(), manifest.tools.runtime_types.clone(), deps.clone());

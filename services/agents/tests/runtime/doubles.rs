@@ -175,6 +175,6 @@ impl Safety for Guards {
         let bad = request.messages.last().unwrap().joined_text().contains("bad");
         self.judged.lock().unwrap().push(request);
         let violation = Violation { level: Level::Error.into(), user_message: "Not that.".into(), ..Violation::default() };
-        Ok(RunShieldResponse { violation: bad.then_some(violation), scores: Vec::new() })
+        Ok(RunShieldResponse { violation: bad.then_some(violation), scores: Vec::new(), ..Default::default() })
     }
 }

@@ -1,13 +1,14 @@
 use tonic::transport::Channel;
 
 use llama_stack_proto::v1::{
-    Bank, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, DeleteDocumentsRequest, DeleteDocumentsResponse, Document,
-    GetBankRequest, GetDocumentRequest, InsertChunksRequest, InsertChunksResponse, InsertDocumentsRequest, InsertDocumentsResponse,
-    ListBanksRequest, ListBanksResponse, ListDocumentsRequest, ListDocumentsResponse, QueryRequest, QueryResponse, UpdateBankRequest,
+    Bank, CancelIngestionRequest, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, DeleteDocumentsRequest,
+    DeleteDocumentsResponse, Document, GetBankRequest, GetDocumentRequest, GetIngestionRequest, Ingestion, InsertChunksRequest,
+    InsertChunksResponse, InsertDocumentsRequest, InsertDocumentsResponse, ListBanksRequest, ListBanksResponse, ListChunksRequest,
+    ListChunksResponse, ListDocumentsRequest, ListDocumentsResponse, QueryRequest, QueryResponse, UpdateBankRequest, UpdateDocumentRequest,
     memory_client::MemoryClient, memory_server,
 };
 
-use crate::{Context, Error, Result, grpc::grpc_service};
+use crate::{Context, Error, EventStream, Result, grpc::grpc_service};
 
 /// Banks of documents, and search over them.
 #[async_trait::async_trait]
@@ -55,6 +56,26 @@ pub trait Memory: Send + Sync + 'static {
     async fn query(&self, _cx: &Context, _request: QueryRequest) -> Result<QueryResponse> {
         Err(Error::unimplemented("Query"))
     }
+
+    async fn update_document(&self, _cx: &Context, _request: UpdateDocumentRequest) -> Result<Document> {
+        Err(Error::unimplemented("UpdateDocument"))
+    }
+
+    async fn list_chunks(&self, _cx: &Context, _request: ListChunksRequest) -> Result<ListChunksResponse> {
+        Err(Error::unimplemented("ListChunks"))
+    }
+
+    async fn get_ingestion(&self, _cx: &Context, _request: GetIngestionRequest) -> Result<Ingestion> {
+        Err(Error::unimplemented("GetIngestion"))
+    }
+
+    async fn cancel_ingestion(&self, _cx: &Context, _request: CancelIngestionRequest) -> Result<Ingestion> {
+        Err(Error::unimplemented("CancelIngestion"))
+    }
+
+    async fn watch_ingestion(&self, _cx: &Context, _request: GetIngestionRequest) -> Result<EventStream<Ingestion>> {
+        Err(Error::unimplemented("WatchIngestion"))
+    }
 }
 
 grpc_service!(Memory, memory_server::Memory, MemoryClient<Channel> {
@@ -69,4 +90,9 @@ grpc_service!(Memory, memory_server::Memory, MemoryClient<Channel> {
     unary list_documents(ListDocumentsRequest) -> ListDocumentsResponse;
     unary delete_documents(DeleteDocumentsRequest) -> DeleteDocumentsResponse;
     unary query(QueryRequest) -> QueryResponse;
+    unary update_document(UpdateDocumentRequest) -> Document;
+    unary list_chunks(ListChunksRequest) -> ListChunksResponse;
+    unary get_ingestion(GetIngestionRequest) -> Ingestion;
+    unary cancel_ingestion(CancelIngestionRequest) -> Ingestion;
+    stream watch_ingestion(GetIngestionRequest) -> Ingestion as WatchIngestionStream;
 });

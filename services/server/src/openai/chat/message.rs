@@ -101,7 +101,7 @@ impl RequestMessage {
                 let name = names.get(&call_id).cloned().unwrap_or_default();
                 let label = format!("tool:{name}");
                 let parts = parts.into_iter().map(|part| part.with_provenance(&label)).collect();
-                return Ok(Message::tool(vec![ToolResult { call_id, name, parts, is_error: false }]));
+                return Ok(Message::tool(vec![ToolResult { call_id, name, parts, is_error: false, ..Default::default() }]));
             }
             Role::Assistant => {
                 for (call, entry) in self.tool_calls.into_iter().flatten().enumerate() {

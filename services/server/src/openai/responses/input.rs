@@ -64,7 +64,13 @@ impl Given {
             "mcp_call" => {
                 let call = call(field, item, "id")?;
                 let (text, is_error) = mcp_output(item);
-                let result = ToolResult { call_id: call.id.clone(), name: call.name.clone(), parts: vec![Part::text(text)], is_error };
+                let result = ToolResult {
+                    call_id: call.id.clone(),
+                    name: call.name.clone(),
+                    parts: vec![Part::text(text)],
+                    is_error,
+                    ..Default::default()
+                };
                 self.push(Role::Assistant, vec![call.into()]);
                 self.push(Role::Tool, vec![result.into()]);
             }
@@ -151,7 +157,7 @@ fn call_output(field: &str, item: &Value, before: &[Message]) -> Result<ToolResu
     let call_id = text(field, item, "call_id")?;
     let name = before.iter().flat_map(Message::tool_calls).find(|call| call.id == call_id).map(|call| call.name.clone());
     let parts = parts(&format!("{field}.output"), item.get("output"))?;
-    Ok(ToolResult { call_id, name: name.unwrap_or_default(), parts, is_error: false })
+    Ok(ToolResult { call_id, name: name.unwrap_or_default(), parts, is_error: false, ..Default::default() })
 }
 
 /// What a call at an MCP server came to, as the model was told, and whether it failed.
