@@ -36,6 +36,11 @@ pub(crate) enum Verb {
     Ps(ServerArgs),
     /// Talk to a model of a running stack; reads a question from a pipe as well
     Chat(ChatArgs),
+    /// Look at sessions, take them out as a file, run them again
+    Session {
+        #[command(subcommand)]
+        verb: SessionVerb,
+    },
     /// Print version and build
     Version,
     /// Print a completion script for a shell
@@ -95,6 +100,52 @@ pub(crate) enum ModelVerb {
         #[command(flatten)]
         home: HomeArgs,
     },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SessionVerb {
+    /// List sessions, newest first
+    List {
+        /// At most so many
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Print a session's turns: what was said and what was called
+    Show {
+        session: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Write a session with all its turns as JSON
+    Export {
+        session: String,
+        /// Where to; standard output without it
+        #[arg(long, short, value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Run an exported session again, in a new session, and say what comes out differently
+    Replay(ReplayArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct ReplayArgs {
+    /// What `session export` wrote; `-` is standard input
+    pub(crate) file: PathBuf,
+    /// Another model in place of the recorded one
+    #[arg(long, short)]
+    pub(crate) model: Option<String>,
+    /// Call tools again; without it their answers come from the recording
+    #[arg(long)]
+    pub(crate) live_tools: bool,
+    /// Fail where a turn comes out differently
+    #[arg(long)]
+    pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
 }
 
 #[derive(Args)]

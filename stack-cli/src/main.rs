@@ -12,10 +12,12 @@ mod home;
 mod model;
 mod output;
 mod processor;
+mod proto_json;
 mod ps;
 mod reach;
 mod registry;
 mod run;
+mod session;
 mod version;
 
 use std::process::ExitCode;
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
             Verb::Model { verb } => model::run(verb, &output).await,
             Verb::Ps(args) => ps::run(args, &output).await,
             Verb::Chat(args) => chat::run(args, &output).await,
+            Verb::Session { verb } => session::run(verb, &output).await,
             Verb::Version => version::run(&output),
             Verb::Completions { shell } => output.completions(shell),
         }

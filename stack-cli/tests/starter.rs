@@ -8,9 +8,17 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
+use llama_stack_core::{Context, Result, Tools, grpc::Served};
+use llama_stack_proto::v1::{
+    AgentConfig, CreateTurnRequest, InvokeToolRequest, InvokeToolResponse, Limits, ListToolsRequest, ListToolsResponse, Message, Part,
+    SamplingParams, Tool, ToolDefinition, agents_client::AgentsClient, step, tools_server::ToolsServer, turn_event,
+};
 use support::{Server, call, call_with_input, home_with_models, python, repository};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
 
 /// Runs an example and gives back what it printed.
 fn example(python: &Path, server: &Server, name: &str, arguments: &[&str]) -> String {
@@ -94,7 +102,7 @@ fn a_python_tool_is_one_manifest_line_away() {
 
 /// The tool's answer, and what the stack says where an argument is missing: the word that names it.
 async fn invoke(url: &str) -> (String, String) {
-    use llama_stack_proto::v1::{InvokeToolRequest, Part, tools_client::ToolsClient};
+    use llama_stack_proto::v1::tools_client::ToolsClient;
     let mut tools = ToolsClient::connect(url.to_owned()).await.unwrap();
     let mut ask = async |arguments: &str| {
         let request = InvokeToolRequest { name: "weather".into(), arguments: arguments.into(), call_id: String::new() };
@@ -106,4 +114,79 @@ async fn invoke(url: &str) -> (String, String) {
     assert!(bad.is_error);
     let named = if text(&bad.parts).contains("city") { "city" } else { "" };
     (text(&good.parts), named.to_owned())
+}
+
+/// The prices of a shop, as a provider of its own.
+struct Shop;
+
+#[async_trait::async_trait]
+impl Tools for Shop {
+    async fn list_tools(&self, _: &Context, _: ListToolsRequest) -> Result<ListToolsResponse> {
+        let schema = r#"{"type":"object","properties":{"article":{"type":"string"}},"required":["article"]}"#;
+        let definition = ToolDefinition::new("price_of", "The price of one piece of an article of the shop.", schema);
+        Ok(ListToolsResponse { tools: vec![Tool { definition: Some(definition), ..Tool::default() }], ..Default::default() })
+    }
+
+    async fn invoke_tool(&self, _: &Context, request: InvokeToolRequest) -> Result<InvokeToolResponse> {
+        let known = request.arguments.contains("bolt");
+        let price = if known { "3.75" } else { "no such article" };
+        Ok(InvokeToolResponse { parts: vec![Part::text(price)], is_error: !known })
+    }
+}
+
+/// The real small model takes two steps, each of which needs the one before; the session can be taken out and run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_looks_up_then_calculates_and_its_session_runs_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let shop = listener.local_addr().unwrap();
+    let service = ToolsServer::new(Served(Arc::new(Shop) as Arc<dyn Tools>));
+    let serving = tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
+
+    let home = home_with_models();
+    let file = home.path().join("m.yaml");
+    let starter = std::fs::read_to_string(repository().join("distributions/starter.yaml")).unwrap();
+    let provider = format!("  tools:\n    - {{ id: shop, type: remote::grpc, config: {{ url: \"http://{shop}\" }} }}\n");
+    std::fs::write(&file, starter.replacen("  tools:\n", &provider, 1)).unwrap();
+    let server = Server::start(home.path(), file.to_str().unwrap());
+
+    let config = AgentConfig {
+        model: "qwen2.5-coder-0.5b-instruct".into(),
+        tools: vec!["price_of".into(), "calculator".into()],
+        sampling: Some(SamplingParams { temperature: Some(0.0), max_tokens: Some(150), ..SamplingParams::default() }),
+        limits: Some(Limits { max_tool_calls: 2, ..Limits::default() }),
+        ..AgentConfig::default()
+    };
+    let ask = "Look up the price of the article 'bolt' with price_of. Then use the calculator to multiply that price by 12.";
+    let request = CreateTurnRequest { config: Some(config), input: vec![Message::user(ask)], ..CreateTurnRequest::default() };
+    let mut agents = AgentsClient::connect(server.url.clone()).await.unwrap();
+    let mut events = agents.create_turn(request).await.unwrap().into_inner();
+    let mut turn = None;
+    while let Some(event) = events.message().await.unwrap() {
+        if let Some(turn_event::Event::Ended(ended)) = event.event {
+            turn = Some(*ended);
+        }
+    }
+    let turn = turn.unwrap();
+    let results: Vec<(String, String)> = turn
+        .steps
+        .iter()
+        .filter_map(|step| match &step.step {
+            Some(step::Step::Tool(tool)) => tool.result.as_ref().map(|result| (result.name.clone(), result.joined_text())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(results, [("price_of".to_owned(), "3.75".to_owned()), ("calculator".to_owned(), "45".to_owned())], "{turn:?}");
+
+    let recording = home.path().join("session.json");
+    let recording = recording.to_str().unwrap();
+    let exported = call(home.path(), &["session", "export", &turn.session_id, "--file", recording, "--server", &server.url]);
+    assert_eq!(exported.code, 0, "{}", exported.err);
+    let shown = call(home.path(), &["session", "show", &turn.session_id, "--server", &server.url]);
+    assert!(shown.out.contains("price_of") && shown.out.contains("-> 45"), "{}", shown.out);
+    // From the recording alone: the shop is not asked again.
+    serving.abort();
+    let replayed = call(home.path(), &["session", "replay", recording, "--strict", "--server", &server.url]);
+    assert_eq!(replayed.code, 0, "{}{}", replayed.out, replayed.err);
+    assert!(replayed.out.ends_with("1 turns, 0 differ\n"), "{}", replayed.out);
+    assert!(server.stop().success());
 }

@@ -74,8 +74,8 @@ impl Shared {
             };
             let or = |own: &str, agents: String| if own.is_empty() { agents } else { own.to_owned() };
             let name = or(&tool.name, tool_name(if agent.name.is_empty() { &tool.agent_id } else { &agent.name }, tool.handoff));
-            let description = or(&tool.description, agent.description);
-            callable.push(Callable { agent_id: tool.agent_id.clone(), name, description, handoff: tool.handoff });
+            let description = or(&tool.description, agent.description.clone());
+            callable.push(Callable { agent_id: tool.agent_id.clone(), name, description, handoff: tool.handoff, config: agent });
         }
         Ok(callable)
     }

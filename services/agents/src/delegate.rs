@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use llama_stack_core::{Code, Context, Error, Result};
 use llama_stack_proto::v1::{
-    AgentConfig, CreateTurnRequest, HandoffStep, Limits, Message, Part, ToolCall, ToolResult, ToolStep, Turn, TurnStatus, step::Step,
+    AgentConfig, CreateTurnRequest, HandoffStep, Limits, Message, Part, Role, ToolCall, ToolResult, ToolStep, Turn, TurnStatus, step::Step,
 };
 
 use crate::{
@@ -50,6 +50,8 @@ pub(crate) struct Caller {
     /// What is left of the caller's own, for this call.
     pub(crate) limits: Limits,
     pub(crate) background: bool,
+    /// It has read nothing that others wrote and nothing private, so what it asks for can hold none of that.
+    pub(crate) clean: bool,
 }
 
 impl Caller {
@@ -67,8 +69,9 @@ async fn answer(shared: &Arc<Shared>, cx: &Context, caller: &Caller, call: &Tool
     if begun.as_ref().is_err_and(|error| error.code() == Code::NotFound) {
         let arguments: serde_json::Value = serde_json::from_str(&call.arguments).unwrap_or_default();
         let input = arguments.get("input").and_then(serde_json::Value::as_str).unwrap_or(&call.arguments);
-        // What one agent tells another is a model's word, not a person's.
-        let input = Message::new(llama_stack_proto::v1::Role::User, vec![Part::text(input).with_provenance(format!("tool:{}", call.name))]);
+        // What one agent tells another is a model's word, not a person's; and it may repeat what the model has read.
+        let provenance = if caller.clean { Role::Assistant.provenance().to_owned() } else { format!("tool:{}", call.name) };
+        let input = Message::new(Role::User, vec![Part::text(input).with_provenance(provenance)]);
         let request = CreateTurnRequest {
             session_id: caller.session_id.clone(),
             agent_id: caller.agent_id.clone(),

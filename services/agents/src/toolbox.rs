@@ -54,6 +54,8 @@ pub(crate) struct Callable {
     pub(crate) name: String,
     pub(crate) description: String,
     pub(crate) handoff: bool,
+    /// What it may read to give its answer.
+    pub(crate) config: AgentConfig,
 }
 
 /// Every tool of the stack, or of one group.
@@ -76,27 +78,26 @@ impl Toolbox {
     /// A tool that has gone since the agent was made is left out; a call of it is then one of an unknown tool.
     pub(crate) async fn of(tools: Option<&dyn Tools>, cx: &Context, config: &AgentConfig, agents: Vec<Callable>) -> Result<Self> {
         let mut toolbox = Self::default();
-        if !config.tools.is_empty() {
-            let mut there: HashMap<String, Tool> = HashMap::new();
+        let mut there: HashMap<String, Tool> = HashMap::new();
+        if !config.tools.is_empty() || agents.iter().any(|agent| !agent.config.tools.is_empty()) {
             for tool in list(tools, cx, "").await? {
                 there.entry(tool.definition.as_ref().map(|definition| definition.name.clone()).unwrap_or_default()).or_insert(tool);
             }
-            for name in &config.tools {
-                let Some(tool) = there.remove(name) else {
-                    tracing::warn!(tool = name, "a tool of the agent is not in the stack any more");
-                    continue;
-                };
-                let (runner, facts, ask) =
-                    (Runner::Stack(tool.on_interrupt()), Facts::of(&tool, false), config.require_approval.contains(name));
-                tool.definition.into_iter().for_each(|definition| toolbox.add(definition, runner.clone(), ask, facts.clone()));
-            }
+        }
+        for name in &config.tools {
+            let Some(tool) = there.get(name) else {
+                tracing::warn!(tool = name, "a tool of the agent is not in the stack any more");
+                continue;
+            };
+            let (runner, facts, ask) = (Runner::Stack(tool.on_interrupt()), Facts::of(tool, false), config.require_approval.contains(name));
+            tool.definition.iter().for_each(|definition| toolbox.add(definition.clone(), runner.clone(), ask, facts.clone()));
         }
         for agent in agents {
             let (runner, schema) =
                 if agent.handoff { (Runner::Handoff(agent.agent_id), TAKE_OVER) } else { (Runner::Agent(agent.agent_id), ASK) };
             let ask = config.require_approval.contains(&agent.name);
-            // What it read to give its answer is not known here.
-            let facts = brings(&agent.name, "agents");
+            // It answers with what it has read, which is not known here: whatever it may read counts.
+            let facts = Facts { reads_private: may_read_private(&agent.config, &there), ..brings(&agent.name, "agents") };
             toolbox.add(ToolDefinition::new(agent.name, agent.description, schema), runner, ask, facts);
         }
         for definition in &config.client_tools {
@@ -109,7 +110,7 @@ impl Toolbox {
     /// Adds what a server listed.
     pub(crate) fn add_list(&mut self, server: &McpServer, list: &ToolListStep) {
         // Who is not told a secret has none to tell.
-        let reads_private = !server.connector_id.is_empty() || !server.authorization.is_empty() || !server.headers.is_empty();
+        let reads_private = told_secrets(server);
         for definition in &list.tools {
             let name = &definition.name;
             let on_interrupt = if list.retry.contains(name) { OnInterrupt::Retry } else { OnInterrupt::Fail };
@@ -192,6 +193,19 @@ impl Toolbox {
         arguments::check(definition, &call.arguments)?;
         Ok(entry.runner.clone())
     }
+}
+
+/// Whether an agent that is called can bring back what only some may know.
+fn may_read_private(config: &AgentConfig, there: &HashMap<String, Tool>) -> bool {
+    // Further agents may call further ones: the worst is assumed of them.
+    !config.agents.is_empty()
+        || config.file_search.is_some()
+        || config.mcp_servers.iter().any(told_secrets)
+        || config.tools.iter().any(|name| there.get(name).is_none_or(|tool| tool.reads_private))
+}
+
+fn told_secrets(server: &McpServer) -> bool {
+    !server.connector_id.is_empty() || !server.authorization.is_empty() || !server.headers.is_empty()
 }
 
 /// Of one that brings text from outside, and does nothing there.

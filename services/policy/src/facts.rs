@@ -41,6 +41,11 @@ impl Facts {
 pub(crate) const UNTRUSTED: &str = "untrusted:";
 pub(crate) const PRIVATE: &str = "private:";
 
+/// Whether a label says that text is untrusted or private.
+pub fn tainted(label: &str) -> bool {
+    label.starts_with(UNTRUSTED) || label.starts_with(PRIVATE)
+}
+
 /// The labels that a session carries once a text of `provenance` is in it. They accumulate and never go away, through
 /// compaction, branches and hand-off too: a summary of untrusted text is untrusted text.
 ///

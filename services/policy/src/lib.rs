@@ -24,7 +24,7 @@ use std::{collections::BTreeSet, fmt};
 use serde_json::Value;
 
 pub use cedar::CedarPolicy;
-pub use facts::{Facts, labels};
+pub use facts::{Facts, labels, tainted};
 pub use llama_stack_core::Principal;
 pub use sources::Source;
 

@@ -11,6 +11,7 @@ pub mod crash;
 #[cfg(feature = "engine")]
 mod engine;
 mod figures;
+pub mod injection;
 mod load;
 #[cfg(feature = "engine")]
 mod mistralrs;
@@ -47,12 +48,13 @@ pub struct Verdict {
     pub holds: bool,
 }
 
-const DRILLS: [(&str, &str); 9] = [
+const DRILLS: [(&str, &str); 10] = [
     ("passthrough", "what /v1/chat/completions adds to an instant upstream: time, throughput, first token"),
     ("call", "an in-process call through the router, beside the bare provider"),
     ("startup", "from exec to ready with a remote-only manifest, and memory at rest"),
     ("steps", "durable steps of a turn: one at a time and at 64 sessions, synced and not"),
     ("policy", "deciding on a call of a tool, with 50 policies and few or many arguments"),
+    ("injection", "a model that obeys whatever others write, in 720 cases, under the Rule of Two: nothing forbidden is executed"),
     ("turn", "a turn with tool calls beside the same in LangGraph; 64 sessions at once; 1,000 open turns after a restart"),
     ("crash", "turns while the server is killed, at random and at every fail point: nothing lost, nothing twice (--postgres)"),
     (
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
             "startup" => Some(startup::run(args.long).await),
             "steps" => Some(steps::run(args.long).await),
             "policy" => Some(policy::run(args.long)),
+            "injection" => Some(injection::run(args.long).await),
             "turn" => Some(turn::run(args.long).await),
             "crash" => Some(crash::run(args.long, args.postgres).await),
             #[cfg(feature = "engine")]

@@ -109,6 +109,7 @@ impl Run {
                     agent_id,
                     limits: delegate::share(turn, seconds_left, siblings),
                     background: turn.background,
+                    clean: self.clean(),
                 };
                 delegate::ask(shared, cx, caller, tool).map(move |done| (index, Step::Tool(done))).boxed()
             }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use llama_stack_core::{Principal, Result, ids};
-use llama_stack_policy::{Facts, Question, labels};
+use llama_stack_policy::{Facts, Question, labels, tainted};
 use llama_stack_proto::v1::{
     AwaitingTools, InferenceStep, OnInterrupt, ToolCall, ToolStep, Turn, TurnStatus, step::Step, turn_event::Event,
 };
@@ -108,6 +108,11 @@ impl Run {
         provenance.extend(self.summarised.iter().cloned());
         let source = |label: &str| label.strip_prefix("tool:").and_then(|name| self.toolbox.facts(name));
         provenance.iter().flat_map(|label| labels(label, source(label))).collect()
+    }
+
+    /// Whether the model has read nothing, by now, that others wrote or that is private. Known only where a policy wants it.
+    pub(super) fn clean(&self) -> bool {
+        self.shared.parts.policy.is_some() && self.seen().iter().all(|label| !tainted(label))
     }
 
     fn judge_call(&self, call: &ToolCall, facts: &Facts, seen: &BTreeSet<String>) -> Gate {
