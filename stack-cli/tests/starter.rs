@@ -140,7 +140,8 @@ async fn an_agent_looks_up_then_calculates_and_its_session_runs_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let shop = listener.local_addr().unwrap();
     let service = ToolsServer::new(Served(Arc::new(Shop) as Arc<dyn Tools>));
-    let serving = tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
+    let serving =
+        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
 
     let home = home_with_models();
     let file = home.path().join("m.yaml");

@@ -137,6 +137,15 @@ impl Fold {
         let open = |step: &Step| step.ended.is_none() && !matches!(&step.step, Some(step::Step::Tool(tool)) if tool.client);
         self.turn.steps.iter().enumerate().filter(|(_, step)| open(step)).map(|(index, _)| index).collect()
     }
+
+    /// The turns in which agents answer the open steps' calls. One of them may never have begun.
+    pub(crate) fn called(&self) -> Vec<String> {
+        let called = |index: usize| match &self.turn.steps.get(index)?.step {
+            Some(step::Step::Tool(tool)) if !tool.child_turn_id.is_empty() => Some(tool.child_turn_id.clone()),
+            _ => None,
+        };
+        self.open_steps().into_iter().filter_map(called).collect()
+    }
 }
 
 /// The request with its decision among these.

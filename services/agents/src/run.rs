@@ -203,19 +203,7 @@ impl Run {
 
     /// Cancels the turns that open calls of agents wait for.
     async fn cancel_called(&self) {
-        let turn = self.journal.turn();
-        let open = self.journal.fold().open_steps();
-        let called = open.iter().filter_map(|index| match &turn.steps.get(*index)?.step {
-            Some(Step::Tool(tool)) if !tool.child_turn_id.is_empty() => Some(tool.child_turn_id.clone()),
-            _ => None,
-        });
-        let cx = Context::system_for(self.journal.tenant());
-        for id in called {
-            // It may never have begun.
-            if let Err(error) = turns::cancel(&self.shared, &cx, &id).await {
-                tracing::debug!(turn = id, error = ?error, "a called turn was not cancelled");
-            }
-        }
+        turns::cancel_called(&self.shared, self.journal.tenant(), self.journal.fold().called()).await;
     }
 
     /// Commits. A turn that ends is in the cache before anyone hears of its end, and could delete it.

@@ -67,6 +67,7 @@ pub(crate) async fn cancel(shared: &Shared, cx: &Context, id: &str) -> Result<Tu
         if fold.ended() {
             return Ok(fold.turn);
         }
+        let called = fold.called();
         let mut turn = fold.turn.clone();
         turn.set_status(TurnStatus::Cancelled);
         turn.ended = Some(ids::now());
@@ -82,11 +83,24 @@ pub(crate) async fn cancel(shared: &Shared, cx: &Context, id: &str) -> Result<Tu
             Ok(()) => {
                 fold.push(&ended)?;
                 shared.histories.forget(tenant, id);
+                // Whose process it was stops without a word, so it is done here.
+                Box::pin(cancel_called(shared, tenant, called)).await;
                 return Ok(fold.turn);
             }
             // It was resumed, or it ended, in between: look again.
             Err(error) if matches!(error.code(), Code::Aborted | Code::FailedPrecondition) => {}
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Cancels the turns that calls of agents wait for.
+pub(crate) async fn cancel_called(shared: &Shared, tenant: &str, called: Vec<String>) {
+    let cx = Context::system_for(tenant);
+    for id in called {
+        // It may never have begun.
+        if let Err(error) = cancel(shared, &cx, &id).await {
+            tracing::debug!(turn = id, error = ?error, "a called turn was not cancelled");
         }
     }
 }

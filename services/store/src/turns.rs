@@ -21,7 +21,6 @@ pub use list::TurnList;
 const JOURNAL: &str = "SELECT body FROM journal WHERE tenant = $1 AND turn_id = $2 AND seq > $3 ORDER BY seq";
 const EXISTS: &str = "SELECT 1 FROM turns WHERE tenant = $1 AND id = $2";
 /// A turn that answers another's tool call is no part of the session's history.
-const LIST: &str = "SELECT id FROM turns WHERE tenant = $1 AND session_id = $2 AND caller_turn_id = '' AND id > $3 ORDER BY id LIMIT $4";
 const NEWEST: &str = "SELECT id FROM turns WHERE tenant = $1 AND session_id = $2 AND caller_turn_id = '' ORDER BY id DESC LIMIT 1";
 /// The statuses stand here in digits because the partial index is used only where the query repeats its condition.
 const UNFINISHED: &str = "SELECT tenant, id, status FROM turns WHERE status IN (1, 2) ORDER BY id";
@@ -47,18 +46,6 @@ impl Store {
             return Err(not_found("turn", turn_id));
         }
         rows.iter().map(failure::decode).collect()
-    }
-
-    /// A page of the session's turns, oldest first, and the token of the next (empty at the end). `page_size` 0
-    /// means 100, at most 1,000. An unknown session has none. Those that answer another turn's tool call are left out.
-    ///
-    /// # Errors
-    /// `InvalidArgument` a token that this list never gave
-    pub async fn list_turn_ids(&self, tenant: &str, session_id: &str, page_size: u32, page_token: &str) -> Result<(Vec<String>, String)> {
-        let page = Page::new(format!("turns/{session_id}"), page_size, page_token)?;
-        let rows = self.read(LIST, args![tenant, session_id, page.oldest_first(), page.limit()]).await?;
-        let ids = rows.iter().map(|row| row.text(0)).collect::<sqlx::Result<Vec<String>>>().map_err(|error| failure::report(&error))?;
-        Ok(page.cut(ids, |id| id))
     }
 
     /// The session's turn that was created last, of those that answer no other turn's tool call.

@@ -11,7 +11,7 @@ use llama_stack_proto::v1::{
     TurnStatus::{AwaitingTools, Cancelled, InProgress},
     turn_event::Event,
 };
-use llama_stack_store::{BeginTurn, Claimed, Held, Store};
+use llama_stack_store::{BeginTurn, Claimed, Held, Store, TurnList};
 
 on!(sqlite, memory, postgres: [
     a_turn_is_claimed_once_its_lease_has_run_out,
@@ -191,7 +191,7 @@ async fn called_turns_are_no_history_and_go_with_their_caller(Fixture { store, .
     }
     let others = called(store, &session.id, &second).await;
     assert_eq!(store.newest_turn_id(TENANT, &session.id).await.unwrap(), Some(second.clone()));
-    let (listed, _) = store.list_turn_ids(TENANT, &session.id, 0, "").await.unwrap();
+    let (listed, _) = store.turn_ids(TENANT, page_of(&session.id, 0, "")).await.unwrap();
     assert_eq!(listed, [first.clone(), second.clone()]);
 
     let there = async |id: &String| store.journal(TENANT, id, 0).await.map(|events: Vec<TurnEvent>| events.len());
@@ -236,4 +236,9 @@ async fn who_opens_a_file_alone_need_not_wait_for_the_dead() {
     third.close().await;
     let fourth = fixture::open(&url).await;
     assert_eq!(claimed(&fourth, "fourth", 1).await, [(turn, 2)]);
+}
+
+/// A page of a session's turns, oldest first.
+fn page_of<'a>(session_id: &'a str, page_size: u32, page_token: &'a str) -> TurnList<'a> {
+    TurnList { session_id: Some(session_id), newest_first: false, after: "", page_size, page_token }
 }

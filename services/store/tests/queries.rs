@@ -12,7 +12,7 @@ use llama_stack_proto::v1::{
     RegisterToolGroupRequest,
     TurnStatus::{AwaitingTools, Cancelled, Completed, InProgress},
 };
-use llama_stack_store::{BeginTurn, Begun, Store, Unfinished};
+use llama_stack_store::{BeginTurn, Begun, Store, TurnList, Unfinished};
 
 on!(sqlite, memory, postgres: [
     an_agent_is_kept_replaced_and_deleted,
@@ -141,7 +141,7 @@ async fn turns_are_listed_oldest_first_in_pages(Fixture { store, .. }: &Fixture)
     }
     let (mut seen, mut token) = (Vec::new(), String::new());
     loop {
-        let (page, next) = store.list_turn_ids(TENANT, &session.id, 2, &token).await.unwrap();
+        let (page, next) = store.turn_ids(TENANT, of(&session.id, 2, &token)).await.unwrap();
         assert!(page.len() <= 2);
         seen.extend(page);
         if next.is_empty() {
@@ -176,7 +176,7 @@ async fn a_tenant_never_meets_anothers_rows(Fixture { store, .. }: &Fixture) {
     assert!(store.list_agents(other, 0, "").await.unwrap().0.is_empty());
     assert!(store.list_sessions(other, None, 0, "").await.unwrap().0.is_empty());
     assert!(store.list_sessions(other, Some("a"), 0, "").await.unwrap().0.is_empty());
-    assert!(store.list_turn_ids(other, &session.id, 0, "").await.unwrap().0.is_empty());
+    assert!(store.turn_ids(other, of(&session.id, 0, "")).await.unwrap().0.is_empty());
     assert_eq!(store.newest_turn_id(other, &session.id).await.unwrap(), None);
 
     // The same ids may be another tenant's as well, and one's deletion is not the other's.
@@ -227,7 +227,7 @@ async fn a_key_begins_one_turn(Fixture { store, .. }: &Fixture) {
     let new: Vec<_> = calls.iter().filter(|(_, begun)| *begun == Begun::New).map(|(id, _)| id.clone()).collect();
     assert_eq!(new.len(), 1);
     assert_eq!(calls.iter().filter(|(_, begun)| *begun == Begun::Existing(new[0].clone())).count(), 15);
-    assert_eq!(store.list_turn_ids(TENANT, &session.id, 0, "").await.unwrap().0, new);
+    assert_eq!(store.turn_ids(TENANT, of(&session.id, 0, "")).await.unwrap().0, new);
 
     let created = created(&session.id);
     let reused = BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", "another hash")), new_session: None };
@@ -396,7 +396,7 @@ async fn crooked_page_tokens_are_refused(Fixture { store, .. }: &Fixture) {
     for token in ["x", "%00", "c2VzcwBpb25z", of_a.as_str(), &of_a[1..]] {
         assert_eq!(code(store.list_agents(TENANT, 1, token).await), Code::InvalidArgument);
         assert_eq!(code(store.list_sessions(TENANT, None, 1, token).await), Code::InvalidArgument);
-        assert_eq!(code(store.list_turn_ids(TENANT, "s", 1, token).await), Code::InvalidArgument);
+        assert_eq!(code(store.turn_ids(TENANT, of("s", 1, token)).await), Code::InvalidArgument);
     }
     assert_eq!(store.list_sessions(TENANT, Some("a"), 1, &of_a).await.unwrap().0.len(), 1);
 }
@@ -488,4 +488,9 @@ async fn many_may_open_a_database_at_once(fixture: &Fixture) {
     let unfinished: BTreeSet<_> = store.unfinished_turns().await.unwrap().into_iter().map(|turn| turn.turn_id).collect();
     assert_eq!(unfinished, turns.into_iter().collect());
     store.close().await;
+}
+
+/// A page of a session's turns, oldest first.
+fn of<'a>(session_id: &'a str, page_size: u32, page_token: &'a str) -> TurnList<'a> {
+    TurnList { session_id: Some(session_id), newest_first: false, after: "", page_size, page_token }
 }

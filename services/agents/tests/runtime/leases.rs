@@ -10,8 +10,8 @@ use futures::StreamExt as _;
 use llama_stack_agents::{Runtime, RuntimeParts};
 use llama_stack_core::{Agents as _, Context, Result, Tools, manifest};
 use llama_stack_proto::v1::{
-    CancelTurnRequest, GetTurnRequest, InvokeToolRequest, InvokeToolResponse, ListToolsRequest, ListToolsResponse, Part, ResumeTurnRequest,
-    ToolResult, Turn, TurnEvent, TurnStatus, WatchTurnRequest, turn_event::Event,
+    AgentConfig, AgentTool, CancelTurnRequest, CreateAgentRequest, GetTurnRequest, InvokeToolRequest, InvokeToolResponse, ListToolsRequest,
+    ListToolsResponse, Part, ResumeTurnRequest, ToolResult, Turn, TurnEvent, TurnStatus, WatchTurnRequest, step, turn_event::Event,
 };
 use llama_stack_store::{Durability, Store};
 use llama_stack_test_postgres::Server;
@@ -72,6 +72,7 @@ mod on_each {
         a_stuck_process_is_overtaken_and_its_late_write_refused,
         a_turn_that_runs_is_left_alone,
         a_turn_is_cancelled_from_another_process,
+        who_is_cancelled_from_another_process_cancels_whom_it_called,
         of_two_processes_that_resume_a_turn_one_does,
         what_a_process_gives_up_goes_on_elsewhere_at_once,
     ]);
@@ -256,6 +257,24 @@ fn a_turn_is_cancelled_from_another_process(url: &str) {
         assert_eq!(seen.status(), TurnStatus::Cancelled);
         assert_eq!(turn(&owner, &id).await, *seen);
         assert_eq!((hands.calls(), script.asked()), (1, 1));
+    });
+}
+
+fn who_is_cancelled_from_another_process_cancels_whom_it_called(url: &str) {
+    let script = Script::of(vec![vec![Call("x", "ask_adder", r#"{"input":"1 and 2"}"#)], vec![Say::Hang]]);
+    tokio_runtime().block_on(async {
+        let owner = process(url, &script, Arc::<Hands>::default(), SHORT).await;
+        let other = process(url, &script, Arc::<Hands>::default(), LONG).await;
+        let adder = AgentConfig { model: "scripted".into(), name: "adder".into(), ..AgentConfig::default() };
+        let agent_id = owner.create_agent(&cx(), CreateAgentRequest { config: Some(adder) }).await.unwrap().id;
+        let mut request = say("go");
+        request.config.as_mut().unwrap().agents = vec![AgentTool { agent_id, ..AgentTool::default() }];
+        let id = owner.create_turn(&cx(), request).await.unwrap().next().await.unwrap().unwrap().turn_id;
+        until(|| script.asked() == 2).await;
+        let cancelled = other.cancel_turn(&cx(), CancelTurnRequest { id }).await.unwrap();
+        let Some(step::Step::Tool(tool)) = &cancelled.steps[1].step else { panic!("{cancelled:?}") };
+        let called = turn(&other, &tool.child_turn_id).await;
+        assert_eq!((cancelled.status(), called.status()), (TurnStatus::Cancelled, TurnStatus::Cancelled));
     });
 }
 
