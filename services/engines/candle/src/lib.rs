@@ -15,6 +15,7 @@ mod batch;
 mod bert;
 mod deberta;
 mod directory;
+mod kernels;
 mod load;
 mod model;
 mod provider;

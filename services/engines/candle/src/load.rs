@@ -112,9 +112,9 @@ fn classifier(
         Error::invalid("files", "the weights have no classifier.weight: this DeBERTa was not saved with a classification head")
     })?;
     let labels = labels(&config, count)?;
-    let config = deberta::config(config, &labels)?;
+    let config = deberta::Config::read(config)?;
     let longest = max_tokens(directory, options, config.max_position_embeddings)?;
-    let deberta = Deberta::load(weights.into_builder(), &config).map_err(unfit)?;
+    let deberta = Deberta::load(weights.into_builder(), &config, count).map_err(unfit)?;
     Ok(Model {
         id: directory.0.id.clone(),
         reader: Reader::new(tokenizer, longest, config.vocab_size)?,

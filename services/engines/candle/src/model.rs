@@ -53,10 +53,9 @@ impl Model {
     /// # Errors
     /// `Internal` where candle fails, or where the result is not a number.
     pub(crate) fn compute(&self, batch: &[&Read]) -> Result<Vec<Vec<f32>>> {
-        let padded = Padded::new(batch);
         let computed = match &self.network {
-            Network::Bert(bert) => bert.embed(&padded),
-            Network::Deberta(deberta) => deberta.logits(&padded),
+            Network::Bert(bert) => bert.embed(&Padded::new(batch)),
+            Network::Deberta(deberta) => deberta.logits(batch),
         };
         let rows = computed.map_err(|error| Error::internal(format!("model {:?} failed", self.id)).with_source(error))?;
         if !rows.iter().flatten().all(|value| value.is_finite()) {

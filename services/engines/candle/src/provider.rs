@@ -134,11 +134,8 @@ impl Inference for Candle {
                 Error::invalid("model", format!("model {:?} embeds; it does not classify", model.id)).with_reason("wrong_model_kind")
             );
         }
-        let input = |input: v1::ClassifyInput| match input.pair {
-            Some(pair) => Input::Pair(input.text, pair),
-            None => Input::Text(input.text),
-        };
-        let computed = self.run(cx, model, request.inputs.into_iter().map(input).collect(), request.truncation).await?;
+        let inputs = request.inputs.into_iter().enumerate().map(classify_input).collect::<Result<_>>()?;
+        let computed = self.run(cx, model, inputs, request.truncation).await?;
         let usage = usage(&computed);
         let scored = |logits: Vec<f32>| {
             let labels = model.labels.iter().zip(softmax(&logits)).zip(logits);
@@ -155,8 +152,8 @@ impl Inference for Candle {
         }
         let reader = model.clone();
         let split = move || reader.reader.tokenize(&request.text, request.add_special_tokens);
-        let tokens = cx.within(self.runner.blocking(&model.id, split)).await?;
-        Ok(TokenizeResponse { tokens, prompt: String::new(), context_length: to_u32(model.reader.max_tokens()) })
+        let (tokens, starts) = cx.within(self.runner.blocking(&model.id, split)).await?;
+        Ok(TokenizeResponse { tokens, starts, prompt: String::new(), context_length: to_u32(model.reader.max_tokens()) })
     }
 }
 
@@ -165,6 +162,18 @@ fn embed_input((at, input): (usize, EmbedInput)) -> Result<Input> {
         Some(embed_input::Input::Text(text)) => Ok(Input::Text(text)),
         Some(embed_input::Input::Tokens(tokens)) => Ok(Input::Tokens(tokens.ids)),
         None => Err(Error::invalid(format!("inputs[{at}]"), format!("inputs[{at}] has neither text nor tokens"))),
+    }
+}
+
+fn classify_input((at, input): (usize, v1::ClassifyInput)) -> Result<Input> {
+    match (input.tokens, input.pair) {
+        (Some(_), None) if !input.text.is_empty() => {
+            Err(Error::invalid(format!("inputs[{at}]"), format!("inputs[{at}] has both text and tokens: send one of them")))
+        }
+        (Some(_), Some(_)) => Err(Error::invalid(format!("inputs[{at}].pair"), format!("inputs[{at}]: tokens cannot be judged as a pair"))),
+        (Some(tokens), None) => Ok(Input::Tokens(tokens.ids)),
+        (None, Some(pair)) => Ok(Input::Pair(input.text, pair)),
+        (None, None) => Ok(Input::Text(input.text)),
     }
 }
 

@@ -20,7 +20,7 @@ fn request(inputs: Vec<ClassifyInput>) -> ClassifyRequest {
 }
 
 fn text(text: &str) -> ClassifyInput {
-    ClassifyInput { text: text.into(), pair: None }
+    ClassifyInput::text(text)
 }
 
 fn logits(response: &ClassifyResponse) -> Vec<Vec<f32>> {
@@ -33,7 +33,7 @@ async fn logits_are_those_of_the_reference_alone_and_in_batches() {
     let rows = recorded("deberta.json");
     let inputs: Vec<ClassifyInput> = rows
         .iter()
-        .map(|row| ClassifyInput { text: row["text"].as_str().unwrap().into(), pair: row["pair"].as_str().map(Into::into) })
+        .map(|row| ClassifyInput { text: row["text"].as_str().unwrap().into(), pair: row["pair"].as_str().map(Into::into), tokens: None })
         .collect();
     let together = inference.classify(&cx(), request(inputs.clone())).await.unwrap();
     let tokens: u64 = rows.iter().map(|row| row["tokens"].as_u64().unwrap()).sum();
@@ -66,14 +66,14 @@ async fn scores_are_a_softmax_by_label() {
 #[tokio::test]
 async fn a_pair_that_is_too_long_is_refused_or_cut() {
     let inference = provider(json!({ "models": [deberta(&fixture("deberta"))] })).await.unwrap();
-    let long = || ClassifyInput { text: "the day ".repeat(40).trim_end().into(), pair: Some("again and again".into()) };
+    let long = || ClassifyInput { text: "the day ".repeat(40).trim_end().into(), pair: Some("again and again".into()), tokens: None };
     let error = inference.classify(&cx(), request(vec![long()])).await.unwrap_err();
     assert_eq!((error.reason(), error.field()), (Some("context_length_exceeded"), Some("inputs[0]")));
     assert!(error.message().contains("86") && error.message().contains("64"), "{error}");
     let mut cut = request(vec![long()]);
     cut.set_truncation(Truncation::End);
     assert_eq!(inference.classify(&cx(), cut).await.unwrap().usage.unwrap().prompt_tokens, 64);
-    for empty in [text(""), ClassifyInput { text: "a".into(), pair: Some(String::new()) }] {
+    for empty in [text(""), ClassifyInput { text: "a".into(), pair: Some(String::new()), tokens: None }] {
         assert_eq!(inference.classify(&cx(), request(vec![empty])).await.unwrap_err().code(), Code::InvalidArgument);
     }
 }
