@@ -112,7 +112,7 @@ def texts(split):
     for carrier in CARRIERS[split]:
         for label, inserts in ((1, PAYLOADS[split]), (0, HONEST[split])):
             for insert in inserts:
-                for _ in range(3 if split == "train" else 2):
+                for _ in range(4 if split == "train" else 2):
                     name, other = draw.sample(NAMES, 2)
                     insertion = insert.format(mail=f"{draw.choice('abcdef')}{draw.randint(10, 99)}@mail.example", host=f"{draw.choice(THINGS).split()[0]}.example")
                     fill = {"name": name, "other": other, "place": draw.choice(PLACES), "thing": draw.choice(THINGS), "n": draw.randint(3, 48)}

