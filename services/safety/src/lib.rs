@@ -6,6 +6,7 @@
 
 use llama_stack_core::Registry;
 
+pub mod normalise;
 mod remote;
 mod router;
 
