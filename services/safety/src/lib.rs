@@ -9,6 +9,7 @@
 use llama_stack_core::Registry;
 
 mod embedding_classifier;
+pub mod normalise;
 mod prompt_guard;
 mod reading;
 mod remote;

@@ -1,6 +1,13 @@
 //! What a classifier reads of a message, and what it answers.
 
+use llama_stack_core::{Code, Error, Result};
 use llama_stack_proto::v1::{CategoryScore, Message, Part, RunShieldResponse, Violation, part::Content, violation::Level};
+use tokio_util::task::TaskTracker;
+
+use crate::normalise;
+
+/// What one text may have: a bound on the work that a caller can ask for.
+const MAX_BYTES: usize = 2 << 20;
 
 /// All that a message says, as one text: words cut up over several parts are judged together. Calls are their tool's name and
 /// arguments, results their texts; images say nothing to a classifier of text.
@@ -31,9 +38,18 @@ fn on_a_new_line(text: &mut String) {
     }
 }
 
-/// The text, and what it says to a reader who sees through a disguise.
-pub(crate) fn variants(text: &str) -> Vec<String> {
-    vec![text.to_owned()]
+/// The text, and what it says to a reader who sees through a disguise. Read on a thread that may be busy.
+///
+/// # Errors
+/// `OutOfRange` for a text that is too long to be judged, with both numbers.
+pub(crate) async fn variants(tasks: &TaskTracker, text: &str) -> Result<Vec<String>> {
+    if text.len() > MAX_BYTES {
+        let message = format!("the text has {} bytes, and a shield judges at most {MAX_BYTES}", text.len());
+        return Err(Error::new(Code::OutOfRange, message).with_reason("text_too_long"));
+    }
+    let text = text.to_owned();
+    let read = move || normalise::variants(&text).into_iter().map(|variant| variant.text).collect();
+    tasks.spawn_blocking(read).await.map_err(|broken| Error::internal("reading the text broke off").with_source(broken))
 }
 
 /// The answer for these scores, by category.

@@ -3,9 +3,8 @@
 use llama_stack_core::{Code, Context, Error, Inference, Result};
 use llama_stack_proto::v1::{TokenizeRequest, TokenizeResponse};
 
-/// What one text may have: a bound on the work that a caller can ask for. About 400 pages.
+/// What one reading of a text may have: a bound on the work that a caller can ask for. About 400 pages.
 const MAX_TOKENS: usize = 1 << 18;
-const MAX_BYTES: usize = 2 << 20;
 
 /// How a model's windows are cut. Each has in it what the model's tokenizer puts around a text.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,15 +66,10 @@ impl Windows {
 /// # Errors
 /// `OutOfRange` for a text that is too long to be judged, with both numbers.
 pub(crate) async fn read(inference: &dyn Inference, cx: &Context, model: &str, text: &str) -> Result<TokenizeResponse> {
-    let too_long = |there: String, most: String| {
-        Error::new(Code::OutOfRange, format!("the text has {there}, and a shield judges at most {most}")).with_reason("text_too_long")
-    };
-    if text.len() > MAX_BYTES {
-        return Err(too_long(format!("{} bytes", text.len()), format!("{MAX_BYTES}")));
-    }
     let read = tokens(inference, cx, model, text, false).await?;
     if read.tokens.len() > MAX_TOKENS {
-        return Err(too_long(format!("{} tokens", read.tokens.len()), format!("{MAX_TOKENS}")));
+        let message = format!("the text has {} tokens, and a shield judges at most {MAX_TOKENS}", read.tokens.len());
+        return Err(Error::new(Code::OutOfRange, message).with_reason("text_too_long"));
     }
     Ok(read)
 }

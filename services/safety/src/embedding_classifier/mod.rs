@@ -14,6 +14,7 @@ use llama_stack_proto::v1::{
     Shield, ShieldCategory, ShieldStage,
 };
 use serde::Deserialize;
+use tokio_util::task::TaskTracker;
 
 mod head;
 
@@ -55,6 +56,7 @@ struct EmbeddingClassifier {
     threshold: f32,
     head: Head,
     windows: Vec<Windows>,
+    tasks: TaskTracker,
 }
 
 /// Embeds the head's probes at once, so that another model than the head's fails here and does not judge by chance.
@@ -87,7 +89,7 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Safety>>
         windows.push(Windows::of_model(inference.as_ref(), &cx, &model, cut.tokens, cut.step).await.map_err(placed)?);
     }
     let id = config.id.unwrap_or(deps.provider_id);
-    let shield = EmbeddingClassifier { inference, id, model, threshold, head, windows };
+    let shield = EmbeddingClassifier { inference, id, model, threshold, head, windows, tasks: deps.tasks };
     shield.check_probes(&cx).await.map_err(placed)?;
     Ok(Arc::new(shield))
 }
@@ -96,7 +98,7 @@ impl EmbeddingClassifier {
     /// The highest score over the windows of a text and of its disguises; 0 for a text that says nothing.
     async fn score(&self, cx: &Context, text: &str) -> Result<f32> {
         let (mut seen, mut all) = (HashSet::new(), Vec::new());
-        for reading in reading::variants(text) {
+        for reading in reading::variants(&self.tasks, text).await? {
             let tokens = windows::read(self.inference.as_ref(), cx, &self.model, &reading).await?.tokens;
             for windows in &self.windows {
                 all.extend(windows.cut(&tokens).into_iter().filter(|window| seen.insert(window.clone())));

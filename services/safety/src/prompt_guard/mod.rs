@@ -16,6 +16,7 @@ use llama_stack_proto::v1::{
     RunShieldResponse, Shield, ShieldCategory, ShieldStage,
 };
 use serde::Deserialize;
+use tokio_util::task::TaskTracker;
 
 mod labels;
 mod whitespace;
@@ -66,6 +67,7 @@ pub(crate) struct PromptGuard {
     config: Config,
     generation: Generation,
     windows: Windows,
+    tasks: TaskTracker,
 }
 
 /// Asks for the model at once, so that one that is no guard fails here and not at the first text.
@@ -96,7 +98,7 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Safety>>
         return Err(Error::invalid("config.window", message));
     }
     let id = config.id.clone().unwrap_or(deps.provider_id);
-    Ok(Arc::new(PromptGuard { inference, id, generation, windows: windows.within(length, config.overlap), config }))
+    Ok(Arc::new(PromptGuard { inference, id, generation, windows: windows.within(length, config.overlap), config, tasks: deps.tasks }))
 }
 
 impl PromptGuard {
@@ -117,7 +119,7 @@ impl PromptGuard {
     /// The distinct windows of a text and of its disguises.
     async fn windows(&self, cx: &Context, text: &str) -> Result<Vec<Vec<u32>>> {
         let (mut seen, mut all) = (HashSet::new(), Vec::new());
-        for mut reading in reading::variants(text) {
+        for mut reading in reading::variants(&self.tasks, text).await? {
             if self.generation.wants_whitespace_undone() {
                 reading = whitespace::undo(self.inference.as_ref(), cx, &self.config.model, &reading).await?;
             }
