@@ -64,12 +64,12 @@ impl Windows {
 /// A text's tokens, without those around it.
 ///
 /// # Errors
-/// `OutOfRange` for a text that is too long to be judged, with both numbers.
+/// `TooLarge` for a text that is too long to be judged, with both numbers.
 pub(crate) async fn read(inference: &dyn Inference, cx: &Context, model: &str, text: &str) -> Result<TokenizeResponse> {
     let read = tokens(inference, cx, model, text, false).await?;
     if read.tokens.len() > MAX_TOKENS {
         let message = format!("the text has {} tokens, and a shield judges at most {MAX_TOKENS}", read.tokens.len());
-        return Err(Error::new(Code::OutOfRange, message).with_reason("text_too_long"));
+        return Err(Error::new(Code::TooLarge, message).with_reason("text_too_long"));
     }
     Ok(read)
 }
