@@ -1,7 +1,6 @@
 use crate::v1::{
-    ChatEvent, ChatRequest, ClassifyInput, CompleteEvent, CompleteRequest, EmbedInput, FinishReason, Message, SamplingParams,
-    ToolCallDelta, Tokens, Usage,
-    chat_event, complete_event, complete_request::Prompt, embed_input,
+    ChatEvent, ChatRequest, ClassifyInput, CompleteEvent, CompleteRequest, EmbedInput, FinishReason, Message, SamplingParams, Tokens,
+    ToolCallDelta, Usage, chat_event, complete_event, complete_request::Prompt, embed_input,
 };
 
 impl ChatRequest {

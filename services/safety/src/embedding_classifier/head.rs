@@ -56,9 +56,9 @@ impl Head {
     /// # Errors
     /// `InvalidArgument` for a file that cannot be read or is no head.
     pub(super) async fn from_file(path: &Path) -> Result<Self> {
-        let text = tokio::fs::read_to_string(path).await.map_err(|cause| {
-            Error::invalid("head", format!("{} cannot be read: {}", path.display(), cause.kind())).with_source(cause)
-        })?;
+        let text = tokio::fs::read_to_string(path)
+            .await
+            .map_err(|cause| Error::invalid("head", format!("{} cannot be read: {}", path.display(), cause.kind())).with_source(cause))?;
         Self::read(&text)
     }
 

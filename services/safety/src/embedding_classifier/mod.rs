@@ -77,11 +77,8 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Safety>>
     let placed = |error: Error| error.with_field("config.model");
     let there = inference.get_model(&cx, GetModelRequest { id: model.clone() }).await.map_err(placed)?;
     if there.kind() != ModelKind::Embedding || there.embedding_dimension as usize != head.dimension() {
-        let message = format!(
-            "model {model:?} does not make vectors of {}: this head was trained on those of {}",
-            head.dimension(),
-            head.model
-        );
+        let message =
+            format!("model {model:?} does not make vectors of {}: this head was trained on those of {}", head.dimension(), head.model);
         return Err(Error::invalid("config.model", message).with_reason("wrong_model_kind"));
     }
     let mut windows = Vec::new();
@@ -140,7 +137,10 @@ impl Safety for EmbeddingClassifier {
         let shield = Shield {
             id: self.id.clone(),
             stages: [ShieldStage::Input, ShieldStage::ToolResult, ShieldStage::Retrieved].map(Into::into).into(),
-            categories: vec![ShieldCategory { code: INJECTION.into(), name: "Overriding instructions, from a user or a third party".into() }],
+            categories: vec![ShieldCategory {
+                code: INJECTION.into(),
+                name: "Overriding instructions, from a user or a third party".into(),
+            }],
             description: "Prompt injection, by a small network over sentence embeddings".into(),
             provider_type: "inline::embedding-classifier".into(),
             model: self.model.clone(),

@@ -79,7 +79,8 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Safety>>
         return Err(Error::invalid("config.temperature", format!("temperature is {}: it is above 0", config.temperature)));
     }
     let (inference, cx) = (deps.inference()?, Context::system());
-    let model = inference.get_model(&cx, GetModelRequest { id: config.model.clone() }).await.map_err(|error| error.with_field("config.model"))?;
+    let model =
+        inference.get_model(&cx, GetModelRequest { id: config.model.clone() }).await.map_err(|error| error.with_field("config.model"))?;
     if model.kind() != ModelKind::Classifier {
         let message = format!("model {:?} is no classifier: Prompt Guard is a DeBERTa-v2 with a classification head", config.model);
         return Err(Error::invalid("config.model", message).with_reason("wrong_model_kind"));
@@ -87,7 +88,8 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Safety>>
     let generation = Generation::of(&model.labels).map_err(|error| error.context(format_args!("model {:?}", config.model)))?;
     let reads = if model.context_length == 0 { 512 } else { model.context_length as usize };
     let length = config.window.unwrap_or(reads.min(512));
-    let windows = Windows::of_model(inference.as_ref(), &cx, &config.model, 1, 1).await.map_err(|error| error.with_field("config.model"))?;
+    let windows =
+        Windows::of_model(inference.as_ref(), &cx, &config.model, 1, 1).await.map_err(|error| error.with_field("config.model"))?;
     if length > reads || length <= windows.around() + config.overlap {
         let message = format!(
             "a window of {length} tokens with an overlap of {} does not work: model {:?} reads {reads}, of which {} stand around a text",
@@ -134,7 +136,8 @@ impl PromptGuard {
         let request = ClassifyRequest { model: self.config.model.clone(), inputs, ..ClassifyRequest::default() };
         let response = self.inference.classify(cx, request).await?;
         if response.classifications.len() != windows.len() {
-            let message = format!("model {:?} classified {} of {} windows", self.config.model, response.classifications.len(), windows.len());
+            let message =
+                format!("model {:?} classified {} of {} windows", self.config.model, response.classifications.len(), windows.len());
             return Err(Error::internal(message));
         }
         Ok(response.classifications)

@@ -33,7 +33,10 @@ pub(crate) async fn run(long: bool) -> Verdict {
     let mut peer = Peer::start(&python, folder.path(), threads).await;
     let ours = provider(folder.path().to_path_buf()).await;
     let rounds = if long { 40 } else { 12 };
-    println!("{:>6} {:>6} {:>12} {:>18} {:>18} {:>10}", "texts", "tokens", "ours p50 ms", "transformers p50", "onnxruntime p50", "furthest");
+    println!(
+        "{:>6} {:>6} {:>12} {:>18} {:>18} {:>10}",
+        "texts", "tokens", "ours p50 ms", "transformers p50", "onnxruntime p50", "furthest"
+    );
     let mut whole = None;
     for (texts, tokens) in [(1, 32), (1, 128), (1, WHOLE), (2, WHOLE)] {
         let row = measure(&ours, &mut peer, texts, tokens, rounds).await;
@@ -54,7 +57,11 @@ pub(crate) async fn run(long: bool) -> Verdict {
     let p50 = |times: &Times| millis(times.p50());
     let (ours, torch, onnx) = (p50(&whole.ours), p50(&whole.transformers), p50(&whole.onnxruntime));
     Verdict {
-        line: format!("guard: {WHOLE} tokens p50 {ours:.0} ms, ratio to transformers {:.2}, to onnxruntime {:.2}", torch / ours, onnx / ours),
+        line: format!(
+            "guard: {WHOLE} tokens p50 {ours:.0} ms, ratio to transformers {:.2}, to onnxruntime {:.2}",
+            torch / ours,
+            onnx / ours
+        ),
         holds: ours <= 80.0 && ours <= torch && ours <= onnx,
     }
 }

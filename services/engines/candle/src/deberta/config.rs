@@ -83,7 +83,10 @@ impl Config {
             return wrong("conv_kernel_size: models with a convolution layer cannot be run by this engine");
         }
         if config.num_attention_heads == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {
-            return wrong(&format!("hidden_size {} is no multiple of num_attention_heads {}", config.hidden_size, config.num_attention_heads));
+            return wrong(&format!(
+                "hidden_size {} is no multiple of num_attention_heads {}",
+                config.hidden_size, config.num_attention_heads
+            ));
         }
         if config.num_hidden_layers == 0 || config.hidden_size == 0 || config.head_size() == 0 || config.max_position_embeddings == 0 {
             return wrong("a model has at least one layer, one position and a hidden size");
