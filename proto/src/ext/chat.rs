@@ -1,6 +1,6 @@
 use crate::v1::{
-    ChatEvent, ChatRequest, CompleteEvent, CompleteRequest, EmbedInput, FinishReason, Message, SamplingParams, ToolCallDelta, Usage,
-    chat_event, complete_event, complete_request::Prompt, embed_input,
+    ChatEvent, ChatRequest, ClassifyInput, CompleteEvent, CompleteRequest, EmbedInput, FinishReason, Message, SamplingParams, Tokens,
+    ToolCallDelta, Usage, chat_event, complete_event, complete_request::Prompt, embed_input,
 };
 
 impl ChatRequest {
@@ -82,9 +82,23 @@ impl CompleteEvent {
     }
 }
 
+impl ClassifyInput {
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+
+    pub fn tokens(ids: Vec<u32>) -> Self {
+        Self { tokens: Some(Tokens { ids }), ..Self::default() }
+    }
+}
+
 impl EmbedInput {
     pub fn text(text: impl Into<String>) -> Self {
         Self { input: Some(embed_input::Input::Text(text.into())) }
+    }
+
+    pub fn tokens(ids: Vec<u32>) -> Self {
+        Self { input: Some(embed_input::Input::Tokens(Tokens { ids })) }
     }
 }
 

@@ -11,6 +11,8 @@ pub mod crash;
 #[cfg(feature = "engine")]
 mod engine;
 mod figures;
+#[cfg(feature = "engine")]
+mod guard;
 pub mod injection;
 mod load;
 #[cfg(feature = "engine")]
@@ -48,7 +50,7 @@ pub struct Verdict {
     pub holds: bool,
 }
 
-const DRILLS: [(&str, &str); 10] = [
+const DRILLS: &[(&str, &str)] = &[
     ("passthrough", "what /v1/chat/completions adds to an instant upstream: time, throughput, first token"),
     ("call", "an in-process call through the router, beside the bare provider"),
     ("startup", "from exec to ready with a remote-only manifest, and memory at rest"),
@@ -61,6 +63,7 @@ const DRILLS: [(&str, &str); 10] = [
         "engine",
         "inline::llama-cpp beside a prebuilt llama.cpp; several answers at once, an agent's session, drafts; --long: from start to first token",
     ),
+    ("guard", "classifying 512 tokens with a model of Prompt Guard 2 22M's shape, beside transformers and onnxruntime"),
     ("mistralrs", "decode and prefill of inline::mistralrs, beside mistralrs used bare"),
 ];
 
@@ -80,6 +83,8 @@ pub fn main() -> ExitCode {
             "crash" => Some(crash::run(args.long, args.postgres).await),
             #[cfg(feature = "engine")]
             "engine" => Some(engine::run(args.long).await),
+            #[cfg(feature = "engine")]
+            "guard" => Some(guard::run(args.long).await),
             #[cfg(feature = "engine")]
             "mistralrs" => Some(mistralrs::run(args.long).await),
             _ => None,

@@ -1,10 +1,11 @@
-//! `inline::candle`: embeddings and classification in this process, on the CPU.
+//! `inline::candle`: embeddings, classification and reranking in this process, on the CPU.
 //!
 //! ```text
 //!            provider ── admission ── tokens ── batch ── run (blocking threads) ── response
 //!                                      │          │       │
 //!  directory ─ load ─> Model ─┬────────┘  budget of       └─ Bert:    states → pooling → norm → vector
 //!  (files, checked)           └─ tokenizer  tokens           Deberta: logits → softmax → labels
+//!                                                           CrossEncoder: logit → score of a document
 //! ```
 //!
 //! It owns no request: what a caller drops is not computed, except for the batch that is being computed.
@@ -13,8 +14,10 @@ use llama_stack_core::Registry;
 
 mod batch;
 mod bert;
+mod cross_encoder;
 mod deberta;
 mod directory;
+mod kernels;
 mod load;
 mod model;
 mod provider;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bert::{Bert, Pooling},
+    cross_encoder::CrossEncoder,
     deberta::{self, Deberta},
     directory::{Directory, Weights, first_line},
     model::{Model, Network},
@@ -58,18 +59,19 @@ fn build(files: &Resolved, options: &Options) -> Result<Model> {
     let config = directory.config()?;
     let (tokenizer, weights) = (directory.tokenizer()?, directory.weights()?);
     let model = match config.get("model_type").and_then(Value::as_str).unwrap_or_default() {
+        "bert" if weights.rows("classifier.weight").is_some() => reranker(&directory, options, config, tokenizer, weights)?,
         "bert" => embedding(&directory, options, config, tokenizer, weights)?,
         "deberta-v2" => classifier(&directory, options, config, tokenizer, weights)?,
         other => {
             let message = format!(
-                "config.json: model_type {other:?} is not one that this engine runs: bert (embeddings), deberta-v2 (classification)"
+                "config.json: model_type {other:?} is not one that this engine runs: bert (embeddings, reranking), deberta-v2 (classification)"
             );
             return Err(Error::invalid("files", message));
         }
     };
     let read = model.reader.read(vec![Input::Text("a".into())], true, &CancellationToken::new())?;
     let width = model.compute(&[&read[0]])?.first().map_or(0, Vec::len);
-    if width != model.dimension + model.labels.len() {
+    if width != model.width() {
         return Err(Error::invalid("files", format!("the model computes {width} values where config.json promises another number")));
     }
     Ok(model)
@@ -101,6 +103,33 @@ fn embedding(
     })
 }
 
+/// A cross-encoder. One with several labels classifies, which this engine does with DeBERTa alone.
+fn reranker(
+    directory: &Directory<'_>,
+    options: &Options,
+    config: Map<String, Value>,
+    tokenizer: Tokenizer,
+    weights: Weights,
+) -> Result<Model> {
+    let labels = weights.rows("classifier.weight").unwrap_or_default();
+    if labels != 1 {
+        return Err(Error::invalid("files", format!("this BERT classifies by {labels} labels: a reranker has one")));
+    }
+    let config: bert::Config = serde_json::from_value(Value::Object(config))
+        .map_err(|error| Error::invalid("files", format!("config.json does not describe a BERT model: {error}")))?;
+    let longest = max_tokens(directory, options, config.max_position_embeddings)?;
+    let encoder = CrossEncoder::load(weights.into_builder(), &config).map_err(unfit)?;
+    Ok(Model {
+        id: directory.0.id.clone(),
+        reader: Reader::new(tokenizer, longest, config.vocab_size)?,
+        network: Network::CrossEncoder(Box::new(encoder)),
+        batch_tokens: options.batch_tokens,
+        shortens: false,
+        dimension: 0,
+        labels: Vec::new(),
+    })
+}
+
 fn classifier(
     directory: &Directory<'_>,
     options: &Options,
@@ -112,9 +141,9 @@ fn classifier(
         Error::invalid("files", "the weights have no classifier.weight: this DeBERTa was not saved with a classification head")
     })?;
     let labels = labels(&config, count)?;
-    let config = deberta::config(config, &labels)?;
+    let config = deberta::Config::read(config)?;
     let longest = max_tokens(directory, options, config.max_position_embeddings)?;
-    let deberta = Deberta::load(weights.into_builder(), &config).map_err(unfit)?;
+    let deberta = Deberta::load(weights.into_builder(), &config, count).map_err(unfit)?;
     Ok(Model {
         id: directory.0.id.clone(),
         reader: Reader::new(tokenizer, longest, config.vocab_size)?,

@@ -6,6 +6,7 @@ use llama_stack_proto::v1::{self, ModelKind};
 
 use crate::{
     bert::Bert,
+    cross_encoder::CrossEncoder,
     deberta::Deberta,
     tokens::{Read, Reader},
 };
@@ -18,7 +19,7 @@ pub(crate) struct Model {
     pub(crate) batch_tokens: usize,
     /// It was trained so that the beginning of a vector is a vector.
     pub(crate) shortens: bool,
-    /// Of its vectors; 0 for a classifier.
+    /// Of its vectors; 0 for a model that makes none.
     pub(crate) dimension: usize,
     /// Of a classifier, by index.
     pub(crate) labels: Vec<String>,
@@ -27,13 +28,33 @@ pub(crate) struct Model {
 pub(crate) enum Network {
     Bert(Box<Bert>),
     Deberta(Box<Deberta>),
+    CrossEncoder(Box<CrossEncoder>),
 }
 
 impl Model {
+    /// Values per text.
+    pub(crate) fn width(&self) -> usize {
+        match self.network {
+            Network::Bert(_) => self.dimension,
+            Network::Deberta(_) => self.labels.len(),
+            Network::CrossEncoder(_) => 1,
+        }
+    }
+
+    /// What it can be asked for.
+    pub(crate) fn does(&self) -> &'static str {
+        match self.network {
+            Network::Bert(_) => "embeds",
+            Network::Deberta(_) => "classifies",
+            Network::CrossEncoder(_) => "reranks",
+        }
+    }
+
     pub(crate) fn describe(&self, provider_id: &str) -> v1::Model {
         let (kind, architecture) = match self.network {
             Network::Bert(_) => (ModelKind::Embedding, "bert"),
             Network::Deberta(_) => (ModelKind::Classifier, "deberta-v2"),
+            Network::CrossEncoder(_) => (ModelKind::Reranker, "bert"),
         };
         v1::Model {
             id: self.id.clone(),
@@ -53,10 +74,10 @@ impl Model {
     /// # Errors
     /// `Internal` where candle fails, or where the result is not a number.
     pub(crate) fn compute(&self, batch: &[&Read]) -> Result<Vec<Vec<f32>>> {
-        let padded = Padded::new(batch);
         let computed = match &self.network {
-            Network::Bert(bert) => bert.embed(&padded),
-            Network::Deberta(deberta) => deberta.logits(&padded),
+            Network::Bert(bert) => bert.embed(&Padded::new(batch)),
+            Network::Deberta(deberta) => deberta.logits(batch),
+            Network::CrossEncoder(encoder) => encoder.logits(&Padded::new(batch)),
         };
         let rows = computed.map_err(|error| Error::internal(format!("model {:?} failed", self.id)).with_source(error))?;
         if !rows.iter().flatten().all(|value| value.is_finite()) {

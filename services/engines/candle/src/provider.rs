@@ -6,12 +6,14 @@ use llama_stack_core::{Context, Deps, Error, Inference, Result, page, service::n
 use llama_stack_models::{ModelSpec, ModelStore, admission::Admission};
 use llama_stack_proto::v1::{
     self, Classification, ClassifyRequest, ClassifyResponse, EmbedInput, EmbedRequest, EmbedResponse, Embedding, LabelScore,
-    ListModelsRequest, ListModelsResponse, ModelKind, TokenizeRequest, TokenizeResponse, Truncation, Usage, embed_input,
+    ListModelsRequest, ListModelsResponse, ModelKind, RerankRequest, RerankResponse, RerankResult, TokenizeRequest, TokenizeResponse,
+    Truncation, Usage, embed_input,
 };
 use serde::Deserialize;
 
 use crate::{
     bert::normalize,
+    cross_encoder::sigmoid,
     deberta::softmax,
     load::{self, Options},
     model::{Model, Network},
@@ -108,9 +110,7 @@ impl Inference for Candle {
     async fn embed(&self, cx: &Context, request: EmbedRequest) -> Result<EmbedResponse> {
         let model = self.model(&request.model)?;
         if !matches!(model.network, Network::Bert(_)) {
-            return Err(
-                Error::invalid("model", format!("model {:?} classifies; it does not embed", model.id)).with_reason("wrong_model_kind")
-            );
+            return Err(wrong_kind(model, "embed"));
         }
         let dimension = dimension(model, request.dimensions)?;
         let inputs = request.inputs.into_iter().enumerate().map(embed_input).collect::<Result<_>>()?;
@@ -130,15 +130,10 @@ impl Inference for Candle {
     async fn classify(&self, cx: &Context, request: ClassifyRequest) -> Result<ClassifyResponse> {
         let model = self.model(&request.model)?;
         if !matches!(model.network, Network::Deberta(_)) {
-            return Err(
-                Error::invalid("model", format!("model {:?} embeds; it does not classify", model.id)).with_reason("wrong_model_kind")
-            );
+            return Err(wrong_kind(model, "classify"));
         }
-        let input = |input: v1::ClassifyInput| match input.pair {
-            Some(pair) => Input::Pair(input.text, pair),
-            None => Input::Text(input.text),
-        };
-        let computed = self.run(cx, model, request.inputs.into_iter().map(input).collect(), request.truncation).await?;
+        let inputs = request.inputs.into_iter().enumerate().map(classify_input).collect::<Result<_>>()?;
+        let computed = self.run(cx, model, inputs, request.truncation).await?;
         let usage = usage(&computed);
         let scored = |logits: Vec<f32>| {
             let labels = model.labels.iter().zip(softmax(&logits)).zip(logits);
@@ -148,6 +143,34 @@ impl Inference for Candle {
         Ok(ClassifyResponse { classifications: computed.rows.into_iter().map(scored).collect(), usage: Some(usage) })
     }
 
+    /// A document that is too long is cut at its end.
+    async fn rerank(&self, cx: &Context, request: RerankRequest) -> Result<RerankResponse> {
+        let model = self.model(&request.model)?;
+        if !matches!(model.network, Network::CrossEncoder(_)) {
+            return Err(wrong_kind(model, "rerank"));
+        }
+        if request.query.is_empty() {
+            return Err(Error::invalid("query", "query is empty: it is the text that documents are ranked for"));
+        }
+        if let Some(at) = request.documents.iter().position(String::is_empty) {
+            return Err(Error::invalid(format!("documents[{at}]"), format!("documents[{at}] is empty")));
+        }
+        let pairs = request.documents.into_iter().map(|document| Input::Pair(request.query.clone(), document)).collect();
+        let computed = self.run(cx, model, pairs, Truncation::End.into()).await?;
+        let usage = usage(&computed);
+        let score = |(index, row): (usize, Vec<f32>)| RerankResult {
+            index: to_u32(index),
+            score: row.first().copied().map(sigmoid).unwrap_or_default(),
+        };
+        let mut results: Vec<RerankResult> = computed.rows.into_iter().enumerate().map(score).collect();
+        // Stable: of equal ones the first stays the first.
+        results.sort_by(|a, b| b.score.total_cmp(&a.score));
+        if request.top_n > 0 {
+            results.truncate(request.top_n as usize);
+        }
+        Ok(RerankResponse { results, usage: Some(usage) })
+    }
+
     async fn tokenize(&self, cx: &Context, request: TokenizeRequest) -> Result<TokenizeResponse> {
         let model = self.model(&request.model)?;
         if !request.messages.is_empty() {
@@ -155,8 +178,8 @@ impl Inference for Candle {
         }
         let reader = model.clone();
         let split = move || reader.reader.tokenize(&request.text, request.add_special_tokens);
-        let tokens = cx.within(self.runner.blocking(&model.id, split)).await?;
-        Ok(TokenizeResponse { tokens, prompt: String::new(), context_length: to_u32(model.reader.max_tokens()) })
+        let (tokens, starts) = cx.within(self.runner.blocking(&model.id, split)).await?;
+        Ok(TokenizeResponse { tokens, starts, prompt: String::new(), context_length: to_u32(model.reader.max_tokens()) })
     }
 }
 
@@ -165,6 +188,22 @@ fn embed_input((at, input): (usize, EmbedInput)) -> Result<Input> {
         Some(embed_input::Input::Text(text)) => Ok(Input::Text(text)),
         Some(embed_input::Input::Tokens(tokens)) => Ok(Input::Tokens(tokens.ids)),
         None => Err(Error::invalid(format!("inputs[{at}]"), format!("inputs[{at}] has neither text nor tokens"))),
+    }
+}
+
+fn wrong_kind(model: &Model, asked: &str) -> Error {
+    Error::invalid("model", format!("model {:?} {}; it does not {asked}", model.id, model.does())).with_reason("wrong_model_kind")
+}
+
+fn classify_input((at, input): (usize, v1::ClassifyInput)) -> Result<Input> {
+    match (input.tokens, input.pair) {
+        (Some(_), None) if !input.text.is_empty() => {
+            Err(Error::invalid(format!("inputs[{at}]"), format!("inputs[{at}] has both text and tokens: send one of them")))
+        }
+        (Some(_), Some(_)) => Err(Error::invalid(format!("inputs[{at}].pair"), format!("inputs[{at}]: tokens cannot be judged as a pair"))),
+        (Some(tokens), None) => Ok(Input::Tokens(tokens.ids)),
+        (None, Some(pair)) => Ok(Input::Pair(input.text, pair)),
+        (None, None) => Ok(Input::Text(input.text)),
     }
 }
 

@@ -54,8 +54,11 @@ impl Reader {
         self.max_tokens
     }
 
-    pub(crate) fn tokenize(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        Ok(self.whole.encode(text, special).map_err(unreadable)?.get_ids().to_vec())
+    /// The tokens, and the byte of the text at which each begins.
+    pub(crate) fn tokenize(&self, text: &str, special: bool) -> Result<(Vec<u32>, Vec<u32>)> {
+        let encoding = self.whole.encode(text, special).map_err(unreadable)?;
+        let starts = encoding.get_offsets().iter().map(|(start, _)| u32::try_from(*start).unwrap_or(u32::MAX)).collect();
+        Ok((encoding.get_ids().to_vec(), starts))
     }
 
     /// Reads all inputs, or none.

@@ -117,7 +117,7 @@ impl Lexicon {
         let prompt = if conversation { self.render(&request.messages, &request.tools)? } else { request.text };
         let tokens = self.encode(&prompt, request.add_special_tokens && !conversation)?;
         let prompt = if conversation { prompt } else { String::new() };
-        Ok(TokenizeResponse { tokens, prompt, context_length: self.context_length })
+        Ok(TokenizeResponse { tokens, prompt, context_length: self.context_length, ..TokenizeResponse::default() })
     }
 
     /// The text that the model continues with its answer. Names of control tokens within messages are made harmless.

@@ -1,6 +1,8 @@
 //! Providers as a manifest would build them.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod drawn;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
