@@ -7,11 +7,18 @@
 use llama_stack_core::Registry;
 
 pub mod normalise;
+mod patterns;
+mod pii;
 mod remote;
 mod router;
+mod rules;
+mod unicode;
 
 pub use router::Router;
 
 pub fn register(registry: &mut Registry) {
+    registry.safety.add("inline::patterns", patterns::build);
+    registry.safety.add("inline::pii", pii::build);
+    registry.safety.add("inline::unicode", unicode::build);
     registry.safety.add("remote::grpc", remote::build);
 }

@@ -98,7 +98,7 @@ pub(crate) fn hidden_text(text: &str, limit: usize) -> Option<String> {
 
 /// Whether bytes are a text that somebody would read: UTF-8, nearly all of it letters, digits, spaces and common signs.
 fn readable(bytes: Vec<u8>) -> Option<String> {
-    let text = String::from_utf8(bytes).ok().or_else(|| None)?;
+    let text = String::from_utf8(bytes).ok()?;
     let (mut all, mut letters, mut odd) = (0_usize, 0_usize, 0_usize);
     for c in text.chars() {
         all += 1;

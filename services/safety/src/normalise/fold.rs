@@ -176,7 +176,7 @@ fn mostly_latin(text: &str) -> bool {
 
 /// Whether a word's foreign letters stand for Latin ones: they are among Latin letters, or the text is Latin and every
 /// letter of the word has a Latin look.
-pub(crate) fn disguised(word: &str, latin_text: bool) -> bool {
+fn disguised(word: &str, latin_text: bool) -> bool {
     if word.is_ascii() {
         return false;
     }
