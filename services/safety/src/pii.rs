@@ -216,10 +216,18 @@ fn group(_text: &str, hit: &Captures<'_>) -> Option<Range<usize>> {
     hit.get(1).map(|found| found.range())
 }
 
-/// Neither a letter, a digit nor one of `signs` stands right before or behind: the match is no part of something longer.
+/// Neither a letter, a digit nor one of `signs` stands right before or behind: the match is no part of something longer. A
+/// sign that nothing follows ends a sentence.
 fn alone(text: &str, range: &Range<usize>, signs: &str) -> bool {
-    let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || signs.contains(c));
-    !part(text[..range.start].chars().next_back()) && !part(text[range.end..].chars().next())
+    let goes_on = |mut next: std::iter::Peekable<&mut dyn Iterator<Item = char>>| match next.next() {
+        Some(c) if c.is_alphanumeric() => true,
+        Some(c) if signs.contains(c) => next.peek().is_some_and(|c| c.is_alphanumeric()),
+        _ => false,
+    };
+    let (mut before, mut behind) = (text[..range.start].chars().rev(), text[range.end..].chars());
+    let before: &mut dyn Iterator<Item = char> = &mut before;
+    let behind: &mut dyn Iterator<Item = char> = &mut behind;
+    !goes_on(before.peekable()) && !goes_on(behind.peekable())
 }
 
 /// The text before a match, at most `bytes` of it, in lower case.

@@ -126,7 +126,7 @@ const SIGNS: [(Language, u32, &str); 20] = [
     (
         Language::Sql,
         2,
-        r"(?i)^\s*(?:select\b.*\bfrom\b|insert into\b|update \w+ set\b|delete from\b|create (?:table|index|view|database)\b|drop (?:table|database)\b|alter table\b|grant \w+.*\bto\b|truncate table\b)",
+        r"(?i)^\s*(?:select\b.*\bfrom\b|insert into\b|update \w+ set\b|delete from\b|create (?:table|index|view|database)\b|(?:drop|alter|truncate) (?:table|database) (?:if exists )?[\w.\x22]+(?: cascade)?\s*(?:;|$)|alter table\b|grant \w+.*\bto\b|exec(?:ute)?\s*\()",
     ),
     (Language::Shell, 3, r"^#!.*\b(?:ba|z|da|k)?sh\b"),
     (

@@ -243,7 +243,7 @@ fn escapes(run: &str) -> Option<String> {
 
 /// Tag characters are ASCII moved up; selectors are bytes; two invisible characters are the bits of bytes.
 fn hidden(run: &str) -> Option<String> {
-    let tags: Vec<u8> = run.chars().filter_map(|c| matches!(c, '\u{e0020}'..='\u{e007e}').then_some((c as u32 - 0xe0000) as u8)).collect();
+    let tags: Vec<u8> = run.chars().filter_map(|c| matches!(c, '\u{e0020}'..='\u{e007e}').then(|| (c as u32 - 0xe0000) as u8)).collect();
     if tags.len() >= 3 {
         return readable(tags);
     }

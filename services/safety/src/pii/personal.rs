@@ -20,7 +20,7 @@ pub(super) fn detectors() -> Result<Vec<Detector>> {
     Ok(vec![
         Detector::new(
             Kind::Email,
-            r"(?i)[\p{L}0-9][\p{L}0-9._%+'-]{0,63}(?:@|%40| ?[\[({] ?at ?[\])}] ?)[\p{L}0-9](?:[\p{L}0-9-]{0,62})(?:(?:\.| ?[\[({] ?(?:dot|punkt) ?[\])}] ?)[\p{L}0-9][\p{L}0-9-]{0,62}){1,6}",
+            r"[\p{L}0-9][\p{L}0-9._%+'-]*(?:@|%40| ?[\[({] ?(?i:at) ?[\])}] ?)[\p{L}0-9-]+(?:(?:\.| ?[\[({] ?(?i:dot|punkt) ?[\])}] ?)[\p{L}0-9-]+)+",
             email,
         )?,
         Detector::new(Kind::Phone, r"(?:\+|\b00)[1-9][0-9]{0,2}(?:[ ./-]{0,2}(?:\(0?[0-9]{0,4}\)|[0-9]{1,5})){2,7}", international)?,
@@ -73,6 +73,11 @@ fn email(text: &str, hit: &Captures<'_>) -> Option<Range<usize>> {
     let mut range = whole(text, hit)?;
     let trimmed = text[range.clone()].trim_end_matches('-');
     range.end = range.start + trimmed.len();
+    // The password of a URL before its host is told by a rule of its own.
+    let url = text[..range.start].rsplit(char::is_whitespace).next().is_some_and(|word| word.contains("://") && word.ends_with(':'));
+    if url {
+        return None;
+    }
     let last = trimmed.rsplit(['.', ' ', ')', ']', '}']).find(|part| !part.is_empty())?;
     (last.chars().count() >= 2 && !last.starts_with(|c: char| c.is_ascii_digit())).then_some(range)
 }
