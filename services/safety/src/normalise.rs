@@ -17,7 +17,7 @@ mod traced;
 mod vocabulary;
 
 pub(crate) use decode::hidden_text;
-pub(crate) use fold::{disguised, is_invisible, joins, look_alike};
+pub(crate) use fold::{is_invisible, joins, look_alike};
 pub(crate) use traced::Traced;
 
 /// One way to read a text.
@@ -70,6 +70,11 @@ pub(crate) fn readings(text: &str) -> Vec<Reading> {
         level = next;
     }
     readings
+}
+
+/// How people read a text: see the module.
+pub(crate) fn folded(text: &str) -> Traced {
+    fold::fold(&Traced::of(text))
 }
 
 const HIDDEN: &str = "hidden characters";

@@ -132,14 +132,15 @@ pub(crate) fn look_alike(c: char) -> Option<char> {
 
 /// Before Unicode's table: letters that it gives no single Latin look, or another one than writers of disguises mean.
 #[rustfmt::skip]
-const LOOK_ALIKES: [(char, char); 75] = [
+const LOOK_ALIKES: [(char, char); 91] = [
     ('ø', 'o'), ('ı', 'i'), ('ł', 'l'), ('ſ', 's'), ('Ɩ', 'l'), ('ǀ', 'l'), ('ɑ', 'a'), ('ɓ', 'b'), ('ɖ', 'd'), ('ɗ', 'd'), ('ə', 'e'), ('ɛ', 'e'),
     ('ɡ', 'g'), ('ɢ', 'g'), ('ɣ', 'y'), ('ɦ', 'h'), ('ɨ', 'i'), ('ɩ', 'i'), ('ɪ', 'i'), ('ɫ', 'l'), ('ɬ', 'l'), ('ɯ', 'w'), ('ɱ', 'm'), ('ɲ', 'n'),
     ('ɳ', 'n'), ('ɴ', 'n'), ('ɵ', 'o'), ('ɼ', 'r'), ('ɽ', 'r'), ('ʀ', 'r'), ('ʂ', 's'), ('ʈ', 't'), ('ʏ', 'y'), ('ʙ', 'b'), ('ʜ', 'h'), ('ʟ', 'l'),
     ('α', 'a'), ('β', 'b'), ('γ', 'y'), ('ε', 'e'), ('η', 'n'), ('ι', 'i'), ('κ', 'k'), ('μ', 'u'), ('ν', 'v'), ('ρ', 'p'), ('τ', 't'), ('υ', 'u'),
     ('χ', 'x'), ('ω', 'w'), ('Ѕ', 'S'), ('І', 'I'), ('В', 'B'), ('К', 'K'), ('М', 'M'), ('Н', 'H'), ('Т', 'T'), ('в', 'b'), ('к', 'k'), ('м', 'm'),
     ('н', 'h'), ('п', 'n'), ('т', 't'), ('у', 'y'), ('ѵ', 'v'), ('ҥ', 'h'), ('ԍ', 'g'), ('ԛ', 'q'), ('ԝ', 'w'), ('գ', 'q'), ('զ', 'q'), ('հ', 'h'),
-    ('ո', 'n'), ('ս', 'u'), ('ց', 'g'),
+    ('ո', 'n'), ('ս', 'u'), ('ց', 'g'), ('ᴀ', 'a'), ('ᴄ', 'c'), ('ᴅ', 'd'), ('ᴇ', 'e'), ('ᴊ', 'j'), ('ᴋ', 'k'), ('ᴍ', 'm'), ('ᴏ', 'o'), ('ᴘ', 'p'),
+    ('ᴛ', 't'), ('ᴜ', 'u'), ('ᴠ', 'v'), ('ᴡ', 'w'), ('ᴢ', 'z'), ('ꜰ', 'f'), ('ꜱ', 's'),
 ];
 
 struct Word {
@@ -176,7 +177,7 @@ fn mostly_latin(text: &str) -> bool {
 
 /// Whether a word's foreign letters stand for Latin ones: they are among Latin letters, or the text is Latin and every
 /// letter of the word has a Latin look.
-pub(crate) fn disguised(word: &str, latin_text: bool) -> bool {
+fn disguised(word: &str, latin_text: bool) -> bool {
     if word.is_ascii() {
         return false;
     }

@@ -104,18 +104,22 @@ fn is_separator(c: char) -> bool {
 }
 
 fn write_words(text: &Traced, words: &[Vec<Range<usize>>], joined: &mut Traced) {
+    let letter = |place: &Range<usize>| text.text()[place.clone()].chars().next();
+    let latin = words.iter().flatten().filter_map(letter).any(|c| c.is_ascii_alphabetic());
+    // Letters that stand alone were no words by which a disguise is told; here they are.
+    let plain = |c: char| if latin { super::look_alike(c).unwrap_or(c) } else { c };
     for (index, word) in words.iter().enumerate() {
         if let (true, Some(first)) = (index > 0, word.first()) {
             joined.push(' ', text.source(first.clone()));
         }
-        let letters: Vec<char> = word.iter().filter_map(|place| text.text()[place.clone()].chars().next()).collect();
-        let plain: Vec<char> = letters.iter().map(|c| super::leet::letter(*c).unwrap_or(*c)).collect();
-        let ends = vocabulary::segment(&plain).unwrap_or_default();
-        for (index, place) in word.iter().enumerate() {
+        let letters: Vec<char> = word.iter().filter_map(letter).map(plain).collect();
+        let read: Vec<char> = letters.iter().map(|c| super::leet::letter(*c).unwrap_or(*c)).collect();
+        let ends = vocabulary::segment(&read).unwrap_or_default();
+        for (index, (place, c)) in word.iter().zip(letters).enumerate() {
             if ends.contains(&index) {
                 joined.push(' ', text.source(place.clone()));
             }
-            joined.push_from(text, place.clone());
+            joined.push(c, text.source(place.clone()));
         }
     }
 }
@@ -137,7 +141,8 @@ static INSIDE: LazyLock<Option<Regex>> = LazyLock::new(|| {
 pub(super) fn unmark(text: &Traced) -> Option<Traced> {
     let whole = text.text();
     let mut plain = Traced::with_capacity(whole.len());
-    let (mut done, mut found) = (0, false);
+    // The sign that was taken out of a word last: what closes it goes with it.
+    let (mut done, mut found, mut open) = (0, false, None);
     for hit in INSIDE.as_ref()?.captures_iter(whole) {
         let Some(place) = hit.get(0) else { continue };
         let before = whole[..place.start()].chars().next_back();
@@ -151,7 +156,10 @@ pub(super) fn unmark(text: &Traced) -> Option<Traced> {
         } else {
             (letter(before) && sign(after)) || (sign(before) && letter(after))
         };
-        if inside {
+        let first = place.as_str().chars().next();
+        let closes = open.is_some() && open == first && letter(before);
+        open = if inside && !closes { first.filter(|_| hit.name("joint").is_none() && hit.name("hyphen").is_none()) } else { None };
+        if inside || closes {
             plain.push_from(text, done..place.start());
             done = place.end();
             found |= hit.name("joint").is_some() || (letter(before) && letter(after));
