@@ -16,6 +16,9 @@ mod ps;
 mod reach;
 mod registry;
 mod run;
+mod safety;
+mod shield;
+mod table;
 mod version;
 
 use std::process::ExitCode;
@@ -42,6 +45,8 @@ fn main() -> ExitCode {
             Verb::Model { verb } => model::run(verb, &output).await,
             Verb::Ps(args) => ps::run(args, &output).await,
             Verb::Chat(args) => chat::run(args, &output).await,
+            Verb::Shield { verb } => shield::run(verb, &output).await,
+            Verb::Safety { verb } => safety::run(verb, &output).await,
             Verb::Version => version::run(&output),
             Verb::Completions { shell } => output.completions(shell),
         }
