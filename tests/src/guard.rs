@@ -8,11 +8,12 @@ use std::sync::{
 use async_trait::async_trait;
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::post};
 use futures::stream;
-use llama_stack_core::{Context, Error, EventStream, Inference, Result};
+use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Registry, Result};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, CompleteEvent, CompleteRequest, FinishReason, ListModelsRequest, ListModelsResponse, Model, ModelKind,
     TokenLogprob, TokenizeRequest, TokenizeResponse, Usage, complete_request::Prompt, token_logprob::TopLogprob,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// The id of its model.
@@ -99,6 +100,15 @@ impl ScriptedGuard {
     fn reachable(&self) -> Result<()> {
         if self.down.load(Ordering::SeqCst) { Err(Error::unavailable("the guard is down")) } else { Ok(()) }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {}
+
+/// Registers the type `test::guard`.
+pub fn register(registry: &mut Registry) {
+    registry.inference.add("test::guard", |_: Config, _: Deps| async { Ok(Arc::new(ScriptedGuard::default()) as Arc<dyn Inference>) });
 }
 
 /// Words of an answer that is cut at `max_tokens`, the first with its alternatives. A guard's first word is one token.

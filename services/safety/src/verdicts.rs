@@ -4,11 +4,14 @@
 //! the conversation, all of it. A message is judged as a whole, so a text that is spread over its parts is seen; a history
 //! whose messages were judged one by one costs nothing again.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use llama_stack_proto::v1::{RunShieldRequest, RunShieldResponse};
-use moka::sync::Cache;
 use prost::Message as _;
+use quick_cache::{Weighter, sync::Cache};
 use sha2::{Digest, Sha256};
 
 use crate::{judged, reasons};
@@ -16,14 +19,29 @@ use crate::{judged, reasons};
 /// Bytes of all verdicts together.
 const MAX_BYTES: u64 = 16 << 20;
 /// What an entry needs beside its verdict.
-const ENTRY_BYTES: usize = 160;
+const ENTRY_BYTES: u64 = 160;
 /// A shield of another process may become a better one.
 const KEPT_FOR: Duration = Duration::from_secs(3_600);
 
 type Key = [u8; 32];
 
+/// What is used least goes first.
+pub(crate) struct Verdicts(Cache<Key, Kept, Bytes>);
+
 #[derive(Clone)]
-pub(crate) struct Verdicts(Cache<Key, RunShieldResponse>);
+struct Kept {
+    verdict: Arc<RunShieldResponse>,
+    since: Instant,
+}
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<Key, Kept> for Bytes {
+    fn weight(&self, _: &Key, kept: &Kept) -> u64 {
+        kept.verdict.encoded_len() as u64 + ENTRY_BYTES
+    }
+}
 
 impl Default for Verdicts {
     fn default() -> Self {
@@ -33,20 +51,20 @@ impl Default for Verdicts {
 
 impl Verdicts {
     fn of(max_bytes: u64) -> Self {
-        let weight = |_: &Key, verdict: &RunShieldResponse| u32::try_from(verdict.encoded_len() + ENTRY_BYTES).unwrap_or(u32::MAX);
-        Self(Cache::builder().max_capacity(max_bytes).weigher(weight).time_to_live(KEPT_FOR).build())
+        let entries = usize::try_from(max_bytes / (2 * ENTRY_BYTES)).unwrap_or(usize::MAX);
+        Self(Cache::with_weighter(entries, max_bytes, Bytes))
     }
 
     /// The verdict of the same question, if it was asked before.
     pub(crate) fn known(&self, key: &Key, request: &RunShieldRequest) -> Option<RunShieldResponse> {
-        let verdict = self.0.get(key)?;
-        Some(RunShieldResponse { judged_bytes: 0, known_bytes: last_bytes(request), ..verdict })
+        let kept = self.0.get(key).filter(|kept| kept.since.elapsed() < KEPT_FOR)?;
+        Some(RunShieldResponse { judged_bytes: 0, known_bytes: last_bytes(request), ..(*kept.verdict).clone() })
     }
 
     /// Keeps a verdict; what is none, because the shield failed, is forgotten.
     pub(crate) fn keep(&self, key: Key, verdict: &RunShieldResponse) {
         if !verdict.violation.as_ref().is_some_and(|violation| reasons::is_failure(&violation.reason)) {
-            self.0.insert(key, verdict.clone());
+            self.0.insert(key, Kept { verdict: Arc::new(verdict.clone()), since: Instant::now() });
         }
     }
 }
@@ -95,11 +113,10 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let verdicts = Verdicts::of(10 * ENTRY_BYTES as u64);
+        let verdicts = Verdicts::of(100 * ENTRY_BYTES);
         for n in 0..1_000u32 {
             verdicts.keep(key("a", &asks(&[&n.to_string()]), false), &RunShieldResponse::default());
         }
-        verdicts.0.run_pending_tasks();
-        assert!(verdicts.0.weighted_size() <= 10 * ENTRY_BYTES as u64);
+        assert!(verdicts.0.weight() <= 100 * ENTRY_BYTES && !verdicts.0.is_empty());
     }
 }

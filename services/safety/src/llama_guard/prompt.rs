@@ -51,30 +51,11 @@ mod tests {
     }
 
     #[test]
-    fn prompts_are_the_published_ones() {
-        let question = [turn(Speaker::User, "How do I kill a Python process?")];
-        let answered = [question[0].clone(), turn(Speaker::Agent, "With kill and its id.")];
-        let families = [
-            (Family::Guard3B8, "llama_guard_3_8b"),
-            (Family::Guard3B1, "llama_guard_3_1b"),
-            (Family::Guard3B11Vision, "llama_guard_3_11b_vision"),
-            (Family::Guard4, "llama_guard_4"),
-        ];
-        for (family, name) in families {
-            let policy = Policy::of(family);
-            // With visible line ends: a snapshot of plain text loses the spaces at its own ends.
-            let both = [rendered(family, &policy, &question), rendered(family, &policy, &answered)];
-            insta::assert_debug_snapshot!(name, both);
-        }
-    }
-
-    #[test]
     fn only_what_is_asked_for_is_in_the_prompt() {
-        let extra = serde_json::from_str(
+        let extra: Vec<super::super::policy::CategoryConfig> = serde_json::from_str(
             r#"[{"code":"S15","name":"Secrets","definition":"Names of customers."},{"code":"s1","definition":"War."}]"#,
         );
-        let policy =
-            Policy::configured(Family::Guard3B1, &extra.unwrap_or_else(|_: serde_json::Error| Vec::new()), &["s6".into()]).unwrap();
+        let policy = Policy::configured(Family::Guard3B1, &extra, &["s6".into()]).unwrap();
         let prompt = rendered(Family::Guard3B1, &policy, &[turn(Speaker::User, "hi")]);
         assert!(prompt.contains("\nS13: Elections.\nS15: Secrets.\nNames of customers.\n<END UNSAFE"), "{prompt}");
         assert!(prompt.contains("\nS1: Violent Crimes.\nWar.\nS2:") && !prompt.contains("S6:"), "{prompt}");

@@ -37,6 +37,30 @@ async fn the_prompt_is_the_published_one_up_to_the_answer() {
     assert_eq!(guard.chats.load(Ordering::SeqCst), 0, "no chat template wraps it");
 }
 
+/// As the published templates render them, up to where the answer begins.
+#[tokio::test]
+async fn prompts_are_the_published_ones_of_each_family() {
+    const PROMPTS: [(&str, &str, &str); 4] = [
+        ("llama-guard-3-8b", include_str!("prompts/llama-guard-3-8b.user.txt"), include_str!("prompts/llama-guard-3-8b.agent.txt")),
+        ("llama-guard-3-1b", include_str!("prompts/llama-guard-3-1b.user.txt"), include_str!("prompts/llama-guard-3-1b.agent.txt")),
+        (
+            "llama-guard-3-11b-vision",
+            include_str!("prompts/llama-guard-3-11b-vision.user.txt"),
+            include_str!("prompts/llama-guard-3-11b-vision.agent.txt"),
+        ),
+        ("llama-guard-4", include_str!("prompts/llama-guard-4.user.txt"), include_str!("prompts/llama-guard-4.agent.txt")),
+    ];
+    let (question, answer) = (Message::user(" How do I kill a Python process?\n"), Message::assistant("With kill and its id."));
+    for (family, of_user, of_agent) in PROMPTS {
+        let guard = Arc::new(ScriptedGuard::default());
+        let shield = guarded(&guard, json!({ "family": family })).await;
+        judge(&shield, vec![question.clone()]).await.unwrap();
+        judge(&shield, vec![question.clone(), answer.clone()]).await.unwrap();
+        // The empty line is what the model itself writes first.
+        assert_eq!(guard.asked(), [format!("{of_user}\n\n"), format!("{of_agent}\n\n")], "{family}");
+    }
+}
+
 #[tokio::test]
 async fn codes_are_asked_for_only_where_a_text_is_unsafe() {
     let guard = Arc::new(ScriptedGuard::default());
@@ -144,16 +168,12 @@ async fn a_model_that_calls_everything_safe_is_refused() {
 async fn a_model_that_is_not_there_yet_is_not_taken_for_no_guard() {
     let guard = Arc::new(ScriptedGuard::default());
     guard.down.store(true, Ordering::SeqCst);
-    let shield = guarded(&guard, json!({})).await;
+    let shield = provider("inline::llama-guard", json!({ "model": MODEL }), Some(guard.clone())).await.unwrap();
     let error = judge(&shield, vec![Message::user("hi")]).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable, "nothing passes meanwhile: {error:?}");
     guard.down.store(false, Ordering::SeqCst);
-    // The router asks a provider that failed again only after a while.
-    let direct = provider("inline::llama-guard", json!({ "model": MODEL }), Some(guard.clone())).await.unwrap();
-    guard.down.store(true, Ordering::SeqCst);
-    assert!(judge(&direct, vec![Message::user("bomb")]).await.is_err());
-    guard.down.store(false, Ordering::SeqCst);
-    assert_eq!(reason(&judged(&direct, "bomb").await), "unsafe");
+    assert_eq!(reason(&judged(&shield, "the bomb").await), "unsafe");
+    assert_eq!(guard.asked().len(), 5, "it was tried out first: two texts, of which one has codes");
 }
 
 #[tokio::test]
