@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 /// An agent platform in one file: inference, safety, memory, tools and agents over gRPC and the OpenAI API.
@@ -40,6 +40,16 @@ pub(crate) enum Verb {
     Session {
         #[command(subcommand)]
         verb: SessionVerb,
+    },
+    /// Look at the shields of a running stack, try them, and find their thresholds
+    Shield {
+        #[command(subcommand)]
+        verb: ShieldVerb,
+    },
+    /// Look at what shields decided
+    Safety {
+        #[command(subcommand)]
+        verb: SafetyVerb,
     },
     /// Print version and build
     Version,
@@ -175,4 +185,60 @@ pub(crate) struct ChatArgs {
     /// Longest answer, in tokens
     #[arg(long, value_name = "TOKENS")]
     pub(crate) max_tokens: Option<u32>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ShieldVerb {
+    /// List the shields, with their categories
+    List(ServerArgs),
+    /// Judge a text
+    Test(ShieldTestArgs),
+    /// Find the threshold for a rate of false positives, from labelled texts
+    Calibrate(CalibrateArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct ShieldTestArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    pub(crate) shield: String,
+    /// What to judge; `-`, or nothing: standard input
+    pub(crate) text: Option<String>,
+    /// Where in a turn it would stand
+    #[arg(long, value_enum, default_value_t = Stage::Input)]
+    pub(crate) stage: Stage,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Stage {
+    Input,
+    ToolArguments,
+    ToolResult,
+    Retrieved,
+    Output,
+}
+
+#[derive(Args)]
+pub(crate) struct CalibrateArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    pub(crate) shield: String,
+    /// A JSON object per line: `{"text": "…", "unsafe": true}`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Most false positives, as a share of the safe texts
+    #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
+    pub(crate) fpr: f64,
+    #[arg(long, value_enum, default_value_t = Stage::Input)]
+    pub(crate) stage: Stage,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SafetyVerb {
+    /// Ask the shields again for every verdict in a session's journal, and show which differ
+    Audit {
+        #[command(flatten)]
+        server: ServerArgs,
+        session: String,
+    },
 }

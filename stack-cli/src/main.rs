@@ -18,6 +18,9 @@ mod reach;
 mod registry;
 mod run;
 mod session;
+mod safety;
+mod shield;
+mod table;
 mod version;
 
 use std::process::ExitCode;
@@ -45,6 +48,8 @@ fn main() -> ExitCode {
             Verb::Ps(args) => ps::run(args, &output).await,
             Verb::Chat(args) => chat::run(args, &output).await,
             Verb::Session { verb } => session::run(verb, &output).await,
+            Verb::Shield { verb } => shield::run(verb, &output).await,
+            Verb::Safety { verb } => safety::run(verb, &output).await,
             Verb::Version => version::run(&output),
             Verb::Completions { shell } => output.completions(shell),
         }

@@ -7,6 +7,7 @@ mod conformance;
 mod mcp;
 mod running;
 mod sdks;
+mod shields;
 mod stacks;
 mod streams;
 mod transcripts;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use llama_stack_core::{Manifest, grpc::channel};
 use llama_stack_proto::v1::agents_client::AgentsClient;
 use llama_stack_server::{Options, Stack};
-use llama_stack_tests::scripted;
+use llama_stack_tests::{guard, scripted};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,9 @@ use tonic::transport::Channel;
 
 /// A manifest with the scripted model, the calculator and the clock.
 pub const SCRIPTED: &str = "version: 1\nname: e2e\nproviders:\n  inference:\n    - { id: scripted, type: test::scripted }\n  tools:\n    - { id: builtin, type: inline::builtin }\n";
+
+/// The same, with a guard that judges by words, and a shield on it.
+pub const SHIELDED: &str = "version: 1\nname: e2e\nproviders:\n  inference:\n    - { id: scripted, type: test::scripted }\n    - { id: guards, type: test::guard }\n  safety:\n    - { id: guard, type: inline::llama-guard, config: { model: llama-guard-3-1b } }\n  tools:\n    - { id: builtin, type: inline::builtin }\n";
 
 /// A stack that serves until it is stopped or dropped.
 pub struct Running {
@@ -29,6 +32,7 @@ impl Running {
     pub async fn start_in(home: tempfile::TempDir, manifest: &str) -> Self {
         let mut registry = llama_stack_server::registry();
         scripted::register(&mut registry);
+        guard::register(&mut registry);
         let manifest = Manifest::parse(manifest, "e2e.yaml").unwrap();
         let options = Options { home: home.path().to_owned(), on_progress: Arc::new(|_| {}) };
         let stack = Stack::build(manifest, &registry, options).await.unwrap();

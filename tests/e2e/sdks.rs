@@ -8,7 +8,7 @@ use std::{
 
 use llama_stack_tests::scripted::MODEL;
 
-use crate::running::{Running, SCRIPTED};
+use crate::running::{Running, SHIELDED};
 
 /// The first versions that know all that is tested.
 const PYTHON_PACKAGE: &str = "openai>=2.8";
@@ -75,7 +75,7 @@ fn skipped(language: &str, why: &str) {
 
 /// Runs a script beside a stack, and says what it said.
 async fn agrees(mut script: Command) {
-    let stack = Running::start(SCRIPTED).await;
+    let stack = Running::start(SHIELDED).await;
     script.args([&stack.url, MODEL]).arg(golden());
     let said = tokio::task::spawn_blocking(move || run(&mut script)).await.unwrap();
     stack.stop().await;

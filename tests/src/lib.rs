@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! conformance/  one async fn per promise, given any Arc<dyn Trait>; run in process and again over a socket
+//! guard         a guard that judges by words, as an Inference and as an OpenAI-compatible server
 //! scripted      an Inference that says what it is told: for tests in which the model's words must be fixed
 //! served        puts a trait on a free port and hands back its client
 //! ```
@@ -9,5 +10,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 pub mod conformance;
+pub mod guard;
 pub mod scripted;
 pub mod served;

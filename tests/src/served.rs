@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use llama_stack_core::{
-    Agents, Inference, Tools,
+    Agents, Inference, Safety, Tools,
     grpc::{Remote, Served, channel},
 };
 use llama_stack_proto::v1::{
     agents_client::AgentsClient, agents_server::AgentsServer, inference_client::InferenceClient, inference_server::InferenceServer,
-    tools_client::ToolsClient, tools_server::ToolsServer,
+    safety_client::SafetyClient, safety_server::SafetyServer, tools_client::ToolsClient, tools_server::ToolsServer,
 };
 use tokio::net::TcpListener;
 use tonic::transport::{
@@ -32,6 +32,11 @@ impl<S: ?Sized> Drop for OnSocket<S> {
 pub async fn inference(service: Arc<dyn Inference>) -> OnSocket<dyn Inference> {
     let (url, channel, server) = serve(Server::builder().add_service(InferenceServer::new(Served(service)))).await;
     OnSocket { client: Arc::new(Remote::<InferenceClient<Channel>>::new(channel)), url, server }
+}
+
+pub async fn safety(service: Arc<dyn Safety>) -> OnSocket<dyn Safety> {
+    let (url, channel, server) = serve(Server::builder().add_service(SafetyServer::new(Served(service)))).await;
+    OnSocket { client: Arc::new(Remote::<SafetyClient<Channel>>::new(channel)), url, server }
 }
 
 pub async fn tools(service: Arc<dyn Tools>) -> OnSocket<dyn Tools> {

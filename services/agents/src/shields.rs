@@ -12,7 +12,8 @@ const REFUSAL: &str = "I can't help with that.";
 
 /// Judges the last of `messages`; the step with its verdict.
 pub(crate) async fn judge(safety: Option<Arc<dyn Safety>>, cx: Context, shield: ShieldStep, messages: Arc<Vec<Message>>) -> ShieldStep {
-    let request = RunShieldRequest { shield_id: shield.shield_id.clone(), messages: messages.to_vec(), stage: shield.stage };
+    let request =
+        RunShieldRequest { shield_id: shield.shield_id.clone(), messages: messages.to_vec(), stage: shield.stage, ..Default::default() };
     let verdict = match &safety {
         Some(safety) => safety.run_shield(&cx, request).await,
         None => Err(llama_stack_core::Error::unavailable("this stack has no safety provider")),

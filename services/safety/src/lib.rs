@@ -1,28 +1,35 @@
 //! Safety: shields that judge text at the stages of a turn.
 //!
 //! ```text
-//! RunShield ─ router ─┬─ prompt_guard ────────── Inference.Classify
-//!                     ├─ embedding_classifier ── Inference.Embed
-//!                     ├─ patterns ────────────── keywords and expressions, whatever disguises them
-//!                     ├─ pii ─────────────────── personal data, secrets, canary strings
-//!                     ├─ unicode ─────────────── hidden and confusable characters
-//!                     ├─ code ────────────────── insecure code, by rules of its language
-//!                     └─ remote ──────────────── another process, in any language, by gRPC
+//! RunShield ─ router ─ verdicts (known ones) ─┬─ llama_guard ─────────── Inference::complete, first-token probabilities
+//!                                             ├─ prompt_guard ────────── Inference::classify
+//!                                             ├─ embedding_classifier ── Inference::embed
+//!                                             ├─ patterns ────────────── keywords and expressions, whatever disguises them
+//!                                             ├─ pii ─────────────────── personal data, secrets, canary strings
+//!                                             ├─ unicode ─────────────── hidden and confusable characters
+//!                                             ├─ code ────────────────── insecure code, by rules of its language
+//!                                             ├─ openai_moderations ──── a server with /v1/moderations
+//!                                             └─ remote ──────────────── another process, in any language, by gRPC
 //! ```
 
 use llama_stack_core::Registry;
 
 mod code;
 mod embedding_classifier;
+mod judged;
+mod llama_guard;
 pub mod normalise;
+mod openai_moderations;
 mod patterns;
 mod pii;
 mod prompt_guard;
 mod reading;
+pub mod reasons;
 mod remote;
 mod router;
 mod rules;
 mod unicode;
+mod verdicts;
 mod windows;
 
 pub use router::Router;
@@ -34,5 +41,7 @@ pub fn register(registry: &mut Registry) {
     registry.safety.add("inline::pii", pii::build);
     registry.safety.add("inline::prompt-guard", prompt_guard::build);
     registry.safety.add("inline::unicode", unicode::build);
+    registry.safety.add("inline::llama-guard", llama_guard::build);
     registry.safety.add("remote::grpc", remote::build);
+    registry.safety.add("remote::openai-moderations", openai_moderations::build);
 }

@@ -1,18 +1,31 @@
-//! Shield id → provider.
+//! Shield id → provider; what was judged before is not judged again.
 
 use std::sync::Arc;
 
 use llama_stack_core::{
     Context, Error, Result, Safety,
-    directory::{Directory, Listing, Table},
+    directory::{Directory, Listing, Route, Table},
     page,
 };
 use llama_stack_proto::v1::{
     GetShieldRequest, ListShieldsRequest, ListShieldsResponse, RunShieldRequest, RunShieldResponse, Shield, ShieldStage,
 };
 
+use crate::verdicts::{self, Verdicts};
+
 /// The shields of all providers as one service: see [`Directory`].
-pub struct Router(Directory<ShieldList>);
+///
+/// It keeps verdicts, by tenant (see `verdicts`), and says in each answer how many bytes were judged for it and how many
+/// were known. A failure is never kept.
+pub struct Router {
+    shields: Directory<ShieldList>,
+    verdicts: Verdicts,
+}
+
+/// What has to be known of a shield to ask it.
+struct Reads {
+    conversation: bool,
+}
 
 struct ShieldList;
 
@@ -21,7 +34,7 @@ impl Listing for ShieldList {
     const KIND: &'static str = "shield";
     type Service = dyn Safety;
     type Item = Shield;
-    type Prepared = ();
+    type Prepared = Reads;
 
     async fn page(service: &dyn Safety, cx: &Context, page_token: String) -> Result<(Vec<Shield>, String)> {
         let page = service.list_shields(cx, ListShieldsRequest { page_token, ..ListShieldsRequest::default() }).await?;
@@ -32,8 +45,8 @@ impl Listing for ShieldList {
         &shield.id
     }
 
-    fn prepare(_shield: &Shield) -> Result<()> {
-        Ok(())
+    fn prepare(shield: &Shield) -> Result<Reads> {
+        Ok(Reads { conversation: shield.reads_conversation })
     }
 
     fn label(shield: &mut Shield, provider: &str) {
@@ -44,7 +57,7 @@ impl Listing for ShieldList {
 impl Router {
     /// Providers by id, in the manifest's order. Asks none of them yet; of two shields of one id the first is served.
     pub fn new(providers: Vec<(String, Arc<dyn Safety>)>) -> Self {
-        Self(Directory::new(providers))
+        Self { shields: Directory::new(providers), verdicts: Verdicts::default() }
     }
 
     /// As [`Router::new`], and asks the providers at once: see [`Directory::build`].
@@ -52,14 +65,14 @@ impl Router {
     /// # Errors
     /// On `providers[<index>]`: `AlreadyExists` for a shield that an earlier provider has too (names both).
     pub async fn build(providers: Vec<(String, Arc<dyn Safety>)>) -> Result<Self> {
-        Ok(Self(Directory::build(providers).await?))
+        Ok(Self { shields: Directory::build(providers).await?, verdicts: Verdicts::default() })
     }
 
-    /// The provider of a shield, which `field` of the request names.
-    async fn provider(&self, cx: &Context, field: &str, id: &str) -> Result<Arc<dyn Safety>> {
-        match self.0.route(cx, id).await? {
-            Some(route) => Ok(route.service.clone()),
-            None => Err(unknown(&self.0.table(), id).with_field(field)),
+    /// Where a shield's calls go, which `field` of the request names.
+    async fn route(&self, cx: &Context, field: &str, id: &str) -> Result<Arc<Route<ShieldList>>> {
+        match self.shields.route(cx, id).await? {
+            Some(route) => Ok(route),
+            None => Err(unknown(&self.shields.table(), id).with_field(field)),
         }
     }
 }
@@ -78,14 +91,14 @@ fn unknown(table: &Table<ShieldList>, id: &str) -> Error {
 #[async_trait::async_trait]
 impl Safety for Router {
     async fn list_shields(&self, cx: &Context, request: ListShieldsRequest) -> Result<ListShieldsResponse> {
-        let shields = self.0.refresh(cx).await?.listed.clone();
+        let shields = self.shields.refresh(cx).await?.listed.clone();
         let (shields, next_page_token) = page::slice(shields, |shield| &shield.id, request.page_size, 1_000, &request.page_token)?;
         Ok(ListShieldsResponse { shields, next_page_token })
     }
 
     async fn get_shield(&self, cx: &Context, request: GetShieldRequest) -> Result<Shield> {
-        self.provider(cx, "id", &request.id).await?;
-        let table = self.0.table();
+        self.route(cx, "id", &request.id).await?;
+        let table = self.shields.table();
         let found = table.listed.iter().find(|shield| shield.id == request.id);
         found.cloned().ok_or_else(|| unknown(&table, &request.id).with_field("id"))
     }
@@ -97,13 +110,27 @@ impl Safety for Router {
         if ShieldStage::try_from(request.stage).is_err() {
             return Err(Error::invalid("stage", format!("{} is no stage", request.stage)));
         }
-        let provider = self.provider(cx, "shield_id", &request.shield_id).await?;
-        cx.within(provider.run_shield(cx, request)).await
+        let route = self.route(cx, "shield_id", &request.shield_id).await?;
+        let key = verdicts::key(cx.tenant(), &request, route.prepared.conversation);
+        if !request.fresh
+            && let Some(known) = self.verdicts.known(&key, &request)
+        {
+            return Ok(known);
+        }
+        let bytes = verdicts::last_bytes(&request);
+        let mut verdict = cx.within(route.service.run_shield(cx, request)).await?;
+        if verdict.judged_bytes == 0 && verdict.known_bytes == 0 {
+            verdict.judged_bytes = bytes;
+        }
+        self.verdicts.keep(key, &verdict);
+        Ok(verdict)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use llama_stack_core::Code;
     use llama_stack_proto::v1::{Message, Violation};
 
@@ -165,6 +192,83 @@ mod tests {
         let error = Router::build(providers(&[Some("guard"), Some("guard")])).await.err().unwrap();
         assert!(error.message().contains("\"p0\" and \"p1\""), "{error}");
         assert_eq!((error.code(), error.field()), (Code::AlreadyExists, Some("providers[1]")));
+    }
+
+    /// Counts how often it is asked; finds `bad` unsafe, fails at `fail`, has no verdict on `odd`.
+    struct Counting {
+        asked: AtomicU32,
+        reads_conversation: bool,
+    }
+
+    #[async_trait::async_trait]
+    impl Safety for Counting {
+        async fn list_shields(&self, _cx: &Context, _request: ListShieldsRequest) -> Result<ListShieldsResponse> {
+            let shield = Shield { id: "guard".into(), reads_conversation: self.reads_conversation, ..Shield::default() };
+            Ok(ListShieldsResponse { shields: vec![shield], ..Default::default() })
+        }
+
+        async fn run_shield(&self, _cx: &Context, request: RunShieldRequest) -> Result<RunShieldResponse> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let text = request.messages.last().unwrap().joined_text();
+            let violation = |reason: &str| Some(Violation { reason: reason.into(), ..Violation::default() });
+            let violation = match text.as_str() {
+                "fail" => return Err(Error::unavailable("down")),
+                "odd" => violation(crate::reasons::UNPARSEABLE_VERDICT),
+                "bad" => violation(crate::reasons::UNSAFE),
+                _ => None,
+            };
+            Ok(RunShieldResponse { violation, ..Default::default() })
+        }
+    }
+
+    fn counting(reads_conversation: bool) -> (Arc<Counting>, Router) {
+        let shield = Arc::new(Counting { asked: AtomicU32::new(0), reads_conversation });
+        (shield.clone(), Router::new(vec![("p".into(), shield as Arc<dyn Safety>)]))
+    }
+
+    async fn judge(router: &Router, tenant: &str, texts: &[&str]) -> Result<RunShieldResponse> {
+        let messages = texts.iter().map(|text| Message::user(*text)).collect();
+        router.run_shield(&Context::test(tenant), RunShieldRequest { shield_id: "guard".into(), messages, stage: 1, fresh: false }).await
+    }
+
+    #[tokio::test]
+    async fn what_was_judged_is_not_judged_again() {
+        let (shield, router) = counting(false);
+        let first = judge(&router, "a", &["bad"]).await.unwrap();
+        assert_eq!((first.judged_bytes, first.known_bytes), (3, 0));
+        let again = judge(&router, "a", &["something else", "bad"]).await.unwrap();
+        assert_eq!((again.judged_bytes, again.known_bytes), (0, 3));
+        assert_eq!((&again.violation, shield.asked.load(Ordering::SeqCst)), (&first.violation, 1));
+        judge(&router, "b", &["bad"]).await.unwrap();
+        assert_eq!(shield.asked.load(Ordering::SeqCst), 2, "tenants share nothing");
+    }
+
+    #[tokio::test]
+    async fn a_verdict_may_be_asked_for_anew() {
+        let (shield, router) = counting(false);
+        judge(&router, "a", &["fine"]).await.unwrap();
+        let request = RunShieldRequest { shield_id: "guard".into(), messages: vec![Message::user("fine")], stage: 1, fresh: true };
+        assert_eq!(router.run_shield(&Context::test("a"), request).await.unwrap().known_bytes, 0);
+        assert_eq!(shield.asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_shield_that_reads_the_conversation_is_asked_for_each() {
+        let (shield, router) = counting(true);
+        for conversation in [["one", "fine"], ["two", "fine"], ["one", "fine"]] {
+            judge(&router, "a", &conversation).await.unwrap();
+        }
+        assert_eq!(shield.asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn no_failure_is_kept() {
+        let (shield, router) = counting(false);
+        for _ in 0..2 {
+            judge(&router, "a", &["fail"]).await.unwrap_err();
+            assert_eq!(judge(&router, "a", &["odd"]).await.unwrap().violation.unwrap().reason, "unparseable_verdict");
+        }
+        assert_eq!(shield.asked.load(Ordering::SeqCst), 4);
     }
 
     #[tokio::test]

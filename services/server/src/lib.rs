@@ -20,6 +20,7 @@ mod observed;
 mod openai;
 mod openapi;
 mod request_id;
+mod safety;
 mod serve;
 mod stack;
 mod telemetry;

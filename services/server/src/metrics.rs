@@ -12,6 +12,9 @@ const DURATION: &str = "llama_stack_request_duration_seconds";
 const IN_FLIGHT: &str = "llama_stack_requests_in_flight";
 const TOKENS: &str = "llama_stack_tokens_total";
 const FIRST_TOKEN: &str = "llama_stack_time_to_first_token_seconds";
+const VERDICTS: &str = "llama_stack_shield_verdicts_total";
+const JUDGED: &str = "llama_stack_shield_bytes_total";
+const JUDGING: &str = "llama_stack_shield_seconds";
 
 /// Seconds; from a pass-through to a long generation.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0];
@@ -37,12 +40,15 @@ impl Metrics {
         for (name, text) in [
             describe(REQUESTS, "Requests by route, method and code."),
             describe(TOKENS, "Tokens read (input) and generated (output), by model."),
+            describe(VERDICTS, "Verdicts by shield and outcome: safe, violation, redacted, no_verdict, error."),
+            describe(JUDGED, "Bytes of text by shield: judged, or known from before."),
         ] {
             recorder.describe_counter(name, None, text);
         }
         for (name, text) in [
             describe(DURATION, "Seconds from a request's head to the end of its answer."),
             describe(FIRST_TOKEN, "Seconds from a streamed generation's start to its first event, by model."),
+            describe(JUDGING, "Seconds that a verdict took, by shield."),
         ] {
             recorder.describe_histogram(name, None, text);
         }
@@ -81,6 +87,24 @@ impl Metrics {
     pub(crate) fn first_token(&self, model: &str, took: Duration) {
         let key = Key::from_parts(FIRST_TOKEN, vec![Label::new("model", model.to_owned())]);
         self.0.recorder.register_histogram(&key, &METADATA).record(took);
+    }
+
+    /// `shield` is one that there is, so that labels are bounded.
+    pub(crate) fn verdict(&self, shield: &str, outcome: &'static str, took: Duration) {
+        let labels = vec![Label::new("shield", shield.to_owned()), Label::from_static_parts("outcome", outcome)];
+        self.0.recorder.register_counter(&Key::from_parts(VERDICTS, labels), &METADATA).increment(1);
+        let key = Key::from_parts(JUDGING, vec![Label::new("shield", shield.to_owned())]);
+        self.0.recorder.register_histogram(&key, &METADATA).record(took);
+    }
+
+    /// What a verdict cost.
+    pub(crate) fn judged(&self, shield: &str, judged: u64, known: u64) {
+        for (what, bytes) in [("judged", judged), ("known", known)] {
+            if bytes > 0 {
+                let labels = vec![Label::new("shield", shield.to_owned()), Label::from_static_parts("verdict", what)];
+                self.0.recorder.register_counter(&Key::from_parts(JUDGED, labels), &METADATA).increment(bytes);
+            }
+        }
     }
 
     /// The text that Prometheus reads.

@@ -84,7 +84,8 @@ impl Stack {
 
         let providers = assemble::providers("safety", &listed.safety, &registry.safety, &deps, lines).await?;
         let router = llama_stack_safety::Router::build(providers.clone()).await;
-        let safety: Arc<dyn Safety> = Arc::new(router.map_err(|error| assemble::routed(error, "safety", lines))?);
+        let router: Arc<dyn Safety> = Arc::new(router.map_err(|error| assemble::routed(error, "safety", lines))?);
+        let safety: Arc<dyn Safety> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()));
         probes.extend(info::probes(providers));
         deps.safety = Some(safety.clone());
 

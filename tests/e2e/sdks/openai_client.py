@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pydantic
 from openai import NotFoundError, OpenAI
+from openai.types import ModerationCreateResponse
 from openai.types.responses import Response, ResponseStreamEvent
 
 client = OpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
@@ -83,6 +84,15 @@ try:
     raise AssertionError("a deleted conversation is still there")
 except NotFoundError as error:
     assert error.code == "conversation_not_found", error
+
+# Moderations, by the stack's first shield.
+judged = checked(client.moderations.create(input=["where to put the bomb", "where to put the sofa"]), ModerationCreateResponse)
+assert [result.flagged for result in judged.results] == [True, False] and judged.model == "guard", judged
+assert judged.results[0].categories.violence and judged.results[0].category_scores.violence > 0.9, judged
+assert not judged.results[0].categories.hate and judged.results[0].category_applied_input_types.violence == ["text"], judged
+assert judged.results[1].category_scores.violence == 0.0, judged
+together = client.moderations.create(model="guard", input=[{"type": "text", "text": "where to put"}, {"type": "text", "text": "the bomb"}])
+assert [result.flagged for result in together.results] == [True], together
 
 client.responses.delete(first.id)
 try:

@@ -20,7 +20,7 @@ use std::sync::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Code, Error, Inference, Prompts, Tools};
+use llama_stack_core::{Agents, Code, Error, Inference, Prompts, Safety, Tools};
 
 pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
@@ -28,7 +28,7 @@ pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::Json;
 pub(crate) use observe::observe;
 
-use crate::{Stack, mcp, metrics::Metrics, openapi::Api, tools};
+use crate::{Stack, mcp, metrics::Metrics, openapi::Api, safety, tools};
 
 /// What handlers reach. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +36,7 @@ pub(crate) struct AppState(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) inference: Arc<dyn Inference>,
+    pub(crate) safety: Arc<dyn Safety>,
     pub(crate) tools: Arc<dyn Tools>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) mcp: mcp::Service,
@@ -52,6 +53,7 @@ impl AppState {
     pub(crate) fn new(stack: &Stack) -> Self {
         Self(Arc::new(Inner {
             inference: stack.inference.clone(),
+            safety: stack.safety.clone(),
             tools: stack.tools.clone(),
             agents: stack.agents.clone(),
             mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.server.max_body_bytes),
@@ -86,6 +88,7 @@ pub(crate) fn api() -> Api {
     let mut api = Api::default();
     probes::routes(&mut api);
     crate::openai::routes(&mut api);
+    safety::routes(&mut api);
     tools::routes(&mut api);
     mcp::routes(&mut api);
     api

@@ -6,6 +6,7 @@ mod agents;
 mod content;
 mod generation;
 mod inference;
+mod safety;
 mod tools;
 
 use std::sync::Arc;

@@ -3,11 +3,12 @@
 //! ```text
 //! chat/  completions/  embeddings  models     views of Inference
 //! responses/  conversations                   views of Agents: a Response is a turn, a Conversation a session
+//! moderations                                 view of Safety
 //! prompts                                     view of Prompts
 //! sse                                         events on the wire
 //! ```
 
-mod chat;
+pub(crate) mod chat;
 mod completions;
 mod conversations;
 mod embeddings;
@@ -15,6 +16,7 @@ mod format;
 mod generation;
 mod logprobs;
 mod models;
+mod moderations;
 mod one_or_many;
 mod prompts;
 mod responses;
@@ -47,6 +49,12 @@ pub(crate) fn routes(api: &mut Api) {
     );
     api.get("/v1/models", get(models::list), Operation::new("The models that can be asked for.").returns::<models::ModelList>());
     api.get("/v1/models/{*model}", get(models::retrieve), Operation::new("One model.").returns::<models::ModelObject>());
+
+    api.post(
+        "/v1/moderations",
+        post(moderations::create),
+        Operation::new("Judges texts by a shield.").takes::<moderations::CreateModeration>().returns::<moderations::Moderation>(),
+    );
 
     responses::routes(api);
     conversations::routes(api);

@@ -3,7 +3,10 @@ use std::{fmt, marker::PhantomData};
 use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer,
-    de::{self, SeqAccess, Visitor, value::SeqAccessDeserializer},
+    de::{
+        self, MapAccess, SeqAccess, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
 };
 
 /// A text, or a list. Read by hand: serde's untagged enums lose the path and the reason of an error.
@@ -48,6 +51,38 @@ impl TextOr<String> {
             TextOr::Text(text) => vec![text],
             TextOr::List(list) => list,
         }
+    }
+}
+
+/// One entry of a list: a text, or an object. Read by hand, for the same reason.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum OneOf<T> {
+    Text(String),
+    Object(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOf<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = OneOf<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an object")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(OneOf::Text(text.into()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(OneOf::Object)
+            }
+        }
+
+        deserializer.deserialize_any(Either(PhantomData))
     }
 }
 

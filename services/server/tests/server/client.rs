@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use llama_stack_core::{Agents, Manifest, Result};
+use llama_stack_core::{Agents, Manifest, Registry, Result, Safety};
 use llama_stack_server::{Options, Stack, bind};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -44,9 +44,26 @@ pub(crate) async fn start_over(agents: impl Agents) -> Server {
     serve("", |stack| stack.agents = Arc::new(agents)).await
 }
 
+/// With a provider `guards` of shields.
+pub(crate) async fn start_shielded(shields: Arc<dyn Safety>) -> Server {
+    let script = Script::default();
+    let mut registry = script.registry();
+    registry.safety.add("test::guards", move |_: Value, _| {
+        let shields = shields.clone();
+        async move { Ok(shields) }
+    });
+    serve_with(script, registry, "  safety:\n    - { id: guards, type: test::guards }\n", |_| ()).await
+}
+
 async fn serve(more: &str, change: impl FnOnce(&mut Stack)) -> Server {
-    let (script, home) = (Script::default(), TempDir::new().unwrap());
-    let mut stack = Stack::build(manifest(more), &script.registry(), options(&home)).await.unwrap();
+    let script = Script::default();
+    let registry = script.registry();
+    serve_with(script, registry, more, change).await
+}
+
+async fn serve_with(script: Script, registry: Registry, more: &str, change: impl FnOnce(&mut Stack)) -> Server {
+    let home = TempDir::new().unwrap();
+    let mut stack = Stack::build(manifest(more), &registry, options(&home)).await.unwrap();
     change(&mut stack);
     let listener = bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());

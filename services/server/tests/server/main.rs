@@ -16,5 +16,6 @@ mod prompts;
 mod providers;
 mod refusals;
 mod responses;
+mod safety;
 mod scripted;
 mod traces;

@@ -71,7 +71,7 @@ struct RequestFunction {
 
 impl RequestMessage {
     /// `names`: call id to tool name, of the calls so far.
-    pub(super) fn into_proto(self, index: usize, names: &mut HashMap<String, String>) -> Result<Message> {
+    pub(crate) fn into_proto(self, index: usize, names: &mut HashMap<String, String>) -> Result<Message> {
         let path = format!("messages[{index}]");
         for (field, there) in [("function_call", self.function_call.is_some()), ("audio", self.audio.is_some())] {
             if there {

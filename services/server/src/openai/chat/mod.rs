@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+pub(crate) use message::RequestMessage;
 pub(crate) use request::CreateChat;
 pub(crate) use response::{Completion, finish};
 pub(crate) use stream::Chunk;
