@@ -85,6 +85,7 @@ impl Stack {
         let providers = assemble::providers("safety", &listed.safety, &registry.safety, &deps, lines).await?;
         let router = llama_stack_safety::Router::build(providers.clone()).await;
         let safety: Arc<dyn Safety> = Arc::new(router.map_err(|error| assemble::routed(error, "safety", lines))?);
+        assemble::shields_are_there(safety.as_ref(), &manifest).await?;
         probes.extend(info::probes(providers));
         deps.safety = Some(safety.clone());
 
@@ -109,6 +110,7 @@ impl Stack {
             connect: Some(Arc::new(Wires(deps.clone()))),
             policy: Some(Arc::new(CedarPolicy::from_manifest(&manifest)?)),
             config: manifest.agents.clone(),
+            shielding: manifest.safety.clone(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
         });

@@ -163,6 +163,7 @@ async fn declared_agents_are_there_from_the_start_and_stay_as_they_are() {
         connect: None,
         policy: None,
         config: llama_stack_core::manifest::Agents { declared: [("a".into(), declared(&["nobody"]))].into(), ..Default::default() },
+        shielding: llama_stack_core::manifest::Safety::default(),
         tasks: tokio_util::task::TaskTracker::new(),
         shutdown: world.shutdown.clone(),
     });

@@ -11,6 +11,7 @@
 mod begin;
 mod compaction;
 mod echo;
+mod guardrails;
 pub(super) mod input;
 pub(super) mod items;
 mod output;
