@@ -5,8 +5,8 @@
 use std::collections::HashSet;
 
 use llama_stack_proto::v1::{
-    AgentConfig, CompactionStep, HandoffStep, Message, OutputModeration, Part, Role, ShieldStage, Step, ToolCall, ToolListStep, ToolResult, ToolStep, Turn,
-    TurnStatus, output_moderation::Mode, step,
+    AgentConfig, CompactionStep, HandoffStep, Message, OutputModeration, Part, Role, ShieldStage, Step, ToolCall, ToolListStep, ToolResult,
+    ToolStep, Turn, TurnStatus, output_moderation::Mode, step,
 };
 
 use crate::{fold::is_final, judged};

@@ -7,7 +7,8 @@ use llama_stack_core::{
     manifest::{DeclaredAgent, DeclaredApproval, DeclaredModeration, ModerationMode},
 };
 use llama_stack_proto::v1::{
-    Agent, AgentConfig, AgentTool, Approval, HistoryTruncation, Limits, McpServer, OutputModeration, SamplingParams, approval, output_moderation,
+    Agent, AgentConfig, AgentTool, Approval, HistoryTruncation, Limits, McpServer, OutputModeration, SamplingParams, approval,
+    output_moderation,
 };
 
 use crate::check;

@@ -4,7 +4,8 @@
 //! one result of a tool. Its fingerprint is what the journal, and the caches of shields, know it by.
 
 use llama_stack_proto::v1::{
-    Message, Part, Role, ShieldStage, ShieldStep, ToolCall, ToolResult, Turn, part::Content, step::Step, violation::Level,
+    Message, Part, Role, ShieldStage, ShieldStep, ToolCall, ToolResult, Turn, TurnEvent, part::Content, step::Step, turn_event::Event,
+    violation::Level,
 };
 
 use crate::{conversation::Shields, hash};
@@ -118,7 +119,7 @@ pub(crate) fn intent(id: &str, stage: ShieldStage, call_id: &str, hash: &str) ->
 
 /// Whether the shield has judged this text at this stage, or the one that it was redacted from.
 fn was_judged(turn: &Turn, id: &str, stage: ShieldStage, hash: &str) -> bool {
-    let of_stage = || steps(turn).filter(|step| step.stage() == stage);
+    let of_stage = || steps(turn).filter(move |step| step.stage() == stage);
     let made_from = of_stage().filter(|step| made(step).is_some_and(|made| made == hash)).map(|step| step.judged_sha256.as_str());
     let texts: Vec<&str> = made_from.chain([hash]).collect();
     let judged = |step: &ShieldStep| step.shield_id == id && (step.verdict.is_some() || step.error.is_some());
@@ -158,11 +159,11 @@ pub(crate) fn refusal(turn: &Turn) -> Option<&str> {
 /// Why a call of the inference at `at` may not run: the words of a shield that judged its arguments.
 pub(crate) fn shut<'a>(turn: &'a Turn, at: Option<usize>, call: &ToolCall) -> Option<&'a str> {
     let after = turn.steps.iter().skip(at? + 1).take_while(|step| !matches!(step.step, Some(Step::Inference(_))));
-    let verdicts = after.filter_map(|step| match &step.step {
+    let mut verdicts = after.filter_map(|step| match &step.step {
         Some(Step::Shield(shield)) if shield.stage() == ShieldStage::ToolArguments && shield.call_id == call.id => Some(shield),
         _ => None,
     });
-    verdicts.into_iter().find_map(forbids)
+    verdicts.find_map(forbids)
 }
 
 /// Puts what a verdict leaves of a piece of the turn in that piece's place, wherever it stands.
@@ -206,6 +207,20 @@ pub(crate) fn apply(turn: &mut Turn, shield: &ShieldStep) {
         {
             apply_to(result, shield, redacted);
         }
+    }
+}
+
+/// The same, where the journal holds the piece: in the turn as it began, and in what a client brought to it.
+pub(crate) fn apply_to_event(event: &mut TurnEvent, shield: &ShieldStep) {
+    match &mut event.event {
+        Some(Event::Created(turn)) => apply(turn, shield),
+        Some(Event::Resumed(results)) => {
+            let redacted = shield.verdict.as_ref().and_then(|verdict| verdict.redacted.as_ref());
+            if let (Some(redacted), None) = (redacted, forbids(shield)) {
+                results.results.iter_mut().for_each(|result| apply_to(result, shield, Some(redacted)));
+            }
+        }
+        _ => {}
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) enum Outlet {
     Open,
     Calls { held: Vec<ChatEvent> },
     Held { held: Vec<ChatEvent> },
-    Windows { windows: Windows, held: Vec<ChatEvent> },
+    Windows { windows: Box<Windows>, held: Vec<ChatEvent> },
 }
 
 /// What becomes of one event.
@@ -159,7 +159,8 @@ impl Windows {
         }
         let Some(first) = runs.first().map(|(kind, _)| *kind) else { return Passed::shown(open) };
         let tail = if self.tail.0 == Some(first) { self.tail.1.clone() } else { String::new() };
-        let parts: Vec<Part> = runs.iter().enumerate().map(|(at, (_, run))| said(if at == 0 { format!("{tail}{run}") } else { run.clone() })).collect();
+        let parts: Vec<Part> =
+            runs.iter().enumerate().map(|(at, (_, run))| said(if at == 0 { format!("{tail}{run}") } else { run.clone() })).collect();
         let left = match self.sift(parts.clone(), tail.len()).await {
             Sifted::Refused(words) => return Passed { shown: Vec::new(), refused: Some(words) },
             Sifted::Passed(left) => left,

@@ -76,7 +76,8 @@ impl Judge {
                 (message, last_redactor) = (made, Some(at));
             }
         }
-        let disagreed = Error::internal("the shields did not come to an end: each redacts what another left").with_reason("shields_disagree");
+        let disagreed =
+            Error::internal("the shields did not come to an end: each redacts what another left").with_reason("shields_disagree");
         // Something was found in it, so it does not pass, whatever the manifest says of failures.
         verdicts.iter_mut().for_each(|step| (step.verdict, step.error) = (None, Some(disagreed.to_info())));
         (verdicts, Sifted::Refused(UNJUDGED.into()))
@@ -135,7 +136,13 @@ fn bare(step: &ShieldStep) -> ShieldStep {
     ShieldStep { verdict: None, error: None, ..step.clone() }
 }
 
-async fn run(safety: &dyn Safety, cx: &Context, shield: &ShieldStep, before: &[Message], message: &Message) -> Result<RunShieldResponse, Error> {
+async fn run(
+    safety: &dyn Safety,
+    cx: &Context,
+    shield: &ShieldStep,
+    before: &[Message],
+    message: &Message,
+) -> Result<RunShieldResponse, Error> {
     // One that cannot be asked how it reads is given all; what it answers to that is told of.
     let reads_all = !before.is_empty()
         && safety.get_shield(cx, GetShieldRequest { id: shield.shield_id.clone() }).await.map_or(true, |shield| shield.reads_conversation);
@@ -206,7 +213,9 @@ pub(crate) fn merge(total: &mut ShieldStep, one: ShieldStep) {
 /// What a model said that is judged as its answer, as shields read it: its thinking too, and not its calls.
 pub(crate) fn judged_answer(message: &Message) -> Message {
     let text = |part: &Part| match &part.content {
-        Some(Content::Text(text) | Content::Reasoning(text) | Content::Refusal(text)) => Some(Part { content: Some(Content::Text(text.clone())), ..part.clone() }),
+        Some(Content::Text(text) | Content::Reasoning(text) | Content::Refusal(text)) => {
+            Some(Part { content: Some(Content::Text(text.clone())), ..part.clone() })
+        }
         _ => None,
     };
     Message { parts: message.parts.iter().filter_map(text).collect(), ..message.clone() }

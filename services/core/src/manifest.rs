@@ -19,7 +19,10 @@ mod lines;
 mod policy;
 mod safety;
 
-pub use agents::{AgentLimits, Agents, DeclaredAgent, DeclaredAgentTool, DeclaredApproval, DeclaredLimits, DeclaredModeration, DeclaredServer, ModerationMode, Price};
+pub use agents::{
+    AgentLimits, Agents, DeclaredAgent, DeclaredAgentTool, DeclaredApproval, DeclaredLimits, DeclaredModeration, DeclaredServer,
+    ModerationMode, Price,
+};
 pub use egress::{Destination, Egress, Place};
 pub use lines::Lines;
 pub use policy::{DefaultPolicies, Policy};

@@ -42,7 +42,7 @@ impl Run {
             (true, _) | (false, Mode::After) => Outlet::Calls { held: Vec::new() },
             (false, Mode::Windowed) => {
                 let windows = Windows::new(self.judge(), self.so_far(), watching.to_vec(), shields.window_tokens);
-                Outlet::Windows { windows, held: Vec::new() }
+                Outlet::Windows { windows: Box::new(windows), held: Vec::new() }
             }
             (false, Mode::Held | Mode::Unspecified) => Outlet::Held { held: Vec::new() },
         }
@@ -121,13 +121,8 @@ impl Run {
     /// no moment in which the model would be asked again.
     fn again(&mut self, index: usize, step: InferenceStep) -> Result<(usize, InferenceStep), Stop> {
         let again = InferenceStep { model: step.model.clone(), tools_withheld: step.tools_withheld, ..InferenceStep::default() };
-        let withdrawn = InferenceStep {
-            message: None,
-            finish_reason: FinishReason::Unspecified.into(),
-            logprobs: Vec::new(),
-            cut_off: true,
-            ..step
-        };
+        let withdrawn =
+            InferenceStep { message: None, finish_reason: FinishReason::Unspecified.into(), logprobs: Vec::new(), cut_off: true, ..step };
         self.journal.complete(index, Step::Inference(withdrawn)).map_err(Stop::Broken)?;
         let at = self.journal.start(Step::Inference(again.clone())).map_err(Stop::Broken)?;
         Ok((at, again))
@@ -141,8 +136,7 @@ impl Run {
             return Ok(None);
         }
         let before = self.so_far();
-        let started =
-            self.begin_sitting(ShieldStage::Output, "", &shields.output, &fingerprint(&judged.parts)).map_err(Stop::Broken)?;
+        let started = self.begin_sitting(ShieldStage::Output, "", &shields.output, &fingerprint(&judged.parts)).map_err(Stop::Broken)?;
         self.journal.commit().await.map_err(Stop::Broken)?;
         let (indices, steps): (Vec<usize>, Vec<ShieldStep>) = started.into_iter().unzip();
         let judge = self.judge();

@@ -24,7 +24,7 @@ impl Run {
         }
         let (shields, effects): (Vec<usize>, Vec<usize>) = open.into_iter().partition(|index| matches!(step(index), Some(Step::Shield(_))));
         let siblings = effects.len();
-        let effects: FuturesUnordered<Effect> = effects.into_iter().filter_map(|index| self.effect(index, siblings)).collect();
+        let mut effects: FuturesUnordered<Effect> = effects.into_iter().filter_map(|index| self.effect(index, siblings)).collect();
         effects.extend(self.sittings(&shields));
         self.complete_all(effects).await
     }
@@ -160,7 +160,7 @@ impl Run {
                     limits: delegate::share(turn, seconds_left, siblings),
                     background: turn.background,
                 };
-                delegate::ask(shared, cx, caller, tool).map(move |done| Came::Brought(index, done)).boxed()
+                delegate::ask(shared, cx, caller, tool).map(move |done| Came::Brought(index, Box::new(done))).boxed()
             }
             Runner::Stack(_) => {
                 let tools = shared.parts.tools.clone();
@@ -170,7 +170,7 @@ impl Run {
                         Some(tools) => calls::run(tools, cx, call).await,
                         None => ToolResult::text(&call, "this stack has no tools", true),
                     };
-                    Came::Brought(index, ToolStep { result: Some(result), ..tool })
+                    Came::Brought(index, Box::new(ToolStep { result: Some(result), ..tool }))
                 }
                 .boxed()
             }
@@ -183,7 +183,7 @@ impl Run {
                         Ok(tools) => calls::run(tools, cx, call).await,
                         Err(error) => ToolResult::text(&call, error.message(), true),
                     };
-                    Came::Brought(index, ToolStep { result: Some(result), ..tool })
+                    Came::Brought(index, Box::new(ToolStep { result: Some(result), ..tool }))
                 }
                 .boxed()
             }
@@ -237,7 +237,7 @@ impl Run {
                         effects.push(judging);
                         Vec::new()
                     }
-                    None => vec![(index, Step::Tool(tool))],
+                    None => vec![(index, Step::Tool(*tool))],
                 },
             };
             for (index, step) in done {
@@ -258,7 +258,7 @@ type Effect = BoxFuture<'static, Came>;
 enum Came {
     Done(Vec<(usize, Step)>),
     /// The result of a call, from outside: shields judge it first.
-    Brought(usize, ToolStep),
+    Brought(usize, Box<ToolStep>),
 }
 
 impl Came {

@@ -11,8 +11,8 @@ use futures::{StreamExt as _, stream};
 use llama_stack_core::{Code, Context, Error, EventStream, Inference, Result, Safety, Tools};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, FinishReason, InvokeToolRequest, InvokeToolResponse, ListModelsRequest, ListModelsResponse, ListShieldsRequest,
-    ListShieldsResponse, ListToolsRequest, ListToolsResponse, Message, Model, OnInterrupt, Part, RunShieldRequest, RunShieldResponse, Shield,
-    Tool, ToolCallDelta, ToolDefinition, Usage, Violation, part::Content, violation::Level,
+    ListShieldsResponse, ListToolsRequest, ListToolsResponse, Message, Model, OnInterrupt, Part, RunShieldRequest, RunShieldResponse,
+    Shield, Tool, ToolCallDelta, ToolDefinition, Usage, Violation, part::Content, violation::Level,
 };
 
 #[derive(Clone)]
@@ -181,7 +181,21 @@ pub struct Guards {
 }
 
 const SHIELDS: [&str; 16] = [
-    "words", "reader", "pair", "mask", "veil", "warn", "broken", "hang", "late", "unleveled", "odd", "hollow", "blank", "endless", "empty",
+    "words",
+    "reader",
+    "pair",
+    "mask",
+    "veil",
+    "warn",
+    "broken",
+    "hang",
+    "late",
+    "unleveled",
+    "odd",
+    "hollow",
+    "blank",
+    "endless",
+    "empty",
     "counting",
 ];
 

@@ -94,7 +94,8 @@ async fn a_window_is_redacted_before_it_is_shown() {
 #[tokio::test]
 async fn calls_wait_for_the_verdict_on_the_words_in_every_mode() {
     for mode in [Mode::Held, Mode::Windowed, Mode::After] {
-        let world = World::new(vec![vec![Text("a bad plan"), Call("a", "add", r#"{"a":1,"b":1}"#), Call("b", "ask", r#"{"q":"x"}"#)]]).await;
+        let world =
+            World::new(vec![vec![Text("a bad plan"), Call("a", "add", r#"{"a":1,"b":1}"#), Call("b", "ask", r#"{"q":"x"}"#)]]).await;
         let (events, turn) = world.run(moderated(mode, 64, &["words"])).await;
         assert_eq!((turn.incomplete_reason.as_str(), world.hands.calls()), ("content_filter", 0), "{mode:?}");
         assert!(!streamed(&events).contains("\"a\":1"), "{mode:?}");

@@ -3,7 +3,8 @@
 
 use llama_stack_core::Agents as _;
 use llama_stack_proto::v1::{
-    AgentConfig, ChatRequest, CreateTurnRequest, Message, Part, ResumeTurnRequest, Role, Session, ToolResult, Turn, TurnStatus, part::Content,
+    AgentConfig, ChatRequest, CreateTurnRequest, Message, Part, ResumeTurnRequest, Role, Session, ToolResult, Turn, TurnStatus,
+    part::Content,
 };
 use proptest::prelude::*;
 
@@ -115,7 +116,12 @@ async fn play(moves: Vec<Move>) -> (World, Vec<Turn>) {
             Move::Quote(label) => {
                 let parts = vec![Part::text("What of this?"), Part::text(format!("{MARK} wrote somebody")).with_provenance(label)];
                 let lifted = Message::new(Role::System, parts[1..].to_vec());
-                let request = CreateTurnRequest { session_id: session.id.clone(), config: Some(agent()), input: vec![lifted], ..CreateTurnRequest::default() };
+                let request = CreateTurnRequest {
+                    session_id: session.id.clone(),
+                    config: Some(agent()),
+                    input: vec![lifted],
+                    ..CreateTurnRequest::default()
+                };
                 let refused = world.begin(request).await.err().expect("a quotation became a system message");
                 assert_eq!(refused.reason(), Some("untrusted_system_message"));
                 turn(&world, &session, vec![Message::new(Role::User, parts)], |_| ()).await

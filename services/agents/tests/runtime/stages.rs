@@ -33,7 +33,8 @@ async fn traces(world: &World, events: &[TurnEvent], turn: &Turn) -> String {
 
 #[tokio::test]
 async fn arguments_that_a_shield_refuses_are_never_run_and_the_model_is_told() {
-    let calls = vec![Call("a", "repeat", r#"{"text":"bad"}"#), Call("b", "repeat", r#"{"text":"good"}"#), Call("c", "ask", r#"{"q":"bad"}"#)];
+    let calls =
+        vec![Call("a", "repeat", r#"{"text":"bad"}"#), Call("b", "repeat", r#"{"text":"good"}"#), Call("c", "ask", r#"{"q":"bad"}"#)];
     let world = World::new(vec![calls, vec![Text("as you like")]]).await;
     let (events, turn) = world.run(with(|config| config.tool_argument_shields = ids(&["words"]))).await;
     assert_eq!((turn.status(), said(&turn).as_str(), world.hands.calls()), (TurnStatus::Completed, "as you like", 1));
@@ -46,7 +47,9 @@ async fn arguments_that_a_shield_refuses_are_never_run_and_the_model_is_told() {
     assert_eq!(judged, ["a", "b", "c"].map(|id| (ShieldStage::ToolArguments, id.to_owned())));
     // The verdicts come before anyone can see a call.
     let first_delta = events.iter().position(|event| matches!(event.event, Some(Event::Delta(_)))).unwrap();
-    let last_verdict = events.iter().rposition(|event| matches!(&event.event, Some(Event::StepCompleted(step)) if matches!(step.step, Some(Step::Shield(_)))));
+    let last_verdict = events
+        .iter()
+        .rposition(|event| matches!(&event.event, Some(Event::StepCompleted(step)) if matches!(step.step, Some(Step::Shield(_)))));
     assert!(last_verdict.unwrap() < first_delta);
 }
 
@@ -114,6 +117,9 @@ async fn a_redacted_input_is_what_the_model_reads_and_what_the_turn_holds() {
     let (_, turn) = world.run(request).await;
     assert_eq!((turn.status(), turn.input[1].joined_text().as_str()), (TurnStatus::Completed, "my [1]"));
     assert_eq!(turn.input[1].parts[0].provenance, "user");
+    let journal = world.store.journal("acme", &turn.id, 0).await.unwrap();
+    assert!(!format!("{journal:?}").contains("secret"), "nor does the journal have it any more");
+    assert_eq!(llama_stack_agents::fold::Fold::of(journal).unwrap().turn, turn);
     world.run(say_in(&session, "and now?")).await;
     assert!(!reads(&world).contains("secret"));
     assert_eq!(world.guards.texts("mask"), ["first", "my secret"], "what a shield has made it need not judge");
@@ -160,6 +166,13 @@ async fn what_clients_bring_for_their_calls_is_judged_as_a_tools_result() {
             assert_eq!(turn.input[0].tool_results().next().unwrap().joined_text(), left);
         }
         assert!(!reads(&world).contains(text) && reads(&world).contains(left));
+        if left == "my [1]" {
+            let turns = world.runtime.list_turns(&world.cx, Default::default()).await.unwrap().turns;
+            for turn in turns {
+                let journal = world.store.journal("acme", &turn.id, 0).await.unwrap();
+                assert!(!format!("{journal:?}").contains(text), "the journal has it still");
+            }
+        }
     }
 }
 
@@ -182,7 +195,8 @@ async fn only_a_shield_that_reads_the_conversation_is_shown_it() {
     let world = World::new(vec![vec![Text("hello")]]).await;
     let session = world.session().await;
     world.run(say_in(&session, "hi")).await;
-    let mut request = CreateTurnRequest { session_id: session.id.clone(), ..with(|config| config.input_shields = ids(&["words", "reader"])) };
+    let mut request =
+        CreateTurnRequest { session_id: session.id.clone(), ..with(|config| config.input_shields = ids(&["words", "reader"])) };
     request.input = vec![Message::user("and?")];
     world.run(request).await;
     let judged = world.guards.judged.lock().unwrap().clone();
@@ -208,7 +222,13 @@ async fn the_manifests_shields_judge_every_turn_besides_its_own() {
     let asked: Vec<(ShieldStage, String)> = verdicts(&turn).into_iter().map(|step| (step.stage(), step.shield_id)).collect();
     use ShieldStage::{Input, Output, Retrieved, ToolArguments};
     let expected = [
-        (Input, "warn"), (Input, "words"), (ToolArguments, "words"), (Retrieved, "mask"), (Retrieved, "words"), (Output, "words"), (Output, "mask"),
+        (Input, "warn"),
+        (Input, "words"),
+        (ToolArguments, "words"),
+        (Retrieved, "mask"),
+        (Retrieved, "words"),
+        (Output, "words"),
+        (Output, "mask"),
     ];
     assert_eq!(asked, expected.map(|(stage, id)| (stage, id.to_owned())));
     // A warning is told in the journal and stops nothing.
@@ -260,7 +280,8 @@ async fn a_long_session_is_not_judged_again_and_again() {
             judged += verdict.judged_bytes;
             known += verdict.known_bytes;
         }
-        history += world.script.requests.lock().unwrap().last().unwrap().messages.iter().map(|message| message.joined_text().len()).sum::<usize>();
+        history +=
+            world.script.requests.lock().unwrap().last().unwrap().messages.iter().map(|message| message.joined_text().len()).sum::<usize>();
     }
     assert!(judged > 10_000 && known * 10 <= judged, "{known} of {} bytes were judged before", judged + known);
     assert!(history as u64 > 3 * judged, "the history alone is {history} bytes, {judged} were judged");

@@ -118,6 +118,9 @@ mod tests {
         assert!(message("safety:\n  timeout_seconds: .nan\n").contains("safety.timeout_seconds"));
         assert!(message("safety:\n  on_failure: ajar\n").starts_with("m.yaml:4: safety.on_failure: unknown variant"));
         assert!(message("safety:\n  defaults:\n    inputs: [a]\n").starts_with("m.yaml:5: safety.defaults.inputs: unknown field"));
-        assert_eq!(message("safety:\n  defaults:\n    input:\n    - a\n    - a\n"), "m.yaml:7: safety.defaults.input[1]: \"a\" is named twice");
+        assert_eq!(
+            message("safety:\n  defaults:\n    input:\n    - a\n    - a\n"),
+            "m.yaml:7: safety.defaults.input[1]: \"a\" is named twice"
+        );
     }
 }

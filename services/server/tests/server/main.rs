@@ -17,4 +17,5 @@ mod providers;
 mod refusals;
 mod responses;
 mod scripted;
+mod shields;
 mod traces;

@@ -28,7 +28,8 @@ pub(super) fn read(guardrails: &[Value]) -> Result<DefaultShields> {
     let mut shields = DefaultShields::default();
     for (index, guardrail) in guardrails.iter().enumerate() {
         let id = guardrail.as_str().or_else(|| guardrail.get("id")?.as_str()).or_else(|| guardrail.get("type")?.as_str());
-        let wrong = || Error::invalid(format!("guardrails[{index}]"), "a guardrail must be the id of a shield, or {\"id\": …, \"stages\": […]}");
+        let wrong =
+            || Error::invalid(format!("guardrails[{index}]"), "a guardrail must be the id of a shield, or {\"id\": …, \"stages\": […]}");
         let id = id.ok_or_else(wrong)?;
         for stage in stages(guardrail, index)? {
             let list = match stage {
