@@ -257,5 +257,6 @@ async fn configuration(
         }
     };
     config.limits = Some(check::effective(config.limits.as_ref(), &shared.parts.config.limits));
+    check::add_defaults(&mut config, &shared.parts.shielding.defaults);
     Ok((agent_id, config))
 }

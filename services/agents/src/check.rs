@@ -2,14 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 
-use llama_stack_core::{Context, Error, Result, manifest::AgentLimits};
+use llama_stack_core::{
+    Context, Error, Result,
+    manifest::{AgentLimits, DefaultShields},
+};
 use llama_stack_proto::v1::{
-    AgentConfig, GetModelRequest, GetShieldRequest, Limits, ModelKind, ResponseFormat, SamplingParams, response_format::Format,
-    tool_choice::Mode,
+    AgentConfig, GetModelRequest, GetShieldRequest, Limits, ModelKind, ResponseFormat, SamplingParams, output_moderation,
+    response_format::Format, tool_choice::Mode,
 };
 
 use crate::{
     arguments,
+    conversation::add_missing,
     runtime::{RuntimeParts, Shared},
     toolbox,
 };
@@ -21,6 +25,7 @@ const MAX_STEPS: u32 = 256;
 /// A day.
 const MAX_SECONDS: u32 = 86_400;
 const MAX_SHIELDS: usize = 16;
+const MAX_WINDOW_TOKENS: u32 = 1_024;
 /// How deep agents may call agents, and how deep they do unless it is said.
 const MAX_DEPTH: u32 = 8;
 const DEPTH: u32 = 3;
@@ -95,7 +100,7 @@ async fn tools(parts: &RuntimeParts, cx: &Context, config: &AgentConfig) -> Resu
 
 /// Every shield that is named must be there: one that is missed at run time would let everything pass, or nothing.
 pub(crate) async fn shields(parts: &RuntimeParts, cx: &Context, config: &AgentConfig) -> Result<()> {
-    for (field, ids) in [("input_shields", &config.input_shields), ("output_shields", &config.output_shields)] {
+    for (field, ids) in shield_lists(config) {
         for (index, id) in ids.iter().enumerate() {
             let field = format!("config.{field}[{index}]");
             let Some(safety) = &parts.safety else {
@@ -106,6 +111,26 @@ pub(crate) async fn shields(parts: &RuntimeParts, cx: &Context, config: &AgentCo
         }
     }
     Ok(())
+}
+
+/// Each list of shields, with its name.
+fn shield_lists(config: &AgentConfig) -> [(&'static str, &Vec<String>); 5] {
+    [
+        ("input_shields", &config.input_shields),
+        ("tool_argument_shields", &config.tool_argument_shields),
+        ("tool_result_shields", &config.tool_result_shields),
+        ("retrieved_shields", &config.retrieved_shields),
+        ("output_shields", &config.output_shields),
+    ]
+}
+
+/// Adds the shields of every turn. They were looked for when the stack was built.
+pub(crate) fn add_defaults(config: &mut AgentConfig, defaults: &DefaultShields) {
+    add_missing(&mut config.input_shields, &defaults.input);
+    add_missing(&mut config.tool_argument_shields, &defaults.tool_arguments);
+    add_missing(&mut config.tool_result_shields, &defaults.tool_results);
+    add_missing(&mut config.retrieved_shields, &defaults.retrieved);
+    add_missing(&mut config.output_shields, &defaults.output);
 }
 
 /// What can be said without asking anyone.
@@ -119,7 +144,14 @@ pub(crate) fn shape(config: &AgentConfig) -> Result<()> {
     limits(config.limits.as_ref())?;
     servers(config)?;
     tool_names(config)?;
-    for (field, ids) in [("input_shields", &config.input_shields), ("output_shields", &config.output_shields)] {
+    if config.output_moderation.is_some_and(|moderation| moderation.window_tokens > MAX_WINDOW_TOKENS) {
+        let message = format!("config.output_moderation.window_tokens must be at most {MAX_WINDOW_TOKENS}; 0 means 64");
+        return Err(Error::invalid("config.output_moderation.window_tokens", message));
+    }
+    if config.output_moderation.is_some_and(|moderation| output_moderation::Mode::try_from(moderation.mode).is_err()) {
+        return Err(Error::invalid("config.output_moderation.mode", "config.output_moderation.mode must be HELD, WINDOWED or AFTER"));
+    }
+    for (field, ids) in shield_lists(config) {
         let distinct: HashSet<&String> = ids.iter().collect();
         if ids.len() > MAX_SHIELDS || distinct.len() != ids.len() {
             return Err(Error::invalid(format!("config.{field}"), format!("config.{field} must be at most {MAX_SHIELDS} different ids")));

@@ -5,11 +5,14 @@
 use std::collections::HashSet;
 
 use llama_stack_proto::v1::{
-    AgentConfig, CompactionStep, HandoffStep, Message, Part, Role, Step, ToolCall, ToolListStep, ToolResult, ToolStep, Turn, TurnStatus,
-    step,
+    AgentConfig, CompactionStep, HandoffStep, Message, OutputModeration, Part, Role, ShieldStage, Step, ToolCall, ToolListStep, ToolResult,
+    ToolStep, Turn, TurnStatus, output_moderation::Mode, step,
 };
 
-use crate::fold::is_final;
+use crate::{fold::is_final, judged};
+
+/// Of a window of an answer, where none is given.
+const WINDOW_TOKENS: u32 = 64;
 
 /// What a model is told of a call that has no result because its turn ended first.
 const NEVER_ANSWERED: &str = "the turn ended before this call had a result; it may or may not have run";
@@ -26,6 +29,66 @@ pub(crate) fn config(turn: &Turn) -> AgentConfig {
     taken.or(turn.config.as_ref()).cloned().unwrap_or_default()
 }
 
+/// Ids of shields by what they judge, and how the answer is shown while they do.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Shields {
+    pub(crate) input: Vec<String>,
+    pub(crate) arguments: Vec<String>,
+    results: Vec<String>,
+    retrieved: Vec<String>,
+    pub(crate) output: Vec<String>,
+    pub(crate) mode: Mode,
+    pub(crate) window_tokens: usize,
+}
+
+impl Shields {
+    /// Those of a tool's result: what a search found is one as well.
+    pub(crate) fn of_results(&self, stage: ShieldStage) -> Vec<String> {
+        let mut ids = self.results.clone();
+        if stage == ShieldStage::Retrieved {
+            add_missing(&mut ids, &self.retrieved);
+        }
+        ids
+    }
+}
+
+/// The shields of a turn as it stands. Who takes a turn over brings shields, and takes none away.
+pub(crate) fn shields(turn: &Turn) -> Shields {
+    let default = AgentConfig::default();
+    let (begun, now) = (turn.config.as_ref().unwrap_or(&default), config(turn));
+    let both = |list: fn(&AgentConfig) -> &Vec<String>| {
+        let mut ids = list(begun).clone();
+        add_missing(&mut ids, list(&now));
+        ids
+    };
+    let judged = [begun, &now].into_iter().filter(|config| !config.output_shields.is_empty());
+    let modes: Vec<OutputModeration> = judged.map(|config| config.output_moderation.unwrap_or_default()).collect();
+    let has = |mode: Mode| modes.iter().any(|moderation| moderation.mode() == mode);
+    let held = has(Mode::Held) || has(Mode::Unspecified);
+    let windows = modes.iter().map(|moderation| moderation.window_tokens).filter(|tokens| *tokens > 0).min();
+    Shields {
+        input: begun.input_shields.clone(),
+        arguments: both(|config| &config.tool_argument_shields),
+        results: both(|config| &config.tool_result_shields),
+        retrieved: both(|config| &config.retrieved_shields),
+        output: both(|config| &config.output_shields),
+        mode: match (held, has(Mode::Windowed)) {
+            (true, _) => Mode::Held,
+            (false, true) => Mode::Windowed,
+            (false, false) => Mode::After,
+        },
+        window_tokens: windows.unwrap_or(WINDOW_TOKENS) as usize,
+    }
+}
+
+pub(crate) fn add_missing(ids: &mut Vec<String>, more: &[String]) {
+    for id in more {
+        if !ids.contains(id) {
+            ids.push(id.clone());
+        }
+    }
+}
+
 /// The results of the parent's calls that this turn was given decisions on, the turn's input, what the model said, and
 /// the results, in call order.
 ///
@@ -37,7 +100,11 @@ pub(crate) fn messages(turn: &Turn) -> Vec<Message> {
     if !decided.is_empty() {
         messages.push(Message::tool(decided));
     }
-    messages.extend(turn.input.iter().filter_map(readable));
+    match judged::refusal(turn) {
+        None => messages.extend(turn.input.iter().filter_map(readable)),
+        // No later turn reads it either.
+        Some(_) => messages.extend(judged::refused_input(&turn.input).iter().filter_map(readable)),
+    }
     for (at, said) in said(turn) {
         let results = results(turn, Some(at), &said.tool_calls().collect::<Vec<_>>());
         messages.extend(readable(said));

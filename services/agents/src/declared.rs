@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use llama_stack_core::{
     Error, Result,
-    manifest::{DeclaredAgent, DeclaredApproval},
+    manifest::{DeclaredAgent, DeclaredApproval, DeclaredModeration, ModerationMode},
 };
-use llama_stack_proto::v1::{Agent, AgentConfig, AgentTool, Approval, HistoryTruncation, Limits, McpServer, SamplingParams, approval};
+use llama_stack_proto::v1::{
+    Agent, AgentConfig, AgentTool, Approval, HistoryTruncation, Limits, McpServer, OutputModeration, SamplingParams, approval,
+    output_moderation,
+};
 
 use crate::check;
 
@@ -81,7 +84,11 @@ fn config(id: &str, agent: &DeclaredAgent) -> AgentConfig {
         mcp_servers: servers.collect(),
         require_approval: agent.require_approval.clone(),
         input_shields: agent.input_shields.clone(),
+        tool_argument_shields: agent.tool_argument_shields.clone(),
+        tool_result_shields: agent.tool_result_shields.clone(),
+        retrieved_shields: agent.retrieved_shields.clone(),
         output_shields: agent.output_shields.clone(),
+        output_moderation: Some(moderation(agent.output_moderation)),
         sampling: Some(sampling),
         truncation: if agent.truncate { HistoryTruncation::Auto.into() } else { HistoryTruncation::Disabled.into() },
         compact_threshold: agent.compact_threshold,
@@ -95,6 +102,15 @@ fn config(id: &str, agent: &DeclaredAgent) -> AgentConfig {
         }),
         ..AgentConfig::default()
     }
+}
+
+fn moderation(declared: DeclaredModeration) -> OutputModeration {
+    let mode = match declared.mode {
+        ModerationMode::Held => output_moderation::Mode::Held,
+        ModerationMode::Windowed => output_moderation::Mode::Windowed,
+        ModerationMode::After => output_moderation::Mode::After,
+    };
+    OutputModeration { mode: mode.into(), window_tokens: declared.window_tokens }
 }
 
 fn approval(declared: &DeclaredApproval) -> Approval {

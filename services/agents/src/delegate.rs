@@ -143,8 +143,9 @@ pub(crate) async fn hand_off(shared: Arc<Shared>, cx: Context, step: HandoffStep
     let call = step.call.clone().unwrap_or_default();
     let taken = async {
         let agent = shared.agent(cx.tenant(), &step.agent_id).await?;
-        let config = agent.config.unwrap_or_default();
+        let mut config = agent.config.unwrap_or_default();
         check::shields(&shared.parts, &cx, &config).await?;
+        check::add_defaults(&mut config, &shared.parts.shielding.defaults);
         Ok(config)
     };
     let taken: Result<AgentConfig> = taken.await;

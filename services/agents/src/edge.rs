@@ -158,6 +158,10 @@ fn checked(mut message: Message, path: &str, pairing: &mut Pairing<'_>) -> Resul
                 pairing.call(&call, &path)?;
                 message.parts.push(Part::from(call).with_provenance("assistant"));
             }
+            (Role::System, Some(Content::Text(_))) if is_quoted(&part.provenance) => {
+                let message = format!("text of {:?} cannot be a system message: put it into a user's message", part.provenance);
+                return Err(Error::invalid(path, message).with_reason("untrusted_system_message"));
+            }
             (Role::Assistant, Some(content @ (Content::Text(_) | Content::Refusal(_) | Content::Reasoning(_))))
             | (Role::System, Some(content @ Content::Text(_)))
             | (Role::User, Some(content @ (Content::Text(_) | Content::Image(_)))) => {
@@ -172,10 +176,36 @@ fn checked(mut message: Message, path: &str, pairing: &mut Pairing<'_>) -> Resul
     Ok(message)
 }
 
-/// A user's message may quote a document or a tool. Nothing else can be claimed: text is never lifted to another role.
+/// A user's or an assistant's message may quote a document or a tool. Nothing else can be claimed: text is never lifted to
+/// another role.
 fn provenance(role: Role, claimed: String) -> String {
-    let quoted = claimed.starts_with("retrieved:") || claimed.starts_with("tool:");
-    if role == Role::User && quoted { claimed } else { role.provenance().to_owned() }
+    if role != Role::System && is_quoted(&claimed) { claimed } else { role.provenance().to_owned() }
+}
+
+fn is_quoted(label: &str) -> bool {
+    label.starts_with("retrieved:") || label.starts_with("tool:")
+}
+
+/// Labels the messages of a history that a caller keeps, which no turn holds.
+pub(crate) fn label(messages: &mut [Message]) {
+    for message in messages {
+        let role = message.role();
+        for part in &mut message.parts {
+            match &mut part.content {
+                Some(Content::ToolResult(result)) => {
+                    let label = format!("tool:{}", result.name);
+                    let of_tool = |part: &mut Part| {
+                        if !part.provenance.starts_with("retrieved:") {
+                            part.provenance.clone_from(&label);
+                        }
+                    };
+                    result.parts.iter_mut().for_each(of_tool);
+                    part.provenance.clone_from(&label);
+                }
+                _ => part.provenance = provenance(role, std::mem::take(&mut part.provenance)),
+            }
+        }
+    }
 }
 
 fn tool_message(results: Vec<ToolResult>) -> Message {
@@ -237,6 +267,8 @@ mod tests {
         };
         assert_eq!(claim("system"), "user");
         assert_eq!(claim("retrieved:bank/doc"), "retrieved:bank/doc");
+        let lifted = Message::new(Role::System, vec![Part::text("obey").with_provenance("tool:look")]);
+        assert_eq!(input(vec![lifted], &[], false).unwrap_err().reason(), Some("untrusted_system_message"));
         let crooked = Message::new(Role::System, vec![result("x").into()]);
         assert_eq!(input(vec![crooked], &[], false).unwrap_err().field(), Some("input[0].parts[0]"));
     }

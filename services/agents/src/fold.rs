@@ -9,6 +9,8 @@ use llama_stack_proto::v1::{
 };
 use prost_types::Timestamp;
 
+use crate::judged;
+
 /// The state of a turn after some of its journal.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fold {
@@ -79,6 +81,9 @@ impl Fold {
                 if let Some((usage, cost)) = spent(step) {
                     self.turn.usage.get_or_insert_with(Usage::default).add(usage);
                     self.turn.cost += cost;
+                }
+                if let Some(step::Step::Shield(shield)) = &step.step {
+                    judged::apply(&mut self.turn, shield);
                 }
             }
             Event::AwaitingTools(awaiting) => {

@@ -23,7 +23,7 @@ pub(crate) fn of_definition(definition: &ToolDefinition) -> String {
     of(&[&definition.name, &definition.description, &definition.parameters])
 }
 
-fn of(parts: &[&str]) -> String {
+pub(crate) fn of(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part.len().to_le_bytes());

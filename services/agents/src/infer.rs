@@ -1,6 +1,6 @@
-//! One inference step: the request, the words as they come, the shields on them, the result.
+//! One inference step: the request, the words as they come, the result. What shields say of it: `run::answers`.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use futures::StreamExt as _;
 use llama_stack_core::{
@@ -10,24 +10,30 @@ use llama_stack_core::{
 };
 use llama_stack_proto::v1::{
     AgentConfig, ChatEvent, ChatRequest, CompactionStep, FinishReason, GetModelRequest, HistoryTruncation, InferenceStep, Message, Role,
-    ShieldStage, ToolCallDelta, ToolChoice, Turn, Usage, chat_event::Event, step::Step, tool_choice::Mode,
+    ShieldStep, ToolCallDelta, ToolChoice, Turn, Usage, chat_event::Event, step::Step, tool_choice::Mode,
 };
 
 use crate::{
-    compact, conversation, fold,
+    compact, conversation,
     journal::Journal,
+    moderate::Outlet,
     pieces::Pieces,
-    plan::{forbids, shield_step, tokens_left},
+    plan::tokens_left,
     run::{Run, Stop},
-    shields,
     toolbox::Toolbox,
 };
 
 /// What a model has said.
-struct Answer {
-    step: InferenceStep,
-    /// Deltas that wait for the verdict of the output shields.
-    held: Vec<ChatEvent>,
+pub(crate) struct Answer {
+    pub(crate) step: InferenceStep,
+    /// What was shown of it already, as it came.
+    pub(crate) shown: Pieces,
+    /// What waits for the word of shields.
+    pub(crate) held: Vec<ChatEvent>,
+    /// Shields on the windows of the answer let the rest of it not pass: the refusal is its end.
+    pub(crate) refused: bool,
+    /// What they found, with the index of each step.
+    pub(crate) windows: Vec<(usize, ShieldStep)>,
 }
 
 impl Run {
@@ -35,13 +41,15 @@ impl Run {
     pub(crate) async fn infer(&mut self, index: usize) -> Result<(), Stop> {
         let config = conversation::config(self.journal.turn());
         let Some(Step::Inference(open)) = self.journal.turn().steps.get(index).and_then(|step| step.step.clone()) else { return Ok(()) };
-        let hold = !config.output_shields.is_empty();
+        let shields = conversation::shields(self.journal.turn());
+        let watching = self.watch_windows(&shields).await?;
         let mut left_out = self.left_out(&config).await?;
         let mut answer = loop {
             let shown = self.history.get(left_out..).unwrap_or_default();
             let request = request(self.journal.turn(), shown, &self.toolbox, &config, open.tools_withheld);
             let cx = self.effect_context();
-            let generating = generate(self.shared.parts.inference.as_ref(), &cx, &self.journal, index, request, hold);
+            let outlet = self.outlet(&shields, &watching);
+            let generating = generate(self.shared.parts.inference.as_ref(), &cx, &self.journal, index, request, outlet);
             failpoint::hit("inference.before");
             let answer = self.guarded(generating).await?;
             failpoint::hit("inference.answered");
@@ -56,43 +64,7 @@ impl Run {
         answer.step.tools_withheld = open.tools_withheld;
         answer.step.messages_left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
         answer.step.cost = self.shared.cost(&open.model, answer.step.usage.as_ref());
-        if hold {
-            self.judge_output(index, &config, &mut answer).await?;
-        }
-        self.journal.complete(index, Step::Inference(answer.step)).map_err(Stop::Broken)
-    }
-
-    /// What does not pass is replaced before anyone has seen it or the journal holds it. A crash in between costs
-    /// another inference.
-    async fn judge_output(&mut self, index: usize, config: &AgentConfig, answer: &mut Answer) -> Result<(), Stop> {
-        let message = answer.step.message.clone().unwrap_or_default();
-        let mut open: Vec<usize> = self.journal.fold().open_steps().into_iter().filter(|open| *open != index).collect();
-        if open.is_empty() {
-            if !shields::says_something(&message) {
-                return self.show(index, answer).await;
-            }
-            for id in &config.output_shields {
-                open.push(self.journal.start(shield_step(id, ShieldStage::Output)).map_err(Stop::Broken)?);
-            }
-            self.journal.commit().await.map_err(Stop::Broken)?;
-        }
-        let mut messages = self.history.clone();
-        messages.extend(conversation::messages(self.journal.turn()));
-        messages.push(message);
-        self.judge(&open, Arc::new(messages)).await?;
-        let verdicts = open.iter().filter_map(|index| self.journal.turn().steps.get(*index));
-        let violation = verdicts.filter_map(|step| step.step.as_ref()).find_map(|step| match step {
-            Step::Shield(shield) => forbids(shield),
-            _ => None,
-        });
-        let Some(violation) = violation else { return self.show(index, answer).await };
-        let (refusal, finish) = fold::refusal(&violation.user_message);
-        answer.step.message = Some(refusal);
-        answer.step.logprobs.clear();
-        answer.step.pieces.clear();
-        answer.step.piece_logprobs.clear();
-        answer.step.set_finish_reason(finish);
-        Ok(())
+        self.moderate(index, &shields, answer).await
     }
 
     /// How many messages of the history the model is not shown: none, unless it has no room and the turn says `AUTO`.
@@ -176,45 +148,59 @@ impl Run {
         self.summarised.extend(made.provenance.iter().cloned());
         self.journal.complete(index, Step::Compaction(made)).map_err(Stop::Broken)
     }
-
-    async fn show(&mut self, index: usize, answer: &mut Answer) -> Result<(), Stop> {
-        // A delta has the number of the event before it, so that one must have been shown.
-        self.journal.commit().await.map_err(Stop::Broken)?;
-        if let Some(step) = self.journal.turn().steps.get(index) {
-            answer.held.drain(..).for_each(|event| self.journal.delta(&step.id, event));
-        }
-        Ok(())
-    }
 }
 
-/// Reads the stream to its end, and shows each event as it comes, unless `hold`.
+/// Reads the stream to its end, and shows of it what `outlet` lets pass.
 async fn generate(
     inference: &dyn Inference,
     cx: &Context,
     journal: &Journal,
     index: usize,
     request: ChatRequest,
-    hold: bool,
+    mut outlet: Outlet,
 ) -> Result<Answer, Stop> {
     let model = request.model.clone();
     let step_id = journal.turn().steps.get(index).map(|step| step.id.clone()).unwrap_or_default();
     let mut call_ids = CallIds::of(journal.turn());
-    let (mut held, mut pieces) = (Vec::new(), Pieces::default());
-    let mut fold = ChatFold::default();
+    let (mut shown, mut fold) = (Pieces::default(), ChatFold::default());
+    let mut show = |event: ChatEvent, fold: &mut ChatFold| {
+        shown.push(&event);
+        journal.delta(&step_id, event.clone());
+        fold.push(event).map_err(Stop::Failed)
+    };
+    let (mut refused, mut said) = (None, 0);
     let mut events = inference.stream_chat(cx, request).await.map_err(Stop::Failed)?;
-    while let Some(event) = events.next().await {
-        let mut event = event.map_err(Stop::Failed)?;
-        if let Some(Event::ToolCall(delta)) = &mut event.event {
-            call_ids.make_unique(delta);
-        }
-        pieces.push(&event);
-        if hold {
-            held.push(event.clone());
-        } else {
-            journal.delta(&step_id, event.clone());
-        }
-        fold.push(event).map_err(Stop::Failed)?;
+    while refused.is_none() {
+        let passed = match events.next().await {
+            Some(event) => {
+                let mut event = event.map_err(Stop::Failed)?;
+                if let Some(Event::ToolCall(delta)) = &mut event.event {
+                    call_ids.make_unique(delta);
+                }
+                said += u32::from(matches!(event.event, Some(Event::Text(_) | Event::Reasoning(_) | Event::Refusal(_))));
+                outlet.take(event).await
+            }
+            None => {
+                let passed = outlet.finish().await;
+                passed.shown.into_iter().try_for_each(|event| show(event, &mut fold))?;
+                refused = passed.refused;
+                break;
+            }
+        };
+        passed.shown.into_iter().try_for_each(|event| show(event, &mut fold))?;
+        refused = passed.refused;
     }
+    // A model that was stopped does not go on in the background.
+    drop(events);
+    let (mut held, windows) = outlet.into_parts();
+    if let Some(words) = &refused {
+        held.clear();
+        show(ChatEvent::new(0, Event::Refusal(words.clone())), &mut fold)?;
+        fold.push(ChatEvent::finish(0, FinishReason::ContentFilter)).map_err(Stop::Failed)?;
+        // What it took until here: a piece is a token, as far as can be known.
+        fold.push(ChatEvent::usage(Usage { completion_tokens: said, ..Usage::default() })).map_err(Stop::Failed)?;
+    }
+    held.iter().try_for_each(|event| fold.push(event.clone())).map_err(Stop::Failed)?;
     let mut response = fold.finish(model);
     let usage = response.usage.take();
     let choice = response.choices.into_iter().next().filter(|choice| choice.finish_reason() != FinishReason::Unspecified);
@@ -222,10 +208,7 @@ async fn generate(
     for part in choice.message.iter_mut().flat_map(|message| &mut message.parts) {
         part.provenance = Role::Assistant.provenance().into();
     }
-    let (pieces, piece_logprobs) = pieces.of(choice.message.as_ref().unwrap_or(&Message::default()));
     let step = InferenceStep {
-        pieces,
-        piece_logprobs,
         model: response.model,
         message: choice.message,
         finish_reason: choice.finish_reason,
@@ -233,7 +216,7 @@ async fn generate(
         logprobs: choice.logprobs,
         ..InferenceStep::default()
     };
-    Ok(Answer { step, held })
+    Ok(Answer { step, shown, held, refused: refused.is_some(), windows })
 }
 
 /// Calls are told apart by their ids for as long as the turn lives, and not every server keeps its promise of that.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use llama_stack_core::{Code, Error, Result, failpoint, ids};
-use llama_stack_proto::v1::{ChatEvent, Step, StepDelta, Turn, TurnEvent, TurnStatus, step, turn_event::Event};
+use llama_stack_proto::v1::{ChatEvent, ShieldStage, ShieldStep, Step, StepDelta, Turn, TurnEvent, TurnStatus, step, turn_event::Event};
 use llama_stack_store::{Held, Store};
 
 use crate::{
     fold::Fold,
+    judged,
     lease::Lease,
     live::{Live, Running},
     runtime::Shared,
@@ -103,7 +104,10 @@ impl Journal {
         match self.epoch {
             // Gone before anyone hears of its end; a last entry would only be deleted after it.
             epoch if self.fold.ended() && !turn.store => forget(&self.store, &self.tenant, turn, epoch).await?,
-            Some(epoch) => self.store.append(&self.tenant, &turn.id, epoch, &self.staged, status).await?,
+            Some(epoch) => {
+                let amended = self.amended().await?;
+                self.store.append_amending(&self.tenant, &turn.id, epoch, &self.staged, status, &amended).await?;
+            }
             None => {
                 let epoch = self.store.take(&self.tenant, &turn.id, self.lease.holder(), &self.staged, status).await?;
                 self.running.live().hold(epoch);
@@ -119,6 +123,21 @@ impl Journal {
             self.running.live().push(event);
         }
         Ok(())
+    }
+
+    /// Earlier events that hold text which a verdict among the staged ones takes out, without it.
+    async fn amended(&self) -> Result<Vec<TurnEvent>> {
+        let verdicts: Vec<&ShieldStep> = self.staged.iter().filter_map(redacting).collect();
+        let Some(first) = self.staged.first().filter(|_| !verdicts.is_empty()) else { return Ok(Vec::new()) };
+        let mut amended = Vec::new();
+        for mut event in self.store.journal(&self.tenant, &self.fold.turn.id, 0).await? {
+            let before = event.clone();
+            verdicts.iter().for_each(|verdict| judged::apply_to_event(&mut event, verdict));
+            if event.sequence < first.sequence && event != before {
+                amended.push(event);
+            }
+        }
+        Ok(amended)
     }
 
     /// Shows the first event, which `Store::begin_turn` has made durable.
@@ -167,6 +186,15 @@ impl Drop for Journal {
             self.lease.pin(Held { tenant: self.tenant.clone(), turn_id: self.fold.turn.id.clone(), epoch });
         }
     }
+}
+
+/// The verdict in this event, if it takes something out of what was journalled before it.
+fn redacting(event: &TurnEvent) -> Option<&ShieldStep> {
+    let Some(Event::StepCompleted(step)) = &event.event else { return None };
+    let Some(step::Step::Shield(shield)) = &step.step else { return None };
+    let of_input = matches!(shield.stage(), ShieldStage::Input | ShieldStage::ToolResult | ShieldStage::Retrieved);
+    let redacts = shield.verdict.as_ref().is_some_and(|verdict| verdict.redacted.is_some());
+    (of_input && redacts).then_some(shield)
 }
 
 /// What a run is told whose turn is no longer this process's.

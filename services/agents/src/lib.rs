@@ -9,6 +9,8 @@
 //! WatchTurn ── watch ── Store's journal, then the live tail <────── live ──────────┘
 //! ```
 //!
+//! What shields judge is `judged`, how they are asked `shields`, and how an answer is shown while they judge it `moderate`.
+//!
 //! A turn that runs is held under a lease, which is renewed (`lease`); one whose owner is gone is picked up.
 //!
 //! A turn is a fold over its journal ([`fold`]), and what it does next depends on that fold alone (`plan`):
@@ -29,8 +31,10 @@ mod hash;
 mod history;
 mod infer;
 mod journal;
+mod judged;
 mod lease;
 mod live;
+mod moderate;
 mod pieces;
 mod pins;
 mod plan;

@@ -1,22 +1,23 @@
 //! What a turn does next, from what it has done. Pure: no clock, no service, no memory but the turn itself.
 //!
 //! ```text
-//! input shields ─> tool lists ─> decided calls ─> inference ─┬─ no calls ───────────────────────────> end
-//!                                                    ^       └─ calls: those that may run, then what
-//!                                                    │          the client or a person owes ─┐
-//!                                                    └──── results, in call order <──────────┘   … up to a limit
+//! shields on the input ─> tool lists ─> decided calls ─> inference ─┬─ no calls ────────────────────> end
+//!                                                          ^        └─ calls: those that may run, then what
+//!                                                          │           the client or a person owes ─┐
+//!                                                          └──── results, in call order <───────────┘   … up to a limit
 //! ```
 
 use llama_stack_policy::Decision;
 use llama_stack_proto::v1::{
-    AgentConfig, ApprovalRequest, FinishReason, HandoffStep, InferenceStep, Limits, ShieldStage, ShieldStep, ToolCall, ToolListStep,
-    ToolStep, Turn, TurnStatus, Violation, step::Step, violation,
+    AgentConfig, ApprovalRequest, FinishReason, HandoffStep, InferenceStep, Limits, ToolCall, ToolListStep, ToolStep, Turn, TurnStatus,
+    step::Step,
 };
 use serde_json::Value;
 
 use crate::{
     conversation::{self, handoff_steps, tool_steps},
     fold::Fold,
+    judged,
 };
 
 #[derive(Debug, PartialEq)]
@@ -89,8 +90,7 @@ pub(crate) fn next(fold: &Fold, desk: &impl Desk) -> Next {
     }
     let config = conversation::config(turn);
     let limits = turn.config.as_ref().and_then(|config| config.limits).unwrap_or_default();
-    let begun_with = turn.config.clone().unwrap_or_default();
-    if let Some(next) = judge_input(turn, &begun_with) {
+    if let Some(next) = judge_input(turn) {
         return next;
     }
     if let Some(next) = list_tools(turn, &config) {
@@ -139,6 +139,11 @@ fn run_calls(fold: &Fold, calls: &[&ToolCall], at: Option<usize>, desk: &impl De
             ours.push(Step::Tool(step));
             continue;
         }
+        if judged::shut(turn, at, call).is_some() {
+            // Nobody runs it, and nobody is asked: the model is told why.
+            ours.push(Step::Tool(step));
+            continue;
+        }
         let runner = desk.runner(call);
         if runner == RunBy::Client {
             clients.push(call.clone());
@@ -179,18 +184,15 @@ fn policy_allows(policy: &str) -> bool {
     !policy.starts_with(DENIED)
 }
 
-/// All input shields at once, then nothing, or the refusal.
-fn judge_input(turn: &Turn, config: &AgentConfig) -> Option<Next> {
-    let judged: Vec<&ShieldStep> = shield_steps(turn).filter(|shield| shield.stage() == ShieldStage::Input).collect();
-    if let Some(violation) = judged.iter().find_map(|shield| forbids(shield)) {
+/// All shields on what came from outside at once, then nothing, or the refusal.
+fn judge_input(turn: &Turn) -> Option<Next> {
+    if let Some(words) = judged::refusal(turn) {
         // Said already: the refusal is the turn's last inference step.
-        return match last_inference(turn) {
-            Some(_) => Some(Next::End(TurnStatus::Incomplete, "content_filter")),
-            None => Some(Next::Refuse(violation.user_message.clone())),
-        };
+        let said = last_inference(turn).is_some_and(|(_, said)| said.finish_reason() == FinishReason::ContentFilter);
+        return Some(if said { Next::End(TurnStatus::Incomplete, "content_filter") } else { Next::Refuse(words.to_owned()) });
     }
-    let rest = config.input_shields.get(judged.len()..).filter(|rest| !rest.is_empty())?;
-    Some(Next::Start(rest.iter().map(|id| shield_step(id, ShieldStage::Input)).collect()))
+    let due = judged::due(turn, &judged::pieces(turn, &conversation::shields(turn)));
+    (!due.is_empty()).then(|| Next::Start(due.into_iter().map(Step::Shield).collect()))
 }
 
 /// The next server that has not been asked for its tools since the agent has the turn.
@@ -200,16 +202,6 @@ fn list_tools(turn: &Turn, config: &AgentConfig) -> Option<Next> {
     let next = config.mcp_servers.iter().find(|server| !listed.contains(&server.label.as_str()))?;
     let step = ToolListStep { server_label: next.label.clone(), ..ToolListStep::default() };
     Some(Next::Start(vec![Step::ToolList(step)]))
-}
-
-pub(crate) fn shield_step(id: &str, stage: ShieldStage) -> Step {
-    Step::Shield(ShieldStep { shield_id: id.to_owned(), stage: stage.into(), verdict: None, ..Default::default() })
-}
-
-/// The violation that lets nothing pass; a warning does.
-pub(crate) fn forbids(shield: &ShieldStep) -> Option<&Violation> {
-    let violation = shield.verdict.as_ref()?.violation.as_ref()?;
-    (violation.level() != violation::Level::Warn).then_some(violation)
 }
 
 /// One more inference, if the limits leave room for it.
@@ -241,13 +233,6 @@ fn room_for_calls(turn: &Turn, limits: &Limits) -> usize {
 pub(crate) fn last_inference(turn: &Turn) -> Option<(usize, &InferenceStep)> {
     turn.steps.iter().enumerate().rev().find_map(|(index, step)| match &step.step {
         Some(Step::Inference(inference)) if !inference.cut_off => Some((index, inference)),
-        _ => None,
-    })
-}
-
-fn shield_steps(turn: &Turn) -> impl Iterator<Item = &ShieldStep> {
-    turn.steps.iter().filter_map(|step| match &step.step {
-        Some(Step::Shield(shield)) => Some(shield),
         _ => None,
     })
 }

@@ -1,4 +1,6 @@
-use llama_stack_proto::v1::{Message, Role, ShieldStep, Step as TurnStep, ToolResult};
+use llama_stack_proto::v1::{
+    AgentConfig, Message, Role, RunShieldResponse, ShieldStage, ShieldStep, Step as TurnStep, ToolResult, Violation, violation::Level,
+};
 
 use super::*;
 
@@ -70,8 +72,15 @@ fn client(call: &ToolCall) -> bool {
 fn shields_come_first_then_the_model_then_the_end() {
     let mut fresh = turn(Limits::default(), vec![]);
     fresh.steps.clear();
-    assert_eq!(started(next(&fresh, client)), ["s"]);
-    assert_eq!(started(next(&turn(Limits::default(), vec![]), client)), ["infer"]);
+    fresh.input = vec![Message::user("hi"), Message::user("hi"), Message::user("there")];
+    assert_eq!(started(next(&fresh, client)), ["s", "s"], "each text once");
+    let Next::Start(steps) = next(&fresh, client) else { panic!() };
+    for step in steps {
+        let Step::Shield(shield) = step else { panic!() };
+        let judged = ShieldStep { verdict: Some(Default::default()), ..shield };
+        fresh.steps.push(TurnStep { step: Some(Step::Shield(judged)), ..TurnStep::default() });
+    }
+    assert_eq!(started(next(&fresh, client)), ["infer"]);
     let answered = turn(Limits::default(), vec![says(FinishReason::Stop, &[])]);
     assert_eq!(next(&answered, client), Next::End(TurnStatus::Completed, ""));
 }
@@ -139,4 +148,53 @@ fn a_turn_carries_out_what_was_decided_on_its_parents_calls_before_it_asks_the_m
 fn an_inference_that_was_cut_off_is_made_again() {
     let cut = Step::Inference(InferenceStep { cut_off: true, ..InferenceStep::default() });
     assert_eq!(started(next(&turn(Limits { max_steps: 1, ..Limits::default() }, vec![cut]), client)), ["infer"]);
+}
+
+fn arguments(id: &str, violation: Option<Violation>) -> Step {
+    let verdict = Some(RunShieldResponse { violation, ..RunShieldResponse::default() });
+    Step::Shield(ShieldStep { stage: ShieldStage::ToolArguments.into(), call_id: id.into(), verdict, ..ShieldStep::default() })
+}
+
+#[test]
+fn a_call_whose_arguments_a_shield_refused_waits_for_nobody() {
+    let violation = || Some(Violation { level: Level::Error.into(), ..Violation::default() });
+    let said = says(FinishReason::ToolCalls, &["ask1", "client1", "a"]);
+    let judged = |ids: [Option<Violation>; 3]| {
+        let [ask, client, ours] = ids;
+        vec![said.clone(), arguments("ask1", ask), arguments("client1", client), arguments("a", ours)]
+    };
+    let refused = turn(Limits::default(), judged([violation(), violation(), violation()]));
+    assert_eq!(started(next(&refused, client)), ["ask1", "client1", "a"]);
+    let warned = Some(Violation { level: Level::Warn.into(), ..Violation::default() });
+    let passed = turn(Limits::default(), judged([None, warned, None]));
+    assert_eq!(started(next(&passed, client)), ["a"]);
+    // A verdict on words that were lost counts for nothing.
+    let mut again = judged([violation(), violation(), violation()]);
+    again[0] = Step::Inference(InferenceStep { cut_off: true, ..InferenceStep::default() });
+    again.push(said.clone());
+    assert_eq!(started(next(&turn(Limits::default(), again), client)), ["a"]);
+}
+
+#[test]
+fn what_a_shield_redacts_is_not_judged_by_it_again_and_by_others_is() {
+    let mut fresh = turn(Limits::default(), vec![]);
+    fresh.config.as_mut().unwrap().input_shields = vec!["s".into(), "t".into()];
+    fresh.input = vec![Message::user("my secret")];
+    let hash = crate::judged::fingerprint(&fresh.input[0].parts);
+    let redacted = Some(Message::user("my [1]"));
+    let verdict = |id: &str, redacted| ShieldStep {
+        stage: ShieldStage::Input.into(),
+        judged_sha256: hash.clone(),
+        shield_id: id.into(),
+        verdict: Some(RunShieldResponse { redacted, ..RunShieldResponse::default() }),
+        ..ShieldStep::default()
+    };
+    for shield in [verdict("s", redacted), verdict("t", None)] {
+        fresh.steps.push(TurnStep { step: Some(Step::Shield(shield.clone())), ..TurnStep::default() });
+        crate::judged::apply(&mut fresh, &shield);
+    }
+    assert_eq!(fresh.input[0].joined_text(), "my [1]");
+    assert_eq!(started(next(&fresh, client)), ["infer"], "they sat together until all had passed it");
+    fresh.config.as_mut().unwrap().input_shields.push("u".into());
+    assert_eq!(started(next(&fresh, client)), ["u"]);
 }

@@ -1,5 +1,6 @@
 //! A turn that runs: plan the next steps, journal the intent, have the effect, journal the result, until it rests.
 
+mod answers;
 mod effects;
 mod steps;
 

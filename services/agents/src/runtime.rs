@@ -40,6 +40,8 @@ pub struct RuntimeParts {
     pub policy: Option<Arc<dyn Policy>>,
     /// The manifest's word on agents.
     pub config: manifest::Agents,
+    /// Its word on shields: which judge every turn, and what happens where one cannot.
+    pub shielding: manifest::Safety,
     /// Turns run here, each to its end; shutdown waits for them as long as it likes. One that is cut off stays
     /// unfinished in its journal and goes on at the next start, or in another process.
     pub tasks: TaskTracker,
@@ -165,7 +167,8 @@ impl Shared {
 /// its own, `max_seconds`. Deltas of a step that runs are replayed from its beginning to whoever joins, up to 4,096
 /// events; one that is slower than that finds the whole step in its `step_completed`.
 ///
-/// Where an agent has output shields its words are held back until they have been judged.
+/// Where an agent has output shields its words are held back until they have been judged, whole or window by window, unless
+/// its `output_moderation` says `AFTER`. Calls are held wherever shields judge the answer or their arguments.
 #[async_trait::async_trait]
 impl Agents for Runtime {
     async fn create_agent(&self, cx: &Context, request: CreateAgentRequest) -> Result<Agent> {

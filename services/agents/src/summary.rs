@@ -3,7 +3,7 @@
 use llama_stack_core::{Context, Error, Result};
 use llama_stack_proto::v1::{CompactRequest, CompactResponse, Message, Turn};
 
-use crate::{compact, conversation, history, runtime::Shared};
+use crate::{compact, conversation, edge, history, runtime::Shared};
 
 /// Tokens that a summary is made to fit in, four times over.
 const MOST: usize = 8_192;
@@ -13,7 +13,11 @@ pub(crate) async fn compact(shared: &Shared, cx: &Context, request: CompactReque
         return Err(Error::invalid("model", "model is required: the id of a model"));
     }
     let mut messages = match (request.messages.is_empty(), request.turn_id.is_empty()) {
-        (false, true) => request.messages,
+        (false, true) => {
+            let mut messages = request.messages;
+            edge::label(&mut messages);
+            messages
+        }
         (true, false) => whole(shared, cx, &request.turn_id).await?,
         _ => return Err(Error::invalid("messages", "bring messages or name a turn_id, and not both")),
     };

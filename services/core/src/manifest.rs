@@ -17,11 +17,16 @@ mod egress;
 mod env;
 mod lines;
 mod policy;
+mod safety;
 
-pub use agents::{AgentLimits, Agents, DeclaredAgent, DeclaredAgentTool, DeclaredApproval, DeclaredLimits, DeclaredServer, Price};
+pub use agents::{
+    AgentLimits, Agents, DeclaredAgent, DeclaredAgentTool, DeclaredApproval, DeclaredLimits, DeclaredModeration, DeclaredServer,
+    ModerationMode, Price,
+};
 pub use egress::{Destination, Egress, Place};
 pub use lines::Lines;
 pub use policy::{DefaultPolicies, Policy};
+pub use safety::{DefaultShields, OnFailure, Safety};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +50,9 @@ pub struct Manifest {
     pub egress: Egress,
     #[serde(default)]
     pub policy: Policy,
+    /// Which shields judge every turn.
+    #[serde(default)]
+    pub safety: Safety,
     #[serde(default)]
     pub tools: Tools,
     #[serde(default)]
@@ -189,7 +197,8 @@ impl Manifest {
                 }
             }
         }
-        self.policy.validate(&self.lines)
+        self.policy.validate(&self.lines)?;
+        self.safety.validate(&self.lines)
     }
 }
 

@@ -3,9 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use llama_stack_core::{
-    Deps, Error, Manifest, Result, Table,
+    Code, Context, Deps, Error, Manifest, Result, Safety, Table,
     manifest::{Lines, Provider},
 };
+use llama_stack_proto::v1::GetShieldRequest;
 use llama_stack_store::Store;
 
 /// Builds the providers of one service, in the order of the manifest.
@@ -62,6 +63,22 @@ pub(crate) fn routed(error: Error, api: &str, lines: &Lines) -> Error {
     at(error, &path, lines)
 }
 
+/// Every shield that the manifest names for all turns must be one of this stack's.
+///
+/// # Errors
+/// `NotFound`, with the line and the shields that there are. Where a provider does not answer yet it is not known what is
+/// missing, and nothing is said: a turn that cannot be judged does not pass.
+pub(crate) async fn shields_are_there(safety: &dyn Safety, manifest: &Manifest) -> Result<()> {
+    for (path, id) in manifest.safety.defaults.named() {
+        match safety.get_shield(&Context::system(), GetShieldRequest { id: id.to_owned() }).await {
+            Err(error) if error.code() == Code::NotFound => return Err(at(error, &path, &manifest.lines)),
+            Err(error) => tracing::warn!(shield = id, error = ?error, "a shield of every turn cannot be reached yet"),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// An error whose field is a path of the manifest.
 pub(crate) fn at_its_field(error: Error, lines: &Lines) -> Error {
     match error.field().map(str::to_owned) {
@@ -82,8 +99,6 @@ fn at(error: Error, path: &str, lines: &Lines) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use llama_stack_core::Code;
-
     use super::*;
 
     const TEXT: &str = "version: 1\nname: t\nproviders:\n  inference:\n    - id: a\n      type: x\n      config:\n        url: 5\n";
@@ -98,5 +113,14 @@ mod tests {
         assert_eq!(message(Error::invalid("config.key", "missing field")), "m.yaml:7: providers.inference[0].config.key: missing field");
         let error = placed(Error::unavailable("nobody there"), "providers.inference[0]", &manifest.lines);
         assert_eq!((error.code(), error.message()), (Code::Unavailable, "m.yaml:5: providers.inference[0]: nobody there"));
+    }
+
+    #[tokio::test]
+    async fn a_shield_of_every_turn_that_is_not_there_is_named_with_its_line() {
+        let text = "version: 1\nname: t\nsafety:\n  defaults:\n    input: [guard]\n";
+        let manifest = Manifest::parse(text, "m.yaml").unwrap();
+        let error = shields_are_there(&llama_stack_safety::Router::new(Vec::new()), &manifest).await.unwrap_err();
+        assert_eq!(error.code(), Code::NotFound);
+        assert!(error.message().starts_with("m.yaml:5: safety.defaults.input[0]: no shield \"guard\""), "{error}");
     }
 }

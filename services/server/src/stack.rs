@@ -86,6 +86,7 @@ impl Stack {
         let router = llama_stack_safety::Router::build(providers.clone()).await;
         let router: Arc<dyn Safety> = Arc::new(router.map_err(|error| assemble::routed(error, "safety", lines))?);
         let safety: Arc<dyn Safety> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()));
+        assemble::shields_are_there(safety.as_ref(), &manifest).await?;
         probes.extend(info::probes(providers));
         deps.safety = Some(safety.clone());
 
@@ -110,6 +111,7 @@ impl Stack {
             connect: Some(Arc::new(Wires(deps.clone()))),
             policy: Some(Arc::new(CedarPolicy::from_manifest(&manifest)?)),
             config: manifest.agents.clone(),
+            shielding: manifest.safety.clone(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
         });

@@ -25,6 +25,7 @@ on!(sqlite, memory, postgres: [
     a_key_begins_one_turn,
     a_key_outlives_its_turn,
     events_continue_the_journal_without_gaps,
+    an_earlier_event_is_amended_with_the_word_that_says_why,
     nothing_follows_the_end,
     of_racing_writers_one_wins_each_number,
     many_turns_append_at_once,
@@ -278,6 +279,22 @@ async fn events_continue_the_journal_without_gaps(Fixture { store, .. }: &Fixtur
     assert_eq!(store.journal(TENANT, turn, 1).await.unwrap()[..2], events);
     assert_eq!(store.journal(TENANT, turn, u64::MAX).await.unwrap(), []);
     assert_eq!(code(store.journal(TENANT, "none", 0).await), Code::NotFound);
+}
+
+async fn an_earlier_event_is_amended_with_the_word_that_says_why(Fixture { store, .. }: &Fixture) {
+    let turn = &begin(store, TENANT).await;
+    let events = [step(turn, 2, "a secret"), step(turn, 3, "b")];
+    store.append(TENANT, turn, 1, &events, InProgress).await.unwrap();
+    let why = [step(turn, 4, "why")];
+    let amended = [step(turn, 2, "taken out")];
+    // A stale owner changes nothing, neither the end nor what was before.
+    let stale = store.append_amending(TENANT, turn, 0, &why, InProgress, &amended).await.unwrap_err();
+    assert_eq!(stale.reason(), Some("lease_lost"));
+    assert_eq!(code(store.append_amending(TENANT, turn, 1, &why, InProgress, &[step(turn, 4, "x")]).await), Code::Internal);
+    assert!(format!("{:?}", store.journal(TENANT, turn, 0).await.unwrap()).contains("secret"));
+    store.append_amending(TENANT, turn, 1, &why, InProgress, &amended).await.unwrap();
+    let journal = store.journal(TENANT, turn, 1).await.unwrap();
+    assert_eq!(journal, [amended[0].clone(), events[1].clone(), why[0].clone()]);
 }
 
 async fn nothing_follows_the_end(Fixture { store, .. }: &Fixture) {

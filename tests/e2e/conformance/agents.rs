@@ -24,6 +24,7 @@ async fn runtime(home: &TempDir) -> Arc<dyn Agents> {
         connect: None,
         policy: None,
         config: manifest::Agents::default(),
+        shielding: llama_stack_core::manifest::Safety::default(),
         tasks: TaskTracker::new(),
         shutdown: CancellationToken::new(),
     })

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use llama_stack_proto::v1::{Message, OnInterrupt, RunShieldResponse, ShieldStep, ToolCall, ToolResult, ToolStep, step::Step};
+use llama_stack_proto::v1::{Message, OnInterrupt, Role, ShieldStep, ToolCall, ToolResult, ToolStep, step::Step};
 use tokio::time::Instant;
 
 use super::{INTERRUPTED, Run, Stop};
-use crate::{calls, conversation, delegate, hash, pins::Pin, plan, servers, shields, toolbox::Runner};
+use crate::{calls, conversation, delegate, hash, judged, pins::Pin, plan, servers, shields::Sifted, toolbox::Runner};
 
 impl Run {
     /// Runs the open steps but `asked`, all at once, and stages their results; all but the last to come are durable on
@@ -23,37 +23,84 @@ impl Run {
             return self.compact(index).await;
         }
         let (shields, effects): (Vec<usize>, Vec<usize>) = open.into_iter().partition(|index| matches!(step(index), Some(Step::Shield(_))));
-        if !shields.is_empty() {
-            let mut messages = self.history.clone();
-            messages.push(shields::judged_input(&self.journal.turn().input));
-            self.judge(&shields, Arc::new(messages)).await?;
-        }
         let siblings = effects.len();
-        let effects = effects.into_iter().filter_map(|index| self.effect(index, siblings)).collect();
+        let mut effects: FuturesUnordered<Effect> = effects.into_iter().filter_map(|index| self.effect(index, siblings)).collect();
+        effects.extend(self.sittings(&shields));
         self.complete_all(effects).await
     }
 
-    /// Runs the open shield steps at `indices` on the last of `messages`.
-    pub(crate) async fn judge(&mut self, indices: &[usize], messages: Arc<Vec<Message>>) -> Result<(), Stop> {
-        let effects = indices.iter().filter_map(|index| {
-            let Some(Step::Shield(shield)) = self.journal.turn().steps.get(*index)?.step.clone() else { return None };
-            Some(self.shield(*index, shield, messages.clone()))
-        });
-        let effects = effects.collect();
-        self.complete_all(effects).await
-    }
-
-    fn shield(&self, index: usize, shield: ShieldStep, messages: Arc<Vec<Message>>) -> BoxFuture<'static, (usize, Step)> {
-        if messages.last().is_none_or(|judged| judged.parts.is_empty()) {
-            let passed = ShieldStep { verdict: Some(RunShieldResponse::default()), ..shield };
-            return futures::future::ready((index, Step::Shield(passed))).boxed();
+    /// What the open shield steps at `indices` do: those on one text sit together.
+    fn sittings(&self, indices: &[usize]) -> Vec<Effect> {
+        let turn = self.journal.turn();
+        let step = |index: &usize| match turn.steps.get(*index)?.step.clone()? {
+            Step::Shield(shield) => Some((*index, shield)),
+            _ => None,
+        };
+        let mut open: Vec<(usize, ShieldStep)> = indices.iter().filter_map(step).collect();
+        let mut effects: Vec<Effect> = Vec::new();
+        for piece in judged::pieces(turn, &conversation::shields(turn)) {
+            let hash = piece.hash();
+            let of_piece = |(_, shield): &(usize, ShieldStep)| shield.judged_sha256 == hash && shield.stage() == piece.stage;
+            let (sitting, others): (Vec<_>, Vec<_>) = open.into_iter().partition(of_piece);
+            open = others;
+            if sitting.is_empty() {
+                continue;
+            }
+            let before = match piece.after() {
+                Some(at) => {
+                    let mut before = self.history.clone();
+                    before.extend(turn.input.iter().take(at).cloned());
+                    Arc::new(before)
+                }
+                None => self.so_far(),
+            };
+            let (indices, steps): (Vec<usize>, Vec<ShieldStep>) = sitting.into_iter().unzip();
+            let judge = self.judge();
+            let sitting = async move {
+                let (verdicts, _) = judge.sift(steps, before, piece.message).await;
+                Came::Done(indices.into_iter().zip(verdicts.into_iter().map(Step::Shield)).collect())
+            };
+            effects.push(sitting.boxed());
         }
-        let judging = shields::judge(self.shared.parts.safety.clone(), self.effect_context(), shield, messages);
-        judging.map(move |judged| (index, Step::Shield(judged))).boxed()
+        // What these were to judge was lost with the process that had it, or is another text by now: they have no verdict.
+        let lost = open.into_iter().map(|(index, shield)| (index, Step::Shield(shield))).collect::<Vec<_>>();
+        if !lost.is_empty() {
+            effects.push(futures::future::ready(Came::Done(lost)).boxed());
+        }
+        effects
+    }
+
+    /// Has what a call brought judged before anyone reads it or the journal holds it. `None`: nobody is to judge it.
+    fn judge_result(&mut self, index: usize, tool: &ToolStep) -> Result<Option<Effect>, Stop> {
+        let Some(result) = tool.result.clone() else { return Ok(None) };
+        let stage = judged::stage_of_result(&result);
+        let shields = conversation::shields(self.journal.turn()).of_results(stage);
+        let parts = judged::judged_parts(&result);
+        if shields.is_empty() || parts.is_empty() {
+            return Ok(None);
+        }
+        let before = self.so_far();
+        let hash = judged::fingerprint(&parts);
+        let started = self.begin_sitting(stage, &result.call_id, &shields, &hash).map_err(Stop::Broken)?;
+        let (indices, steps): (Vec<usize>, Vec<ShieldStep>) = started.into_iter().unzip();
+        let (judge, tool) = (self.judge(), tool.clone());
+        let sitting = async move {
+            let (verdicts, sifted) = judge.sift(steps, before, Message::new(Role::User, parts)).await;
+            let mut result = result;
+            match sifted {
+                Sifted::Passed(left) if judged::fingerprint(&left) == hash => {}
+                Sifted::Passed(left) => judged::put(&mut result, left),
+                Sifted::Refused(_) => judged::withhold(&mut result),
+            }
+            let mut done: Vec<(usize, Step)> = indices.into_iter().zip(verdicts.into_iter().map(Step::Shield)).collect();
+            done.push((index, Step::Tool(ToolStep { result: Some(result), ..tool })));
+            Came::Done(done)
+        };
+        Ok(Some(sitting.boxed()))
     }
 
     /// What the open step at `index` does in the world.
-    fn effect(&self, index: usize, siblings: usize) -> Option<BoxFuture<'static, (usize, Step)>> {
+    fn effect(&self, index: usize, siblings: usize) -> Option<Effect> {
         match self.journal.turn().steps.get(index)?.step.clone()? {
             Step::Tool(tool) => self.call(index, tool, siblings),
             Step::ToolList(list) => {
@@ -63,29 +110,32 @@ impl Run {
                     (self.shared.clone(), self.servers.clone(), self.toolbox.clone(), self.effect_context());
                 let listing = async move {
                     let opened = servers.open(shared.parts.connect.as_deref(), shared.parts.tools.as_ref(), &cx, &server).await;
-                    (index, Step::ToolList(servers::list(server, opened, cx, toolbox).await))
+                    Came::one(index, Step::ToolList(servers::list(server, opened, cx, toolbox).await))
                 };
                 Some(listing.boxed())
             }
             Step::Handoff(handoff) => {
                 let taking = delegate::hand_off(self.shared.clone(), self.effect_context(), handoff);
-                Some(taking.map(move |taken| (index, Step::Handoff(taken))).boxed())
+                Some(taking.map(move |taken| Came::one(index, Step::Handoff(taken))).boxed())
             }
             Step::Inference(_) | Step::Shield(_) | Step::Compaction(_) => None,
         }
     }
 
     /// The call of the open tool step at `index`.
-    fn call(&self, index: usize, tool: ToolStep, siblings: usize) -> Option<BoxFuture<'static, (usize, Step)>> {
+    fn call(&self, index: usize, tool: ToolStep, siblings: usize) -> Option<Effect> {
         let turn = self.journal.turn();
         let step = turn.steps.get(index)?;
         let call = tool.call.clone()?;
         let told = |result: ToolResult| {
             let done = ToolStep { result: Some(result), ..tool.clone() };
-            Some(futures::future::ready((index, Step::Tool(done))).boxed())
+            Some(futures::future::ready(Came::one(index, Step::Tool(done))).boxed())
         };
         if let Some(earlier) = plan::repeated(turn, plan::asked_at(turn, index), &call).and_then(|tool| tool.result.clone()) {
             return told(ToolResult { call_id: call.id.clone(), ..earlier });
+        }
+        if let Some(words) = judged::shut(turn, plan::asked_at(turn, index), &call) {
+            return told(ToolResult::text(&call, format!("a shield did not let this call through: {words}"), true));
         }
         if let Some(refused) = self.refused(&tool, &call) {
             return told(ToolResult::text(&call, refused, true));
@@ -111,7 +161,7 @@ impl Run {
                     background: turn.background,
                     clean: self.clean(),
                 };
-                delegate::ask(shared, cx, caller, tool).map(move |done| (index, Step::Tool(done))).boxed()
+                delegate::ask(shared, cx, caller, tool).map(move |done| Came::Brought(index, Box::new(done))).boxed()
             }
             Runner::Stack(_) => {
                 let tools = shared.parts.tools.clone();
@@ -121,7 +171,7 @@ impl Run {
                         Some(tools) => calls::run(tools, cx, call).await,
                         None => ToolResult::text(&call, "this stack has no tools", true),
                     };
-                    (index, Step::Tool(ToolStep { result: Some(result), ..tool }))
+                    Came::Brought(index, Box::new(ToolStep { result: Some(result), ..tool }))
                 }
                 .boxed()
             }
@@ -134,7 +184,7 @@ impl Run {
                         Ok(tools) => calls::run(tools, cx, call).await,
                         Err(error) => ToolResult::text(&call, error.message(), true),
                     };
-                    (index, Step::Tool(ToolStep { result: Some(result), ..tool }))
+                    Came::Brought(index, Box::new(ToolStep { result: Some(result), ..tool }))
                 }
                 .boxed()
             }
@@ -179,13 +229,41 @@ impl Run {
         self.pins.pin(self.journal.tenant(), approved, &group, &call.name, self.toolbox.definition_hash(&call.name))
     }
 
-    async fn complete_all(&mut self, mut effects: FuturesUnordered<BoxFuture<'static, (usize, Step)>>) -> Result<(), Stop> {
-        while let Some((index, done)) = self.guarded(effects.next()).await? {
-            self.journal.complete(index, done).map_err(Stop::Broken)?;
+    async fn complete_all(&mut self, mut effects: FuturesUnordered<Effect>) -> Result<(), Stop> {
+        while let Some(came) = self.guarded(effects.next()).await? {
+            let done = match came {
+                Came::Done(done) => done,
+                Came::Brought(index, tool) => match self.judge_result(index, &tool)? {
+                    Some(judging) => {
+                        effects.push(judging);
+                        Vec::new()
+                    }
+                    None => vec![(index, Step::Tool(*tool))],
+                },
+            };
+            for (index, step) in done {
+                self.journal.complete(index, step).map_err(Stop::Broken)?;
+            }
             if !effects.is_empty() {
                 self.journal.commit().await.map_err(Stop::Broken)?;
             }
         }
         Ok(())
+    }
+}
+
+/// What an open step does in the world.
+type Effect = BoxFuture<'static, Came>;
+
+/// What comes of it.
+enum Came {
+    Done(Vec<(usize, Step)>),
+    /// The result of a call, from outside: shields judge it first.
+    Brought(usize, Box<ToolStep>),
+}
+
+impl Came {
+    fn one(index: usize, step: Step) -> Self {
+        Self::Done(vec![(index, step)])
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Runs a turn until `dead`, kills everything that runs, and gives the turn's id.
-fn die(dir: &Arc<TempDir>, script: &Arc<Script>, hands: &Arc<Hands>, request: CreateTurnRequest, dead: impl Fn() -> bool) -> String {
+pub fn die(dir: &Arc<TempDir>, script: &Arc<Script>, hands: &Arc<Hands>, request: CreateTurnRequest, dead: impl Fn() -> bool) -> String {
     let process = tokio::runtime::Runtime::new().unwrap();
     let id = process.block_on(async {
         let world = World::at(dir.clone(), script.clone(), hands.clone()).await;
@@ -32,14 +32,14 @@ fn die(dir: &Arc<TempDir>, script: &Arc<Script>, hands: &Arc<Hands>, request: Cr
     id
 }
 
-fn reborn(dir: Arc<TempDir>, script: Arc<Script>, hands: Arc<Hands>, then: impl AsyncFnOnce(World)) {
+pub fn reborn(dir: Arc<TempDir>, script: Arc<Script>, hands: Arc<Hands>, then: impl AsyncFnOnce(World)) {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let world = World::at(dir, script, hands).await;
         then(world).await;
     });
 }
 
-async fn finished(world: &World, id: &str) -> llama_stack_proto::v1::Turn {
+pub async fn finished(world: &World, id: &str) -> llama_stack_proto::v1::Turn {
     let watch = WatchTurnRequest { turn_id: id.into(), after_sequence: 0 };
     let events = rest(world.runtime.watch_turn(&world.cx, watch).await.unwrap()).await;
     let numbers: Vec<u64> = events.iter().map(|event| event.sequence).collect();

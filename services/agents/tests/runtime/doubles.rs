@@ -11,8 +11,8 @@ use futures::{StreamExt as _, stream};
 use llama_stack_core::{Code, Context, Error, EventStream, Inference, Result, Safety, Tools};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, FinishReason, InvokeToolRequest, InvokeToolResponse, ListModelsRequest, ListModelsResponse, ListShieldsRequest,
-    ListShieldsResponse, ListToolsRequest, ListToolsResponse, Model, OnInterrupt, Part, RunShieldRequest, RunShieldResponse, Shield, Tool,
-    ToolCallDelta, ToolDefinition, Usage, Violation, violation::Level,
+    ListShieldsResponse, ListToolsRequest, ListToolsResponse, Message, Model, OnInterrupt, Part, RunShieldRequest, RunShieldResponse,
+    Shield, Tool, ToolCallDelta, ToolDefinition, Usage, Violation, part::Content, violation::Level,
 };
 
 #[derive(Clone)]
@@ -97,7 +97,7 @@ impl Inference for Script {
     }
 }
 
-/// `add {a, b}`, `sleep {ms}`, `hang`, `hang_retry` and `hang_ask`, `sulk` (its own failure), `away` (the platform's).
+/// `add {a, b}`, `repeat {text}`, `find {text}` (as a passage of a document), `sleep {ms}`, `hang`, `hang_retry` and `hang_ask`, `sulk` (its own failure), `away` (the platform's).
 #[derive(Default)]
 pub struct Hands {
     /// Of `add`: what it is for.
@@ -128,7 +128,7 @@ impl Tools for Hands {
         if let Some(add) = &mut tools[0].definition {
             add.description.clone_from(&self.description.lock().unwrap());
         }
-        tools.extend(["sleep", "hang", "sulk", "away", "liar"].map(|name| tool(name, "", OnInterrupt::Unspecified)));
+        tools.extend(["repeat", "find", "sleep", "hang", "sulk", "away", "liar"].map(|name| tool(name, "", OnInterrupt::Unspecified)));
         Ok(ListToolsResponse { tools, next_page_token: String::new() })
     }
 
@@ -141,6 +141,11 @@ impl Tools for Hands {
             "sleep" => {
                 tokio::time::sleep(Duration::from_millis(arguments["ms"].as_u64().unwrap())).await;
                 format!("slept {}", arguments["ms"])
+            }
+            "repeat" => arguments["text"].as_str().unwrap().to_owned(),
+            "find" => {
+                let part = Part::text(arguments["text"].as_str().unwrap()).with_provenance("retrieved:bank/doc");
+                return Ok(InvokeToolResponse { parts: vec![part], ..Default::default() });
             }
             "sulk" => return Ok(InvokeToolResponse { parts: vec![Part::text("no")], is_error: true }),
             "away" => return Err(Error::new(Code::Unavailable, "nobody there").with_source("secret")),
@@ -155,26 +160,117 @@ impl Tools for Hands {
     }
 }
 
-/// `words` forbids what holds `bad`; `broken` cannot judge.
+/// Shields, by what they do:
+///
+/// | id | |
+/// |---|---|
+/// | `words`, `reader` | forbid what holds `bad`; `reader` reads the conversation |
+/// | `pair` | forbids `left right` |
+/// | `mask`, `veil` | redact `secret` to `[1]`, and `[1]` and `hidden` to `[2]` |
+/// | `warn` | finds everything worth a warning |
+/// | `broken`, `hang`, `late` | fails, never answers, answers after a second |
+/// | `unleveled`, `odd` | report a violation of no level, of level 99 |
+/// | `hollow`, `blank`, `endless` | redact to no parts, to a part of nothing, to something else each time |
+/// | `empty` | says nothing at all |
+/// | `counting` | counts the bytes that it has not judged before |
 #[derive(Default)]
 pub struct Guards {
     pub judged: Mutex<Vec<RunShieldRequest>>,
+    /// Texts that `counting` knows.
+    known: Mutex<std::collections::HashSet<String>>,
+}
+
+const SHIELDS: [&str; 16] = [
+    "words",
+    "reader",
+    "pair",
+    "mask",
+    "veil",
+    "warn",
+    "broken",
+    "hang",
+    "late",
+    "unleveled",
+    "odd",
+    "hollow",
+    "blank",
+    "endless",
+    "empty",
+    "counting",
+];
+
+impl Guards {
+    /// The texts that a shield judged, in order.
+    pub fn texts(&self, shield: &str) -> Vec<String> {
+        let judged = self.judged.lock().unwrap();
+        judged.iter().filter(|request| request.shield_id == shield).map(|request| request.messages.last().unwrap().joined_text()).collect()
+    }
+
+    /// `judged` and `known`.
+    fn count(&self, message: &Message) -> (u64, u64) {
+        let text = message.joined_text();
+        let bytes = text.len() as u64;
+        if self.known.lock().unwrap().insert(text) { (bytes, 0) } else { (0, bytes) }
+    }
+}
+
+fn forbidden(level: i32) -> RunShieldResponse {
+    let violation = Violation { level, user_message: "Not that.".into(), reason: "unsafe".into(), ..Violation::default() };
+    RunShieldResponse { violation: Some(violation), ..RunShieldResponse::default() }
+}
+
+fn replaced(message: &Message, from: &[&str], to: &str) -> RunShieldResponse {
+    let mut redacted = message.clone();
+    for part in &mut redacted.parts {
+        if let Some(Content::Text(text)) = &mut part.content {
+            from.iter().for_each(|from| *text = text.replace(from, to));
+        }
+        // A shield may not say where a text comes from.
+        part.provenance = "system".into();
+    }
+    RunShieldResponse { redacted: Some(redacted), ..RunShieldResponse::default() }
 }
 
 #[async_trait]
 impl Safety for Guards {
     async fn list_shields(&self, _: &Context, _: ListShieldsRequest) -> Result<ListShieldsResponse> {
-        let shields = ["words", "broken"].map(|id| Shield { id: id.into(), ..Shield::default() }).into();
-        Ok(ListShieldsResponse { shields, next_page_token: String::new() })
+        let shield = |id: &str| Shield { id: id.into(), reads_conversation: id == "reader", ..Shield::default() };
+        Ok(ListShieldsResponse { shields: SHIELDS.map(shield).into(), next_page_token: String::new() })
     }
 
     async fn run_shield(&self, _: &Context, request: RunShieldRequest) -> Result<RunShieldResponse> {
-        if request.shield_id == "broken" {
-            return Err(Error::internal("out of order"));
-        }
-        let bad = request.messages.last().unwrap().joined_text().contains("bad");
-        self.judged.lock().unwrap().push(request);
-        let violation = Violation { level: Level::Error.into(), user_message: "Not that.".into(), ..Violation::default() };
-        Ok(RunShieldResponse { violation: bad.then_some(violation), scores: Vec::new(), ..Default::default() })
+        self.judged.lock().unwrap().push(request.clone());
+        let message = request.messages.last().unwrap();
+        let text = message.joined_text();
+        let error = Level::Error.into();
+        Ok(match request.shield_id.as_str() {
+            "words" | "reader" if text.contains("bad") => forbidden(error),
+            "pair" if text.contains("left right") => forbidden(error),
+            "mask" if text.contains("secret") => replaced(message, &["secret"], "[1]"),
+            "veil" if text.contains("[1]") || text.contains("hidden") => replaced(message, &["[1]", "hidden"], "[2]"),
+            "warn" => forbidden(Level::Warn.into()),
+            "broken" => return Err(Error::internal("out of order")),
+            "hang" => std::future::pending().await,
+            "late" => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                RunShieldResponse::default()
+            }
+            "unleveled" => forbidden(0),
+            "odd" => forbidden(99),
+            "hollow" => RunShieldResponse { redacted: Some(Message::default()), ..RunShieldResponse::default() },
+            "blank" => {
+                let redacted = Message { parts: vec![Part::default()], ..message.clone() };
+                RunShieldResponse { redacted: Some(redacted), ..RunShieldResponse::default() }
+            }
+            "endless" => {
+                let redacted = Message::user(format!("{text} and {}", self.judged.lock().unwrap().len()));
+                RunShieldResponse { redacted: Some(redacted), ..RunShieldResponse::default() }
+            }
+            "counting" => {
+                let (judged_bytes, known_bytes) = self.count(message);
+                RunShieldResponse { judged_bytes, known_bytes, ..RunShieldResponse::default() }
+            }
+            _ => RunShieldResponse::default(),
+        })
     }
 }

@@ -100,6 +100,7 @@ async fn process(url: &str, script: &Arc<Script>, tools: Arc<dyn Tools>, lease: 
         connect: None,
         policy: None,
         config: manifest::Agents::default(),
+        shielding: llama_stack_core::manifest::Safety::default(),
         tasks: TaskTracker::new(),
         shutdown: CancellationToken::new(),
     };

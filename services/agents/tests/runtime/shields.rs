@@ -1,25 +1,14 @@
 use llama_stack_core::Code;
-use llama_stack_proto::v1::{AgentConfig, Message, ShieldStage, Turn, TurnStatus, part::Content, step::Step, turn_event::Event};
+use llama_stack_proto::v1::{AgentConfig, Message, ShieldStage, TurnStatus, turn_event::Event};
 
 use crate::{
     doubles::Say::{Call, Text},
-    world::{World, config, names, say, say_in},
+    world::{World, config, names, refusal, say, say_in},
 };
 
 fn guarded(input: &[&str], output: &[&str]) -> Option<AgentConfig> {
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
     Some(AgentConfig { input_shields: ids(input), output_shields: ids(output), ..config() })
-}
-
-fn refusal(turn: &Turn) -> Option<String> {
-    let inference = turn.steps.iter().rev().find_map(|step| match &step.step {
-        Some(Step::Inference(inference)) => inference.message.clone(),
-        _ => None,
-    });
-    match inference?.parts.first()?.content.clone()? {
-        Content::Refusal(text) => Some(text),
-        _ => None,
-    }
 }
 
 #[tokio::test]
@@ -83,6 +72,7 @@ async fn without_safety_or_the_shield_a_turn_is_refused() {
         connect: None,
         policy: None,
         config: llama_stack_core::manifest::Agents::default(),
+        shielding: llama_stack_core::manifest::Safety::default(),
         tasks: tokio_util::task::TaskTracker::new(),
         shutdown: world.shutdown.clone(),
     };

@@ -17,7 +17,7 @@ use crate::{
         Say::{Call, Hang, Text},
         Script,
     },
-    world::{World, config, rest, said, say, tool_results, until},
+    world::{World, config, refusal, rest, said, say, tool_results, until},
 };
 
 const ASK: &str = r#"{"input":"what is 1 and 2?"}"#;
@@ -163,6 +163,7 @@ async fn declared_agents_are_there_from_the_start_and_stay_as_they_are() {
         connect: None,
         policy: None,
         config: llama_stack_core::manifest::Agents { declared: [("a".into(), declared(&["nobody"]))].into(), ..Default::default() },
+        shielding: llama_stack_core::manifest::Safety::default(),
         tasks: tokio_util::task::TaskTracker::new(),
         shutdown: world.shutdown.clone(),
     });
@@ -200,4 +201,29 @@ fn an_agent_that_was_called_before_a_crash_is_not_called_again() {
         let turn = turn().await;
         assert_eq!((said(&turn).as_str(), tool_results(&turn)[0].joined_text().as_str(), script.asked()), ("It is so.", "whole", 4));
     });
+}
+
+#[tokio::test]
+async fn who_takes_a_turn_over_takes_none_of_its_shields_away() {
+    let world = World::new(vec![vec![Call("x", "transfer_to_adder", "{}")], vec![Text("a bad sum")]]).await;
+    let agent = helper(&world, |_| ()).await;
+    let mut request = calling(&agent, true);
+    request.config.as_mut().unwrap().output_shields = vec!["words".into()];
+    let (events, turn) = world.run(request).await;
+    assert_eq!((turn.incomplete_reason.as_str(), refusal(&turn).as_deref()), ("content_filter", Some("Not that.")));
+    assert!(!format!("{events:?}").contains("bad sum"));
+}
+
+#[tokio::test]
+async fn an_agents_answer_is_a_tools_result_to_the_shields_of_its_caller() {
+    let world = World::new(vec![vec![Call("x", "ask_adder", ASK)], vec![Text("a bad sum")], vec![Text("well")]]).await;
+    let agent = helper(&world, |_| ()).await;
+    let mut request = calling(&agent, false);
+    request.config.as_mut().unwrap().tool_result_shields = vec!["words".into()];
+    let (events, turn) = world.run(request).await;
+    assert_eq!(
+        (turn.status(), tool_results(&turn)[0].joined_text().as_str()),
+        (TurnStatus::Completed, "a shield did not let this result through")
+    );
+    assert!(!format!("{events:?}{turn:?}").contains("bad sum"));
 }

@@ -6,8 +6,8 @@ use futures::StreamExt as _;
 use llama_stack_agents::{Runtime, RuntimeParts};
 use llama_stack_core::{Agents as _, Context, EventStream, Result, manifest};
 use llama_stack_proto::v1::{
-    AgentConfig, CreateSessionRequest, CreateTurnRequest, Message, Session, Step, ToolDefinition, ToolResult, Turn, TurnEvent, step,
-    turn_event::Event,
+    AgentConfig, CreateSessionRequest, CreateTurnRequest, Message, Session, ShieldStep, Step, ToolDefinition, ToolResult, Turn, TurnEvent,
+    chat_event, part::Content, step, turn_event::Event,
 };
 use llama_stack_store::{Durability, Store};
 use tempfile::TempDir;
@@ -52,12 +52,18 @@ impl World {
             connect: None,
             policy: None,
             config: manifest::Agents::default(),
+            shielding: manifest::Safety::default(),
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
         };
         change(&mut parts);
         let runtime = Runtime::new(parts).unwrap();
         Self { dir, store, runtime, script, hands, guards, shutdown, cx: Context::test("acme") }
+    }
+
+    /// Whose shields have little time.
+    pub async fn hasty(answers: Vec<Vec<Say>>) -> Self {
+        Self::changed(answers, |parts| parts.shielding.timeout_seconds = 0.05).await
     }
 
     pub async fn session(&self) -> Session {
@@ -82,7 +88,7 @@ impl World {
 
 /// All tools of [`Hands`], and `ask`, which the client runs.
 pub fn config() -> AgentConfig {
-    let tools = ["add", "sleep", "hang", "hang_retry", "hang_ask", "sulk", "away", "liar"].map(String::from).into();
+    let tools = ["add", "repeat", "find", "sleep", "hang", "hang_retry", "hang_ask", "sulk", "away", "liar"].map(String::from).into();
     let schema = r#"{"type":"object","properties":{"q":{"type":"string"}}}"#;
     AgentConfig { model: "scripted".into(), tools, client_tools: vec![ToolDefinition::new("ask", "", schema)], ..AgentConfig::default() }
 }
@@ -132,6 +138,40 @@ pub fn said(turn: &Turn) -> String {
         _ => None,
     });
     last.unwrap_or_default().joined_text()
+}
+
+/// The steps of shields.
+pub fn verdicts(turn: &Turn) -> Vec<ShieldStep> {
+    let shield = |step: &Step| match &step.step {
+        Some(step::Step::Shield(shield)) => Some(shield.clone()),
+        _ => None,
+    };
+    turn.steps.iter().filter_map(shield).collect()
+}
+
+/// What the model said last, where it is a refusal.
+pub fn refusal(turn: &Turn) -> Option<String> {
+    let last = turn.steps.iter().rev().find_map(|step| match &step.step {
+        Some(step::Step::Inference(inference)) => inference.message.clone(),
+        _ => None,
+    });
+    match last?.parts.last()?.content.clone()? {
+        Content::Refusal(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// All that was said in deltas.
+pub fn streamed(events: &[TurnEvent]) -> String {
+    let delta = |event: &TurnEvent| match event.event.as_ref()? {
+        Event::Delta(delta) => match delta.event.as_ref()?.event.as_ref()? {
+            chat_event::Event::Text(text) | chat_event::Event::Reasoning(text) | chat_event::Event::Refusal(text) => Some(text.clone()),
+            chat_event::Event::ToolCall(call) => Some(call.arguments.clone()),
+            chat_event::Event::Finish(_) | chat_event::Event::Usage(_) => None,
+        },
+        _ => None,
+    };
+    events.iter().filter_map(delta).collect()
 }
 
 pub fn tool_results(turn: &Turn) -> Vec<ToolResult> {

@@ -71,7 +71,11 @@ pub struct DeclaredAgent {
     /// Which of its tools wait for a person's approval.
     pub require_approval: Vec<String>,
     pub input_shields: Vec<String>,
+    pub tool_argument_shields: Vec<String>,
+    pub tool_result_shields: Vec<String>,
+    pub retrieved_shields: Vec<String>,
     pub output_shields: Vec<String>,
+    pub output_moderation: DeclaredModeration,
     pub temperature: Option<f32>,
     pub max_tokens: Option<u32>,
     /// Leave out the oldest messages where a history does not fit.
@@ -90,6 +94,24 @@ pub struct DeclaredLimits {
     pub max_tool_calls: u32,
     pub max_cost: f64,
     pub max_depth: u32,
+}
+
+/// When the words of an answer are shown that output shields judge.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeclaredModeration {
+    pub mode: ModerationMode,
+    /// With `windowed`: tokens of a window; 0: the contract's default.
+    pub window_tokens: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModerationMode {
+    #[default]
+    Held,
+    Windowed,
+    After,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -18,4 +18,5 @@ mod refusals;
 mod responses;
 mod safety;
 mod scripted;
+mod shields;
 mod traces;

@@ -80,6 +80,13 @@ async fn a_shield_of_two_providers_is_refused_at_the_second() {
 
 /// One refuses connections; another takes them and says nothing.
 #[tokio::test]
+async fn a_shield_of_every_turn_that_is_not_there_is_refused_with_its_line() {
+    let error = refusal("  safety: [{ id: mine, type: test::guard }]\nsafety:\n  defaults:\n    output: [gard]\n").await;
+    let message = "test.yaml:10: safety.defaults.output[0]: no shield \"gard\"; there is: guard";
+    assert_eq!((error.code(), error.message(), error.field()), (Code::NotFound, message, Some("safety.defaults.output[0]")));
+}
+
+#[tokio::test]
 async fn a_provider_that_does_not_answer_does_not_stop_a_start() {
     let silence = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hung = silence.local_addr().unwrap();

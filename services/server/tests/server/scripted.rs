@@ -30,6 +30,7 @@ impl Script {
     /// A registry that knows this model as `test::scripted`.
     pub(crate) fn registry(&self) -> Registry {
         let (script, mut registry) = (self.clone(), llama_stack_server::registry());
+        crate::shields::add(&mut registry);
         registry.inference.add("test::scripted", move |_: serde_json::Value, _| {
             let model: Arc<dyn Inference> = Arc::new(script.clone());
             async move { Ok(model) }

@@ -27,6 +27,7 @@ const TAKE_HEAD: &str = "UPDATE turns SET head_seq = $1, status = $2, epoch = ep
                          lease_until_us = CASE WHEN $2 = 1 THEN $7 ELSE 0 END \
                          WHERE tenant = $3 AND id = $4 AND head_seq = $5 AND status IN (1, 2) RETURNING epoch";
 const INSERT: &str = "INSERT INTO journal (tenant, turn_id, seq, body) VALUES ($1, $2, $3, $4)";
+const AMEND: &str = "UPDATE journal SET body = $1 WHERE tenant = $2 AND turn_id = $3 AND seq = $4";
 const HEAD: &str = "SELECT head_seq, status, epoch FROM turns WHERE tenant = $1 AND id = $2";
 
 struct Append {
@@ -39,6 +40,8 @@ struct Append {
     status: i64,
     /// In order, without gaps.
     bodies: Vec<Vec<u8>>,
+    /// Earlier events as they are from now on, with their numbers.
+    amended: Vec<(i64, Vec<u8>)>,
 }
 
 /// By which right a journal is written.
@@ -60,6 +63,31 @@ impl Store {
     /// turn's event
     pub async fn append(&self, tenant: &str, turn_id: &str, epoch: i64, events: &[TurnEvent], status: TurnStatus) -> Result<()> {
         self.write(Append::new(tenant, turn_id, Right::Epoch(epoch), events, status)?).await.map(drop)
+    }
+
+    /// Appends as [`Store::append`] does, and puts `amended` in the place of earlier events of the turn that have the same
+    /// numbers: what was taken out of them is gone in the moment in which the journal says why.
+    ///
+    /// # Errors
+    /// As of [`Store::append`]; `Internal` for an amended event that is not before `events`.
+    pub async fn append_amending(
+        &self,
+        tenant: &str,
+        turn_id: &str,
+        epoch: i64,
+        events: &[TurnEvent],
+        status: TurnStatus,
+        amended: &[TurnEvent],
+    ) -> Result<()> {
+        let mut append = Append::new(tenant, turn_id, Right::Epoch(epoch), events, status)?;
+        for event in amended {
+            let number = sequence(event.sequence)?;
+            if number > append.after || event.turn_id != turn_id {
+                return Err(Error::internal("only an earlier event of the same turn can be amended"));
+            }
+            append.amended.push((number, event.encode_to_vec()));
+        }
+        self.write(append).await.map(drop)
     }
 
     /// Appends as [`Store::append`] does, to a turn that waits or that another runs, and takes it over with that: gives
@@ -99,6 +127,7 @@ impl Append {
             head: after + events.len() as i64,
             status: i64::from(status as i32),
             bodies: events.iter().map(TurnEvent::encode_to_vec).collect(),
+            amended: Vec::new(),
         })
     }
 
@@ -142,6 +171,9 @@ impl Append {
 impl Command for Append {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let Some(epoch) = self.move_head(conn).await? else { return Err(self.refusal(conn).await?.into()) };
+        for (number, body) in &self.amended {
+            conn.execute(AMEND, args![body, &self.tenant, &self.turn_id, *number]).await?;
+        }
         for (body, number) in self.bodies.iter().zip(self.after + 1..) {
             conn.execute(INSERT, args![&self.tenant, &self.turn_id, number, body]).await?;
         }

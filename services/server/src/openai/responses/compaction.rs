@@ -3,7 +3,7 @@
 use axum::extract::State;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use llama_stack_core::{Error, Result, ids};
-use llama_stack_proto::v1::{CompactRequest, CompactionStep, Message};
+use llama_stack_proto::v1::{CompactRequest, CompactionStep, Message, Part, Role};
 use prost::Message as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,20 @@ pub(crate) fn read(field: &str, content: &str) -> Result<Vec<Message>> {
     let step = step.filter(|step| !step.summary.is_empty());
     let crooked = || Error::invalid(format!("{field}.encrypted_content"), "encrypted_content is not one that this stack has written");
     let step = step.ok_or_else(crooked)?;
-    let summary = Message::user(format!("{PREFACE}{}", step.summary));
+    let summary = Part::text(format!("{PREFACE}{}", step.summary)).with_provenance(label(&step.provenance));
+    let summary = Message::new(Role::User, vec![summary]);
     Ok(std::iter::once(summary).chain(step.kept).collect())
+}
+
+/// Where a summary comes from: from outside, if anything that it was made of does. Of several sources it is none of them,
+/// and so of one that is not known, which policies trust least.
+fn label(provenance: &[String]) -> String {
+    let mut outside = provenance.iter().filter(|label| label.starts_with("tool:") || label.starts_with("retrieved:"));
+    match (outside.next(), outside.next()) {
+        (None, _) => Role::User.provenance().to_owned(),
+        (Some(only), None) => only.clone(),
+        (Some(_), Some(_)) => "tool:several".to_owned(),
+    }
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -11,6 +11,7 @@
 mod begin;
 mod compaction;
 mod echo;
+mod guardrails;
 pub(super) mod input;
 pub(super) mod items;
 mod output;
@@ -95,6 +96,9 @@ fn streamed(lines: impl Stream<Item = transcript::Line> + Send + 'static) -> Htt
 fn renamed(error: Error) -> Error {
     let field = error.field().and_then(|field| field.strip_prefix("config.")).map(|field| {
         let field = field.strip_prefix("sampling.").unwrap_or(field);
+        if field.contains("_shields[") {
+            return "guardrails".to_owned();
+        }
         field.replacen("client_tools[", "tools[", 1)
     });
     match field {

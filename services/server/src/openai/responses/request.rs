@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::{
     echo::Echo,
+    guardrails::{self, Moderation},
     input::{self, Given, Input},
     steps::WEB_SEARCH,
     tools,
@@ -53,8 +54,10 @@ pub(crate) struct CreateResponse {
     pub(crate) safety_identifier: Option<String>,
     pub(crate) service_tier: Option<String>,
     pub(crate) prompt_cache_key: Option<String>,
-    /// Not OpenAI's: shields, for the input and for the answer. Ids, or `{id}`.
+    /// Not OpenAI's: shields. Ids, for the input and for the answer, or `{id, stages}`.
     pub(crate) guardrails: Option<Vec<Value>>,
+    /// Not OpenAI's: when the words of the answer are shown that guardrails judge.
+    pub(crate) moderation: Option<Moderation>,
     /// Not OpenAI's: bounds on the turn.
     pub(crate) limits: Option<LimitOptions>,
     /// Not OpenAI's: an agent of this stack, in place of all that configures one.
@@ -164,7 +167,8 @@ impl CreateResponse {
         let tools = tools::read(self.tools.as_deref().unwrap_or_default())?;
         let tool_choice = self.tool_choice.as_ref().filter(|choice| !choice.is_null());
         let tool_choice = tool_choice.map(|choice| tools::choice(choice, &tools)).transpose()?;
-        let shields = shields(self.guardrails.as_deref().unwrap_or_default())?;
+        let shields = guardrails::read(self.guardrails.as_deref().unwrap_or_default())?;
+        let output_moderation = self.moderation.as_ref().map(guardrails::moderation).transpose()?;
         let wants_logprobs = self.include.iter().flatten().any(|name| name == LOGPROBS) || self.top_logprobs.is_some();
         let limits = self.limits.as_ref();
         let limit = |own: fn(&LimitOptions) -> Option<u32>| limits.and_then(own).unwrap_or_default();
@@ -191,8 +195,12 @@ impl CreateResponse {
             }),
             truncation: truncation(self.truncation.as_deref())?.into(),
             compact_threshold: compact_threshold(self.context_management.as_deref().unwrap_or_default())?,
-            input_shields: shields.clone(),
-            output_shields: shields,
+            input_shields: shields.input,
+            tool_argument_shields: shields.tool_arguments,
+            tool_result_shields: shields.tool_results,
+            retrieved_shields: shields.retrieved,
+            output_shields: shields.output,
+            output_moderation,
             instructions: self.instructions.unwrap_or_default(),
             response_format: self.text.and_then(|text| text.format).and_then(response_format),
             parallel_tool_calls: self.parallel_tool_calls,
@@ -247,6 +255,7 @@ impl CreateResponse {
             ("context_management", self.context_management.is_some()),
             ("prompt", self.prompt.is_some()),
             ("guardrails", self.guardrails.is_some()),
+            ("moderation", self.moderation.is_some()),
             ("limits", self.limits.is_some()),
         ];
         match configured.iter().find(|(_, given)| *given) {
@@ -276,16 +285,6 @@ fn compact_threshold(managements: &[ContextManagement]) -> Result<u32> {
         threshold = management.compact_threshold.filter(|tokens| *tokens > 0).ok_or_else(missing)?;
     }
     Ok(threshold)
-}
-
-/// Ids of shields: as they are, or in an object.
-fn shields(guardrails: &[Value]) -> Result<Vec<String>> {
-    let id = |(index, guardrail): (usize, &Value)| {
-        let id = guardrail.as_str().or_else(|| guardrail.get("id")?.as_str()).or_else(|| guardrail.get("type")?.as_str());
-        let wrong = || Error::invalid(format!("guardrails[{index}]"), "a guardrail must be the id of a shield, or {\"id\": …}");
-        id.map(str::to_owned).ok_or_else(wrong)
-    };
-    guardrails.iter().enumerate().map(id).collect()
 }
 
 fn response_format(format: TextFormat) -> Option<ResponseFormat> {

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{echo::Echo, items::Item, steps, tools};
+use super::{echo::Echo, guardrails, items::Item, steps, tools};
 
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Response {
@@ -56,9 +56,12 @@ pub(crate) struct Response {
     /// Not OpenAI's: the agent that answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) agent_id: Option<String>,
-    /// Not OpenAI's: shields.
+    /// Not OpenAI's: shields, those of every turn included.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) guardrails: Option<Vec<String>>,
+    pub(crate) guardrails: Option<Vec<Value>>,
+    /// Not OpenAI's: how the answer is shown while they judge it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) moderation: Option<Value>,
     /// Not OpenAI's: the bounds that the turn runs with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limits: Option<Value>,
@@ -147,7 +150,8 @@ impl Response {
             context_management: (config.compact_threshold > 0)
                 .then(|| json!([{ "type": "compaction", "compact_threshold": config.compact_threshold }])),
             agent_id: Some(turn.agent_id.clone()).filter(|id| !id.is_empty()),
-            guardrails: guardrails(config),
+            guardrails: guardrails::show(config),
+            moderation: guardrails::show_moderation(config),
             limits: config.limits.as_ref().map(bounds),
             messages_left_out: left_out(turn),
         }
@@ -208,13 +212,6 @@ fn format(format: Option<&ResponseFormat>) -> Value {
         Some(Format::Regex(pattern)) => json!({ "type": "regex", "pattern": pattern }),
         Some(Format::Grammar(grammar)) => json!({ "type": "grammar", "grammar": grammar }),
     }
-}
-
-/// The shields of either side, each once.
-fn guardrails(config: &AgentConfig) -> Option<Vec<String>> {
-    let mut ids = config.input_shields.clone();
-    ids.extend(config.output_shields.iter().filter(|id| !config.input_shields.contains(id)).cloned());
-    (!ids.is_empty()).then_some(ids)
 }
 
 /// Those that have a name here and are no field of the Response already.

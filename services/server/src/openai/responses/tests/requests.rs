@@ -167,6 +167,41 @@ fn extensions_reach_the_turn() {
 }
 
 #[test]
+fn guardrails_say_what_they_judge_and_when_the_answer_is_shown() {
+    let said = json!({
+        "guardrails": ["a", { "id": "b", "stages": ["input", "tool_arguments", "tool_results", "retrieved"] }],
+        "moderation": { "mode": "windowed", "window_tokens": 16 },
+    });
+    let config = config(said.clone());
+    assert_eq!((config.input_shields.join(" "), config.output_shields.join(" ")), ("a b".to_owned(), "a".to_owned()));
+    let others = [&config.tool_argument_shields, &config.tool_result_shields, &config.retrieved_shields];
+    assert!(others.iter().all(|list| **list == ["b"]), "{others:?}");
+    let shown = response(said.clone());
+    assert_eq!((&shown["guardrails"], &shown["moderation"]), (&said["guardrails"], &said["moderation"]));
+    assert_eq!(response(json!({}))["moderation"], Value::Null, "nothing is said of what there is not");
+    let wrong = |extra: Value| asked(extra).unwrap_err().field().unwrap_or_default().to_owned();
+    assert_eq!(wrong(json!({ "guardrails": ["a", { "id": "b", "stages": ["everywhere"] }] })), "guardrails[1].stages");
+    assert_eq!(wrong(json!({ "guardrails": [{ "id": "b", "stages": [] }] })), "guardrails[0].stages");
+    assert_eq!(wrong(json!({ "moderation": { "mode": "never" } })), "moderation.mode");
+    assert_eq!(wrong(json!({ "moderation": { "mode": "windowed", "window_tokens": 0 } })), "moderation.window_tokens");
+    assert_eq!(wrong(json!({ "moderation": { "mode": "held", "window_tokens": 9 } })), "moderation.window_tokens");
+}
+
+/// Words of tools and documents that were summarised are still theirs.
+#[test]
+fn a_summary_that_a_client_brings_back_has_the_label_of_what_it_was_made_of() {
+    let label = |provenance: &[&str]| {
+        let provenance = provenance.iter().map(|label| (*label).to_owned()).collect();
+        let summary = CompactionStep { summary: "cats".into(), provenance, ..CompactionStep::default() };
+        let item = json!([{ "type": "compaction", "encrypted_content": compaction::write(&summary) }]);
+        input::read(serde_json::from_value(item).unwrap()).unwrap().messages[0].parts[0].provenance.clone()
+    };
+    assert_eq!(label(&["assistant", "user"]), "user");
+    assert_eq!(label(&["assistant", "retrieved:bank/doc", "user"]), "retrieved:bank/doc");
+    assert_eq!(label(&["retrieved:bank/doc", "tool:look"]), "tool:several");
+}
+
+#[test]
 fn what_is_wrong_or_not_here_is_refused_by_name() {
     let wrong = |extra: Value| {
         let error = asked(extra).unwrap_err();

@@ -138,6 +138,45 @@ fn after_a_step_that_was_cut_off_numbers_go_on_at_the_next_million() {
     assert_eq!(closed, 1, "what was open is closed");
 }
 
+/// A window of the answer did not pass: what was shown before it stays, and the refusal ends the message.
+#[test]
+fn an_answer_that_a_shield_ends_is_a_message_with_a_refusal() {
+    let words = || [ChatEvent::text(0, "so far "), ChatEvent::text(0, "so good"), ChatEvent::new(0, Chat::Refusal("No more.".into()))];
+    let step = InferenceStep {
+        message: Some(Message::new(Role::Assistant, vec![Part::text("so far so good"), Part::new(Content::Refusal("No more.".into()))])),
+        finish_reason: FinishReason::ContentFilter.into(),
+        pieces: vec![7, 7, 8],
+        ..InferenceStep::default()
+    };
+    let start = event(Happened::StepStarted(open(0, inference(InferenceStep::default()))));
+    let mut turn = ended(TurnStatus::Incomplete, vec![done(0, inference(step.clone()))]);
+    turn.incomplete_reason = "content_filter".into();
+    let end = [event(Happened::StepCompleted(done(0, inference(step)))), event(Happened::Ended(Box::new(turn)))];
+    let live = run(begun().into_iter().chain([start.clone()]).chain(words().map(delta)).chain(end.clone()).collect());
+    assert_eq!(
+        kinds(&live)[2..],
+        [
+            "output_item.added",
+            "content_part.added",
+            "output_text.delta",
+            "output_text.delta",
+            "output_text.done",
+            "content_part.done",
+            "content_part.added",
+            "refusal.delta",
+            "refusal.done",
+            "content_part.done",
+            "output_item.done",
+            "incomplete",
+        ]
+    );
+    assert_eq!(run(begun().into_iter().chain([start]).chain(end).collect()), live);
+    let response = &live.last().unwrap()["response"];
+    assert_eq!(response["incomplete_details"]["reason"], "content_filter");
+    assert_eq!(json!(items_done(&live)), response["output"]);
+    assert_eq!(response["output"][0]["status"], "incomplete");
+}
+
 /// So a client that saw words of the failed model hears of the failure when it comes back.
 #[test]
 fn a_failure_has_one_number_for_all_watchers() {
