@@ -1,9 +1,9 @@
 //! From a document to passages: how long they are, where they may be cut, and where in the document they lie.
 //!
 //! ```text
-//! Parsed ─ whole (one text, its places) ─┬─ static     windows of tokens          ┐
-//!                                        ├─ sentence   whole sentences            ├─ Passage { text, position }
-//!                                        └─ structure  headings, functions, rows  ┘     └─ contextual: a model's line
+//! Parsed ─ whole (one text, its places) ─ pieces ─┬─ static     words                      ┐
+//!                                                 ├─ sentence   sentences                  ├─ pack ─ Passage
+//!                                                 └─ structure  sections, functions, rows  ┘          └─ contextual
 //! ```
 
 mod contextual;
@@ -18,10 +18,9 @@ mod tests;
 
 use llama_stack_core::Result;
 use llama_stack_proto::v1::{ChunkingStrategy, chunking_strategy::Kind};
-use unicode_segmentation::UnicodeSegmentation as _;
 
 use crate::{Parsed, Passage};
-use pack::{Budget, pack};
+use pack::Budget;
 use whole::Whole;
 
 pub use contextual::contextual;
@@ -50,29 +49,17 @@ pub trait CountTokens: Send + Sync {
 /// `InvalidArgument` for lengths out of range (see [`validate`]), with the field.
 pub fn chunk(parsed: &Parsed, strategy: &ChunkingStrategy, tokens: &dyn CountTokens) -> Result<Vec<Passage>> {
     let strategy = validate(strategy)?;
-    let (mut most, overlap) = (strategy.max_chunk_tokens as usize, strategy.overlap_tokens as usize);
     let whole = Whole::new(parsed);
-    let ranges = match strategy.kind() {
-        Kind::Static => pack(whole.words(0..whole.text.len()), Budget::new(&whole.text, most, overlap, tokens)),
-        Kind::Sentence => {
-            let mut budget = Budget::new(&whole.text, most, overlap, tokens);
-            let mut pieces = Vec::new();
-            for block in whole.blocks() {
-                let mut at = block.start;
-                for sentence in whole.text[block.clone()].split_sentence_bounds() {
-                    let range = at..at + sentence.len();
-                    at = range.end;
-                    if budget.count(range.clone()) > most { pieces.extend(whole.words(range)) } else { pieces.push(range) }
-                }
-            }
-            pack(pieces, budget)
-        }
-        kind => {
-            if kind != Kind::Structure {
-                most = tokens.window().map_or(most, |window| most.min(window.max(1)));
-            }
-            structure::ranges(parsed, &whole, most, overlap.min(most / 2), tokens)
-        }
+    let mut most = strategy.max_chunk_tokens as usize;
+    if matches!(strategy.kind(), Kind::Auto | Kind::Contextual) {
+        most = tokens.window().map_or(most, |window| most.min(window.max(1)));
+    }
+    let overlap = (strategy.overlap_tokens as usize).min(most / 2);
+    let mut budget = Budget::new(&whole.text, most, overlap, tokens);
+    let pieces = match strategy.kind() {
+        Kind::Static => structure::words(&whole, 0..whole.text.len()),
+        Kind::Sentence => structure::sentences(&whole, &mut budget),
+        _ => structure::blocks(parsed, &whole, &mut budget),
     };
-    Ok(ranges.into_iter().filter_map(|range| whole.passage(range)).collect())
+    Ok(budget.pack(&pieces).into_iter().filter_map(|range| whole.passage(range)).collect())
 }

@@ -4,6 +4,19 @@ use std::{collections::HashMap, ops::Range};
 
 use super::CountTokens;
 
+/// A part of the text that stays whole.
+pub(super) struct Piece {
+    pub(super) range: Range<usize>,
+    /// It belongs to what follows it, as a heading does.
+    pub(super) opens: bool,
+}
+
+impl From<Range<usize>> for Piece {
+    fn from(range: Range<usize>) -> Self {
+        Self { range, opens: false }
+    }
+}
+
 /// What a passage may hold, and how it is counted.
 pub(super) struct Budget<'a> {
     text: &'a str,
@@ -16,36 +29,59 @@ pub(super) struct Budget<'a> {
 
 /// A longer piece is not looked up: it will not come again.
 const WORTH_KNOWING: usize = 24;
+/// A text of more bytes than this for each token of the budget does not fit: no tokenizer has such tokens, and counting
+/// it would take long.
+const MOST_BYTES: usize = 64;
 
 impl<'a> Budget<'a> {
     pub(super) fn new(text: &'a str, most: usize, overlap: usize, tokens: &'a dyn CountTokens) -> Self {
         Self { text, most, overlap, tokens, known: HashMap::new() }
     }
 
-    pub(super) fn count(&mut self, range: Range<usize>) -> usize {
+    fn count(&mut self, range: Range<usize>) -> usize {
         let piece = &self.text[range];
         if piece.len() > WORTH_KNOWING {
             return self.tokens.count(piece);
         }
         *self.known.entry(piece).or_insert_with(|| self.tokens.count(piece))
     }
-}
 
-/// Ranges of adjoining pieces. Each but the first begins anew, or with pieces that the one before ended with.
-///
-/// A piece that is too long for the budget stands alone: whoever makes pieces cuts them first.
-pub(super) fn pack(pieces: Vec<Range<usize>>, mut budget: Budget<'_>) -> Vec<Range<usize>> {
-    let counts: Vec<usize> = pieces.iter().map(|piece| budget.count(piece.clone())).collect();
-    let (mut ranges, mut first) = (Vec::new(), 0);
-    while first < pieces.len() {
+    /// Whether one passage holds all of it.
+    pub(super) fn holds(&mut self, range: Range<usize>) -> bool {
+        range.len() <= self.most.saturating_mul(MOST_BYTES) && self.count(range) <= self.most
+    }
+
+    /// Ranges of adjoining pieces. Each but the first begins anew, or with pieces that the one before ended with.
+    ///
+    /// A piece that is too long for the budget stands alone: whoever makes pieces cuts them first.
+    pub(super) fn pack(mut self, pieces: &[Piece]) -> Vec<Range<usize>> {
+        let counts: Vec<usize> = pieces.iter().map(|piece| self.count(piece.range.clone())).collect();
+        let (mut ranges, mut first) = (Vec::new(), 0);
+        while first < pieces.len() {
+            let end = self.end(pieces, &counts, first);
+            ranges.push(pieces[first].range.start..pieces[end - 1].range.end);
+            if end == pieces.len() {
+                break;
+            }
+            first = self.again(pieces, &counts, first, end);
+        }
+        ranges
+    }
+
+    /// The piece before which the passage that begins with `first` ends.
+    fn end(&self, pieces: &[Piece], counts: &[usize], first: usize) -> usize {
         let (mut end, mut sum) = (first, 0);
-        while end < pieces.len() && (end == first || sum + counts[end] <= budget.most) {
+        while end < pieces.len() && (end == first || sum + counts[end] <= self.most) {
+            // A section that begins past the middle begins a passage.
+            if pieces[end].opens && sum > self.most / 2 {
+                break;
+            }
             sum += counts[end];
             end += 1;
         }
         // Together they can be more than the sum of each: the whole is what counts.
         while end > first + 1 {
-            let over = budget.tokens.count(&budget.text[pieces[first].start..pieces[end - 1].end]).saturating_sub(budget.most);
+            let over = self.tokens.count(&self.text[pieces[first].range.start..pieces[end - 1].range.end]).saturating_sub(self.most);
             if over == 0 {
                 break;
             }
@@ -55,21 +91,28 @@ pub(super) fn pack(pieces: Vec<Range<usize>>, mut budget: Budget<'_>) -> Vec<Ran
                 dropped += counts[end].max(1);
             }
         }
-        ranges.push(pieces[first].start..pieces[end - 1].end);
-        if end == pieces.len() {
-            break;
+        let mut closed = end;
+        while end < pieces.len() && closed > first && pieces[closed - 1].opens {
+            closed -= 1;
         }
-        let (mut again, mut next) = (0, end);
-        while next > first + 1 && again + counts[next - 1] <= budget.overlap {
+        if closed > first { closed } else { end }
+    }
+
+    /// The piece with which the next passage begins: the ones from there to `end` come again.
+    fn again(&self, pieces: &[Piece], counts: &[usize], first: usize, end: usize) -> usize {
+        let (mut sum, mut next) = (0, end);
+        if pieces[end].opens {
+            return end;
+        }
+        while next > first + 1 && sum + counts[next - 1] <= self.overlap {
             next -= 1;
-            again += counts[next];
+            sum += counts[next];
         }
         // What is repeated must leave room for the piece that did not fit.
-        while next < end && again + counts[end] > budget.most {
-            again -= counts[next];
+        while next < end && sum + counts[end] > self.most {
+            sum -= counts[next];
             next += 1;
         }
-        first = next;
+        next
     }
-    ranges
 }

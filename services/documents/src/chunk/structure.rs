@@ -1,55 +1,49 @@
-//! Cut where the document itself is divided: at headings, between functions, between rows, between sentences.
+//! Where a text may be cut: the parts of a document that are to stay whole, as far as a passage holds them.
 
 use std::ops::Range;
 
-use text_splitter::{ChunkConfig, ChunkSizer, MarkdownSplitter, TextSplitter};
+use unicode_segmentation::UnicodeSegmentation as _;
 
 use super::{
-    CountTokens,
-    pack::{Budget, pack},
+    pack::{Budget, Piece},
     whole::Whole,
 };
 use crate::{Kind, Parsed};
 
-struct Sizer<'a>(&'a dyn CountTokens);
-
-impl ChunkSizer for Sizer<'_> {
-    fn size(&self, chunk: &str) -> usize {
-        self.0.count(chunk)
-    }
-}
-
-/// Ranges of at most `most` tokens. Markdown by its headings, then its blocks; code and tables by their functions and
-/// rows, then their lines; all else by paragraphs, sentences and words.
-pub(super) fn ranges(parsed: &Parsed, whole: &Whole<'_>, most: usize, overlap: usize, tokens: &dyn CountTokens) -> Vec<Range<usize>> {
-    let lines = parsed.blocks.iter().filter(|block| matches!(block.kind, Kind::Code | Kind::Table)).count();
-    if lines * 2 > parsed.blocks.len() {
-        return by_lines(whole, Budget::new(&whole.text, most, overlap, tokens), most);
-    }
-    let config = ChunkConfig::new(most).with_sizer(Sizer(tokens));
-    // Half at most, as `validate` has seen.
-    let Ok(config) = config.with_overlap(overlap) else { return Vec::new() };
-    let range = |(start, text): (usize, &str)| start..start + text.len();
-    if parsed.blocks.iter().any(|block| block.kind == Kind::Heading) {
-        MarkdownSplitter::new(config).chunk_indices(&whole.text).map(range).collect()
-    } else {
-        TextSplitter::new(config).chunk_indices(&whole.text).map(range).collect()
-    }
-}
-
-fn by_lines(whole: &Whole<'_>, mut budget: Budget<'_>, most: usize) -> Vec<Range<usize>> {
+/// Blocks: headings, paragraphs, functions, rows. One that is too long: its sentences, or of code and tables its lines.
+pub(super) fn blocks(parsed: &Parsed, whole: &Whole<'_>, budget: &mut Budget<'_>) -> Vec<Piece> {
     let mut pieces = Vec::new();
-    for block in whole.blocks() {
-        if budget.count(block.clone()) <= most {
-            pieces.push(block);
-            continue;
-        }
-        let mut at = block.start;
-        for line in whole.text[block].split_inclusive('\n') {
-            let range = at..at + line.len();
-            at = range.end;
-            if budget.count(range.clone()) > most { pieces.extend(whole.words(range)) } else { pieces.push(range) }
+    for (block, range) in parsed.blocks.iter().zip(whole.blocks()) {
+        if budget.holds(range.clone()) {
+            pieces.push(Piece { range, opens: block.kind == Kind::Heading });
+        } else if matches!(block.kind, Kind::Code | Kind::Table) {
+            push_parts(whole, budget, range.start, whole.text[range.clone()].split_inclusive('\n'), &mut pieces);
+        } else {
+            push_parts(whole, budget, range.start, whole.text[range.clone()].split_sentence_bounds(), &mut pieces);
         }
     }
-    pack(pieces, budget)
+    pieces
+}
+
+/// Sentences, none of which spans two blocks.
+pub(super) fn sentences(whole: &Whole<'_>, budget: &mut Budget<'_>) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for range in whole.blocks() {
+        push_parts(whole, budget, range.start, whole.text[range.clone()].split_sentence_bounds(), &mut pieces);
+    }
+    pieces
+}
+
+pub(super) fn words(whole: &Whole<'_>, range: Range<usize>) -> Vec<Piece> {
+    whole.words(range).into_iter().map(Piece::from).collect()
+}
+
+/// Adjoining parts of a text that begins at `start`; one that no passage holds is cut between words.
+fn push_parts<'t>(whole: &Whole<'_>, budget: &mut Budget<'_>, start: usize, parts: impl Iterator<Item = &'t str>, pieces: &mut Vec<Piece>) {
+    let mut at = start;
+    for part in parts {
+        let range = at..at + part.len();
+        at = range.end;
+        if budget.holds(range.clone()) { pieces.push(range.into()) } else { pieces.extend(words(whole, range)) }
+    }
 }
