@@ -4,6 +4,7 @@
 //! chat/  completions/  embeddings  models     views of Inference
 //! responses/  conversations                   views of Agents: a Response is a turn, a Conversation a session
 //! prompts                                     view of Prompts
+//! files/                                      view of Files
 //! sse                                         events on the wire
 //! ```
 
@@ -11,6 +12,7 @@ mod chat;
 mod completions;
 mod conversations;
 mod embeddings;
+mod files;
 mod format;
 mod generation;
 mod logprobs;
@@ -51,6 +53,7 @@ pub(crate) fn routes(api: &mut Api) {
     responses::routes(api);
     conversations::routes(api);
     prompts::routes(api);
+    files::routes(api);
 }
 
 /// `<prefix>-<32 hexadecimal digits>`, as this API writes the ids of what it does not keep.
