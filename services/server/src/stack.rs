@@ -78,6 +78,7 @@ impl Stack {
         deps.extensions.insert(store.clone());
         let files: Arc<dyn Files> = DiskFiles::open(&deps, store.clone(), manifest.files.clone())?;
         deps.extensions.insert(files.clone());
+        deps.extensions.insert(llama_stack_documents::parser(llama_stack_documents::Limits::default()));
 
         let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;
         let router: Arc<dyn Inference> = Arc::new(llama_stack_inference::Router::new(providers.clone()));
