@@ -164,7 +164,7 @@ impl Files for DiskFiles {
                     break;
                 }
                 file = back;
-                yield FileChunk { data: piece.into() };
+                yield FileChunk { data: piece };
             }
         }))
     }

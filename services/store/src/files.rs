@@ -59,9 +59,8 @@ struct Insert {
 impl Command for Insert {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let file = &self.file;
-        let expires_us = micros(file.expires.as_ref());
-        let row = args![&self.tenant, &file.id, &file.owner, &file.purpose, &self.blob, expires_us, &file.encode_to_vec()];
-        conn.execute(INSERT, row).await?;
+        let (expires_us, body) = (micros(file.expires.as_ref()), file.encode_to_vec());
+        conn.execute(INSERT, args![&self.tenant, &file.id, &file.owner, &file.purpose, &self.blob, expires_us, &body]).await?;
         Ok(Outcome::Done)
     }
 }

@@ -133,7 +133,7 @@ async fn content(State(state): State<AppState>, Caller(cx): Caller, Path(id): Pa
     if let Ok(named) = HeaderValue::from_str(&format!("attachment; filename*=UTF-8''{}", percent_encoded(&file.filename))) {
         headers.insert(header::CONTENT_DISPOSITION, named);
     }
-    Ok((headers, Body::from_stream(chunks.map_ok(|chunk| chunk.data))).into_response())
+    Ok((headers, Body::from_stream(chunks.map_ok(|chunk| bytes::Bytes::from(chunk.data)))).into_response())
 }
 
 /// Source: RFC 8187, section 3.2: everything but letters, digits and a few marks is written as its bytes.

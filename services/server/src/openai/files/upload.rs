@@ -82,7 +82,7 @@ async fn read(form: &mut Multipart, sender: &Sender) -> Result<(), Option<Error>
                 send(sender, Message::Header(header.clone())).await?;
                 sent = Some(header.clone());
                 while let Some(data) = in_time(field.chunk()).await? {
-                    send(sender, Message::Data(data)).await?;
+                    send(sender, Message::Data(data.to_vec())).await?;
                 }
             }
             "purpose" => header.purpose = text(&mut field, &name).await?,
