@@ -58,7 +58,7 @@ fn take_apart(value: &RawValue, path: &mut Vec<String>, lines: &mut Lines<'_>, w
 }
 
 fn one(label: &str, name: String, value: &RawValue, path: &mut Vec<String>, lines: &mut Lines<'_>, written: &mut Written) -> Result<()> {
-    if value.get().len() <= LONG {
+    if value.get().len() <= LONG || !value.get().starts_with(['{', '[']) {
         return push(label, value, path, lines, written);
     }
     path.push(name);

@@ -28,7 +28,11 @@ pub fn serve() -> io::Result<()> {
     let request: Request = serde_json::from_slice(&request).map_err(io::Error::other)?;
     bind(request.memory)?;
     socket.read_exact(&mut length)?;
-    let data = read(&mut socket, u64::from_le_bytes(length))?;
+    let data = match read(&mut socket, u64::from_le_bytes(length)) {
+        // As an allocation that fails does elsewhere.
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => std::process::abort(),
+        data => data?,
+    };
     // A reader's defect is the file's failure, and not worth a report on the terminal.
     std::panic::set_hook(Box::new(|_| {}));
     let parsed = catch_unwind(AssertUnwindSafe(|| parse::parse(&request.filename, &request.media_type, &data, request.text)));

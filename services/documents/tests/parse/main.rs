@@ -6,8 +6,6 @@ mod hostile;
 mod office;
 mod pdf;
 
-use std::time::Duration;
-
 use llama_stack_core::{Code, Result};
 use llama_stack_documents::{Limits, Parse as _, Parsed, Workers};
 
@@ -28,9 +26,4 @@ fn told(read: Result<Parsed>) -> (Code, String) {
 
 fn texts(parsed: &Parsed) -> Vec<&str> {
     parsed.blocks.iter().map(|block| block.text.as_str()).collect()
-}
-
-/// Too little time for anything but a process that ends at once.
-fn hasty() -> Limits {
-    Limits { time: Duration::from_millis(1_500), ..Limits::default() }
 }

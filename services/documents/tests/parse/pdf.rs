@@ -6,9 +6,9 @@ use crate::{
 #[tokio::test]
 async fn pages_lines_and_paragraphs_are_kept() {
     let first = "BT /F1 12 Tf 72 720 Td (The first line) Tj 0 -14 Td (and the second.) Tj 0 -40 Td (A new) Tj 40 0 Td (paragraph.) Tj ET";
-    let second = "BT /F1 12 Tf 1 0 0 1 72 720 Tm [(Kerned w) 20 (ords) -300 (stand) -300 (apart)] TJ T* (caf\\351) ' ET";
+    let second = "BT /F1 12 Tf 1 0 0 1 72 720 Tm [(Kerned w) 20 (ords) -300 (stand) -300 (apart)] TJ 14 TL (caf\\351) ' ET";
     let parsed = read("a.pdf", pages(&[first, "", second])).await.unwrap();
-    assert_eq!(texts(&parsed), ["The first line\nand the second.", "A new paragraph.", "Kerned words stand apart café"]);
+    assert_eq!(texts(&parsed), ["The first line\nand the second.", "A new paragraph.", "Kerned words stand apart\ncafé"]);
     assert_eq!(parsed.blocks.iter().map(|block| block.page).collect::<Vec<_>>(), [1, 1, 3]);
     assert_eq!(parsed.media_type, "application/pdf");
 }
