@@ -20,7 +20,7 @@ use std::sync::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Code, Error, Inference, Prompts, Safety, Tools};
+use llama_stack_core::{Agents, Code, Error, Files, Inference, Prompts, Safety, Tools};
 
 pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
@@ -39,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) safety: Arc<dyn Safety>,
     pub(crate) tools: Arc<dyn Tools>,
     pub(crate) agents: Arc<dyn Agents>,
+    pub(crate) files: Arc<dyn Files>,
     pub(crate) mcp: mcp::Service,
     /// Origins that browsers may call from.
     pub(crate) origins: Vec<String>,
@@ -56,6 +57,7 @@ impl AppState {
             safety: stack.safety.clone(),
             tools: stack.tools.clone(),
             agents: stack.agents.clone(),
+            files: stack.files.clone(),
             mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.server.max_body_bytes),
             origins: stack.server.cors_origins.clone(),
             prompts: stack.prompts.clone(),

@@ -5,6 +5,7 @@
 //! responses/  conversations                   views of Agents: a Response is a turn, a Conversation a session
 //! moderations                                 view of Safety
 //! prompts                                     view of Prompts
+//! files/                                      view of Files
 //! sse                                         events on the wire
 //! ```
 
@@ -12,6 +13,7 @@ pub(crate) mod chat;
 mod completions;
 mod conversations;
 mod embeddings;
+mod files;
 mod format;
 mod generation;
 mod logprobs;
@@ -59,6 +61,7 @@ pub(crate) fn routes(api: &mut Api) {
     responses::routes(api);
     conversations::routes(api);
     prompts::routes(api);
+    files::routes(api);
 }
 
 /// `<prefix>-<32 hexadecimal digits>`, as this API writes the ids of what it does not keep.
