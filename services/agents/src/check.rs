@@ -9,7 +9,7 @@ use llama_stack_proto::v1::{
 };
 
 use crate::{
-    arguments,
+    arguments, file_search,
     runtime::{RuntimeParts, Shared},
     toolbox,
 };
@@ -37,6 +37,9 @@ pub(crate) async fn config(parts: &RuntimeParts, cx: &Context, config: &AgentCon
         return Err(Error::invalid("config.model", message).with_reason("wrong_model_kind"));
     }
     tools(parts, cx, config).await?;
+    if let Some(search) = &config.file_search {
+        file_search::check(parts.memory.as_deref(), cx, search).await?;
+    }
     shields(parts, cx, config).await
 }
 
@@ -59,7 +62,8 @@ pub(crate) async fn called(shared: &Shared, cx: &Context, config: &AgentConfig) 
     }
     let callable = shared.callable(cx, config).await?;
     let taken = config.tools.iter().chain(config.client_tools.iter().map(|tool| &tool.name));
-    let mut names: HashSet<&str> = taken.map(String::as_str).collect();
+    let search = file_search::offered(config).then_some(file_search::NAME);
+    let mut names: HashSet<&str> = taken.map(String::as_str).chain(search).collect();
     for (index, agent) in callable.iter().enumerate() {
         if !names.insert(&agent.name) {
             let message = format!("tool {:?} is named twice: give the agent another name", agent.name);
@@ -118,6 +122,7 @@ pub(crate) fn shape(config: &AgentConfig) -> Result<()> {
     metadata("config.metadata", &config.metadata)?;
     limits(config.limits.as_ref())?;
     servers(config)?;
+    config.file_search.as_ref().map_or(Ok(()), file_search::shape)?;
     tool_names(config)?;
     for (field, ids) in [("input_shields", &config.input_shields), ("output_shields", &config.output_shields)] {
         let distinct: HashSet<&String> = ids.iter().collect();
@@ -184,6 +189,10 @@ fn tool_names(config: &AgentConfig) -> Result<()> {
         if !seen.insert(name.as_str()) {
             return Err(Error::invalid(field, format!("tool {name:?} is named twice")).with_reason("duplicate_tool"));
         }
+    }
+    if file_search::offered(config) && !seen.insert(file_search::NAME) {
+        let message = format!("a tool has the name {:?}, which is that of the search over config.file_search", file_search::NAME);
+        return Err(Error::invalid("config.file_search", message).with_reason("duplicate_tool"));
     }
     if seen.len() > MAX_TOOLS {
         return Err(Error::invalid("config.tools", format!("an agent has at most {MAX_TOOLS} tools, not {}", seen.len())));

@@ -14,7 +14,7 @@ use llama_stack_proto::v1::{
 };
 
 use crate::{
-    compact, conversation, fold,
+    citations, compact, conversation, fold,
     journal::Journal,
     pieces::Pieces,
     plan::{forbids, shield_step, tokens_left},
@@ -59,7 +59,15 @@ impl Run {
         if hold {
             self.judge_output(index, &config, &mut answer).await?;
         }
+        self.cite(&mut answer.step);
         self.journal.complete(index, Step::Inference(answer.step)).map_err(Stop::Broken)
+    }
+
+    /// Notes which passages of this conversation the answer names.
+    fn cite(&self, step: &mut InferenceStep) {
+        let Some(message) = &mut step.message else { return };
+        let own = conversation::messages(self.journal.turn());
+        citations::cite(message, &citations::sources(self.history.iter().chain(&own)));
     }
 
     /// What does not pass is replaced before anyone has seen it or the journal holds it. A crash in between costs
