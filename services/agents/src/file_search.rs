@@ -4,14 +4,14 @@
 //! {query} or {queries} ─> Query, each ─> the best of all, once each ─> as many as there is room for, numbered
 //! ```
 
-use std::{cmp::Ordering, collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use futures::future::try_join_all;
-use llama_stack_core::{Code, Context, Error, Inference, Memory, Result};
+use llama_stack_core::{Code, Context, Error, Inference, Memory, Result, attributes};
 use llama_stack_policy::Facts;
 use llama_stack_proto::v1::{
-    AgentConfig, FileSearch, GetBankRequest, GetModelRequest, Part, QueryRequest, ScoredChunk, SearchResult, ToolCall, ToolDefinition,
-    ToolResult, Value, ranker, value,
+    AgentConfig, FileSearch, GetBankRequest, GetModelRequest, Part, QueryRequest, QueryResponse, ScoredChunk, SearchResult, ToolCall,
+    ToolDefinition, ToolResult, ranker,
 };
 use serde_json::Value as Json;
 use tracing::Instrument as _;
@@ -193,7 +193,7 @@ impl Search {
         let memory = self.memory.as_ref().ok_or_else(|| Error::failed_precondition("this stack has no memory"))?;
         let room = self.room(cx).await;
         let answers = try_join_all(queries.iter().map(|query| memory.query(cx, self.request(query, room)))).await?;
-        let chunks = best(answers.into_iter().flat_map(|answer| answer.chunks), Self::most(&self.config));
+        let chunks = QueryResponse::merged(answers, Self::most(&self.config) as usize);
         Ok(numbered(chunks, self.first, room as usize * BYTES_PER_TOKEN))
     }
 
@@ -222,25 +222,6 @@ impl Search {
     }
 }
 
-/// The best of what several queries found, each chunk once, with its best score. Of equals the one that was found first.
-fn best(found: impl Iterator<Item = ScoredChunk>, most: u32) -> Vec<ScoredChunk> {
-    let mut chunks: Vec<ScoredChunk> = Vec::new();
-    let mut places: HashMap<(String, String), usize> = HashMap::new();
-    for scored in found {
-        let id = scored.chunk.as_ref().map(|chunk| chunk.id.clone()).unwrap_or_default();
-        match places.get(&(scored.bank_id.clone(), id.clone())).and_then(|place| chunks.get_mut(*place)) {
-            Some(other) => other.score = other.score.max(scored.score),
-            None => {
-                places.insert((scored.bank_id.clone(), id), chunks.len());
-                chunks.push(scored);
-            }
-        }
-    }
-    chunks.sort_by(|a, b| b.score.partial_cmp(&a.score).unwrap_or(Ordering::Equal));
-    chunks.truncate(most as usize);
-    chunks
-}
-
 /// As many as fit into `bytes`; the first in any case, cut where it is too long.
 fn numbered(chunks: Vec<ScoredChunk>, first: u32, bytes: usize) -> Vec<SearchResult> {
     let (mut results, mut left) = (Vec::new(), bytes);
@@ -254,7 +235,7 @@ fn numbered(chunks: Vec<ScoredChunk>, first: u32, bytes: usize) -> Vec<SearchRes
             text.truncate(text.floor_char_boundary(left));
         }
         left -= text.len();
-        let attributes: serde_json::Map<String, Json> = chunk.attributes.into_iter().map(|(name, value)| (name, json(value))).collect();
+        let attributes = attributes::to_json(&chunk.attributes);
         results.push(SearchResult {
             bank_id: scored.bank_id,
             filename: if chunk.title.is_empty() { chunk.document_id.clone() } else { chunk.title },
@@ -269,21 +250,6 @@ fn numbered(chunks: Vec<ScoredChunk>, first: u32, bytes: usize) -> Vec<SearchRes
         });
     }
     results
-}
-
-fn json(value: Value) -> Json {
-    match value.value {
-        Some(value::Value::Text(text)) => text.into(),
-        Some(value::Value::Boolean(boolean)) => boolean.into(),
-        Some(value::Value::Number(number)) => whole(number).map_or_else(|| number.into(), Json::from),
-        None => Json::Null,
-    }
-}
-
-/// A number that was written without a fraction is shown without one.
-fn whole(number: f64) -> Option<i64> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if number.fract() == 0.0 && number.abs() < EXACT { format!("{number:.0}").parse().ok() } else { None }
 }
 
 /// What the model reads: each passage in a part of its own, which says where it is from.
@@ -331,13 +297,6 @@ mod tests {
         ] {
             assert!(queries(wrong).unwrap_err().contains("\"query\""), "{wrong}");
         }
-    }
-
-    #[test]
-    fn what_several_queries_found_is_shown_once_best_first() {
-        let found = [scored("a", 0.5, ""), scored("b", 0.4, ""), scored("b", 0.9, ""), scored("c", 0.1, "")];
-        let ids: Vec<String> = best(found.into_iter(), 2).into_iter().map(|scored| scored.chunk.unwrap().id).collect();
-        assert_eq!(ids, ["b", "a"]);
     }
 
     #[test]

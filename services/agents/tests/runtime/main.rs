@@ -9,6 +9,7 @@ mod clients;
 mod context;
 mod crash;
 mod doubles;
+mod file_search;
 mod fold;
 mod leases;
 mod limits;

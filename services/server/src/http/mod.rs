@@ -20,7 +20,7 @@ use std::sync::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Code, Error, Inference, Prompts, Tools};
+use llama_stack_core::{Agents, Code, Error, Files, Inference, Memory, Prompts, Tools};
 
 pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
@@ -28,7 +28,7 @@ pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::Json;
 pub(crate) use observe::observe;
 
-use crate::{Stack, mcp, metrics::Metrics, openapi::Api, tools};
+use crate::{Stack, mcp, metrics::Metrics, openapi::Api, tools, vector_io};
 
 /// What handlers reach. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub(crate) struct AppState(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) inference: Arc<dyn Inference>,
+    pub(crate) memory: Arc<dyn Memory>,
+    pub(crate) files: Arc<dyn Files>,
     pub(crate) tools: Arc<dyn Tools>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) mcp: mcp::Service,
@@ -52,6 +54,8 @@ impl AppState {
     pub(crate) fn new(stack: &Stack) -> Self {
         Self(Arc::new(Inner {
             inference: stack.inference.clone(),
+            memory: stack.memory.clone(),
+            files: stack.files.clone(),
             tools: stack.tools.clone(),
             agents: stack.agents.clone(),
             mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.server.max_body_bytes),
@@ -87,6 +91,7 @@ pub(crate) fn api() -> Api {
     probes::routes(&mut api);
     crate::openai::routes(&mut api);
     tools::routes(&mut api);
+    vector_io::routes(&mut api);
     mcp::routes(&mut api);
     api
 }

@@ -4,6 +4,8 @@
 //! chat/  completions/  embeddings  models     views of Inference
 //! responses/  conversations                   views of Agents: a Response is a turn, a Conversation a session
 //! prompts                                     view of Prompts
+//! vector_stores/                              view of Memory: a vector store is a bank
+//! rerank                                      view of Inference
 //! sse                                         events on the wire
 //! ```
 
@@ -17,9 +19,11 @@ mod logprobs;
 mod models;
 mod one_or_many;
 mod prompts;
+mod rerank;
 mod responses;
 mod sse;
 mod usage;
+pub(crate) mod vector_stores;
 
 use axum::routing::{get, post};
 use llama_stack_core::ids;
@@ -51,6 +55,8 @@ pub(crate) fn routes(api: &mut Api) {
     responses::routes(api);
     conversations::routes(api);
     prompts::routes(api);
+    vector_stores::routes(api);
+    rerank::routes(api);
 }
 
 /// `<prefix>-<32 hexadecimal digits>`, as this API writes the ids of what it does not keep.

@@ -17,4 +17,6 @@ mod providers;
 mod refusals;
 mod responses;
 mod scripted;
+mod shelf;
 mod traces;
+mod vector_stores;
