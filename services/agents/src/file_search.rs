@@ -41,9 +41,9 @@ const DESCRIPTION: &str =
     "Searches the files of this conversation for passages that answer a question. Use it before answering from memory.";
 const PARAMETERS: &str = r#"{"type":"object","properties":{"query":{"type":"string","description":"What to look for, in words that a document would use."},"queries":{"type":"array","items":{"type":"string"},"description":"In place of query: several, which are searched at once."}},"required":["query"],"additionalProperties":false}"#;
 
-/// Said after the passages. The marks that it asks for are what `citations` reads.
-const CITE: &str =
-    "Answer from these passages. After each statement write the number of its passage in square brackets, as it stands above.";
+/// Said after the passages. The marks that it asks for are what `citations` reads. A passage's number stands at its end
+/// rather than before it: small models write on what they have read, and so they take the number along.
+const CITE: &str = "Answer in a full sentence, and write the number in brackets that stands after the passage at its end.";
 
 /// As the model sees it. `query` is what a model is asked for; one that writes `queries` alone is understood.
 pub(crate) fn definition() -> ToolDefinition {
@@ -263,7 +263,7 @@ fn told(call: &ToolCall, queries: &[String], found: Vec<SearchResult>) -> ToolRe
     parts.extend(found.iter().map(|result| {
         let page = if result.page == 0 { String::new() } else { format!(", page {}", result.page) };
         let name = result.filename.replace(char::is_control, " ");
-        let text = format!("[{}] {name}{page}\n{}\n\n", result.number, result.text.trim_end());
+        let text = format!("{name}{page}:\n{} [{}]\n\n", result.text.trim_end(), result.number);
         Part::text(text).with_provenance(format!("retrieved:{}/{}", result.bank_id, result.document_id))
     }));
     parts.push(own(CITE.into()));
@@ -313,7 +313,7 @@ mod tests {
         let call = ToolCall::new("c", NAME, "{}");
         let result = told(&call, &["q".into()], numbered(vec![scored("a", 0.9, "words")], 1, 100));
         assert_eq!(result.parts[1].provenance, "retrieved:b/doc-a");
-        assert_eq!(result.joined_text(), format!("Passages found for \"q\":\n\n[1] doc-a\nwords\n\n{CITE}"));
+        assert_eq!(result.joined_text(), format!("Passages found for \"q\":\n\ndoc-a:\nwords [1]\n\n{CITE}"));
         assert_eq!(told(&call, &["q".into()], Vec::new()).joined_text(), "no passage was found for \"q\"");
     }
 }

@@ -88,7 +88,7 @@ async fn passages_are_shown_with_numbers_and_the_answer_says_which_it_rests_on()
     assert!(!result.is_error);
     let labels: Vec<&str> = result.parts.iter().map(|part| part.provenance.as_str()).collect();
     assert_eq!(labels, ["tool:file_search", "retrieved:laws/file_1", "retrieved:laws/file_1", "tool:file_search"]);
-    assert_eq!(result.parts[1].as_text().unwrap(), "[1] laws.pdf, page 7\nking 0\n\n");
+    assert_eq!(result.parts[1].as_text().unwrap(), "laws.pdf, page 7:\nking 0 [1]\n\n");
     assert_eq!(result.search_results[0].attributes, r#"{"year":1814}"#);
     let shown = world.script.request(1).messages;
     assert_eq!(shown.last().unwrap().role(), Role::Tool);

@@ -58,7 +58,7 @@ impl AppState {
             files: stack.files.clone(),
             tools: stack.tools.clone(),
             agents: stack.agents.clone(),
-            mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.server.max_body_bytes),
+            mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.memory.clone(), stack.server.max_body_bytes),
             origins: stack.server.cors_origins.clone(),
             prompts: stack.prompts.clone(),
             metrics: stack.metrics.clone(),

@@ -155,7 +155,7 @@ impl Memory for Shelf {
         let mut held = self.0.lock().unwrap();
         held.bank(&request.bank_id)?;
         let mut ingestion = Ingestion {
-            id: ids::new("ingestion"),
+            id: ids::new("ing"),
             bank_id: request.bank_id.clone(),
             status: DocumentStatus::Completed.into(),
             documents: request.documents.len() as u32,

@@ -295,3 +295,23 @@ async fn a_response_searches_files_and_cites_them() {
     let lost = json!({ "model": "parrot", "input": "search", "tools": [{ "type": "file_search", "vector_store_ids": ["vs_0"] }] });
     assert_eq!(server.refused("POST", "/v1/responses", lost).await, (404, json!("vector_store_ids[0]"), json!("vector_store_not_found")));
 }
+
+#[tokio::test]
+async fn a_bank_is_a_tool_for_mcp_clients() {
+    let (server, _) = start().await;
+    store(&server, json!({ "name": "our laws", "file_ids": ["file_laws"] })).await;
+    let call = async |method: &str, params: Value| {
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let request = server.http.post(server.url("/mcp")).header("accept", "application/json, text/event-stream").json(&body);
+        request.send().await.unwrap().json::<Value>().await.unwrap()
+    };
+    let listed = call("tools/list", json!({})).await;
+    let names: Vec<&Value> = listed["result"]["tools"].as_array().unwrap().iter().map(|tool| &tool["name"]).collect();
+    assert_eq!(names, ["search_our_laws"]);
+    let search = async |arguments: Value| call("tools/call", json!({ "name": "search_our_laws", "arguments": arguments })).await;
+    let found = search(json!({ "query": "school", "max_results": 1 })).await;
+    assert_eq!(found["result"]["content"][0]["text"], "file_laws.txt\nevery child goes to school");
+    for wrong in [json!({}), json!({ "query": "x", "max_results": 0 })] {
+        assert_eq!(search(wrong).await["result"]["isError"], true);
+    }
+}

@@ -25,7 +25,7 @@ pub(super) fn ingestion_id(batch_id: &str) -> String {
     batch_id.strip_prefix("vsfb_").map_or_else(|| batch_id.to_owned(), |stem| format!("{INGESTION}{stem}"))
 }
 
-const INGESTION: &str = "ingestion_";
+const INGESTION: &str = "ing_";
 
 /// The bank of a vector store. One of another kind is none.
 ///
@@ -70,8 +70,8 @@ mod tests {
         for bank in ["bank_01", "theirs", "x_y"] {
             assert_eq!(bank_id(&store_id(bank)), bank);
         }
-        assert_eq!((store_id("bank_01").as_str(), batch_id("ingestion_7").as_str()), ("vs_01", "vsfb_7"));
-        assert_eq!(ingestion_id("vsfb_7"), "ingestion_7");
+        assert_eq!((store_id("bank_01").as_str(), batch_id("ing_7").as_str()), ("vs_01", "vsfb_7"));
+        assert_eq!(ingestion_id("vsfb_7"), "ing_7");
         // Who knows the bank by its own id may say so.
         assert_eq!(bank_id("bank_01"), "bank_01");
     }

@@ -29,6 +29,9 @@ const RRF: [&str; 4] = ["auto", "default-2024-11-15", "none", "rrf"];
 
 /// The ranker, and the threshold.
 ///
+/// Fusion by rank gives scores that say nothing but the order, so where a threshold is to be met and no ranker is named by
+/// its own name, the parts are weighed: such scores go from 0 to 1.
+///
 /// # Errors
 /// `InvalidArgument`
 pub(crate) fn read(field: &str, options: Option<&RankingOptions>) -> Result<(Option<Ranker>, Option<f32>)> {
@@ -36,6 +39,7 @@ pub(crate) fn read(field: &str, options: Option<&RankingOptions>) -> Result<(Opt
     if let Some(score) = options.score_threshold.filter(|score| !(0.0..=1.0).contains(score)) {
         return Err(Error::invalid(format!("{field}.score_threshold"), format!("score_threshold must be 0 to 1, not {score}")));
     }
+    let weighs = options.hybrid_search.is_some() || options.score_threshold.is_some_and(|score| score > 0.0);
     let (kind, model) = match (options.ranker.as_deref(), options.model.clone()) {
         (Some("rerank"), Some(model)) if !model.is_empty() => (Kind::Rerank, model),
         (Some("rerank"), _) => {
@@ -43,10 +47,9 @@ pub(crate) fn read(field: &str, options: Option<&RankingOptions>) -> Result<(Opt
         }
         (_, Some(_)) => return Err(Error::invalid(format!("{field}.model"), "a model is only for the ranker rerank")),
         (Some("weighted"), None) => (Kind::Weighted, String::new()),
-        (None, None) => (if options.hybrid_search.is_some() { Kind::Weighted } else { Kind::Unspecified }, String::new()),
-        (Some(name), None) if RRF.contains(&name) => {
-            (if options.hybrid_search.is_some() { Kind::Weighted } else { Kind::Rrf }, String::new())
-        }
+        (None, None) => (if weighs { Kind::Weighted } else { Kind::Unspecified }, String::new()),
+        (Some("rrf"), None) if options.hybrid_search.is_none() => (Kind::Rrf, String::new()),
+        (Some(name), None) if RRF.contains(&name) => (if weighs { Kind::Weighted } else { Kind::Rrf }, String::new()),
         (Some(other), None) => {
             let message = format!("ranker {other:?} is not known; use auto, none, rrf, weighted or rerank");
             return Err(Error::invalid(format!("{field}.ranker"), message));
@@ -74,6 +77,7 @@ pub(crate) fn show(ranker: Option<&Ranker>, score_threshold: Option<f32>) -> Val
     let name = match ranker.kind() {
         Kind::Unspecified => "auto",
         Kind::Rrf => "rrf",
+        Kind::Weighted if ranker.vector_weight.is_none() => "auto",
         Kind::Weighted => "weighted",
         Kind::Rerank => "rerank",
     };
@@ -107,7 +111,11 @@ mod tests {
         let weights = json!({ "ranker": "auto", "hybrid_search": { "embedding_weight": 3, "text_weight": 1 } });
         let ranker = options(weights).unwrap().0.unwrap();
         assert_eq!((ranker.kind(), ranker.vector_weight), (Kind::Weighted, Some(0.75)));
-        assert_eq!(options(json!({ "score_threshold": 0.5 })).unwrap(), (None, Some(0.5)));
+        let threshold = |json| options(json).map(|(ranker, score)| (ranker.map(|ranker| ranker.kind()), score)).unwrap();
+        assert_eq!(threshold(json!({ "score_threshold": 0 })), (None, Some(0.0)));
+        assert_eq!(threshold(json!({ "score_threshold": 0.5 })), (Some(Kind::Weighted), Some(0.5)));
+        assert_eq!(threshold(json!({ "ranker": "auto", "score_threshold": 0.5 })), (Some(Kind::Weighted), Some(0.5)));
+        assert_eq!(threshold(json!({ "ranker": "rrf", "score_threshold": 0.01 })), (Some(Kind::Rrf), Some(0.01)));
     }
 
     #[test]
