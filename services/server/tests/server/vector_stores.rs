@@ -1,5 +1,7 @@
 //! Vector stores, their files and batches, and search, over HTTP.
 
+use llama_stack_core::{Context, Deps, Registry};
+use llama_stack_proto::v1::{InvokeToolRequest, ListToolsRequest};
 use serde_json::{Value, json};
 
 use crate::{
@@ -243,7 +245,7 @@ async fn chunks_go_in_and_come_out_as_llama_stack_has_them() {
 #[tokio::test]
 async fn documents_are_ordered_by_a_model() {
     let (server, _) = start().await;
-    let body = json!({ "model": "org/ranks", "query": "q", "documents": ["a", { "text": "much longer" }, "mid"], "top_n": 2, "return_documents": true });
+    let body = json!({ "model": "parrot", "query": "q", "documents": ["a", { "text": "much longer" }, "mid"], "top_n": 2, "return_documents": true });
     let ranked = server.json("POST", "/v1/rerank", body).await;
     let order: Vec<(&Value, &Value)> =
         ranked["results"].as_array().unwrap().iter().map(|result| (&result["index"], &result["document"]["text"])).collect();
@@ -300,18 +302,22 @@ async fn a_response_searches_files_and_cites_them() {
 async fn a_bank_is_a_tool_for_mcp_clients() {
     let (server, _) = start().await;
     store(&server, json!({ "name": "our laws", "file_ids": ["file_laws"] })).await;
-    let call = async |method: &str, params: Value| {
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let request = server.http.post(server.url("/mcp")).header("accept", "application/json, text/event-stream").json(&body);
-        request.send().await.unwrap().json::<Value>().await.unwrap()
-    };
-    let listed = call("tools/list", json!({})).await;
-    let names: Vec<&Value> = listed["result"]["tools"].as_array().unwrap().iter().map(|tool| &tool["name"]).collect();
+    let mut registry = Registry::default();
+    llama_stack_tools::register(&mut registry);
+    let config = json!({ "url": server.url("/mcp") });
+    let deps = Deps { provider_id: "far".into(), ..Deps::new(".") };
+    let mcp = registry.tools.build("remote::mcp", config, deps).await.unwrap();
+    let cx = Context::test("default");
+    let tools = mcp.list_tools(&cx, ListToolsRequest::default()).await.unwrap().tools;
+    let names: Vec<String> = tools.into_iter().filter_map(|tool| Some(tool.definition?.name)).collect();
     assert_eq!(names, ["search_our_laws"]);
-    let search = async |arguments: Value| call("tools/call", json!({ "name": "search_our_laws", "arguments": arguments })).await;
+    let search = async |arguments: Value| {
+        let call = InvokeToolRequest { name: "search_our_laws".into(), arguments: arguments.to_string(), ..InvokeToolRequest::default() };
+        mcp.invoke_tool(&cx, call).await.unwrap()
+    };
     let found = search(json!({ "query": "school", "max_results": 1 })).await;
-    assert_eq!(found["result"]["content"][0]["text"], "file_laws.txt\nevery child goes to school");
+    assert_eq!(found.parts[0].as_text().unwrap(), "file_laws.txt\nevery child goes to school");
     for wrong in [json!({}), json!({ "query": "x", "max_results": 0 })] {
-        assert_eq!(search(wrong).await["result"]["isError"], true);
+        assert!(search(wrong).await.is_error);
     }
 }

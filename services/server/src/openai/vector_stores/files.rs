@@ -62,6 +62,7 @@ struct LastError {
 impl From<&ErrorInfo> for LastError {
     fn from(error: &ErrorInfo) -> Self {
         let code = match Code::from_name(&error.code) {
+            _ if error.reason == "unsupported_media_type" => "unsupported_file",
             Code::Unimplemented => "unsupported_file",
             Code::InvalidArgument | Code::TooLarge | Code::FailedPrecondition | Code::NotFound => "invalid_file",
             _ => "server_error",
