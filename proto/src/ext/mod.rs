@@ -1,4 +1,5 @@
 //! Small constructors and getters beside the generated messages. No state, no policy.
 
 mod chat;
+mod memory;
 mod message;

@@ -14,6 +14,7 @@ use llama_stack_proto::v1::{
 use crate::{
     arguments,
     conversation::add_missing,
+    file_search,
     runtime::{RuntimeParts, Shared},
     toolbox,
 };
@@ -42,6 +43,9 @@ pub(crate) async fn config(parts: &RuntimeParts, cx: &Context, config: &AgentCon
         return Err(Error::invalid("config.model", message).with_reason("wrong_model_kind"));
     }
     tools(parts, cx, config).await?;
+    if let Some(search) = &config.file_search {
+        file_search::check(parts.memory.as_deref(), cx, search).await?;
+    }
     shields(parts, cx, config).await
 }
 
@@ -64,7 +68,8 @@ pub(crate) async fn called(shared: &Shared, cx: &Context, config: &AgentConfig) 
     }
     let callable = shared.callable(cx, config).await?;
     let taken = config.tools.iter().chain(config.client_tools.iter().map(|tool| &tool.name));
-    let mut names: HashSet<&str> = taken.map(String::as_str).collect();
+    let search = file_search::offered(config).then_some(file_search::NAME);
+    let mut names: HashSet<&str> = taken.map(String::as_str).chain(search).collect();
     for (index, agent) in callable.iter().enumerate() {
         if !names.insert(&agent.name) {
             let message = format!("tool {:?} is named twice: give the agent another name", agent.name);
@@ -143,6 +148,7 @@ pub(crate) fn shape(config: &AgentConfig) -> Result<()> {
     metadata("config.metadata", &config.metadata)?;
     limits(config.limits.as_ref())?;
     servers(config)?;
+    config.file_search.as_ref().map_or(Ok(()), file_search::shape)?;
     tool_names(config)?;
     if config.output_moderation.is_some_and(|moderation| moderation.window_tokens > MAX_WINDOW_TOKENS) {
         let message = format!("config.output_moderation.window_tokens must be at most {MAX_WINDOW_TOKENS}; 0 means 64");
@@ -216,6 +222,10 @@ fn tool_names(config: &AgentConfig) -> Result<()> {
         if !seen.insert(name.as_str()) {
             return Err(Error::invalid(field, format!("tool {name:?} is named twice")).with_reason("duplicate_tool"));
         }
+    }
+    if file_search::offered(config) && !seen.insert(file_search::NAME) {
+        let message = format!("a tool has the name {:?}, which is that of the search over config.file_search", file_search::NAME);
+        return Err(Error::invalid("config.file_search", message).with_reason("duplicate_tool"));
     }
     if seen.len() > MAX_TOOLS {
         return Err(Error::invalid("config.tools", format!("an agent has at most {MAX_TOOLS} tools, not {}", seen.len())));

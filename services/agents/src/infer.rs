@@ -14,7 +14,7 @@ use llama_stack_proto::v1::{
 };
 
 use crate::{
-    compact, conversation,
+    citations, compact, conversation,
     journal::Journal,
     moderate::Outlet,
     pieces::Pieces,
@@ -65,6 +65,13 @@ impl Run {
         answer.step.messages_left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
         answer.step.cost = self.shared.cost(&open.model, answer.step.usage.as_ref());
         self.moderate(index, &shields, answer).await
+    }
+
+    /// Notes which passages of this conversation the answer names.
+    pub(crate) fn cite(&self, step: &mut InferenceStep) {
+        let Some(message) = &mut step.message else { return };
+        let own = conversation::messages(self.journal.turn());
+        citations::cite(message, &citations::sources(self.history.iter().chain(&own)));
     }
 
     /// How many messages of the history the model is not shown: none, unless it has no room and the turn says `AUTO`.

@@ -2,7 +2,7 @@
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc, time::Duration};
 
-use llama_stack_core::{Agents, Context, Error, EventStream, Inference, Result, Safety, Tools, manifest};
+use llama_stack_core::{Agents, Context, Error, EventStream, Inference, Memory, Result, Safety, Tools, manifest};
 use llama_stack_policy::Policy;
 use llama_stack_proto::v1::{
     Agent, CancelTurnRequest, CompactRequest, CompactResponse, CreateAgentRequest, CreateSessionRequest, CreateTurnRequest,
@@ -34,6 +34,8 @@ pub struct RuntimeParts {
     pub inference: Arc<dyn Inference>,
     pub tools: Option<Arc<dyn Tools>>,
     pub safety: Option<Arc<dyn Safety>>,
+    /// What `file_search` searches.
+    pub memory: Option<Arc<dyn Memory>>,
     /// Reaches the MCP servers that turns bring.
     pub connect: Option<Arc<dyn Connect>>,
     /// Decides on every call of a tool.

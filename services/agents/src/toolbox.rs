@@ -11,7 +11,7 @@ use llama_stack_proto::v1::{
 use llama_stack_policy::Facts;
 
 use crate::{
-    arguments, hash,
+    arguments, file_search, hash,
     plan::{Desk, Gate, RunBy},
 };
 
@@ -40,6 +40,8 @@ pub(crate) enum Runner {
     Client,
     /// With what to do if the call is cut off.
     Stack(OnInterrupt),
+    /// The runtime itself, over the agent's banks. It only reads, so a call that was cut off runs again.
+    Search,
     /// By its label.
     Server(String, OnInterrupt),
     /// By its id: it answers in a turn of its own.
@@ -91,6 +93,10 @@ impl Toolbox {
             };
             let (runner, facts, ask) = (Runner::Stack(tool.on_interrupt()), Facts::of(tool, false), config.require_approval.contains(name));
             tool.definition.iter().for_each(|definition| toolbox.add(definition.clone(), runner.clone(), ask, facts.clone()));
+        }
+        if file_search::offered(config) {
+            let ask = config.require_approval.iter().any(|name| name == file_search::NAME);
+            toolbox.add(file_search::definition(), Runner::Search, ask, file_search::facts());
         }
         for agent in agents {
             let (runner, schema) =
@@ -190,7 +196,10 @@ impl Toolbox {
             let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
             return Err(format!("there is no tool {:?}; there is: {there}", call.name));
         };
-        arguments::check(definition, &call.arguments)?;
+        match entry.runner {
+            Runner::Search => file_search::queries(&call.arguments).map(drop)?,
+            _ => arguments::check(definition, &call.arguments)?,
+        }
         Ok(entry.runner.clone())
     }
 }
@@ -243,7 +252,7 @@ impl Desk for Counter<'_> {
             Ok(Runner::Server(label, _)) => RunBy::Server(label),
             Ok(Runner::Agent(_)) => RunBy::Agent,
             Ok(Runner::Handoff(agent_id)) => RunBy::Handoff(agent_id),
-            Ok(Runner::Stack(_)) | Err(_) => RunBy::Stack,
+            Ok(Runner::Stack(_) | Runner::Search) | Err(_) => RunBy::Stack,
         }
     }
 

@@ -9,6 +9,7 @@
 //! Manifest ── names providers ──> Registry (type → factory) ──> Arc<dyn …>
 //! ```
 
+pub mod attributes;
 pub mod context;
 pub mod directory;
 pub mod error;

@@ -25,6 +25,7 @@ mod serve;
 mod stack;
 mod telemetry;
 mod tools;
+mod vector_io;
 
 pub use openapi::document as openapi_document;
 pub use serve::bind;

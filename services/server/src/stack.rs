@@ -112,6 +112,7 @@ impl Stack {
             inference: inference.clone(),
             tools: Some(tools.clone()),
             safety: Some(safety.clone()),
+            memory: Some(memory.clone()),
             connect: Some(Arc::new(Wires(deps.clone()))),
             policy: Some(Arc::new(CedarPolicy::from_manifest(&manifest)?)),
             config: manifest.agents.clone(),

@@ -21,6 +21,7 @@ async fn runtime(home: &TempDir) -> Arc<dyn Agents> {
         inference: Arc::new(Scripted::default()),
         tools: Some(builtin().await),
         safety: None,
+        memory: None,
         connect: None,
         policy: None,
         config: manifest::Agents::default(),

@@ -106,6 +106,7 @@ impl Run {
             }
         }
         (answer.step.pieces, answer.step.piece_logprobs) = answer.shown.of(answer.step.message.as_ref().unwrap_or(&Message::default()));
+        self.cite(&mut answer.step);
         self.journal.complete(index, Step::Inference(answer.step)).map_err(Stop::Broken)
     }
 

@@ -3,11 +3,20 @@
 use std::sync::Arc;
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use llama_stack_core::{Context, Principal};
 use llama_stack_proto::v1::{Message, OnInterrupt, Role, ShieldStep, ToolCall, ToolResult, ToolStep, step::Step};
 use tokio::time::Instant;
 
 use super::{INTERRUPTED, Run, Stop};
-use crate::{calls, conversation, delegate, hash, judged, pins::Pin, plan, servers, shields::Sifted, toolbox::Runner};
+use crate::{
+    calls, conversation, delegate,
+    file_search::{self, Search},
+    hash, judged,
+    pins::Pin,
+    plan, servers,
+    shields::Sifted,
+    toolbox::Runner,
+};
 
 impl Run {
     /// Runs the open steps but `asked`, all at once, and stages their results; all but the last to come are durable on
@@ -175,6 +184,16 @@ impl Run {
                 }
                 .boxed()
             }
+            Runner::Search => {
+                let search = self.search(index)?;
+                let cx = self.beginner(cx);
+                async move {
+                    pin.set(&shared.parts.store).await;
+                    let result = search.run(cx, call).await;
+                    Came::Brought(index, Box::new(ToolStep { result: Some(result), ..tool }))
+                }
+                .boxed()
+            }
             Runner::Server(label, _) => {
                 let server = conversation::config(turn).mcp_servers.into_iter().find(|server| server.label == label)?;
                 async move {
@@ -190,6 +209,47 @@ impl Run {
             }
         };
         Some(running)
+    }
+
+    /// What the call of `file_search` at `index` searches. Its passages get numbers that no other in the conversation has:
+    /// those of the calls that run beside it are left free.
+    fn search(&self, index: usize) -> Option<Search> {
+        let turn = self.journal.turn();
+        let config = conversation::config(turn);
+        let file_search = config.file_search?;
+        let own = conversation::messages(turn);
+        let steps = turn.steps.iter().filter_map(|step| match &step.step {
+            Some(Step::Tool(tool)) => tool.result.as_ref(),
+            _ => None,
+        });
+        let shown = self.history.iter().chain(&own).flat_map(Message::tool_results).chain(steps);
+        let last = shown.flat_map(|result| &result.search_results).map(|result| result.number).max().unwrap_or(0);
+        let beside = turn.steps.iter().take(index).filter(|step| match &step.step {
+            Some(Step::Tool(tool)) => tool.result.is_none() && tool.call.as_ref().is_some_and(|call| call.name == file_search::NAME),
+            _ => false,
+        });
+        let taken = u32::try_from(beside.count()).unwrap_or(u32::MAX).saturating_mul(Search::most(&file_search));
+        Some(Search {
+            memory: self.shared.parts.memory.clone(),
+            inference: self.shared.parts.inference.clone(),
+            config: file_search,
+            model: config.model,
+            first: last.saturating_add(taken).saturating_add(1),
+        })
+    }
+
+    /// Whoever goes on with a turn, what it may read is what they may who began it.
+    fn beginner(&self, cx: Context) -> Context {
+        let turn = self.journal.turn();
+        if turn.principal.is_empty() || turn.principal == cx.principal().id {
+            return cx;
+        }
+        let tenant = self.journal.tenant().to_owned();
+        let mut asking = Context::new(Principal { id: turn.principal.clone(), tenant, roles: turn.principal_roles.clone() });
+        if let Some(trace) = cx.trace() {
+            asking = asking.with_trace(trace);
+        }
+        asking.with_timeout(self.deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Why a call does not run, for the model; `None` if it may.
@@ -216,7 +276,7 @@ impl Run {
             Ok(Runner::Stack(on_interrupt) | Runner::Server(_, on_interrupt)) => on_interrupt == OnInterrupt::Retry,
             // The turn that answers is found again.
             Ok(Runner::Agent(_)) => true,
-            Ok(Runner::Client | Runner::Handoff(_)) | Err(_) => true,
+            Ok(Runner::Search | Runner::Client | Runner::Handoff(_)) | Err(_) => true,
         };
         let was_cut_off = self.cut_off || interrupted.is_some();
         (was_cut_off && !retries && (self.cut_off || !again)).then(|| calls::CUT_OFF.to_owned())

@@ -97,6 +97,7 @@ async fn process(url: &str, script: &Arc<Script>, tools: Arc<dyn Tools>, lease: 
         inference: script.clone(),
         tools: Some(tools),
         safety: None,
+        memory: None,
         connect: None,
         policy: None,
         config: manifest::Agents::default(),

@@ -10,6 +10,7 @@ mod context;
 mod crash;
 mod doubles;
 mod faults;
+mod file_search;
 mod fold;
 mod leases;
 mod limits;

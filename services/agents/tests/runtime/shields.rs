@@ -69,6 +69,7 @@ async fn without_safety_or_the_shield_a_turn_is_refused() {
         inference: world.script.clone(),
         tools: Some(world.hands.clone()),
         safety: None,
+        memory: None,
         connect: None,
         policy: None,
         config: llama_stack_core::manifest::Agents::default(),

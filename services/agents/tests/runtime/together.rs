@@ -160,6 +160,7 @@ async fn declared_agents_are_there_from_the_start_and_stay_as_they_are() {
         inference: world.script.clone(),
         tools: None,
         safety: None,
+        memory: None,
         connect: None,
         policy: None,
         config: llama_stack_core::manifest::Agents { declared: [("a".into(), declared(&["nobody"]))].into(), ..Default::default() },

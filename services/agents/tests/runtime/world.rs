@@ -49,6 +49,7 @@ impl World {
             inference: script.clone(),
             tools: Some(hands.clone()),
             safety: Some(guards.clone()),
+            memory: None,
             connect: None,
             policy: None,
             config: manifest::Agents::default(),

@@ -20,7 +20,7 @@ use std::sync::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Code, Error, Files, Inference, Prompts, Safety, Tools};
+use llama_stack_core::{Agents, Code, Error, Files, Inference, Memory, Prompts, Safety, Tools};
 
 pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
@@ -28,7 +28,7 @@ pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::Json;
 pub(crate) use observe::observe;
 
-use crate::{Stack, mcp, metrics::Metrics, openapi::Api, safety, tools};
+use crate::{Stack, mcp, metrics::Metrics, openapi::Api, safety, tools, vector_io};
 
 /// What handlers reach. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +37,7 @@ pub(crate) struct AppState(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) inference: Arc<dyn Inference>,
     pub(crate) safety: Arc<dyn Safety>,
+    pub(crate) memory: Arc<dyn Memory>,
     pub(crate) tools: Arc<dyn Tools>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) files: Arc<dyn Files>,
@@ -55,10 +56,11 @@ impl AppState {
         Self(Arc::new(Inner {
             inference: stack.inference.clone(),
             safety: stack.safety.clone(),
+            memory: stack.memory.clone(),
+            files: stack.files.clone(),
             tools: stack.tools.clone(),
             agents: stack.agents.clone(),
-            files: stack.files.clone(),
-            mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.server.max_body_bytes),
+            mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.memory.clone(), stack.server.max_body_bytes),
             origins: stack.server.cors_origins.clone(),
             prompts: stack.prompts.clone(),
             metrics: stack.metrics.clone(),
@@ -92,6 +94,7 @@ pub(crate) fn api() -> Api {
     crate::openai::routes(&mut api);
     safety::routes(&mut api);
     tools::routes(&mut api);
+    vector_io::routes(&mut api);
     mcp::routes(&mut api);
     api
 }

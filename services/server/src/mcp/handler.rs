@@ -10,11 +10,11 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 
-use llama_stack_core::{Agents, Code, Context, Error, Result, Tools};
+use llama_stack_core::{Agents, Code, Context, Error, Memory, Result, Tools};
 use llama_stack_proto::v1::{self, InvokeToolRequest, OnInterrupt};
 use llama_stack_tools::mcp::IDEMPOTENCY_KEY;
 
-use super::{agents, content};
+use super::{agents, banks, content};
 use crate::tools::{every_tool, parameters};
 
 /// What answers each request.
@@ -22,6 +22,7 @@ use crate::tools::{every_tool, parameters};
 pub(crate) struct Handler {
     pub(super) tools: Arc<dyn Tools>,
     pub(super) agents: Arc<dyn Agents>,
+    pub(super) memory: Arc<dyn Memory>,
 }
 
 impl ServerHandler for Handler {
@@ -30,7 +31,7 @@ impl ServerHandler for Handler {
             .with_server_info(Implementation::new("llama-stack", env!("CARGO_PKG_VERSION")))
     }
 
-    /// All on one page: tools first, then agents.
+    /// All on one page: tools first, then agents, then banks.
     async fn list_tools(
         &self,
         _: Option<PaginatedRequestParams>,
@@ -42,6 +43,9 @@ impl ServerHandler for Handler {
             let agents = agents::named(&*self.agents, &cx, &tools).await?;
             let mut all = tools.iter().map(as_mcp).collect::<Result<Vec<Tool>>>()?;
             all.extend(agents.iter().map(|(name, agent)| agents::as_tool(name, agent)));
+            let taken = all.iter().map(|tool| tool.name.clone().into_owned()).collect();
+            let banks = banks::named(&*self.memory, &cx, taken).await?;
+            all.extend(banks.iter().map(|(name, bank)| banks::as_tool(name, bank)));
             Ok(all)
         };
         Ok(ListToolsResult::with_all_items(listed.await.map_err(refused)?))
@@ -68,7 +72,12 @@ impl Handler {
             return Ok(if response.is_error { CallToolResult::error(content) } else { CallToolResult::success(content) });
         }
         let agents = agents::named(&*self.agents, cx, &tools).await?;
+        let taken = tools.iter().map(|tool| name_of(tool).to_owned()).chain(agents.iter().map(|(name, _)| name.clone())).collect();
         let Some((_, agent)) = agents.into_iter().find(|(of, _)| *of == name) else {
+            let banks = banks::named(&*self.memory, cx, taken).await?;
+            if let Some((_, bank)) = banks.into_iter().find(|(of, _)| *of == name) {
+                return banks::search(&*self.memory, cx, &bank, &arguments).await;
+            }
             return Err(Error::not_found(format!("no tool {name:?}; tools/list says what there is")));
         };
         match arguments.get("input").and_then(Value::as_str) {

@@ -1,13 +1,15 @@
-//! The stack as an MCP server: its tools, and its agents as tools, at `/mcp`.
+//! The stack as an MCP server: its tools, and its agents and banks as tools, at `/mcp`.
 //!
 //! ```text
 //! POST /mcp ─ Origin ─ Caller ─ rmcp (streamable HTTP, no sessions) ─ Handler ─┬─ Tools
-//!                                                                              └─ agents ─ Agents: one turn per call
+//!                                                                              ├─ agents ─ Agents: one turn per call
+//!                                                                              └─ banks ── Memory: a search
 //! ```
 //!
 //! Nothing is kept between two requests, so that any replica answers any of them. Both generations of the protocol.
 
 mod agents;
+mod banks;
 mod content;
 mod handler;
 
@@ -22,7 +24,7 @@ use axum::{
 };
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::never::NeverSessionManager};
 
-use llama_stack_core::{Agents, Code, Error, Result, Tools};
+use llama_stack_core::{Agents, Code, Error, Memory, Result, Tools};
 
 use self::handler::Handler;
 use crate::{
@@ -32,19 +34,20 @@ use crate::{
 
 pub(crate) type Service = StreamableHttpService<Handler, NeverSessionManager>;
 
-pub(crate) fn service(tools: Arc<dyn Tools>, agents: Arc<dyn Agents>, max_body_bytes: usize) -> Service {
+pub(crate) fn service(tools: Arc<dyn Tools>, agents: Arc<dyn Agents>, memory: Arc<dyn Memory>, max_body_bytes: usize) -> Service {
     // Origins are checked here, and a proxy in front may send any host.
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
         .with_max_request_body_bytes(max_body_bytes)
         .disable_allowed_hosts();
-    let handler = Handler { tools, agents };
+    let handler = Handler { tools, agents, memory };
     StreamableHttpService::new(move || Ok(handler.clone()), Arc::default(), config)
 }
 
 pub(crate) fn routes(api: &mut Api) {
-    let operation = Operation::new("The Model Context Protocol over streamable HTTP: the tools, and the agents as tools.").returns_any();
+    let operation =
+        Operation::new("The Model Context Protocol over streamable HTTP: the tools, and the agents and banks as tools.").returns_any();
     api.post("/mcp", post(serve), operation);
 }
 

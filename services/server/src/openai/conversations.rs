@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::responses::{
-    input, items,
+    echo, input, items,
     items::{Item, Place},
     look_up, no_conversation,
     page::{ItemList, PageQuery, skip_past},
@@ -195,7 +195,9 @@ async fn list(
     Caller(cx): Caller,
     Path(id): Path<String>,
     Query(query): Query<PageQuery>,
+    Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<ItemList>, ApiError> {
+    let asked = echo::asked(&pairs);
     let session = find(&state, &cx, &id).await?;
     let (limit, newest_first) = (query.limit()?, query.newest_first()?);
     let ordered = |mut items: Vec<Item>| {
@@ -209,14 +211,16 @@ async fn list(
     request.page_size = u32::try_from(limit / 2 + 1).unwrap_or(u32::MAX);
     let mut found = Vec::new();
     if let Some(after) = &query.after {
-        let turn = turn_of(&state, &cx, &session.id, after).await.map_err(|error| error.with_field("after"))?;
+        let mut turn = turn_of(&state, &cx, &session.id, after).await.map_err(|error| error.with_field("after"))?;
+        echo::include(&mut turn, &asked);
         request.after_turn_id.clone_from(&turn.id);
         found = ordered(of_turn(&state, &cx, turn).await?);
         skip_past(&mut found, after)?;
     }
     while found.len() <= limit {
         let turns = state.agents.list_turns(&cx, request.clone()).await?;
-        for turn in turns.turns.into_iter().filter(|turn| turn.caller_turn_id.is_empty()) {
+        for mut turn in turns.turns.into_iter().filter(|turn| turn.caller_turn_id.is_empty()) {
+            echo::include(&mut turn, &asked);
             found.extend(ordered(of_turn(&state, &cx, turn).await?));
         }
         if turns.next_page_token.is_empty() {
@@ -236,8 +240,9 @@ async fn turn_of(state: &AppState, cx: &Context, session_id: &str, item_id: &str
     if turn.session_id == session_id { Ok(turn) } else { Err(missing()) }
 }
 
-async fn item_of(state: &AppState, cx: &Context, session_id: &str, item_id: &str) -> Result<(Turn, Item)> {
-    let turn = turn_of(state, cx, session_id, item_id).await?;
+async fn item_of(state: &AppState, cx: &Context, session_id: &str, item_id: &str, asked: &[String]) -> Result<(Turn, Item)> {
+    let mut turn = turn_of(state, cx, session_id, item_id).await?;
+    echo::include(&mut turn, asked);
     let found = of_turn(state, cx, turn.clone()).await?.into_iter().find(|item| item.id() == item_id);
     let missing = || Error::not_found(format!("no item {item_id:?} in this conversation")).with_reason("item_not_found");
     Ok((turn, found.ok_or_else(missing)?))
@@ -247,9 +252,10 @@ async fn retrieve_item(
     State(state): State<AppState>,
     Caller(cx): Caller,
     Path((id, item_id)): Path<(String, String)>,
+    Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<Item>, ApiError> {
     let session = find(&state, &cx, &id).await?;
-    Ok(Json(item_of(&state, &cx, &session.id, &item_id).await?.1))
+    Ok(Json(item_of(&state, &cx, &session.id, &item_id, &echo::asked(&pairs)).await?.1))
 }
 
 async fn delete_item(
@@ -258,7 +264,7 @@ async fn delete_item(
     Path((id, item_id)): Path<(String, String)>,
 ) -> Result<Json<Conversation>, ApiError> {
     let session = find(&state, &cx, &id).await?;
-    let (turn, _) = item_of(&state, &cx, &session.id, &item_id).await?;
+    let (turn, _) = item_of(&state, &cx, &session.id, &item_id, &[]).await?;
     let parts = Place::read(&item_id).and_then(|place| parts_of(&turn, &place)).ok_or_else(|| {
         let message = format!("item {item_id:?} is not a part of the history that can be taken out");
         Error::failed_precondition(message).with_reason("item_not_deletable")

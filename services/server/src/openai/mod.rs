@@ -6,6 +6,8 @@
 //! moderations                                 view of Safety
 //! prompts                                     view of Prompts
 //! files/                                      view of Files
+//! vector_stores/                              view of Memory: a vector store is a bank
+//! rerank                                      view of Inference
 //! sse                                         events on the wire
 //! ```
 
@@ -21,9 +23,11 @@ mod models;
 mod moderations;
 mod one_or_many;
 mod prompts;
+mod rerank;
 mod responses;
 mod sse;
 mod usage;
+pub(crate) mod vector_stores;
 
 use axum::routing::{get, post};
 use llama_stack_core::ids;
@@ -62,6 +66,8 @@ pub(crate) fn routes(api: &mut Api) {
     conversations::routes(api);
     prompts::routes(api);
     files::routes(api);
+    vector_stores::routes(api);
+    rerank::routes(api);
 }
 
 /// `<prefix>-<32 hexadecimal digits>`, as this API writes the ids of what it does not keep.

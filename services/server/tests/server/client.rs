@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use llama_stack_core::{Agents, Manifest, Registry, Result, Safety};
+use llama_stack_core::{Agents, Manifest, Memory, Registry, Result, Safety};
 use llama_stack_server::{Options, Stack, bind};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::scripted::Script;
+use crate::{scripted::Script, shelf::Shelf};
 
 const MANIFEST: &str = "
 version: 1
@@ -52,18 +52,33 @@ pub(crate) async fn start_shielded(shields: Arc<dyn Safety>) -> Server {
         let shields = shields.clone();
         async move { Ok(shields) }
     });
-    serve_with(script, registry, "  safety:\n    - { id: guards, type: test::guards }\n", |_| ()).await
+    serve_by(script, &registry, "  safety:\n    - { id: guards, type: test::guards }\n", |_| ()).await
+}
+
+/// With banks and files in memory.
+pub(crate) async fn start_over_shelf(shelf: Shelf) -> Server {
+    let (script, memory) = (Script::default(), shelf.clone());
+    let mut registry = script.registry();
+    registry.memory.add("test::shelf", move |_: Value, _| {
+        let memory: Arc<dyn Memory> = Arc::new(memory.clone());
+        async move { Ok(memory) }
+    });
+    let change = |stack: &mut Stack| {
+        stack.memory = Arc::new(shelf.clone());
+        stack.files = Arc::new(shelf);
+    };
+    serve_by(script, &registry, "  memory:\n    - { id: shelf, type: test::shelf }\n", change).await
 }
 
 async fn serve(more: &str, change: impl FnOnce(&mut Stack)) -> Server {
     let script = Script::default();
     let registry = script.registry();
-    serve_with(script, registry, more, change).await
+    serve_by(script, &registry, more, change).await
 }
 
-async fn serve_with(script: Script, registry: Registry, more: &str, change: impl FnOnce(&mut Stack)) -> Server {
+async fn serve_by(script: Script, registry: &Registry, more: &str, change: impl FnOnce(&mut Stack)) -> Server {
     let home = TempDir::new().unwrap();
-    let mut stack = Stack::build(manifest(more), &registry, options(&home)).await.unwrap();
+    let mut stack = Stack::build(manifest(more), registry, options(&home)).await.unwrap();
     change(&mut stack);
     let listener = bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());

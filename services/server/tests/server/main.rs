@@ -20,4 +20,6 @@ mod responses;
 mod safety;
 mod scripted;
 mod shields;
+mod shelf;
 mod traces;
+mod vector_stores;

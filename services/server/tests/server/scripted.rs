@@ -11,7 +11,8 @@ use futures::{Stream, StreamExt, stream};
 use llama_stack_core::{Code, Context, Error, EventStream, Inference, Registry, Result, page};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, CompleteEvent, CompleteRequest, EmbedRequest, EmbedResponse, Embedding, FinishReason, ListModelsRequest,
-    ListModelsResponse, Model, ModelKind, TokenLogprob, ToolCallDelta, Usage, complete_request::Prompt, token_logprob::TopLogprob,
+    ListModelsResponse, Model, ModelKind, RerankRequest, RerankResponse, RerankResult, TokenLogprob, ToolCallDelta, Usage,
+    complete_request::Prompt, token_logprob::TopLogprob,
 };
 use tokio::sync::Notify;
 
@@ -88,6 +89,8 @@ impl Inference for Script {
     async fn stream_chat(&self, _cx: &Context, request: ChatRequest) -> Result<EventStream<ChatEvent>> {
         let said = request.messages.last().map(|message| message.joined_text()).unwrap_or_default();
         let n = request.choices();
+        let results = request.messages.last().into_iter().flat_map(|message| message.tool_results());
+        let searched = results.filter(|result| result.name == "file_search").count() > 0;
         self.0.asked.lock().unwrap().push(request.clone());
         let events: EventStream<ChatEvent> = match said.as_str() {
             "panic" => panic!("the model fell over"),
@@ -111,6 +114,16 @@ impl Inference for Script {
                 let call = ToolCallDelta { index: 0, id: "call_1".into(), name: "calculator".into(), arguments };
                 let events = [Ok(ChatEvent::tool_call(0, call))].into_iter().chain(end(0, FinishReason::ToolCalls));
                 Box::pin(stream::iter(events.collect::<Vec<_>>()))
+            }
+            "search" => {
+                let call =
+                    ToolCallDelta { index: 0, id: "call_1".into(), name: "file_search".into(), arguments: "{\"query\":\"veto\"}".into() };
+                let events = [Ok(ChatEvent::tool_call(0, call))].into_iter().chain(end(0, FinishReason::ToolCalls));
+                Box::pin(stream::iter(events.collect::<Vec<_>>()))
+            }
+            _ if searched => {
+                let events = [Ok(ChatEvent::text(0, "He may not ")), Ok(ChatEvent::text(0, "[1]."))];
+                Box::pin(stream::iter(events.into_iter().chain(end(0, FinishReason::Stop)).collect::<Vec<_>>()))
             }
             "slow" => {
                 let first = stream::iter([Ok(ChatEvent::text(0, "begun"))]);
@@ -143,6 +156,15 @@ impl Inference for Script {
         let mut first = CompleteEvent::text(0, format!("{prompt}!"));
         first.logprobs = request.logprobs.then(|| logprob("!")).into_iter().collect();
         Ok(Box::pin(stream::iter([Ok(first), Ok(CompleteEvent::finish(0, FinishReason::Length)), Ok(CompleteEvent::usage(usage()))])))
+    }
+
+    /// The longest is the best.
+    async fn rerank(&self, _cx: &Context, request: RerankRequest) -> Result<RerankResponse> {
+        let result = |(index, text): (usize, &String)| RerankResult { index: index as u32, score: text.len() as f32 / 100.0 };
+        let mut results: Vec<RerankResult> = request.documents.iter().enumerate().map(result).collect();
+        results.sort_by(|a, b| b.score.total_cmp(&a.score));
+        results.truncate(request.top_n as usize);
+        Ok(RerankResponse { results, usage: Some(usage()) })
     }
 
     async fn embed(&self, _cx: &Context, request: EmbedRequest) -> Result<EmbedResponse> {

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use llama_stack_core::{Error, Result};
-use llama_stack_proto::v1::AgentConfig;
+use llama_stack_proto::v1::{AgentConfig, Turn};
 use serde_json::Value;
 
-use super::request::CreateResponse;
+use super::request::{CreateResponse, FILE_SEARCH_RESULTS};
 
 const PREFIX: &str = "openai.";
 /// Of what is kept, in characters.
@@ -24,6 +24,22 @@ pub(crate) struct Echo {
     /// The response was made in a conversation, rather than after another response.
     pub(crate) conversation: bool,
     pub(crate) web_search: Option<Value>,
+    /// Searches of files show what they found.
+    pub(crate) file_search_results: bool,
+}
+
+const RESULTS: &str = "file_search_results";
+
+/// What a query says of `include`, which may be there many times.
+pub(crate) fn asked(query: &[(String, String)]) -> Vec<String> {
+    query.iter().filter(|(name, _)| name == "include" || name == "include[]").map(|(_, value)| value.clone()).collect()
+}
+
+/// Lets a turn's searches of files show what they found, where a client asks for that when it reads.
+pub(crate) fn include(turn: &mut Turn, asked: &[String]) {
+    if let Some(config) = turn.config.as_mut().filter(|_| asked.iter().any(|name| name == FILE_SEARCH_RESULTS)) {
+        config.metadata.insert(format!("{PREFIX}{RESULTS}"), "true".into());
+    }
 }
 
 impl Echo {
@@ -37,6 +53,7 @@ impl Echo {
             reasoning_summary: request.reasoning.as_ref().and_then(|reasoning| reasoning.summary.clone()),
             conversation: request.conversation.as_ref().is_some_and(|conversation| !conversation.is_null()),
             web_search,
+            file_search_results: request.include.iter().flatten().any(|name| name == FILE_SEARCH_RESULTS),
         }
     }
 
@@ -52,6 +69,7 @@ impl Echo {
             ("text.verbosity", self.verbosity),
             ("reasoning.summary", self.reasoning_summary),
             ("conversation", self.conversation.then(|| "true".to_owned())),
+            (RESULTS, self.file_search_results.then(|| "true".to_owned())),
         ];
         for (name, text) in texts {
             let Some(text) = text else { continue };
@@ -81,6 +99,7 @@ impl Echo {
             verbosity: text("text.verbosity"),
             reasoning_summary: text("reasoning.summary"),
             conversation: text("conversation").is_some(),
+            file_search_results: text(RESULTS).is_some(),
             web_search: text("web_search").and_then(|tool| serde_json::from_str(&tool).ok()),
         }
     }

@@ -1,12 +1,12 @@
 //! What a client gives a Response: items, read as messages and decisions.
 
 use llama_stack_core::{Code, Error, Result};
-use llama_stack_proto::v1::{ApprovalDecision, Image, Message, Part, Role, ToolCall, ToolResult, image::Source, part::Content};
+use llama_stack_proto::v1::{ApprovalDecision, Citation, Image, Message, Part, Role, ToolCall, ToolResult, image::Source, part::Content};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::compaction;
+use super::{compaction, steps::FILE_SEARCH};
 
 /// A text, or a list of items.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -76,12 +76,31 @@ impl Given {
             }
             "mcp_approval_response" => self.decisions.push(decision(field, item)?),
             "compaction" => self.messages.extend(compaction::read(field, &text(field, item, "encrypted_content")?)?),
-            "mcp_list_tools" | "mcp_approval_request" | "web_search_call" | "file_search_call" => {}
+            "file_search_call" => self.file_search(field, item)?,
+            "mcp_list_tools" | "mcp_approval_request" | "web_search_call" => {}
             other => {
                 let message = format!("items of type {other:?} are not supported yet");
                 return Err(Error::new(Code::Unimplemented, message).with_field(format!("{field}.type")));
             }
         }
+        Ok(())
+    }
+
+    /// A search with what it found is the call and its result; one without holds no words of the conversation.
+    fn file_search(&mut self, field: &str, item: &Value) -> Result<()> {
+        let found = item.get("results").and_then(Value::as_array).filter(|found| !found.is_empty());
+        let Some(found) = found else { return Ok(()) };
+        let queries = json!({ "queries": item.get("queries") });
+        let call = ToolCall::new(text(field, item, "id")?, FILE_SEARCH, queries.to_string());
+        let passage = |found: &Value| {
+            let text = |key: &str| found.get(key).and_then(Value::as_str).unwrap_or_default();
+            let passage = format!("{}\n{}\n\n", text("filename"), text("text"));
+            Part::text(passage).with_provenance(format!("retrieved:input/{}", text("file_id")))
+        };
+        let parts = found.iter().map(passage).collect();
+        let result = ToolResult { call_id: call.id.clone(), name: call.name.clone(), parts, ..ToolResult::default() };
+        self.push(Role::Assistant, vec![call.into()]);
+        self.push(Role::Tool, vec![result.into()]);
         Ok(())
     }
 
@@ -132,7 +151,12 @@ fn parts(field: &str, content: Option<&Value>) -> Result<Vec<Part>> {
 fn part_of(field: &str, part: &Value) -> Result<Part> {
     let absent = |what: &str, at: &str| Err(Error::new(Code::Unimplemented, what.to_owned()).with_field(format!("{field}.{at}")));
     match part.get("type").and_then(Value::as_str) {
-        Some("input_text" | "output_text" | "text") => Ok(Part::text(text(field, part, "text")?)),
+        Some("input_text" | "output_text" | "text") => {
+            let text = text(field, part, "text")?;
+            let citations = part.get("annotations").and_then(Value::as_array).into_iter().flatten();
+            let citations = citations.filter_map(|annotation| citation(&text, annotation)).collect();
+            Ok(Part { citations, ..Part::text(text) })
+        }
         Some("refusal") => Ok(Part::new(Content::Refusal(text(field, part, "refusal")?))),
         Some("input_image") if part.get("image_url").is_none_or(Value::is_null) && part.get("file_id").is_some() => {
             absent("images by file_id are not supported yet; use image_url", "file_id")
@@ -146,6 +170,28 @@ fn part_of(field: &str, part: &Value) -> Result<Part> {
         }
         None => Err(Error::invalid(format!("{field}.type"), "a content part needs a type, for example \"input_text\"")),
     }
+}
+
+/// What an answer that comes back rested on; other annotations say nothing here.
+fn citation(text: &str, annotation: &Value) -> Option<Citation> {
+    if annotation.get("type").and_then(Value::as_str) != Some("file_citation") {
+        return None;
+    }
+    let index = usize::try_from(annotation.get("index")?.as_u64()?).ok()?;
+    let place = text.char_indices().nth(index).map_or(text.len(), |(place, _)| place);
+    let place = u32::try_from(place).ok()?;
+    let said = |key: &str| annotation.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let page = annotation.get("page").and_then(Value::as_u64).and_then(|page| u32::try_from(page).ok());
+    Some(Citation {
+        start: place,
+        end: place,
+        document_id: said("file_id"),
+        file_id: said("file_id"),
+        filename: said("filename"),
+        page: page.unwrap_or_default(),
+        quote: said("quote"),
+        ..Citation::default()
+    })
 }
 
 fn call(field: &str, item: &Value, id: &str) -> Result<ToolCall> {

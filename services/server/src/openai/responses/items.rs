@@ -2,7 +2,7 @@
 //!
 //! An item's id tells where it is (`Place`), so that it can be found again from its id alone.
 
-use llama_stack_proto::v1::{Image, Message, Role, TokenLogprob, Turn, image::Source, part::Content};
+use llama_stack_proto::v1::{Citation, Image, Message, Role, TokenLogprob, Turn, image::Source, part::Content};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -70,6 +70,13 @@ pub(crate) enum Item {
         /// What was searched for: `{type: search, query, queries}`.
         action: Value,
     },
+    FileSearchCall {
+        id: String,
+        status: Status,
+        queries: Vec<String>,
+        /// What was found, where it was asked for.
+        results: Option<Vec<Value>>,
+    },
     Compaction {
         id: String,
         /// The summary, in a form that only this stack reads. It is encoded, not secret.
@@ -108,6 +115,7 @@ impl Item {
             | Item::McpApprovalRequest { id, .. }
             | Item::McpApprovalResponse { id, .. }
             | Item::WebSearchCall { id, .. }
+            | Item::FileSearchCall { id, .. }
             | Item::Compaction { id, .. } => id,
         }
     }
@@ -119,7 +127,8 @@ impl Item {
             | Item::FunctionCallOutput { status, .. }
             | Item::Reasoning { status, .. }
             | Item::McpCall { status, .. }
-            | Item::WebSearchCall { status, .. } => *status = new,
+            | Item::WebSearchCall { status, .. }
+            | Item::FileSearchCall { status, .. } => *status = new,
             Item::McpListTools { .. } | Item::McpApprovalRequest { .. } | Item::McpApprovalResponse { .. } | Item::Compaction { .. } => {}
         }
     }
@@ -127,9 +136,10 @@ impl Item {
     /// A call without a result that will get none: cut off, or its result was taken out.
     pub(crate) fn is_empty_call(&self) -> bool {
         match self {
-            Item::McpCall { status, .. } | Item::WebSearchCall { status, .. } | Item::FunctionCallOutput { status, .. } => {
-                *status == Status::Incomplete
-            }
+            Item::McpCall { status, .. }
+            | Item::WebSearchCall { status, .. }
+            | Item::FileSearchCall { status, .. }
+            | Item::FunctionCallOutput { status, .. } => *status == Status::Incomplete,
             _ => false,
         }
     }
@@ -198,7 +208,10 @@ fn of_message(message: &Message, id: impl Fn(&str, usize) -> String, items: &mut
     let mut open = false;
     for (n, part) in message.parts.iter().enumerate() {
         let content = match &part.content {
-            Some(Content::Text(text)) if message.role() == Role::Assistant => output_text(text),
+            Some(Content::Text(text)) if message.role() == Role::Assistant => {
+                let annotations = annotations(text, &part.citations);
+                ContentPart::OutputText { text: text.clone(), annotations, logprobs: Vec::new() }
+            }
             Some(Content::Text(text)) => ContentPart::InputText { text: text.clone() },
             Some(Content::Image(image)) => ContentPart::InputImage { image_url: image_url(image), detail: "auto" },
             Some(Content::Refusal(refusal)) => ContentPart::Refusal { refusal: refusal.clone() },
@@ -244,6 +257,30 @@ fn of_message(message: &Message, id: impl Fn(&str, usize) -> String, items: &mut
 
 pub(crate) fn output_text(text: &str) -> ContentPart {
     ContentPart::OutputText { text: text.to_owned(), annotations: Vec::new(), logprobs: Vec::new() }
+}
+
+/// What a text rests on. Places are counted in characters; the mark that the text has there, for example `[1]`, stays in it.
+/// Not OpenAI's: the page, and what was quoted.
+pub(crate) fn annotations(text: &str, citations: &[Citation]) -> Vec<Value> {
+    let characters = |bytes: u32| text.get(..bytes as usize).map_or(0, |before| before.chars().count());
+    let annotation = |citation: &Citation| {
+        if !citation.url.is_empty() {
+            let (start, end) = (characters(citation.start), characters(citation.end));
+            let (url, title) = (&citation.url, &citation.title);
+            return json!({ "type": "url_citation", "start_index": start, "end_index": end, "url": url, "title": title });
+        }
+        let file_id = if citation.file_id.is_empty() { &citation.document_id } else { &citation.file_id };
+        let (index, filename) = (characters(citation.start), &citation.filename);
+        let mut annotation = json!({ "type": "file_citation", "index": index, "file_id": file_id, "filename": filename });
+        if citation.page > 0 {
+            annotation["page"] = citation.page.into();
+        }
+        if !citation.quote.is_empty() {
+            annotation["quote"] = citation.quote.clone().into();
+        }
+        annotation
+    };
+    citations.iter().map(annotation).collect()
 }
 
 fn role_name(role: Role) -> &'static str {

@@ -10,7 +10,7 @@
 
 mod begin;
 mod compaction;
-mod echo;
+pub(super) mod echo;
 mod guardrails;
 pub(super) mod input;
 pub(super) mod items;
@@ -99,9 +99,16 @@ fn renamed(error: Error) -> Error {
         if field.contains("_shields[") {
             return "guardrails".to_owned();
         }
+        if let Some(field) = field.strip_prefix("file_search.") {
+            return field.replacen("bank_ids", "vector_store_ids", 1).replacen("max_results", "max_num_results", 1);
+        }
         field.replacen("client_tools[", "tools[", 1)
     });
     match field {
+        Some(field) if field.starts_with("vector_store_ids") && error.reason() == Some("bank_not_found") => {
+            let message = "a vector store that file_search names is not there";
+            Error::not_found(message).with_reason("vector_store_not_found").with_field(field)
+        }
         Some(field) => error.with_field(field),
         None => error,
     }
@@ -152,12 +159,14 @@ async fn retrieve(
     Caller(cx): Caller,
     Path(id): Path<String>,
     Query(query): Query<RetrieveQuery>,
+    Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<HttpResponse, ApiError> {
     if query.stream != Some(true) {
         if query.starting_after.is_some() {
             return Err(Error::invalid("starting_after", "starting_after is only for stream=true").into());
         }
-        let seen = find_seen(&state, &cx, &id).await?;
+        let mut seen = find_seen(&state, &cx, &id).await?;
+        echo::include(&mut seen.turn, &echo::asked(&pairs));
         return Ok(Json(Response::new(&seen.turn, &seen.approvals)).into_response());
     }
     let turn = find(&state, &cx, &id).await?;

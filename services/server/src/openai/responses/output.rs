@@ -100,6 +100,28 @@ impl Writer {
         }
     }
 
+    /// Says of the text that is open at the end of the step what it rests on. A text that a call has closed before is told
+    /// without: what it rests on is known only now, and who watched has had that item.
+    pub(crate) fn annotate(&mut self, step: &InferenceStep, events: &mut Events<'_>) {
+        let part = self.parts.checked_sub(1).and_then(|part| step.message.as_ref()?.parts.get(part));
+        let citations = part.map_or(&[][..], |part| part.citations.as_slice());
+        let (id, content_index) = self.place();
+        let output_index = self.output_index();
+        let Some(ContentPart::OutputText { text, annotations, .. }) = self.content().and_then(|content| content.last_mut()) else { return };
+        *annotations = items::annotations(text, citations);
+        for (annotation_index, annotation) in annotations.iter().enumerate() {
+            emit(events, "response.output_text.annotation.added", || {
+                json!({
+                    "item_id": id,
+                    "output_index": output_index,
+                    "content_index": content_index,
+                    "annotation_index": annotation_index,
+                    "annotation": annotation,
+                })
+            });
+        }
+    }
+
     /// Closes what is open. The items, each with `status`.
     pub(crate) fn finish(mut self, status: Status, events: &mut Events<'_>) -> Vec<Item> {
         self.close(status, events);

@@ -113,10 +113,12 @@ pub(crate) struct LimitOptions {
 
 /// With it, the output text carries log-probabilities.
 const LOGPROBS: &str = "message.output_text.logprobs";
-/// What may be asked for; all but log-probabilities are given anyway, or are of tools that are not here.
+/// With it, searches of files show what they found.
+pub(crate) const FILE_SEARCH_RESULTS: &str = "file_search_call.results";
+/// What may be asked for; all but these two are given anyway, or are of tools that are not here.
 const INCLUDABLE: [&str; 8] = [
     LOGPROBS,
-    "file_search_call.results",
+    FILE_SEARCH_RESULTS,
     "web_search_call.results",
     "web_search_call.action.sources",
     "message.input_image.image_url",
@@ -178,6 +180,7 @@ impl CreateResponse {
             tools: tools.web_search.iter().map(|_| WEB_SEARCH.to_owned()).collect(),
             client_tools: tools.functions,
             mcp_servers: tools.servers,
+            file_search: tools.file_search,
             tool_choice,
             sampling: Some(SamplingParams {
                 temperature: self.temperature,

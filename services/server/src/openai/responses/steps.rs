@@ -7,6 +7,7 @@
 //! | tool list | `mcp_list_tools` |
 //! | tool, of an MCP server or of the stack | `mcp_call` |
 //! | tool `web_search` of the stack | `web_search_call` |
+//! | tool `file_search` of the agent | `file_search_call` |
 //! | tool of the client | none: the client has the `function_call` |
 //! | hand-off | `function_call` and `function_call_output` |
 //! | compaction | `compaction` |
@@ -17,16 +18,18 @@
 use std::collections::BTreeMap;
 
 use llama_stack_proto::v1::{
-    AgentConfig, ApprovalRequest, ChatEvent, CompactionStep, HandoffStep, InferenceStep, Step, ToolCall, ToolDefinition, ToolListStep,
-    ToolResult, ToolStep, Turn, step::Step as StepKind,
+    AgentConfig, ApprovalRequest, ChatEvent, CompactionStep, HandoffStep, InferenceStep, SearchResult, Step, ToolCall, ToolDefinition,
+    ToolListStep, ToolResult, ToolStep, Turn, step::Step as StepKind,
 };
 use serde_json::{Value, json};
 
 use super::{
     compaction,
+    echo::Echo,
     items::{Item, Status, step_item_id},
     output::{self, Events, Writer, emit},
 };
+use crate::openai::vector_stores::ids::store_id;
 
 /// What the stack's own tools are labelled, where an MCP server's label would stand.
 const STACK: &str = "stack";
@@ -34,6 +37,8 @@ const STACK: &str = "stack";
 const AGENTS: &str = "agents";
 /// The stack's tool that is an item of its own kind.
 pub(crate) const WEB_SEARCH: &str = "web_search";
+/// The search over an agent's banks, which is one as well.
+pub(crate) const FILE_SEARCH: &str = "file_search";
 
 /// The items that a turn has put out so far.
 #[derive(Default)]
@@ -173,6 +178,7 @@ impl Output {
             return;
         }
         writer.rest(inference, events);
+        writer.annotate(inference, events);
         self.items.extend(writer.finish(output::status(inference), events));
     }
 
@@ -184,6 +190,9 @@ impl Output {
         }
         if tool.server_label.is_empty() && call.name == WEB_SEARCH {
             return Item::WebSearchCall { id: id("ws"), status, action: search(&call.arguments) };
+        }
+        if tool.server_label.is_empty() && call.name == FILE_SEARCH && self.config.file_search.is_some() {
+            return Item::FileSearchCall { id: id("fs"), status, queries: queries(&call.arguments), results: None };
         }
         let server_label = if tool.server_label.is_empty() { self.own_label(&call.name) } else { tool.server_label.clone() };
         let approval_request_id = Some(tool.approval_request_id.clone()).filter(|id| !id.is_empty());
@@ -203,6 +212,10 @@ impl Output {
             Some(Item::WebSearchCall { .. }) => {
                 self.event("response.web_search_call.in_progress", events);
                 self.event("response.web_search_call.searching", events);
+            }
+            Some(Item::FileSearchCall { .. }) => {
+                self.event("response.file_search_call.in_progress", events);
+                self.event("response.file_search_call.searching", events);
             }
             Some(Item::McpCall { id, arguments, .. }) => {
                 arguments.clone_from(&call.arguments);
@@ -251,6 +264,14 @@ impl Output {
             Some(Item::WebSearchCall { status, .. }) => {
                 *status = ended(result);
                 self.event_at(place, "response.web_search_call.completed", events);
+                self.done(place, events);
+            }
+            Some(Item::FileSearchCall { status, results, .. }) => {
+                *status = ended(result);
+                if Echo::kept(&self.config).file_search_results {
+                    *results = result.map(|result| result.search_results.iter().map(found).collect());
+                }
+                self.event_at(place, "response.file_search_call.completed", events);
                 self.done(place, events);
             }
             _ => self.answer(place, result, events),
@@ -335,6 +356,31 @@ fn search(arguments: &str) -> Value {
     let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
     let query = arguments.get("query").and_then(Value::as_str).unwrap_or_default();
     json!({ "type": "search", "query": query, "queries": [query] })
+}
+
+/// What a search of files looks for, as far as its arguments can be read.
+fn queries(arguments: &str) -> Vec<String> {
+    let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
+    let several = arguments.get("queries").and_then(Value::as_array).into_iter().flatten();
+    let mut queries: Vec<String> = Vec::new();
+    for query in arguments.get("query").into_iter().chain(several).filter_map(Value::as_str).map(str::trim) {
+        if !query.is_empty() && !queries.iter().any(|other| other == query) {
+            queries.push(query.to_owned());
+        }
+    }
+    queries
+}
+
+fn found(result: &SearchResult) -> Value {
+    let file_id = if result.file_id.is_empty() { &result.document_id } else { &result.file_id };
+    json!({
+        "file_id": file_id,
+        "filename": result.filename,
+        "score": result.score,
+        "text": result.text,
+        "attributes": serde_json::from_str::<Value>(&result.attributes).unwrap_or_else(|_| json!({})),
+        "vector_store_id": store_id(&result.bank_id),
+    })
 }
 
 fn listed(tool: &ToolDefinition, read_only: bool) -> Value {

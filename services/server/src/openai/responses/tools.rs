@@ -3,10 +3,16 @@
 use std::collections::HashMap;
 
 use llama_stack_core::{Code, Error, Result};
-use llama_stack_proto::v1::{AgentConfig, Approval, McpServer, ToolChoice, ToolDefinition, approval, tool_choice::Mode};
+use llama_stack_proto::v1::{
+    AgentConfig, Approval, FileSearch, McpServer, SearchMode, ToolChoice, ToolDefinition, approval, tool_choice::Mode,
+};
 use serde_json::{Value, json};
 
-use super::{input::text, steps::WEB_SEARCH};
+use super::{
+    input::text,
+    steps::{FILE_SEARCH, WEB_SEARCH},
+};
+use crate::openai::vector_stores::{bank_id, filters, ids::store_id, ranking};
 
 /// Tools, by who runs them.
 #[derive(Debug, Default)]
@@ -15,7 +21,11 @@ pub(crate) struct Tools {
     pub(crate) servers: Vec<McpServer>,
     /// The search tool as it was asked for.
     pub(crate) web_search: Option<Value>,
+    pub(crate) file_search: Option<FileSearch>,
 }
+
+/// The OpenAI API's bound.
+const MAX_FOUND: u32 = 50;
 
 const WEB_SEARCH_TYPES: [&str; 4] = [WEB_SEARCH, "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"];
 
@@ -33,6 +43,10 @@ pub(crate) fn read(tools: &[Value]) -> Result<Tools> {
         match tool.get("type").and_then(Value::as_str) {
             Some("function") => read.functions.push(function(&field, tool)?),
             Some("mcp") => read.servers.push(server(&field, tool)?),
+            Some(FILE_SEARCH) if read.file_search.is_some() => {
+                return Err(Error::invalid(field, "there is one file_search tool: name all vector stores in it"));
+            }
+            Some(FILE_SEARCH) => read.file_search = Some(file_search(&field, tool)?),
             Some(kind) if WEB_SEARCH_TYPES.contains(&kind) => {
                 // Whoever restricts a search relies on it.
                 if tool.get("filters").is_some_and(|filters| !filters.is_null()) {
@@ -41,7 +55,8 @@ pub(crate) fn read(tools: &[Value]) -> Result<Tools> {
                 read.web_search = Some(tool.clone());
             }
             Some(other) => {
-                let message = format!("tools of type {other:?} are not supported yet; use \"function\", \"mcp\" or \"web_search\"");
+                let message =
+                    format!("tools of type {other:?} are not supported yet; use \"function\", \"mcp\", \"file_search\" or \"web_search\"");
                 return Err(absent(format!("{field}.type"), message));
             }
             None => return Err(Error::invalid(format!("{field}.type"), "a tool needs a type, for example \"function\"")),
@@ -57,6 +72,37 @@ fn function(field: &str, tool: &Value) -> Result<ToolDefinition> {
     let parameters = tool.get("parameters").filter(|schema| !schema.is_null()).map(Value::to_string).unwrap_or_default();
     let strict = tool.get("strict").and_then(Value::as_bool).unwrap_or(false);
     Ok(ToolDefinition { strict, ..ToolDefinition::new(name, text("description"), parameters) })
+}
+
+/// Searches by meaning and by words.
+fn file_search(field: &str, tool: &Value) -> Result<FileSearch> {
+    let at = format!("{field}.vector_store_ids");
+    let stores = tool.get("vector_store_ids").map(|list| names(&at, list)).transpose()?.unwrap_or_default();
+    if stores.is_empty() {
+        return Err(Error::invalid(at, "a file_search tool needs vector_store_ids: at least one"));
+    }
+    let at = format!("{field}.max_num_results");
+    let max_results = match tool.get("max_num_results").filter(|given| !given.is_null()) {
+        None => 0,
+        Some(given) => {
+            let count = given.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| (1..=MAX_FOUND).contains(count));
+            count.ok_or_else(|| Error::invalid(at, format!("max_num_results must be 1 to {MAX_FOUND}")))?
+        }
+    };
+    let at = format!("{field}.ranking_options");
+    let options = tool.get("ranking_options").filter(|given| !given.is_null());
+    let options = options.map(|options| serde_json::from_value(options.clone())).transpose();
+    let options = options.map_err(|error| Error::invalid(&at, format!("{at}: {error}")))?;
+    let (ranker, score_threshold) = ranking::read(&at, options.as_ref())?;
+    Ok(FileSearch {
+        bank_ids: stores.iter().map(|id| bank_id(id)).collect(),
+        filter: filters::read(&format!("{field}.filters"), tool.get("filters"))?,
+        max_results,
+        mode: SearchMode::Hybrid.into(),
+        ranker,
+        score_threshold,
+        rewrite_query: false,
+    })
 }
 
 fn server(field: &str, tool: &Value) -> Result<McpServer> {
@@ -139,8 +185,7 @@ fn headers(field: &str, value: Option<&Value>) -> Result<HashMap<String, String>
 /// `InvalidArgument` for what is no choice · `Unimplemented` for choices of tools that this stack does not have.
 pub(crate) fn choice(choice: &Value, tools: &Tools) -> Result<ToolChoice> {
     let wrong = || {
-        let message =
-            "tool_choice must be \"none\", \"auto\", \"required\", or an object of type function, mcp, allowed_tools or web_search";
+        let message = "tool_choice must be \"none\", \"auto\", \"required\", or an object of type function, mcp, allowed_tools, file_search or web_search";
         Error::invalid("tool_choice", message)
     };
     if let Value::String(mode) = choice {
@@ -182,6 +227,10 @@ fn chosen(field: &str, tool: &Value, tools: &Tools) -> Result<Vec<String>> {
     match tool.get("type").and_then(Value::as_str) {
         Some("function") => Ok(vec![text(field, tool, "name")?]),
         Some(kind) if WEB_SEARCH_TYPES.contains(&kind) => Ok(vec![WEB_SEARCH.to_owned()]),
+        Some(FILE_SEARCH) if tools.file_search.is_none() => {
+            Err(Error::invalid(format!("{field}.type"), "tool_choice names file_search, which is none of the request's tools"))
+        }
+        Some(FILE_SEARCH) => Ok(vec![FILE_SEARCH.to_owned()]),
         Some("mcp") => {
             let label = text(field, tool, "server_label")?;
             let server = tools.servers.iter().find(|server| server.label == label);
@@ -212,7 +261,18 @@ pub(crate) fn show(config: &AgentConfig, web_search: Option<Value>) -> Vec<Value
     let approval = if asked.is_empty() { json!("never") } else { json!({ "always": { "tool_names": asked } }) };
     let own =
         (!own.is_empty()).then(|| json!({ "type": "mcp", "server_label": "stack", "allowed_tools": own, "require_approval": approval }));
-    functions.chain(servers).chain(search).chain(own).collect()
+    let files = config.file_search.as_ref().map(show_file_search);
+    functions.chain(servers).chain(files).chain(search).chain(own).collect()
+}
+
+fn show_file_search(search: &FileSearch) -> Value {
+    json!({
+        "type": FILE_SEARCH,
+        "vector_store_ids": search.bank_ids.iter().map(|id| store_id(id)).collect::<Vec<_>>(),
+        "max_num_results": (search.max_results > 0).then_some(search.max_results),
+        "filters": search.filter.as_ref().map(filters::show),
+        "ranking_options": ranking::show(search.ranker.as_ref(), search.score_threshold),
+    })
 }
 
 fn show_function(tool: &ToolDefinition) -> Value {
@@ -272,6 +332,7 @@ fn show_chosen(config: &AgentConfig, name: &str) -> Value {
     match config.mcp_servers.iter().find(listed).or(config.mcp_servers.first()) {
         _ if is_function => json!({ "type": "function", "name": name }),
         _ if name == WEB_SEARCH && config.tools.iter().any(|tool| tool == name) => json!({ "type": WEB_SEARCH }),
+        _ if name == FILE_SEARCH && config.file_search.is_some() => json!({ "type": FILE_SEARCH }),
         Some(server) => json!({ "type": "mcp", "server_label": server.label, "name": name }),
         None => json!({ "type": "function", "name": name }),
     }

@@ -126,6 +126,40 @@ fn a_choice_of_tools_is_taken_and_shown_again() {
 }
 
 #[test]
+fn a_search_of_files_is_taken_and_shown_again() {
+    let filters = json!({ "type": "or", "filters": [{ "type": "eq", "key": "year", "value": 1814 }] });
+    let tool = json!({
+        "type": "file_search", "vector_store_ids": ["vs_1", "vs_2"], "max_num_results": 5, "filters": filters,
+        "ranking_options": { "ranker": "weighted", "score_threshold": 0.5, "hybrid_search": { "embedding_weight": 0.75, "text_weight": 0.25 } },
+    });
+    let body = json!({ "tools": [tool], "tool_choice": { "type": "file_search" }, "include": ["file_search_call.results"] });
+    let taken = config(body.clone());
+    let search = taken.file_search.unwrap();
+    assert_eq!((search.bank_ids, search.max_results, search.score_threshold), (vec!["bank_1".into(), "bank_2".into()], 5, Some(0.5)));
+    assert_eq!(taken.tool_choice.unwrap().name, "file_search");
+    let shown = response(body);
+    assert_eq!((&shown["tools"][0], &shown["tool_choice"]), (&tool, &json!({ "type": "file_search" })));
+}
+
+#[test]
+fn what_an_answer_rested_on_comes_back_with_it() {
+    let annotations = json!([{ "type": "file_citation", "index": 3, "file_id": "f", "filename": "a.md", "page": 2, "quote": "q" }]);
+    let given = json!([
+        { "type": "file_search_call", "id": "fs_1", "status": "completed", "queries": ["q"], "results": null },
+        { "type": "file_search_call", "id": "fs_2", "status": "completed", "queries": ["q"],
+          "results": [{ "file_id": "f", "filename": "a.md", "text": "words" }] },
+        { "type": "message", "role": "assistant", "content": [{ "type": "output_text", "text": "n\u{e9} [1]", "annotations": annotations }] },
+    ]);
+    let messages = input::read(serde_json::from_value(given).unwrap()).unwrap().messages;
+    assert_eq!(messages.iter().map(Message::role).collect::<Vec<_>>(), [Role::Assistant, Role::Tool, Role::Assistant]);
+    let result = messages[1].tool_results().next().unwrap();
+    assert_eq!((result.joined_text().as_str(), result.parts[0].provenance.as_str()), ("a.md\nwords\n\n", "retrieved:input/f"));
+    assert_eq!(messages[2].parts[0].citations[0].start, 4);
+    let items = json!(items::input(&Turn { input: messages, ..turn() }));
+    assert_eq!(items[2]["content"][0]["annotations"], annotations);
+}
+
+#[test]
 fn what_means_nothing_to_a_turn_is_said_again() {
     let said = json!({
         "user": "u", "safety_identifier": "s", "service_tier": "auto", "prompt_cache_key": "k", "truncation": "auto",
@@ -213,7 +247,19 @@ fn what_is_wrong_or_not_here_is_refused_by_name() {
         field
     };
     let message = |part: Value| json!({ "input": [{ "role": "user", "content": [part] }] });
-    assert_eq!(absent(json!({ "tools": [{ "type": "file_search" }] })), "tools[0].type");
+    assert_eq!(absent(json!({ "tools": [{ "type": "code_interpreter" }] })), "tools[0].type");
+    let search = |more: Value| {
+        let mut tool = json!({ "type": "file_search", "vector_store_ids": ["vs_1"] });
+        tool.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        wrong(json!({ "tools": [tool] })).1
+    };
+    assert_eq!(search(json!({ "vector_store_ids": [] })), "tools[0].vector_store_ids");
+    assert_eq!(search(json!({ "vector_store_ids": "vs_1" })), "tools[0].vector_store_ids");
+    assert_eq!(search(json!({ "max_num_results": 51 })), "tools[0].max_num_results");
+    assert_eq!(search(json!({ "filters": { "type": "like" } })), "tools[0].filters.type");
+    assert_eq!(search(json!({ "ranking_options": { "ranker": 5 } })), "tools[0].ranking_options");
+    assert_eq!(search(json!({ "ranking_options": { "score_threshold": 2 } })), "tools[0].ranking_options.score_threshold");
+    assert_eq!(wrong(json!({ "tool_choice": { "type": "file_search" } })).1, "tool_choice.type");
     assert_eq!(absent(json!({ "tools": [{ "type": "web_search", "filters": { "allowed_domains": ["a.example"] } }] })), "tools[0].filters");
     assert_eq!(absent(json!({ "input": [{ "type": "computer_call_output" }] })), "input[0].type");
     assert_eq!(absent(message(json!({ "type": "input_file", "file_id": "f" }))), "input[0].content[0].type");

@@ -1,6 +1,7 @@
 use futures::StreamExt;
 use llama_stack_proto::v1::{
-    AgentTool, ApprovalRequest, AwaitingTools, CompactionStep, ErrorInfo, HandoffStep, ToolListStep, ToolResult, ToolResults, ToolStep,
+    AgentTool, ApprovalRequest, AwaitingTools, Citation, CompactionStep, ErrorInfo, FileSearch, HandoffStep, SearchResult, ToolListStep,
+    ToolResult, ToolResults, ToolStep,
 };
 use serde_json::json;
 
@@ -331,4 +332,117 @@ async fn a_broken_stream_says_where_to_go_on() {
     let lines: Vec<Value> = transcript::lines(events, None).map(|(_, line)| line).collect().await;
     let [.., before, error] = lines.as_slice() else { panic!("{lines:?}") };
     assert_eq!((error["type"].as_str(), &error["sequence_number"]), (Some("error"), &before["sequence_number"]));
+}
+
+/// With what a search of files found, where it was asked for, and what the answer rests on.
+#[test]
+fn a_search_of_files_and_an_answer_that_cites() {
+    let call = ToolCall::new("call_f", "file_search", "{\"query\":\"veto\",\"queries\":[\"king\"]}");
+    let step = ToolStep { call: Some(call.clone()), ..ToolStep::default() };
+    let found = SearchResult {
+        bank_id: "bank_1".into(),
+        document_id: "file_1".into(),
+        file_id: "file_1".into(),
+        filename: "laws.pdf".into(),
+        score: 0.5,
+        text: "The king may not veto.".into(),
+        attributes: "{\"year\":1814}".into(),
+        page: 7,
+        number: 1,
+        ..SearchResult::default()
+    };
+    let result = ToolResult { search_results: vec![found.clone()], ..ToolResult::text(&call, "[1] laws.pdf", false) };
+    let citation = |start, end| Citation {
+        start,
+        end,
+        file_id: "file_1".into(),
+        filename: "laws.pdf".into(),
+        page: 7,
+        quote: "The king may not veto.".into(),
+        ..Citation::default()
+    };
+    let text = "N\u{e9}: he may not [1]. Never [1].";
+    let part = Part { citations: vec![citation(16, 19), citation(27, 30)], ..Part::text(text) };
+    let answer = InferenceStep {
+        message: Some(Message::new(Role::Assistant, vec![part])),
+        finish_reason: FinishReason::Stop.into(),
+        pieces: vec![16, 15],
+        ..InferenceStep::default()
+    };
+    let kinds = [
+        (StepKind::Tool(step.clone()), StepKind::Tool(ToolStep { result: Some(result), ..step })),
+        (inference(InferenceStep::default()), inference(answer)),
+    ];
+    let mut config = AgentConfig { model: "m".into(), ..AgentConfig::default() };
+    config.file_search = Some(FileSearch { bank_ids: vec!["bank_1".into()], max_results: 5, ..FileSearch::default() });
+    config.metadata.insert("openai.file_search_results".into(), "true".into());
+    let begun = Turn { config: Some(config.clone()), ..turn() };
+    let (mut events, mut steps) = (vec![event(Happened::Created(Box::new(begun)))], Vec::new());
+    for (index, (start, end)) in (0..).zip(kinds) {
+        events.push(event(Happened::StepStarted(open(index, start))));
+        steps.push(done(index, end));
+        events.push(event(Happened::StepCompleted(done(index, steps[index as usize].step.clone().unwrap()))));
+    }
+    let whole = Turn { config: Some(config), ..ended(TurnStatus::Completed, steps) };
+    events.push(event(Happened::Ended(Box::new(whole.clone()))));
+    let lines = run(events.clone());
+    assert_eq!(json!(items_done(&lines)), lines.last().unwrap()["response"]["output"]);
+    assert_eq!(json!(Response::new(&whole, &[])), lines.last().unwrap()["response"]);
+    // Who saw the words as they came has the same events.
+    let text_of = |text: &str| event(Happened::Delta(StepDelta { step_id: "step_1".into(), event: Some(ChatEvent::text(0, text)) }));
+    let (first, second) = text.split_at(16);
+    events.splice(4..4, [text_of(first), text_of(second)]);
+    assert_eq!(run(events), lines);
+    // Places are counted in characters.
+    let annotations = &lines.last().unwrap()["response"]["output"][1]["content"][0]["annotations"];
+    let indices: Vec<&Value> = annotations.as_array().unwrap().iter().map(|annotation| &annotation["index"]).collect();
+    assert_eq!(indices, [15, 26]);
+    assert_eq!(
+        kinds(&lines),
+        [
+            "created",
+            "in_progress",
+            "output_item.added",
+            "file_search_call.in_progress",
+            "file_search_call.searching",
+            "file_search_call.completed",
+            "output_item.done",
+            "output_item.added",
+            "content_part.added",
+            "output_text.delta",
+            "output_text.delta",
+            "output_text.annotation.added",
+            "output_text.annotation.added",
+            "output_text.done",
+            "content_part.done",
+            "output_item.done",
+            "completed",
+        ]
+    );
+    let stem = TURN.trim_start_matches("turn_");
+    let found = json!({
+        "file_id": "file_1", "filename": "laws.pdf", "score": 0.5, "text": "The king may not veto.", "attributes": { "year": 1814 },
+        "vector_store_id": "vs_1",
+    });
+    assert_eq!(
+        items_done(&lines)[0],
+        json!({
+            "type": "file_search_call", "id": format!("fs_{stem}00010000"), "status": "completed", "queries": ["veto", "king"],
+            "results": [found],
+        })
+    );
+    let annotation = json!({
+        "type": "file_citation", "index": 26, "file_id": "file_1", "filename": "laws.pdf", "page": 7, "quote": "The king may not veto.",
+    });
+    assert_eq!(
+        lines[12],
+        json!({
+            "type": "response.output_text.annotation.added", "sequence_number": 12, "item_id": format!("msg_{stem}00020000"),
+            "output_index": 1, "content_index": 0, "annotation_index": 1, "annotation": annotation,
+        })
+    );
+
+    let mut silent = whole;
+    silent.config.as_mut().unwrap().metadata.clear();
+    assert_eq!(json!(Response::new(&silent, &[]))["output"][0]["results"], Value::Null);
 }
