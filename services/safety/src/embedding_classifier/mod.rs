@@ -43,8 +43,7 @@ pub(crate) struct Config {
     /// A head of your own, made by services/safety/training/train.py. Default: the one that is built in.
     #[serde(default)]
     head: Option<PathBuf>,
-    /// Scores at or above are violations. Above 0, at most 1. Default: the head's own, with 1 % of false positives where it
-    /// was calibrated.
+    /// Scores at or above are violations. Above 0, at most 1. Default: the head's own.
     #[serde(default)]
     threshold: Option<f32>,
 }
