@@ -105,7 +105,7 @@ fn history(turn: &Turn, by_id: &HashMap<&str, &Turn>) -> Vec<Message> {
         chain.push(*parent);
         next = by_id.get(parent.parent_turn_id.as_str());
     }
-    chain.iter().rev().flat_map(|turn| texts::said(turn, turn.steps.len())).collect()
+    chain.iter().rev().flat_map(|turn| texts::said(turn, Some(turn.steps.len()))).collect()
 }
 
 /// Asks for one verdict anew.

@@ -7,15 +7,16 @@ use sha2::{Digest, Sha256};
 /// A text as it was judged.
 pub(super) struct Judged {
     pub(super) message: Message,
-    /// How many steps of the turn come before it.
-    pub(super) before: usize,
+    /// How many steps of the turn come before it; none: not even its input.
+    pub(super) before: Option<usize>,
     /// The journal's fingerprint says so.
     pub(super) exact: bool,
 }
 
-/// What a turn has said by its step at `until`: its input, what the model said, and results.
-pub(super) fn said(turn: &Turn, until: usize) -> Vec<Message> {
-    let mut messages = if until == 0 { Vec::new() } else { turn.input.clone() };
+/// What a turn has said by its step at `until`: its input, what the model said, and results. Nothing without a step.
+pub(super) fn said(turn: &Turn, until: Option<usize>) -> Vec<Message> {
+    let Some(until) = until else { return Vec::new() };
+    let mut messages = turn.input.clone();
     for step in turn.steps.iter().take(until) {
         match &step.step {
             Some(Step::Inference(inference)) => messages.extend(inference.message.clone()),
@@ -46,23 +47,23 @@ fn candidates(turn: &Turn, at: usize, step: &ShieldStep) -> Vec<Judged> {
         ShieldStage::Input | ShieldStage::Unspecified => {
             let outside = turn.input.iter().filter(|message| matches!(message.role(), Role::User | Role::Tool));
             let each: Vec<Vec<Part>> = outside.map(|message| message.parts.iter().flat_map(flat).collect()).collect();
-            candidates.push(found(Role::User, each.concat(), 0));
-            candidates.extend(each.into_iter().map(|parts| found(Role::User, parts, 0)));
+            candidates.push(found(Role::User, each.concat(), None));
+            candidates.extend(each.into_iter().map(|parts| found(Role::User, parts, None)));
         }
         ShieldStage::ToolArguments => {
             let call = calls(turn).find(|call| call.id == step.call_id);
-            candidates.extend(call.map(|call| found(Role::Assistant, vec![call.clone().into()], at.max(1))));
+            candidates.extend(call.map(|call| found(Role::Assistant, vec![call.clone().into()], Some(at))));
         }
         ShieldStage::ToolResult | ShieldStage::Retrieved => {
             for result in results(turn).filter(|result| result.call_id == step.call_id) {
-                candidates.push(found(Role::User, result.parts.clone(), at.max(1)));
-                candidates.push(found(Role::Tool, vec![result.clone().into()], at.max(1)));
+                candidates.push(found(Role::User, result.parts.clone(), Some(at)));
+                candidates.push(found(Role::Tool, vec![result.clone().into()], Some(at)));
                 let passages = result.search_results.iter().map(|passage| Part::text(passage.text.clone()));
-                candidates.push(found(Role::User, passages.collect(), at.max(1)));
+                candidates.push(found(Role::User, passages.collect(), Some(at)));
             }
             for message in &turn.input {
                 let quoted = message.parts.iter().filter(|part| !part.provenance.is_empty() && part.provenance != "user");
-                candidates.push(found(Role::User, quoted.cloned().collect(), 0));
+                candidates.push(found(Role::User, quoted.cloned().collect(), None));
             }
         }
         ShieldStage::Output => {
@@ -72,7 +73,7 @@ fn candidates(turn: &Turn, at: usize, step: &ShieldStep) -> Vec<Judged> {
                 && let Some(message) = &inference.message
             {
                 let words = message.parts.iter().filter(|part| words(part).is_some()).cloned();
-                let before = spoken.max(1);
+                let before = Some(spoken);
                 candidates.push(Judged { message: Message::new(Role::Assistant, words.collect()), before, exact: false });
                 candidates.push(Judged { message: message.clone(), before, exact: false });
             }
@@ -160,25 +161,25 @@ mod tests {
         Turn { input: vec![Message::system("be nice"), Message::user("one"), Message::user("two")], steps, ..Turn::default() }
     }
 
-    fn found(at: usize, step: &ShieldStep) -> Option<(String, usize, bool)> {
+    fn found(at: usize, step: &ShieldStep) -> Option<(String, Option<usize>, bool)> {
         let texts = |message: &Message| message.parts.iter().filter_map(words).collect::<Vec<_>>().join("|");
         judged(&turn(), at, step).map(|judged| (texts(&judged.message), judged.before, judged.exact))
     }
 
     #[test]
     fn each_stage_finds_its_text() {
-        assert_eq!(found(0, &shield(ShieldStage::Input, "", "")), Some(("one|two".into(), 0, false)));
-        assert_eq!(found(2, &shield(ShieldStage::Output, "", "")), Some(("let me see".into(), 1, false)));
-        assert_eq!(found(4, &shield(ShieldStage::ToolResult, "c1", "")), Some(("a cat".into(), 4, false)));
+        assert_eq!(found(0, &shield(ShieldStage::Input, "", "")), Some(("one|two".into(), None, false)));
+        assert_eq!(found(2, &shield(ShieldStage::Output, "", "")), Some(("let me see".into(), Some(1), false)));
+        assert_eq!(found(4, &shield(ShieldStage::ToolResult, "c1", "")), Some(("a cat".into(), Some(4), false)));
         let call = judged(&turn(), 2, &shield(ShieldStage::ToolArguments, "c1", "")).unwrap();
         assert_eq!(call.message.tool_calls().next().unwrap().name, "look");
-        assert_eq!(said(&turn(), 4).len(), 5);
+        assert_eq!(said(&turn(), Some(4)).len(), 5);
     }
 
     #[test]
     fn a_fingerprint_finds_its_piece_and_no_other() {
         let of = |text: &str| fingerprint(&[Part::text(text)]);
-        assert_eq!(found(0, &shield(ShieldStage::Input, "", &of("two"))), Some(("two".into(), 0, true)));
+        assert_eq!(found(0, &shield(ShieldStage::Input, "", &of("two"))), Some(("two".into(), None, true)));
         assert_eq!(found(0, &shield(ShieldStage::Input, "", &of("something that is gone"))), None);
     }
 

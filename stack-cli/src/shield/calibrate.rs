@@ -69,16 +69,20 @@ pub(super) async fn run(args: CalibrateArgs, output: &Output) -> Result<()> {
     }
     let texts = read(&args.file)?;
     let (client, server) = (client(&args.server.server)?, args.server.server.as_str());
-    let judge = async |labelled: &Labelled| {
-        let verdict = client.run_shield(&Context::default(), question(&args.shield, args.stage.into(), &labelled.text)).await;
-        Ok::<_, Error>((verdict.map_err(|error| reach::explained(error, server))?, labelled.unsafe_))
+    let client = &client;
+    let judge = |labelled: &Labelled| {
+        let (request, unsafe_) = (question(&args.shield, args.stage.into(), &labelled.text), labelled.unsafe_);
+        async move {
+            let verdict = client.run_shield(&Context::default(), request).await;
+            Ok::<_, Error>((verdict.map_err(|error| reach::explained(error, server))?, unsafe_))
+        }
     };
     let verdicts: Vec<(RunShieldResponse, bool)> = stream::iter(texts.iter().map(judge)).buffered(AT_ONCE).try_collect().await?;
     let unscored = verdicts.iter().filter(|(verdict, _)| verdict.unscored).count();
     let scored: Vec<Scored> =
         verdicts.iter().filter_map(|(verdict, unsafe_)| Some(Scored { score: score(verdict)?, unsafe_: *unsafe_ })).collect();
     let no_verdict = verdicts.len() - scored.len();
-    let report = report(args.shield, &scored, args.fpr, no_verdict, unscored)?;
+    let report = report(args.shield.clone(), &scored, args.fpr, no_verdict, unscored)?;
     output.result(&report, shown)
 }
 
@@ -148,7 +152,7 @@ fn point(scored: &[Scored], allowed: f64) -> Point {
     thresholds.sort_by(f64::total_cmp);
     thresholds.dedup();
     let share = |unsafe_: bool, threshold: f64| {
-        let of_kind = || scored.iter().filter(|one| one.unsafe_ == unsafe_);
+        let of_kind = || scored.iter().filter(move |one| one.unsafe_ == unsafe_);
         of_kind().filter(|one| one.score >= threshold).count() as f64 / of_kind().count() as f64
     };
     // Above every score nothing is found, and nothing is wrong.

@@ -143,7 +143,7 @@ mod tests {
     fn an_image_is_not_called_safe() {
         let mut message = Message::user("what is this?");
         message.parts.push(Part::image(Image::default()));
-        let error = turns(&[message.clone()], 0, false).unwrap_err();
+        let error = turns(std::slice::from_ref(&message), 0, false).unwrap_err();
         assert_eq!((error.field(), error.reason()), (Some("messages[0].parts[1]"), Some("images_not_supported")));
         assert_eq!(turns(&[message], 0, true).unwrap().len(), 1);
     }

@@ -148,17 +148,24 @@ impl Guard {
 
     async fn complete(&self, cx: &Context, body: &str, max_tokens: u32) -> Result<Answer> {
         let prompt = self.prompt(cx, body).await?;
-        let request = |alternatives: u32| CompleteRequest {
-            model: self.model.clone(),
-            prompt: Some(prompt.clone()),
-            sampling: Some(SamplingParams::greedy(max_tokens)),
-            logprobs: alternatives > 0,
-            top_logprobs: alternatives,
-            ..CompleteRequest::default()
-        };
-        let response = self.with_alternatives(async |alternatives| self.inference.complete(cx, request(alternatives)).await).await?;
-        let choice = response.choices.into_iter().next().ok_or_else(nothing)?;
-        Ok(Answer { text: choice.text, tokens: choice.logprobs })
+        loop {
+            let alternatives = self.alternatives();
+            let request = CompleteRequest {
+                model: self.model.clone(),
+                prompt: Some(prompt.clone()),
+                sampling: Some(SamplingParams::greedy(max_tokens)),
+                logprobs: alternatives > 0,
+                top_logprobs: alternatives,
+                ..CompleteRequest::default()
+            };
+            match self.inference.complete(cx, request).await {
+                Err(error) if self.asks_for_fewer(alternatives, &error) => {}
+                answered => {
+                    let choice = answered?.choices.into_iter().next().ok_or_else(nothing)?;
+                    return Ok(Answer { text: choice.text, tokens: choice.logprobs });
+                }
+            }
+        }
     }
 
     async fn chat(&self, cx: &Context, turns: &[Turn]) -> Result<Answer> {
@@ -167,14 +174,21 @@ impl Guard {
             Speaker::Agent => Message::assistant(turn.text.clone()),
         };
         let messages: Vec<Message> = turns.iter().map(message).collect();
-        let request = |alternatives: u32| ChatRequest {
-            logprobs: alternatives > 0,
-            top_logprobs: alternatives,
-            ..ChatRequest::new(&self.model, messages.clone()).greedy(ANSWER_TOKENS)
-        };
-        let response = self.with_alternatives(async |alternatives| self.inference.chat(cx, request(alternatives)).await).await?;
-        let choice = response.choices.into_iter().next().ok_or_else(nothing)?;
-        Ok(Answer { text: choice.message.unwrap_or_default().joined_text(), tokens: choice.logprobs })
+        loop {
+            let alternatives = self.alternatives();
+            let request = ChatRequest {
+                logprobs: alternatives > 0,
+                top_logprobs: alternatives,
+                ..ChatRequest::new(&self.model, messages.clone()).greedy(ANSWER_TOKENS)
+            };
+            match self.inference.chat(cx, request).await {
+                Err(error) if self.asks_for_fewer(alternatives, &error) => {}
+                answered => {
+                    let choice = answered?.choices.into_iter().next().ok_or_else(nothing)?;
+                    return Ok(Answer { text: choice.message.unwrap_or_default().joined_text(), tokens: choice.logprobs });
+                }
+            }
+        }
     }
 
     /// The exact tokens, where the model's server tells them; else the text, before which a server puts the begin token.
@@ -190,19 +204,19 @@ impl Guard {
         Ok(Prompt::Text(body.to_owned()))
     }
 
-    /// Asks for fewer alternatives, and at last for none, where a server does not tell so many.
-    async fn with_alternatives<T>(&self, ask: impl AsyncFn(u32) -> Result<T>) -> Result<T> {
-        loop {
-            let index = self.alternatives.load(Ordering::Relaxed);
-            let wanted = ALTERNATIVES.get(index as usize).copied().unwrap_or_default();
-            match ask(wanted).await {
-                Err(error) if wanted > 0 && is_about_logprobs(&error) => {
-                    tracing::info!(model = self.model, wanted, error = error.message(), "the guard's server tells fewer log-probabilities");
-                    self.alternatives.fetch_max(index + 1, Ordering::Relaxed);
-                }
-                answered => return answered,
-            }
+    fn alternatives(&self) -> u32 {
+        ALTERNATIVES.get(self.alternatives.load(Ordering::Relaxed) as usize).copied().unwrap_or_default()
+    }
+
+    /// Whether the server does not tell so many alternatives: from now on it is asked for fewer, and at last for none.
+    fn asks_for_fewer(&self, asked: u32, error: &Error) -> bool {
+        if asked == 0 || !is_about_logprobs(error) {
+            return false;
         }
+        tracing::info!(model = self.model, asked, error = error.message(), "the guard's server tells fewer log-probabilities");
+        let next = ALTERNATIVES.iter().position(|alternatives| *alternatives < asked).unwrap_or(ALTERNATIVES.len());
+        self.alternatives.fetch_max(next as u32, Ordering::Relaxed);
+        true
     }
 }
 

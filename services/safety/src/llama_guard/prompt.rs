@@ -54,7 +54,8 @@ mod tests {
     fn only_what_is_asked_for_is_in_the_prompt() {
         let extra: Vec<super::super::policy::CategoryConfig> = serde_json::from_str(
             r#"[{"code":"S15","name":"Secrets","definition":"Names of customers."},{"code":"s1","definition":"War."}]"#,
-        );
+        )
+        .unwrap();
         let policy = Policy::configured(Family::Guard3B1, &extra, &["s6".into()]).unwrap();
         let prompt = rendered(Family::Guard3B1, &policy, &[turn(Speaker::User, "hi")]);
         assert!(prompt.contains("\nS13: Elections.\nS15: Secrets.\nNames of customers.\n<END UNSAFE"), "{prompt}");

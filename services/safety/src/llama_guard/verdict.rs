@@ -56,9 +56,8 @@ impl Odds {
     pub(super) fn read(tokens: &[TokenLogprob]) -> Option<Self> {
         let first = tokens.iter().find(|token| !bare(&token.token).is_empty())?;
         let mut odds = Self::default();
-        // A server that was not asked for alternatives may still tell the token's own probability: that is one side alone.
-        let alternatives = first.top.iter().map(|top| (top.token.as_str(), top.logprob));
-        let told: Vec<(&str, f32)> = alternatives.collect();
+        // Without alternatives the token's own probability may be told: that is one side alone.
+        let told: Vec<(&str, f32)> = first.top.iter().map(|top| (top.token.as_str(), top.logprob)).collect();
         if told.is_empty() {
             return None;
         }
