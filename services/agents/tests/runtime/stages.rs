@@ -1,5 +1,7 @@
 //! Shields at every stage: what they refuse is read by nobody, and what they redact is read by all in its new form.
 
+use std::sync::Arc;
+
 use llama_stack_core::{Agents as _, manifest::DefaultShields};
 use llama_stack_proto::v1::{
     AgentConfig, ApprovalDecision, CreateTurnRequest, Message, Part, ResumeTurnRequest, Role, ShieldStage, ToolResult, Turn, TurnEvent,
@@ -7,7 +9,12 @@ use llama_stack_proto::v1::{
 };
 
 use crate::{
-    doubles::Say::{Call, Text},
+    crash::{die, finished, reborn},
+    doubles::{
+        Hands,
+        Say::{Call, Text},
+        Script,
+    },
     world::{World, config, names, refusal, rest, said, say, say_in, tool_results, verdicts},
 };
 
@@ -253,6 +260,26 @@ async fn a_turn_that_decides_on_a_call_of_its_parent_runs_it_as_it_was_judged() 
         vec![ApprovalDecision { approval_request_id: awaiting.approvals[0].id.clone(), approve: true, ..ApprovalDecision::default() }];
     let (_, turn) = world.run(CreateTurnRequest { input: vec![], decisions, ..guarded() }).await;
     assert_eq!((turn.status(), tool_results(&turn)[0].joined_text().as_str()), (TurnStatus::Completed, "fine"));
+}
+
+/// It was in no journal yet, so the call is one that was cut off: its tool may be asked again, and its result is judged anew.
+#[test]
+fn a_result_that_was_being_judged_when_the_process_died_is_judged_again() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let (script, hands) = (Script::of(vec![vec![Call("a", "add", r#"{"a":1,"b":1}"#)], vec![Text("two")]]), Arc::<Hands>::default());
+    let request = with(|config| config.tool_result_shields = ids(&["late", "mask"]));
+    let id = die(&dir, &script, &hands, request, || hands.calls() == 1);
+    reborn(dir, script, hands.clone(), async |world: World| {
+        world.runtime.recover().await.unwrap();
+        let turn = finished(&world, &id).await;
+        assert_eq!(
+            (turn.status(), said(&turn).as_str(), tool_results(&turn)[0].joined_text().as_str()),
+            (TurnStatus::Completed, "two", "2")
+        );
+        let ledger = hands.ledger.lock().unwrap().clone();
+        assert!(ledger.len() == 2 && ledger[0].2 == ledger[1].2, "under the same key: {ledger:?}");
+        assert!(turn.steps.iter().all(|step| step.ended.is_some()));
+    });
 }
 
 /// Of all the text that shields were shown in twenty turns with tools, hardly any had been judged before.
