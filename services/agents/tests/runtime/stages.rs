@@ -262,6 +262,41 @@ async fn a_turn_that_decides_on_a_call_of_its_parent_runs_it_as_it_was_judged() 
     assert_eq!((turn.status(), tool_results(&turn)[0].joined_text().as_str()), (TurnStatus::Completed, "fine"));
 }
 
+/// A client that keeps the history itself sends it whole with every request; each of its texts is the same text each time.
+#[tokio::test]
+async fn a_history_that_comes_with_every_request_is_made_of_the_same_pieces() {
+    let world = World::new(vec![]).await;
+    let (mut history, mut judged, mut said) = (Vec::new(), 0, 0);
+    for n in 0..10 {
+        let question = format!("question {n} ").repeat(10);
+        said += question.len() as u64;
+        history.push(Message::user(question));
+        let mut request = with(|config| config.input_shields = ids(&["counting"]));
+        request.input = history.clone();
+        let (_, turn) = world.run(request).await;
+        judged += verdicts(&turn).into_iter().filter_map(|step| step.verdict).map(|verdict| verdict.judged_bytes).sum::<u64>();
+        history.push(Message::assistant("done"));
+    }
+    assert_eq!(judged, said, "each question was judged once");
+}
+
+#[tokio::test]
+async fn items_that_are_added_without_a_turn_are_judged_by_the_shields_of_every_turn() {
+    let defaults = DefaultShields { input: ids(&["words", "mask"]), ..DefaultShields::default() };
+    let world = World::changed(vec![], |parts| parts.shielding.defaults = defaults).await;
+    let session = world.session().await;
+    let add = |text: &str| {
+        let input = vec![Message::user(text)];
+        CreateTurnRequest { session_id: session.id.clone(), input, append_only: true, ..CreateTurnRequest::default() }
+    };
+    let (_, fine) = world.run(add("my secret")).await;
+    assert_eq!((fine.status(), fine.input[0].joined_text().as_str()), (TurnStatus::Completed, "my [1]"));
+    let (_, refused) = world.run(add("a bad idea")).await;
+    assert_eq!((refused.status(), refused.incomplete_reason.as_str()), (TurnStatus::Incomplete, "content_filter"));
+    world.run(say_in(&session, "what did I say?")).await;
+    assert!(reads(&world).contains("my [1]") && !reads(&world).contains("secret") && !reads(&world).contains("bad idea"));
+}
+
 /// It was in no journal yet, so the call is one that was cut off: its tool may be asked again, and its result is judged anew.
 #[test]
 fn a_result_that_was_being_judged_when_the_process_died_is_judged_again() {
