@@ -142,7 +142,8 @@ async fn draft(shared: &Arc<Shared>, cx: &Context, request: CreateTurnRequest, c
     let decided = asked.to_vec();
     let (agent_id, mut config) = if request.append_only {
         // Later turns read it, so the shields of every turn judge it.
-        let mut config = AgentConfig::default();
+        let limits = Some(check::effective(None, &shared.parts.config.limits));
+        let mut config = AgentConfig { limits, ..AgentConfig::default() };
         check::add_defaults(&mut config, &shared.parts.shielding.defaults);
         (String::new(), config)
     } else {
