@@ -141,7 +141,11 @@ async fn draft(shared: &Arc<Shared>, cx: &Context, request: CreateTurnRequest, c
     let input = edge::input(request.input, awaited, !decisions.is_empty())?;
     let decided = asked.to_vec();
     let (agent_id, mut config) = if request.append_only {
-        (String::new(), AgentConfig::default())
+        // Later turns read it, so the shields of every turn judge it.
+        let limits = Some(check::effective(None, &shared.parts.config.limits));
+        let mut config = AgentConfig { limits, ..AgentConfig::default() };
+        check::add_defaults(&mut config, &shared.parts.shielding.defaults);
+        (String::new(), config)
     } else {
         configuration(shared, cx, request.config, request.agent_id, &place.session).await?
     };

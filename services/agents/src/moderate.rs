@@ -7,8 +7,8 @@
 //!                  └─ windows   words are shown in windows, each once it has been judged; calls wait
 //! ```
 //!
-//! A window is judged together with the end of what was shown before it, as much as a window holds: the whole costs twice
-//! its length at most, however long it is.
+//! A window is judged together with the end of what was shown before it, as much as a window holds and a sentence at least:
+//! the whole costs a fixed multiple of its length, twice in windows of sixteen tokens or more, however long it is.
 
 use std::sync::Arc;
 
@@ -21,6 +21,9 @@ use crate::{
 
 /// Of a token, as far as a window is concerned. English prose has a little more, code and other scripts fewer.
 const BYTES_PER_TOKEN: usize = 4;
+
+/// Of what was shown, the least that a window is judged with: what lies across the border is found in small windows too.
+const LEAST_OVERLAP: usize = 64;
 
 pub(crate) enum Outlet {
     Open,
@@ -204,7 +207,7 @@ impl Windows {
         let Some((kind, run)) = runs.last() else { return };
         let mut tail = if runs.len() == 1 && self.tail.0 == Some(*kind) { std::mem::take(&mut self.tail.1) } else { String::new() };
         tail.push_str(run);
-        let mut cut = tail.len().saturating_sub(self.size);
+        let mut cut = tail.len().saturating_sub(self.size.max(LEAST_OVERLAP));
         while !tail.is_char_boundary(cut) {
             cut += 1;
         }

@@ -86,7 +86,12 @@ impl From<Decision> for Gate {
 pub(crate) fn next(fold: &Fold, desk: &impl Desk) -> Next {
     let turn = &fold.turn;
     if turn.append_only {
-        return Next::End(TurnStatus::Completed, "");
+        return match judge_input(turn) {
+            Some(Next::Start(shields)) => Next::Start(shields),
+            // Nobody is there to be told: it is in no history.
+            Some(_) => Next::End(TurnStatus::Incomplete, "content_filter"),
+            None => Next::End(TurnStatus::Completed, ""),
+        };
     }
     let config = conversation::config(turn);
     let limits = turn.config.as_ref().and_then(|config| config.limits).unwrap_or_default();

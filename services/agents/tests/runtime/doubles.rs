@@ -170,7 +170,8 @@ impl Tools for Hands {
 /// | `warn` | finds everything worth a warning |
 /// | `broken`, `hang`, `late` | fails, never answers, answers after a second |
 /// | `unleveled`, `odd` | report a violation of no level, of level 99 |
-/// | `hollow`, `blank`, `endless` | redact to no parts, to a part of nothing, to something else each time |
+/// | `hollow`, `blank` | redact to no parts, to a part of nothing |
+/// | `tick`, `tock` | want their own word at the end: together they redact for ever |
 /// | `empty` | says nothing at all |
 /// | `counting` | counts the bytes that it has not judged before |
 #[derive(Default)]
@@ -180,7 +181,7 @@ pub struct Guards {
     known: Mutex<std::collections::HashSet<String>>,
 }
 
-const SHIELDS: [&str; 16] = [
+const SHIELDS: [&str; 17] = [
     "words",
     "reader",
     "pair",
@@ -194,7 +195,8 @@ const SHIELDS: [&str; 16] = [
     "odd",
     "hollow",
     "blank",
-    "endless",
+    "tick",
+    "tock",
     "empty",
     "counting",
 ];
@@ -262,9 +264,8 @@ impl Safety for Guards {
                 let redacted = Message { parts: vec![Part::default()], ..message.clone() };
                 RunShieldResponse { redacted: Some(redacted), ..RunShieldResponse::default() }
             }
-            "endless" => {
-                let redacted = Message::user(format!("{text} and {}", self.judged.lock().unwrap().len()));
-                RunShieldResponse { redacted: Some(redacted), ..RunShieldResponse::default() }
+            word @ ("tick" | "tock") if !text.ends_with(word) => {
+                RunShieldResponse { redacted: Some(Message::user(format!("{text} {word}"))), ..RunShieldResponse::default() }
             }
             "counting" => {
                 let (judged_bytes, known_bytes) = self.count(message);

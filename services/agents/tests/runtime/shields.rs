@@ -20,7 +20,7 @@ async fn a_forbidden_input_never_reaches_the_model() {
     let (events, turn) = world.run(request).await;
     assert_eq!((turn.status(), turn.incomplete_reason.as_str()), (TurnStatus::Incomplete, "content_filter"));
     assert_eq!((refusal(&turn).as_deref(), world.script.asked()), (Some("Not that."), 0));
-    assert_eq!(names(&events), ["created", "started", "completed", "started", "completed", "ended"]);
+    assert_eq!(names(&events), ["created", "started", "started", "completed", "completed", "started", "completed", "ended"]);
 }
 
 #[tokio::test]

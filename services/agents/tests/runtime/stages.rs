@@ -1,5 +1,7 @@
 //! Shields at every stage: what they refuse is read by nobody, and what they redact is read by all in its new form.
 
+use std::sync::Arc;
+
 use llama_stack_core::{Agents as _, manifest::DefaultShields};
 use llama_stack_proto::v1::{
     AgentConfig, ApprovalDecision, CreateTurnRequest, Message, Part, ResumeTurnRequest, Role, ShieldStage, ToolResult, Turn, TurnEvent,
@@ -7,7 +9,12 @@ use llama_stack_proto::v1::{
 };
 
 use crate::{
-    doubles::Say::{Call, Text},
+    crash::{die, finished, reborn},
+    doubles::{
+        Hands,
+        Say::{Call, Text},
+        Script,
+    },
     world::{World, config, names, refusal, rest, said, say, say_in, tool_results, verdicts},
 };
 
@@ -253,6 +260,61 @@ async fn a_turn_that_decides_on_a_call_of_its_parent_runs_it_as_it_was_judged() 
         vec![ApprovalDecision { approval_request_id: awaiting.approvals[0].id.clone(), approve: true, ..ApprovalDecision::default() }];
     let (_, turn) = world.run(CreateTurnRequest { input: vec![], decisions, ..guarded() }).await;
     assert_eq!((turn.status(), tool_results(&turn)[0].joined_text().as_str()), (TurnStatus::Completed, "fine"));
+}
+
+/// A client that keeps the history itself sends it whole with every request; each of its texts is the same text each time.
+#[tokio::test]
+async fn a_history_that_comes_with_every_request_is_made_of_the_same_pieces() {
+    let world = World::new(vec![]).await;
+    let (mut history, mut judged, mut said) = (Vec::new(), 0, 0);
+    for n in 0..10 {
+        let question = format!("question {n} ").repeat(10);
+        said += question.len() as u64;
+        history.push(Message::user(question));
+        let mut request = with(|config| config.input_shields = ids(&["counting"]));
+        request.input = history.clone();
+        let (_, turn) = world.run(request).await;
+        judged += verdicts(&turn).into_iter().filter_map(|step| step.verdict).map(|verdict| verdict.judged_bytes).sum::<u64>();
+        history.push(Message::assistant("done"));
+    }
+    assert_eq!(judged, said, "each question was judged once");
+}
+
+#[tokio::test]
+async fn items_that_are_added_without_a_turn_are_judged_by_the_shields_of_every_turn() {
+    let defaults = DefaultShields { input: ids(&["words", "mask"]), ..DefaultShields::default() };
+    let world = World::changed(vec![], |parts| parts.shielding.defaults = defaults).await;
+    let session = world.session().await;
+    let add = |text: &str| {
+        let input = vec![Message::user(text)];
+        CreateTurnRequest { session_id: session.id.clone(), input, append_only: true, ..CreateTurnRequest::default() }
+    };
+    let (_, fine) = world.run(add("my secret")).await;
+    assert_eq!((fine.status(), fine.input[0].joined_text().as_str()), (TurnStatus::Completed, "my [1]"));
+    let (_, refused) = world.run(add("a bad idea")).await;
+    assert_eq!((refused.status(), refused.incomplete_reason.as_str()), (TurnStatus::Incomplete, "content_filter"));
+    world.run(say_in(&session, "what did I say?")).await;
+    assert!(reads(&world).contains("my [1]") && !reads(&world).contains("secret") && !reads(&world).contains("bad idea"));
+}
+
+/// It was in no journal yet, so the call is one that was cut off: its tool may be asked again, and its result is judged anew.
+#[test]
+fn a_result_that_was_being_judged_when_the_process_died_is_judged_again() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let (script, hands) = (Script::of(vec![vec![Call("a", "add", r#"{"a":1,"b":1}"#)], vec![Text("two")]]), Arc::<Hands>::default());
+    let request = with(|config| config.tool_result_shields = ids(&["late", "mask"]));
+    let id = die(&dir, &script, &hands, request, || hands.calls() == 1);
+    reborn(dir, script, hands.clone(), async |world: World| {
+        world.runtime.recover().await.unwrap();
+        let turn = finished(&world, &id).await;
+        assert_eq!(
+            (turn.status(), said(&turn).as_str(), tool_results(&turn)[0].joined_text().as_str()),
+            (TurnStatus::Completed, "two", "2")
+        );
+        let ledger = hands.ledger.lock().unwrap().clone();
+        assert!(ledger.len() == 2 && ledger[0].2 == ledger[1].2, "under the same key: {ledger:?}");
+        assert!(turn.steps.iter().all(|step| step.ended.is_some()));
+    });
 }
 
 /// Of all the text that shields were shown in twenty turns with tools, hardly any had been judged before.

@@ -9,8 +9,9 @@ use axum::{
 use futures::StreamExt;
 use llama_stack_core::{Code, Context, Error, Result, ids};
 use llama_stack_proto::v1::{
-    CreateSessionRequest, CreateTurnRequest, DeleteSessionRequest, GetSessionRequest, GetTurnRequest, ListTurnsRequest, Message, PartPlace,
-    RedactTurnRequest, Session, Turn, UpdateSessionRequest, part::Content, part_place, step::Step as StepKind, turn_event::Event,
+    CreateSessionRequest, CreateTurnRequest, DeleteSessionRequest, DeleteTurnRequest, GetSessionRequest, GetTurnRequest, ListTurnsRequest,
+    Message, PartPlace, RedactTurnRequest, Session, Turn, TurnStatus, UpdateSessionRequest, part::Content, part_place,
+    step::Step as StepKind, turn_event::Event,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -175,6 +176,10 @@ async fn add(state: &AppState, cx: &Context, session_id: &str, input: Vec<Messag
     let mut events = state.agents.create_turn(cx, request).await?;
     while let Some(event) = events.next().await {
         if let Some(Event::Ended(turn)) = event?.event {
+            if turn.status() == TurnStatus::Incomplete {
+                state.agents.delete_turn(cx, DeleteTurnRequest { id: turn.id }).await?;
+                return Err(Error::invalid("items", "a shield did not let these items through").with_reason("content_filter"));
+            }
             return Ok(*turn);
         }
     }

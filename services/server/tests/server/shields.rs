@@ -102,6 +102,8 @@ async fn the_manifests_shields_judge_what_no_request_guards() {
     assert_eq!(response["guardrails"], json!([{ "id": "grumpy", "stages": ["input"] }]));
     let response = server.json("POST", "/v1/responses", json!({ "model": "parrot", "input": "hi" })).await;
     assert_eq!((&response["status"], said(&response)), (&json!("completed"), vec![("output_text", "Hello")]));
+    let greeting = json!({ "items": [{ "role": "user", "content": "I greet you" }] });
+    assert_eq!(server.refused("POST", "/v1/conversations", greeting).await, (400, json!("items"), json!("content_filter")));
     let refused = json!({ "model": "parrot", "input": "hi", "guardrails": ["gard"] });
     assert_eq!(server.refused("POST", "/v1/responses", refused).await, (404, json!("guardrails"), json!("shield_not_found")));
 }
