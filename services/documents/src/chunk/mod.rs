@@ -1,0 +1,78 @@
+//! From a document to passages: how long they are, where they may be cut, and where in the document they lie.
+//!
+//! ```text
+//! Parsed ─ whole (one text, its places) ─┬─ static     windows of tokens          ┐
+//!                                        ├─ sentence   whole sentences            ├─ Passage { text, position }
+//!                                        └─ structure  headings, functions, rows  ┘     └─ contextual: a model's line
+//! ```
+
+mod contextual;
+mod estimate;
+mod pack;
+mod strategy;
+mod structure;
+mod whole;
+
+#[cfg(test)]
+mod tests;
+
+use llama_stack_core::Result;
+use llama_stack_proto::v1::{ChunkingStrategy, chunking_strategy::Kind};
+use unicode_segmentation::UnicodeSegmentation as _;
+
+use crate::{Parsed, Passage};
+use pack::{Budget, pack};
+use whole::Whole;
+
+pub use contextual::contextual;
+pub use estimate::Estimate;
+pub use strategy::{DEFAULT_MAX_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS, validate};
+
+/// Counts as the model does that will embed the passages.
+///
+/// Called often and for short texts: an implementation that has to ask another process should answer with [`Estimate`].
+pub trait CountTokens: Send + Sync {
+    /// Without the tokens that a model puts around every text.
+    fn count(&self, text: &str) -> usize;
+
+    /// The longest text that the model reads to its end, in tokens. `auto` makes no longer passages.
+    fn window(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// Cuts a document into passages, none longer than the strategy says as `tokens` counts, all of its text in at least one.
+///
+/// `contextual` is cut as `auto` is; the model's step is [`contextual`]. Takes time in proportion to the text: not for the
+/// async threads.
+///
+/// # Errors
+/// `InvalidArgument` for lengths out of range (see [`validate`]), with the field.
+pub fn chunk(parsed: &Parsed, strategy: &ChunkingStrategy, tokens: &dyn CountTokens) -> Result<Vec<Passage>> {
+    let strategy = validate(strategy)?;
+    let (mut most, overlap) = (strategy.max_chunk_tokens as usize, strategy.overlap_tokens as usize);
+    let whole = Whole::new(parsed);
+    let ranges = match strategy.kind() {
+        Kind::Static => pack(whole.words(0..whole.text.len()), Budget::new(&whole.text, most, overlap, tokens)),
+        Kind::Sentence => {
+            let mut budget = Budget::new(&whole.text, most, overlap, tokens);
+            let mut pieces = Vec::new();
+            for block in whole.blocks() {
+                let mut at = block.start;
+                for sentence in whole.text[block.clone()].split_sentence_bounds() {
+                    let range = at..at + sentence.len();
+                    at = range.end;
+                    if budget.count(range.clone()) > most { pieces.extend(whole.words(range)) } else { pieces.push(range) }
+                }
+            }
+            pack(pieces, budget)
+        }
+        kind => {
+            if kind != Kind::Structure {
+                most = tokens.window().map_or(most, |window| most.min(window.max(1)));
+            }
+            structure::ranges(parsed, &whole, most, overlap.min(most / 2), tokens)
+        }
+    };
+    Ok(ranges.into_iter().filter_map(|range| whole.passage(range)).collect())
+}
