@@ -28,6 +28,9 @@ const CANCEL: &str = "UPDATE bank_documents SET status = 4 WHERE tenant = $1 AND
 const END: &str = "UPDATE ingestions SET ended_us = $4, status = $5, completed = $6, failed = $7, cancelled = $8 \
                    WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND ended_us = 0";
 
+const UNFINISHED: &str = "SELECT i.tenant, i.bank_id, i.id FROM ingestions i JOIN banks b ON b.tenant = i.tenant AND b.id = i.bank_id \
+                          WHERE b.provider_id = $1 AND b.doomed = 0 AND i.ended_us = 0";
+
 /// Counts what became of its documents, once and for all. One whose documents another ingestion took over is completed.
 struct End {
     tenant: String,
@@ -108,6 +111,13 @@ impl Store {
             ingestion.cancelled = counts.cancelled as u32;
         }
         Ok(ingestion)
+    }
+
+    /// Tenant, bank and id of a provider's ingestions that have not ended, of all tenants.
+    pub async fn unfinished_ingestions(&self, provider_id: &str) -> Result<Vec<(String, String, String)>> {
+        let rows = self.read(UNFINISHED, args![provider_id]).await?;
+        let read = |row: &Row| Ok((row.text(0)?, row.text(1)?, row.text(2)?));
+        rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
     }
 
     /// Ends the ingestion if none of its documents is under way; with `cancel`, what has not ended is cancelled first.
