@@ -3,8 +3,8 @@
 use std::{
     collections::HashSet,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::atomic::{AtomicUsize, Ordering},
     sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
@@ -18,7 +18,7 @@ use crate::scripted::Config;
 
 /// Its embedding model.
 pub const EMBEDDING: &str = "worded";
-pub const DIMENSION: u32 = 64;
+pub const DIMENSION: u32 = 256;
 /// Its re-ranking model: the share of the query's words that a text has.
 pub const RERANKER: &str = "worded-reranker";
 /// Its chat model: says the question with `rephrased` in front, in as many lines as it has words; fails at `fail`.

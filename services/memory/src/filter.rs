@@ -130,9 +130,10 @@ mod tests {
     fn each_operator_means_what_it_says() {
         let there = HashMap::from([("year".to_owned(), number(2020.0)), ("lang".to_owned(), text("en"))]);
         let year = |operator, value| matches(&compare("year", operator, &[number(value)]), &there);
-        assert_eq!([Operator::Eq, Operator::Ne, Operator::Gt, Operator::Gte, Operator::Lt, Operator::Lte].map(|o| year(o, 2020.0)), [
-            true, false, false, true, false, true
-        ]);
+        assert_eq!(
+            [Operator::Eq, Operator::Ne, Operator::Gt, Operator::Gte, Operator::Lt, Operator::Lte].map(|o| year(o, 2020.0)),
+            [true, false, false, true, false, true]
+        );
         assert_eq!([Operator::Gt, Operator::Lt].map(|o| year(o, 2019.0)), [true, false]);
         let langs = [text("de"), text("en")];
         assert!(matches(&compare("lang", Operator::In, &langs), &there));

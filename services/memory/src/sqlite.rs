@@ -91,17 +91,18 @@ async fn put(tx: &mut Transaction<'static, Sqlite>, bank: Known, chunk: &Chunk) 
     if let Some(row) = there.fetch_optional(&mut **tx).await? {
         remove(tx, bank, row.try_get(0)?).await?;
     }
-    let inserted = sqlx::query("INSERT INTO chunks (bank, id, document_id, place, title, text, body, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
-        .bind(bank.number)
-        .bind(&chunk.id)
-        .bind(&chunk.document_id)
-        .bind(i64::from(chunk.index))
-        .bind(&chunk.title)
-        .bind(&chunk.text)
-        .bind(rest)
-        .bind(vector)
-        .execute(&mut **tx)
-        .await?;
+    let inserted =
+        sqlx::query("INSERT INTO chunks (bank, id, document_id, place, title, text, body, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+            .bind(bank.number)
+            .bind(&chunk.id)
+            .bind(&chunk.document_id)
+            .bind(i64::from(chunk.index))
+            .bind(&chunk.title)
+            .bind(&chunk.text)
+            .bind(rest)
+            .bind(vector)
+            .execute(&mut **tx)
+            .await?;
     match bank.words {
         Some(words) => words.add(tx, inserted.last_insert_rowid()).await,
         None => Ok(()),

@@ -17,7 +17,8 @@ use crate::{
 
 const INSERT: &str = "INSERT INTO banks (tenant, id, provider_id, owner, shared, kind, active_us, expires_us, doomed, body) \
                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)";
-const UPDATE: &str = "UPDATE banks SET shared = $4, expires_us = $5, body = $6 WHERE tenant = $1 AND id = $2 AND provider_id = $3 AND doomed = 0";
+const UPDATE: &str =
+    "UPDATE banks SET shared = $4, expires_us = $5, body = $6 WHERE tenant = $1 AND id = $2 AND provider_id = $3 AND doomed = 0";
 const TOUCH: &str = "UPDATE banks SET active_us = $3, expires_us = CASE WHEN expires_us = 0 THEN 0 ELSE $4 END \
                      WHERE tenant = $1 AND id = $2 AND active_us < $3";
 const GET: &str = "SELECT body, active_us, expires_us FROM banks WHERE tenant = $1 AND id = $2 AND provider_id = $3 AND doomed = 0";

@@ -33,7 +33,8 @@ const NEWEST: &str = "SELECT body, status, place FROM bank_documents WHERE tenan
                       AND ($5 = 0 OR status = $5) AND ($6 = '' OR ingestion_id = $6) AND (expires_us = 0 OR expires_us > $7) \
                       ORDER BY place DESC LIMIT $4";
 const DELETE: &str = "DELETE FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
-const COUNTS: &str = "SELECT status, COUNT(*), CAST(SUM(bytes) AS BIGINT) FROM bank_documents WHERE tenant = $1 AND bank_id = $2 GROUP BY status";
+const COUNTS: &str =
+    "SELECT status, COUNT(*), CAST(SUM(bytes) AS BIGINT) FROM bank_documents WHERE tenant = $1 AND bank_id = $2 GROUP BY status";
 const EXPIRED: &str = "SELECT id FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND expires_us > 0 AND expires_us <= $3";
 const ALL_EXPIRED: &str = "SELECT d.tenant, d.bank_id, d.id FROM bank_documents d JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
                            WHERE b.provider_id = $1 AND d.expires_us > 0 AND d.expires_us <= $2 LIMIT 1000";

@@ -57,8 +57,7 @@ impl Command for End {
             _ => DocumentStatus::Completed,
         };
         let Counts { completed, failed, cancelled, .. } = counts;
-        let args =
-            args![&self.tenant, &self.bank_id, &self.id, self.now_us, i64::from(i32::from(status)), completed, failed, cancelled];
+        let args = args![&self.tenant, &self.bank_id, &self.id, self.now_us, i64::from(i32::from(status)), completed, failed, cancelled];
         Ok(Outcome::Changed(conn.execute(END, args).await?))
     }
 }

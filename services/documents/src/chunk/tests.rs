@@ -96,8 +96,10 @@ fn sections_and_functions_are_not_torn() {
         block(BlockKind::Text, &words(60, "use"), 0, 9, "Guide > Use"),
     ]);
     let passages = chunk(&parsed, &strategy(Kind::Structure, 100, 0), &Words).unwrap();
-    let found: Vec<(&str, u32, u32)> =
-        passages.iter().map(|passage| (passage.position.heading.as_str(), passage.position.line_start, passage.position.line_end)).collect();
+    let found: Vec<(&str, u32, u32)> = passages
+        .iter()
+        .map(|passage| (passage.position.heading.as_str(), passage.position.line_start, passage.position.line_end))
+        .collect();
     assert_eq!(found.last(), Some(&("Guide > Use", 7, 9)));
     assert!(passages.iter().all(|passage| !(passage.text.contains("install") && passage.text.contains("use"))));
 
@@ -127,9 +129,12 @@ fn auto_stays_within_what_the_model_reads() {
 
 #[test]
 fn lengths_out_of_range_are_named() {
-    for (most, overlap, field) in
-        [(99, 0, "chunking.max_chunk_tokens"), (4_097, 0, "chunking.max_chunk_tokens"), (100, 51, "chunking.overlap_tokens"), (0, 401, "chunking.overlap_tokens")]
-    {
+    for (most, overlap, field) in [
+        (99, 0, "chunking.max_chunk_tokens"),
+        (4_097, 0, "chunking.max_chunk_tokens"),
+        (100, 51, "chunking.overlap_tokens"),
+        (0, 401, "chunking.overlap_tokens"),
+    ] {
         let error = validate(&strategy(Kind::Static, most, overlap)).unwrap_err();
         assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some(field)));
     }

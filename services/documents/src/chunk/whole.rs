@@ -80,7 +80,11 @@ impl<'a> Whole<'a> {
         let last = self.block_at(range.end.saturating_sub(1)).unwrap_or(first);
         let block = &self.parsed.blocks[first];
         // A heading stands under itself for whoever cites it.
-        let heading = if block.kind == Kind::Heading { self.parsed.blocks.get(first + 1).map_or(&block.heading, |next| &next.heading) } else { &block.heading };
+        let heading = if block.kind == Kind::Heading {
+            self.parsed.blocks.get(first + 1).map_or(&block.heading, |next| &next.heading)
+        } else {
+            &block.heading
+        };
         Position {
             page: block.page,
             line_start: self.line(first, range.start),

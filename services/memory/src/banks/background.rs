@@ -71,7 +71,9 @@ impl Banks {
             (waits.sha256, waits.bytes, waits.error) = (String::new(), size(&waits), None);
             if let Some(there) = there {
                 waits.created = there.created;
-                if (&there.media_type, &there.chunking) == (&waits.media_type, &waits.chunking) && there.status() == DocumentStatus::Completed {
+                if (&there.media_type, &there.chunking) == (&waits.media_type, &waits.chunking)
+                    && there.status() == DocumentStatus::Completed
+                {
                     // Its chunks are of this content; if the new one is the same, they stay.
                     (waits.sha256, waits.chunk_count) = (there.sha256, there.chunk_count);
                 }
@@ -138,10 +140,11 @@ impl Banks {
             };
             stream::iter(documents).for_each_concurrent(AT_A_TIME, each).await;
             banks.0.running.end(&ingestion);
-            if !ingestion.is_empty() && !banks.shutdown.is_cancelled() {
-                if let Err(error) = banks.store.end_ingestion(&tenant, &bank_id, &ingestion, false, &ids::now()).await {
-                    tracing::warn!(ingestion, error = error.message(), "an ingestion's end could not be stored");
-                }
+            if !ingestion.is_empty()
+                && !banks.shutdown.is_cancelled()
+                && let Err(error) = banks.store.end_ingestion(&tenant, &bank_id, &ingestion, false, &ids::now()).await
+            {
+                tracing::warn!(ingestion, error = error.message(), "an ingestion's end could not be stored");
             }
             banks.0.running.moved.notify_waiters();
         });

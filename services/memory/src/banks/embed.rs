@@ -41,7 +41,9 @@ impl Banks {
         let there: Vec<String> = models.list_models(cx, request).await?.models.into_iter().map(|model| model.id).collect();
         match there.as_slice() {
             [only] => Ok(only.clone()),
-            [] => Err(Error::invalid("embedding_model", "this stack has no embedding model: name embedding_dimension and bring the vectors")),
+            [] => {
+                Err(Error::invalid("embedding_model", "this stack has no embedding model: name embedding_dimension and bring the vectors"))
+            }
             several => Err(Error::invalid("embedding_model", format!("name the embedding_model; there is: {}", several.join(", ")))),
         }
     }

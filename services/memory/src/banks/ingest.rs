@@ -121,8 +121,7 @@ impl Banks {
             }
             Vec::new()
         } else {
-            let texts: Vec<String> =
-                passages.iter().enumerate().map(|(n, passage)| embedded_text(&named, lines.get(n), passage)).collect();
+            let texts: Vec<String> = passages.iter().enumerate().map(|(n, passage)| embedded_text(&named, lines.get(n), passage)).collect();
             self.embed(cx, &bank.embedding_model, &texts, EmbedPurpose::Document).await?
         };
         let mut vectors = vectors.into_iter();

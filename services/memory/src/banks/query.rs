@@ -5,9 +5,7 @@ use std::{cmp::Ordering, collections::HashMap};
 use futures::future::try_join_all;
 use llama_stack_core::{Context, Error, Result};
 use llama_stack_documents::{CountTokens, Estimate};
-use llama_stack_proto::v1::{
-    Bank, BankKind, EmbedPurpose, QueryRequest, QueryResponse, Ranker, ScoredChunk, SearchMode, ranker::Kind,
-};
+use llama_stack_proto::v1::{Bank, BankKind, EmbedPurpose, QueryRequest, QueryResponse, Ranker, ScoredChunk, SearchMode, ranker::Kind};
 
 use super::{
     Banks,
@@ -48,11 +46,8 @@ impl Banks {
             self.forget_expired(cx.tenant(), &bank.id).await?;
             self.note_use(cx.tenant(), bank).await?;
         }
-        let (texts, rewritten) = if request.rewrite_model.is_empty() {
-            (vec![request.text.clone()], false)
-        } else {
-            (self.rewritten(cx, &request).await, true)
-        };
+        let (texts, rewritten) =
+            if request.rewrite_model.is_empty() { (vec![request.text.clone()], false) } else { (self.rewritten(cx, &request).await, true) };
         let top_k = if request.top_k == 0 { DEFAULT_TOP_K } else { request.top_k };
         let ranker = request.ranker.clone().unwrap_or_default();
         let again = ranker.kind() == Kind::Rerank;

@@ -89,8 +89,7 @@ impl Banks {
     /// The vectors that the index left out, made anew.
     async fn complete_vectors(&self, cx: &Context, banks: &[Bank], found: &mut [Found]) -> Result<()> {
         for (at, bank) in banks.iter().enumerate() {
-            let missing: Vec<&mut Found> =
-                found.iter_mut().filter(|found| found.bank == at && found.hit.chunk.vector.is_empty()).collect();
+            let missing: Vec<&mut Found> = found.iter_mut().filter(|found| found.bank == at && found.hit.chunk.vector.is_empty()).collect();
             if missing.is_empty() || bank.embedding_model.is_empty() {
                 continue;
             }

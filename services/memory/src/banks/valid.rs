@@ -33,7 +33,8 @@ pub(super) fn name(name: &str) -> Result<()> {
 pub(super) fn metadata(metadata: &HashMap<String, String>) -> Result<()> {
     let fits = |(key, value): (&String, &String)| !key.is_empty() && key.len() <= MAX_KEY && value.len() <= MAX_VALUE;
     if metadata.len() > MAX_ENTRIES || !metadata.iter().all(fits) {
-        let message = format!("metadata holds at most {MAX_ENTRIES} entries, keys of 1 to {MAX_KEY} and values of at most {MAX_VALUE} bytes");
+        let message =
+            format!("metadata holds at most {MAX_ENTRIES} entries, keys of 1 to {MAX_KEY} and values of at most {MAX_VALUE} bytes");
         return Err(Error::invalid("metadata", message));
     }
     Ok(())

@@ -44,7 +44,10 @@ pub async fn what_was_inserted_is_there(memory: Arc<dyn Memory>) {
     for mode in [SearchMode::Vector, SearchMode::Keyword, SearchMode::Hybrid] {
         let answer = memory.query(&cx, query(&bank, "cat", mode)).await.unwrap();
         let chunk = answer.chunks[0].chunk.clone().unwrap();
-        assert_eq!((chunk.document_id.as_str(), chunk.text.as_str(), chunk.title.as_str()), (id.as_str(), "the cat sat on the mat", "Pets"));
+        assert_eq!(
+            (chunk.document_id.as_str(), chunk.text.as_str(), chunk.title.as_str()),
+            (id.as_str(), "the cat sat on the mat", "Pets")
+        );
         assert_eq!((answer.chunks[0].bank_id.as_str(), chunk.vector.len()), (bank.id.as_str(), 0));
         assert_eq!(chunk.attributes.get("year"), Some(&super::number(2020.0)));
     }
@@ -66,7 +69,8 @@ pub async fn of_several_the_wrong_ones_are_told(memory: Arc<dyn Memory>) {
     let cx = somebody();
     let bank = made(&memory, &cx).await;
     let nan = with(text("nan", "x"), &[("a", super::number(f64::NAN))]);
-    let documents = vec![text("a", "cats"), text("b", ""), text("a", "twice"), text("c\n", "x"), Document::default(), nan, text("d", "dogs")];
+    let documents =
+        vec![text("a", "cats"), text("b", ""), text("a", "twice"), text("c\n", "x"), Document::default(), nan, text("d", "dogs")];
     let answer = insert(&memory, &cx, &bank, documents).await.unwrap();
     assert_eq!(answer.document_ids, ["a", "d"]);
     let failed: Vec<u32> = answer.failures.iter().map(|failure| failure.index).collect();
@@ -169,10 +173,8 @@ pub async fn what_was_deleted_is_not_found(memory: Arc<dyn Memory>) {
     let cx = somebody();
     let bank = made(&memory, &cx).await;
     inserted(&memory, &cx, &bank, ["a", "b", "c", "d"].map(|id| text(id, &format!("cat {id}"))).to_vec()).await;
-    let delete = |ids: &[&str]| DeleteDocumentsRequest {
-        bank_id: bank.id.clone(),
-        document_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
-    };
+    let delete =
+        |ids: &[&str]| DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: ids.iter().map(|id| (*id).to_owned()).collect() };
     assert_eq!(memory.delete_documents(&cx, delete(&["a", "none", "b"])).await.unwrap().deleted, 2);
     assert_eq!(memory.delete_documents(&cx, delete(&["a"])).await.unwrap().deleted, 0);
     assert_eq!(memory.delete_documents(&cx, delete(&["c"])).await.unwrap().deleted, 1);
@@ -233,13 +235,8 @@ pub async fn chunks_are_listed_once_with_their_vectors(memory: Arc<dyn Memory>) 
     memory.insert_chunks(&cx, chunks(&bank, made)).await.unwrap();
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListChunksRequest {
-            bank_id: bank.id.clone(),
-            page_size: 5,
-            page_token,
-            with_vectors: true,
-            ..ListChunksRequest::default()
-        };
+        let request =
+            ListChunksRequest { bank_id: bank.id.clone(), page_size: 5, page_token, with_vectors: true, ..ListChunksRequest::default() };
         let page = memory.list_chunks(&cx, request).await.unwrap();
         seen.extend(page.chunks.into_iter().map(|chunk| (chunk.id, chunk.vector[0].round() as u32)));
         if page.next_page_token.is_empty() {

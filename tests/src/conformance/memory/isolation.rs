@@ -6,8 +6,8 @@ use futures::{StreamExt as _, stream};
 use llama_stack_core::{Code, Context, Memory, Result, ids};
 use llama_stack_proto::v1::{
     CancelIngestionRequest, CreateBankRequest, DeleteBankRequest, DeleteDocumentsRequest, Filter, GetBankRequest, GetDocumentRequest,
-    GetIngestionRequest, InsertDocumentsRequest, ListBanksRequest, ListChunksRequest, ListDocumentsRequest, QueryRequest, Ranker, SearchMode,
-    UpdateBankRequest, UpdateDocumentRequest, Value,
+    GetIngestionRequest, InsertDocumentsRequest, ListBanksRequest, ListChunksRequest, ListDocumentsRequest, QueryRequest, Ranker,
+    SearchMode, UpdateBankRequest, UpdateDocumentRequest, Value,
     filter::{Comparison, Filter as Of, Filters},
 };
 use prost::Message as _;
@@ -80,8 +80,7 @@ fn methods() -> Vec<(&'static str, Does, Call)> {
         (
             "ListDocuments",
             Does::Read,
-            call!(|memory, cx, target| memory
-                .list_documents(&cx, ListDocumentsRequest { bank_id: target.bank.id, ..Default::default() })),
+            call!(|memory, cx, target| memory.list_documents(&cx, ListDocumentsRequest { bank_id: target.bank.id, ..Default::default() })),
         ),
         (
             "UpdateDocument",
@@ -108,14 +107,14 @@ fn methods() -> Vec<(&'static str, Does, Call)> {
         (
             "GetIngestion",
             Does::Read,
-            call!(|memory, cx, target| memory
-                .get_ingestion(&cx, GetIngestionRequest { bank_id: target.bank.id, id: target.ingestion })),
+            call!(|memory, cx, target| memory.get_ingestion(&cx, GetIngestionRequest { bank_id: target.bank.id, id: target.ingestion })),
         ),
         (
             "CancelIngestion",
             Does::Change,
-            call!(|memory, cx, target| memory
-                .cancel_ingestion(&cx, CancelIngestionRequest { bank_id: target.bank.id, id: target.ingestion })),
+            call!(
+                |memory, cx, target| memory.cancel_ingestion(&cx, CancelIngestionRequest { bank_id: target.bank.id, id: target.ingestion })
+            ),
         ),
         (
             "WatchIngestion",
@@ -212,14 +211,18 @@ pub async fn nothing_foreign_is_found(memory: Arc<dyn Memory>, searches: usize) 
     let mut foreign_ids = Vec::new();
     for owner in [caller(&other, "ann", &["admin"]), caller(&other, "mallory", &[]), caller(&tenant, "ann", &[])] {
         let bank = memory.create_bank(&owner, vector_bank()).await.unwrap();
-        let document = |n: usize| with(text(&format!("doc{n}"), &format!("foreign secret number {n}")), &[("whose", value("foreign")), ("n", number(n as f64))]);
+        let document = |n: usize| {
+            with(text(&format!("doc{n}"), &format!("foreign secret number {n}")), &[("whose", value("foreign")), ("n", number(n as f64))])
+        };
         inserted(&memory, &owner, &bank, (0..20).map(document).collect()).await;
         foreign_ids.push(bank.id);
     }
     let mut own_ids = Vec::new();
     for _ in 0..2 {
         let bank = memory.create_bank(&mallory, vector_bank()).await.unwrap();
-        let document = |n: usize| with(text(&format!("doc{n}"), &format!("own secret number {n}")), &[("whose", value("own")), ("n", number(n as f64))]);
+        let document = |n: usize| {
+            with(text(&format!("doc{n}"), &format!("own secret number {n}")), &[("whose", value("own")), ("n", number(n as f64))])
+        };
         inserted(&memory, &mallory, &bank, (0..5).map(document).collect()).await;
         own_ids.push(bank.id);
     }
@@ -234,13 +237,15 @@ pub async fn nothing_foreign_is_found(memory: Arc<dyn Memory>, searches: usize) 
 /// 1 where it was answered.
 async fn attempt(memory: Arc<dyn Memory>, cx: Context, own: Vec<String>, foreign: Vec<String>, seed: u64) -> usize {
     let mut rng = StdRng::seed_from_u64(seed);
-    let aim = if rng.random_bool(0.5) { own.choose(&mut rng).unwrap().clone() } else { guess(&mut rng, foreign.choose(&mut rng.clone()).unwrap()) };
+    let theirs = foreign.choose(&mut rng).unwrap();
+    let aim = if rng.random_bool(0.5) { own.choose(&mut rng).unwrap().clone() } else { guess(&mut rng, theirs) };
     let mut bank_ids = vec![aim.clone()];
     if rng.random_bool(0.3) {
         bank_ids.push(foreign.choose(&mut rng).unwrap().clone());
     }
     let modes = [SearchMode::Vector, SearchMode::Keyword, SearchMode::Hybrid];
-    let hostile = ["foreign secret", "secret OR *", "\" OR \"foreign", "NOT own", "foreign NEAR secret", "' OR tenant != '' --", "number 7"];
+    let hostile =
+        ["foreign secret", "secret OR *", "\" OR \"foreign", "NOT own", "foreign NEAR secret", "' OR tenant != '' --", "number 7"];
     let asked = hostile.choose(&mut rng).unwrap();
     let request = QueryRequest {
         bank_ids: bank_ids.clone(),
@@ -272,7 +277,8 @@ async fn attempt(memory: Arc<dyn Memory>, cx: Context, own: Vec<String>, foreign
     };
     match seed % 4 {
         0 => {
-            let request = ListChunksRequest { bank_id: aim.clone(), document_id: "doc7".into(), page_token: "doc1#0".into(), ..Default::default() };
+            let request =
+                ListChunksRequest { bank_id: aim.clone(), document_id: "doc7".into(), page_token: "doc1#0".into(), ..Default::default() };
             if let Ok(page) = memory.list_chunks(&cx, request).await {
                 assert!(mine(&aim) && page.chunks.iter().all(|chunk| chunk.text.starts_with("own")));
             }

@@ -70,7 +70,22 @@ pub async fn each_mode_finds_what_it_should(memory: Arc<dyn Memory>) {
 pub async fn words_are_no_operators(memory: Arc<dyn Memory>) {
     let cx = somebody();
     let bank = zoo(&memory, &cx).await;
-    for asked in ["\"", "cat\"", "cat AND", "NOT cat", "cat*", "^cat", "title: cat", "(cat", "NEAR(cat, 3)", "cat -purrs", "{cat}", "cat\0", "🐈 cat", "'; DROP TABLE chunks; --"] {
+    for asked in [
+        "\"",
+        "cat\"",
+        "cat AND",
+        "NOT cat",
+        "cat*",
+        "^cat",
+        "title: cat",
+        "(cat",
+        "NEAR(cat, 3)",
+        "cat -purrs",
+        "{cat}",
+        "cat\0",
+        "🐈 cat",
+        "'; DROP TABLE chunks; --",
+    ] {
         memory.query(&cx, query(&bank, asked, SearchMode::Keyword)).await.unwrap();
     }
     assert_eq!(found(&memory, &cx, query(&bank, "NOT purrs", SearchMode::Keyword)).await, ["cat"]);
@@ -170,10 +185,10 @@ pub async fn several_banks_are_searched_as_one(memory: Arc<dyn Memory>) {
     let cx = somebody();
     let (pets, other) = (zoo(&memory, &cx).await, made(&memory, &cx).await);
     inserted(&memory, &cx, &other, vec![text("tiger", "the tiger sleeps and the tiger purrs")]).await;
-    let request = QueryRequest { bank_ids: vec![pets.id.clone(), other.id.clone(), pets.id.clone()], ..query(&pets, "purrs", SearchMode::Keyword) };
+    let request =
+        QueryRequest { bank_ids: vec![pets.id.clone(), other.id.clone(), pets.id.clone()], ..query(&pets, "purrs", SearchMode::Keyword) };
     let answer = memory.query(&cx, request).await.unwrap().chunks;
-    let mut places: Vec<(String, String)> =
-        answer.into_iter().map(|scored| (scored.bank_id, scored.chunk.unwrap().document_id)).collect();
+    let mut places: Vec<(String, String)> = answer.into_iter().map(|scored| (scored.bank_id, scored.chunk.unwrap().document_id)).collect();
     places.sort();
     let mut expected = vec![(pets.id, "cat".to_owned()), (other.id, "tiger".to_owned())];
     expected.sort();
@@ -208,7 +223,7 @@ pub async fn what_is_wrong_is_named(memory: Arc<dyn Memory>) {
         (QueryRequest { top_k: 1_001, ..right.clone() }, "top_k"),
         (QueryRequest { mode: 9, ..right.clone() }, "mode"),
         (QueryRequest { vector: vec![1.0; 3], ..right.clone() }, "vector"),
-        (QueryRequest { vector: vec![f32::NAN; 64], ..right.clone() }, "vector"),
+        (QueryRequest { vector: vec![f32::NAN; crate::worded::DIMENSION as usize], ..right.clone() }, "vector"),
         (QueryRequest { queries: 2, ..right.clone() }, "rewrite_model"),
         (QueryRequest { queries: 9, rewrite_model: CHAT.into(), ..right.clone() }, "queries"),
         (QueryRequest { mmr_lambda: Some(1.5), ..right.clone() }, "mmr_lambda"),
