@@ -27,7 +27,9 @@ impl Banks {
         let (mut filename, mut media_type, mut file_id) = (document.title.clone(), document.media_type.clone(), String::new());
         let data = match &document.content {
             None => {
-                return Err(Error::invalid("content", "the document has no content: give text, data or a file_id").with_reason("empty_file"));
+                return Err(
+                    Error::invalid("content", "the document has no content: give text, data or a file_id").with_reason("empty_file")
+                );
             }
             Some(Content::Text(text)) => {
                 if media_type.is_empty() {
