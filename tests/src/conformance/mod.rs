@@ -4,4 +4,5 @@ pub mod agents;
 pub mod inference;
 pub mod local;
 pub mod safety;
+pub mod memory;
 pub mod tools;
