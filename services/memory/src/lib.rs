@@ -8,6 +8,7 @@
 use llama_stack_core::Registry;
 
 pub mod index;
+pub mod qdrant;
 mod remote;
 mod router;
 
