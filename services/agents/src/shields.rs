@@ -148,7 +148,9 @@ async fn run(
         && safety.get_shield(cx, GetShieldRequest { id: shield.shield_id.clone() }).await.map_or(true, |shield| shield.reads_conversation);
     let before = if reads_all { before } else { &[] };
     let messages = before.iter().chain([message]).cloned().collect();
-    safety.run_shield(cx, RunShieldRequest { shield_id: shield.shield_id.clone(), messages, stage: shield.stage, ..Default::default() }).await
+    safety
+        .run_shield(cx, RunShieldRequest { shield_id: shield.shield_id.clone(), messages, stage: shield.stage, ..Default::default() })
+        .await
 }
 
 /// An answer as it counts, and what was wrong with it: what cannot be understood lets nothing pass.

@@ -14,6 +14,7 @@ pub mod filter;
 pub mod fuse;
 pub mod index;
 mod plain;
+pub mod qdrant;
 mod remote;
 mod router;
 mod sqlite;

@@ -41,9 +41,9 @@ use crate::{
     sqlite::Sqlite,
 };
 
-pub use crate::files::{ExpiredFile, FileList};
 pub use crate::banks::{BankList, DoomedBank};
 pub use crate::documents::{Author, DocumentList, InsertedDocument, PendingDocument};
+pub use crate::files::{ExpiredFile, FileList};
 pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, Holder, TurnList, Unfinished};
 pub use llama_stack_core::manifest::Durability;
 

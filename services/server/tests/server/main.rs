@@ -19,7 +19,7 @@ mod refusals;
 mod responses;
 mod safety;
 mod scripted;
-mod shields;
 mod shelf;
+mod shields;
 mod traces;
 mod vector_stores;
