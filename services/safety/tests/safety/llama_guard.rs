@@ -1,7 +1,11 @@
 use std::sync::{Arc, atomic::Ordering};
 
-use llama_stack_core::{Code, Context, Safety};
-use llama_stack_proto::v1::{ListShieldsRequest, Message, RunShieldResponse};
+use async_trait::async_trait;
+use llama_stack_core::{Code, Context, EventStream, Inference, Result, Safety};
+use llama_stack_proto::v1::{
+    CompleteEvent, CompleteRequest, ListModelsRequest, ListModelsResponse, ListShieldsRequest, Message, RunShieldResponse,
+    complete_request::Prompt,
+};
 use llama_stack_tests::guard::{Answer, MODEL, ScriptedGuard, Upstream};
 use serde_json::{Value, json};
 
@@ -81,7 +85,7 @@ async fn the_threshold_decides_and_not_the_likelier_word() {
     let guard = Arc::new(ScriptedGuard::default());
     let strict = guarded(&guard, json!({ "threshold": 0.25 })).await;
     let response = judged(&strict, "perhaps").await;
-    assert_eq!((reason(&response), response.violation.unwrap().categories), ("unsafe", vec!["S2".to_owned()]));
+    assert_eq!((reason(&response), response.violation.clone().unwrap().categories), ("unsafe", vec!["S2".to_owned()]));
     let lenient = guarded(&guard, json!({ "threshold": 0.99 })).await;
     assert_eq!(reason(&judged(&lenient, "the bomb").await), "");
 }
@@ -134,32 +138,24 @@ async fn a_model_that_is_no_guard_is_refused() {
     assert!(refuse("Sure!", json!({ "skip_self_test": true })).await.is_ok());
 }
 
-/// The worst of them: what it is asked, it calls it safe.
+/// Whatever it is asked, it is asked of a greeting.
+struct Yes(Arc<ScriptedGuard>);
+
+#[async_trait]
+impl Inference for Yes {
+    async fn list_models(&self, cx: &Context, request: ListModelsRequest) -> Result<ListModelsResponse> {
+        self.0.list_models(cx, request).await
+    }
+
+    async fn stream_complete(&self, cx: &Context, request: CompleteRequest) -> Result<EventStream<CompleteEvent>> {
+        self.0.stream_complete(cx, CompleteRequest { prompt: Some(Prompt::Text("hello".into())), ..request }).await
+    }
+}
+
+/// The worst of them.
 #[tokio::test]
 async fn a_model_that_calls_everything_safe_is_refused() {
     let guard = Arc::new(ScriptedGuard::default());
-    *guard.says.lock().unwrap() = None;
-    struct Yes(Arc<ScriptedGuard>);
-    #[async_trait::async_trait]
-    impl llama_stack_core::Inference for Yes {
-        async fn list_models(
-            &self,
-            cx: &Context,
-            request: llama_stack_proto::v1::ListModelsRequest,
-        ) -> llama_stack_core::Result<llama_stack_proto::v1::ListModelsResponse> {
-            self.0.list_models(cx, request).await
-        }
-
-        async fn stream_complete(
-            &self,
-            cx: &Context,
-            request: llama_stack_proto::v1::CompleteRequest,
-        ) -> llama_stack_core::Result<llama_stack_core::EventStream<llama_stack_proto::v1::CompleteEvent>> {
-            let harmless = llama_stack_proto::v1::complete_request::Prompt::Text("hello".into());
-            self.0.stream_complete(cx, llama_stack_proto::v1::CompleteRequest { prompt: Some(harmless), ..request }).await
-        }
-    }
-    use llama_stack_core::Inference as _;
     let error = provider("inline::llama-guard", json!({ "model": MODEL }), Some(routed(Arc::new(Yes(guard))))).await.err().unwrap();
     assert!(error.message().contains("bombing") && error.message().contains("that it is safe"), "{error}");
 }

@@ -57,14 +57,14 @@ async fn a_server_that_fails_has_not_judged() {
 
 #[tokio::test]
 async fn a_wrong_configuration_is_told_with_its_field() {
-    for (config, field) in [
+    let table: [(Value, &str); 5] = [
         (json!({}), "config.url"),
         (json!({ "url": "nowhere" }), "config.url"),
         (json!({ "url": "http://u:p@h/v1" }), "config.url"),
         (json!({ "url": "http://h", "threshold": 2 }), "config.threshold"),
         (json!({ "url": "http://h", "timeout_seconds": 0 }), "config.timeout_seconds"),
-    ] as [(Value, &str); 5]
-    {
+    ];
+    for (config, field) in table {
         let error = provider(KIND, config, None).await.err().unwrap();
         assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some(field)));
     }
