@@ -92,7 +92,7 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<std::sync::Arc<d
     if all.is_empty() {
         return Err(Error::invalid("config.languages", "no rule is left: the shield would find nothing"));
     }
-    Ok(RuleShield::new(CodeRules { rules: all, block: config.block, stages: config.stages }, &deps))
+    Ok(RuleShield::provider(CodeRules { rules: all, block: config.block, stages: config.stages }, &deps))
 }
 
 impl CodeRules {

@@ -82,12 +82,14 @@ const HIDDEN: &str = "hidden characters";
 /// How a reading is told in which letters that had been set apart stand together: where the words end may be lost.
 pub(crate) const JOINED: &str = "letters joined";
 
+/// A disguise of spelling undone; `None` where there was none.
+type Step = fn(&Traced) -> Option<Traced>;
+
 /// Folded, then each disguise of spelling undone on top of the last. Adds every step that changed something.
 fn as_people_read(text: Traced, readings: &mut Vec<Reading>) -> Traced {
     let folded = fold::fold(&text);
     let mut last = if add(readings, folded.clone(), "folded") { folded } else { text };
-    let steps: [(&'static str, fn(&Traced) -> Option<Traced>); 3] =
-        [("markup inside words", spacing::unmark), (JOINED, spacing::join_letters), ("leetspeak", leet::read)];
+    let steps = [("markup inside words", spacing::unmark as Step), (JOINED, spacing::join_letters), ("leetspeak", leet::read)];
     for (how, step) in steps {
         if let Some(read) = step(&last)
             && add(readings, read.clone(), how)

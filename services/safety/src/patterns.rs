@@ -96,7 +96,7 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<std::sync::Arc<d
         }
         rules.push(compile(index, rule)?);
     }
-    Ok(RuleShield::new(Patterns { rules, stages: config.stages }, &deps))
+    Ok(RuleShield::provider(Patterns { rules, stages: config.stages }, &deps))
 }
 
 fn compile(index: usize, rule: Rule) -> Result<Compiled> {

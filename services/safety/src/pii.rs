@@ -100,7 +100,7 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<std::sync::Arc<d
     let detectors = personal::detectors()?.into_iter().chain(secrets::detectors()?).filter(|found| kinds.contains(&found.kind)).collect();
     let canaries = Canaries::new(if kinds.contains(&Kind::Canary) { &config.canaries } else { &[] })?;
     let allow = config.allow.iter().map(|value| value.to_lowercase()).collect();
-    Ok(RuleShield::new(Pii { detectors, canaries, levels, allow, stages: config.stages }, &deps))
+    Ok(RuleShield::provider(Pii { detectors, canaries, levels, allow, stages: config.stages }, &deps))
 }
 
 impl Pii {

@@ -93,7 +93,7 @@ pub(crate) struct RuleShield<R> {
 }
 
 impl<R: Rules> RuleShield<R> {
-    pub(crate) fn new(rules: R, deps: &Deps) -> Arc<dyn Safety> {
+    pub(crate) fn provider(rules: R, deps: &Deps) -> Arc<dyn Safety> {
         let shield = Shield { id: deps.provider_id.clone(), provider_id: deps.provider_id.clone(), ..rules.shield() };
         Arc::new(Self { rules: Arc::new(rules), shield, tasks: deps.tasks.clone() })
     }
@@ -193,4 +193,57 @@ fn violation<'a, R: Rules>(rules: &R, level: Level, hits: impl Iterator<Item = &
     }
     let level = if level == Level::Block { violation::Level::Error } else { violation::Level::Warn };
     Violation { level: level.into(), user_message: rules.user_message(&categories), categories, reason: "rule_matched".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_core::Code;
+    use llama_stack_proto::v1::Message;
+
+    use super::*;
+
+    /// Finds every `x`.
+    struct Xs;
+
+    impl Rules for Xs {
+        fn shield(&self) -> Shield {
+            shield("inline::xs", "finds x", &EVERY_STAGE, vec![("X".to_owned(), "x".to_owned())])
+        }
+
+        fn find(&self, pieces: &[Piece<'_>], _stage: ShieldStage) -> Vec<Vec<Hit>> {
+            let hit = |at| Hit { code: "X".into(), range: at..at + 1, detail: "x".into(), level: Level::Block, mark: String::new() };
+            pieces.iter().map(|piece| piece.text.match_indices('x').map(|(at, _)| hit(at)).collect()).collect()
+        }
+
+        fn user_message(&self, codes: &[String]) -> String {
+            codes.join(", ")
+        }
+    }
+
+    async fn run(shield_id: &str, text: &str) -> Result<RunShieldResponse> {
+        let mut deps = Deps::new("/nowhere");
+        deps.provider_id = "xs".into();
+        let request = RunShieldRequest { shield_id: shield_id.into(), messages: vec![Message::user(text)], ..Default::default() };
+        RuleShield::provider(Xs, &deps).run_shield(&Context::test("a"), request).await
+    }
+
+    #[tokio::test]
+    async fn short_and_long_texts_are_judged_alike() {
+        for length in [10, 4 * INLINE_BYTES] {
+            let response = run("xs", &format!("{}x", ".".repeat(length))).await.unwrap();
+            assert_eq!(response.judged_bytes, length as u64 + 1);
+            assert_eq!(response.findings.iter().map(|found| found.start as usize).collect::<Vec<_>>(), [length]);
+            let violation = response.violation.unwrap();
+            assert_eq!((violation.level(), &violation.categories[..]), (violation::Level::Error, &["X".to_owned()][..]));
+            assert_eq!((response.scores[0].score, response.scores[0].violated), (1.0, true));
+        }
+        let clean = run("xs", "nothing").await.unwrap();
+        assert!(clean.violation.is_none() && clean.redacted.is_none() && !clean.scores[0].violated);
+    }
+
+    #[tokio::test]
+    async fn another_shields_id_is_not_found() {
+        let error = run("ys", "x").await.unwrap_err();
+        assert_eq!((error.code(), error.field()), (Code::NotFound, Some("shield_id")));
+    }
 }

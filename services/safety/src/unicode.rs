@@ -114,7 +114,7 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<std::sync::Arc<d
     };
     let kinds = ALL.iter().filter(|kind| !config.except.contains(kind));
     let levels = kinds.map(|kind| (*kind, level(kind))).collect();
-    Ok(RuleShield::new(Unicode { levels, stages: config.stages }, &deps))
+    Ok(RuleShield::provider(Unicode { levels, stages: config.stages }, &deps))
 }
 
 impl Unicode {

@@ -35,9 +35,6 @@ fn shares(holds: impl Fn(&Value) -> bool) -> BTreeMap<String, (usize, usize)> {
         *all += 1;
         let holds = holds(&case);
         *held += usize::from(holds);
-        if !holds {
-            println!("{}: {}", case["class"], case["text"].as_str().unwrap().chars().take(200).collect::<String>());
-        }
     }
     shares
 }

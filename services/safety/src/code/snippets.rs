@@ -58,7 +58,7 @@ static SQL: LazyLock<Option<Regex>> = LazyLock::new(|| {
 /// Blocks between lines of three or more backticks or tildes. One that is not closed yet goes to the end, so that an answer
 /// under way is judged too.
 fn fences(text: &Traced) -> Vec<Snippet> {
-    let (mut found, mut open, mut at): (Vec<Snippet>, Option<(&str, usize, &str)>, usize) = (Vec::new(), None, 0);
+    let (mut found, mut open, mut at) = (Vec::new(), None, 0);
     let whole = text.text();
     for line in whole.split_inclusive('\n') {
         let start = at;
