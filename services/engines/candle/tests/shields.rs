@@ -107,7 +107,7 @@ async fn the_first_generation_scores_injections_in_the_text_of_third_parties_alo
 async fn what_is_no_guard_is_refused_when_the_shield_is_made() {
     let odd = drawn("prompt guard 2").await;
     let cases = [
-        (json!({}), Code::InvalidArgument, "missing field `model`"),
+        (json!({}), Code::InvalidArgument, "missing field"),
         (json!({ "model": "nobody" }), Code::NotFound, "there is: tiny-guard"),
         (json!({ "model": "tiny-guard", "threshold": 1.5 }), Code::InvalidArgument, "at most 1"),
         (json!({ "model": "tiny-guard", "temperature": 0 }), Code::InvalidArgument, "above 0"),
