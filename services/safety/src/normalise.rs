@@ -17,7 +17,7 @@ mod traced;
 mod vocabulary;
 
 pub(crate) use decode::hidden_text;
-pub(crate) use fold::{disguised, is_invisible, joins, look_alike};
+pub(crate) use fold::{is_invisible, joins, look_alike};
 pub(crate) use traced::Traced;
 
 /// One way to read a text.
@@ -72,17 +72,24 @@ pub(crate) fn readings(text: &str) -> Vec<Reading> {
     readings
 }
 
+/// How people read a text: see the module.
+pub(crate) fn folded(text: &str) -> Traced {
+    fold::fold(&Traced::of(text))
+}
+
 const HIDDEN: &str = "hidden characters";
 
 /// How a reading is told in which letters that had been set apart stand together: where the words end may be lost.
 pub(crate) const JOINED: &str = "letters joined";
 
+/// A disguise of spelling undone; `None` where there was none.
+type Step = fn(&Traced) -> Option<Traced>;
+
 /// Folded, then each disguise of spelling undone on top of the last. Adds every step that changed something.
 fn as_people_read(text: Traced, readings: &mut Vec<Reading>) -> Traced {
     let folded = fold::fold(&text);
     let mut last = if add(readings, folded.clone(), "folded") { folded } else { text };
-    let steps: [(&'static str, fn(&Traced) -> Option<Traced>); 3] =
-        [("markup inside words", spacing::unmark), (JOINED, spacing::join_letters), ("leetspeak", leet::read)];
+    let steps = [("markup inside words", spacing::unmark as Step), (JOINED, spacing::join_letters), ("leetspeak", leet::read)];
     for (how, step) in steps {
         if let Some(read) = step(&last)
             && add(readings, read.clone(), how)

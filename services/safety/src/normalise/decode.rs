@@ -98,7 +98,7 @@ pub(crate) fn hidden_text(text: &str, limit: usize) -> Option<String> {
 
 /// Whether bytes are a text that somebody would read: UTF-8, nearly all of it letters, digits, spaces and common signs.
 fn readable(bytes: Vec<u8>) -> Option<String> {
-    let text = String::from_utf8(bytes).ok().or_else(|| None)?;
+    let text = String::from_utf8(bytes).ok()?;
     let (mut all, mut letters, mut odd) = (0_usize, 0_usize, 0_usize);
     for c in text.chars() {
         all += 1;
@@ -110,6 +110,9 @@ fn readable(bytes: Vec<u8>) -> Option<String> {
 
 /// As [`readable`], and with the look of words: random bytes that happen to be letters have none.
 fn wordy(bytes: Vec<u8>) -> Option<String> {
+    if bytes.len() >= 16 && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=_-%".contains(byte)) {
+        return String::from_utf8(bytes).ok(); // Encoded again.
+    }
     let text = readable(bytes)?;
     let ascii = text.chars().filter(char::is_ascii).count();
     let vowels = text.chars().filter(|c| matches!(c.to_ascii_lowercase(), 'a' | 'e' | 'i' | 'o' | 'u')).count();
@@ -243,7 +246,7 @@ fn escapes(run: &str) -> Option<String> {
 
 /// Tag characters are ASCII moved up; selectors are bytes; two invisible characters are the bits of bytes.
 fn hidden(run: &str) -> Option<String> {
-    let tags: Vec<u8> = run.chars().filter_map(|c| matches!(c, '\u{e0020}'..='\u{e007e}').then_some((c as u32 - 0xe0000) as u8)).collect();
+    let tags: Vec<u8> = run.chars().filter(|c| matches!(c, '\u{e0020}'..='\u{e007e}')).map(|c| (c as u32 - 0xe0000) as u8).collect();
     if tags.len() >= 3 {
         return readable(tags);
     }

@@ -15,8 +15,7 @@ pub(super) fn fold(text: &Traced) -> Traced {
     for word in words(visible.text()) {
         let range = word.start..word.end;
         if word.is_word && disguised(&visible.text()[range.clone()], latin_text) {
-            for (at, c, source) in visible.chars_in(range) {
-                let _ = at;
+            for (_, c, source) in visible.chars_in(range) {
                 match look_alike(c) {
                     Some(latin) => folded.push(latin, source),
                     None => folded.push(c, source),
@@ -50,16 +49,17 @@ fn compose(text: &Traced) -> Traced {
         } else if is_invisible(c) {
             // Joiners are letters' neighbours in scripts that need them.
             let near = |at: Option<usize>| at.and_then(|at| chars.get(at)).is_some_and(|(c, _)| joins(*c));
-            if matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}') && near(index.checked_sub(1)) {
+            let key = matches!(chars.get(index + 1), Some(('\u{20e3}', _)));
+            if matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}') && (key || near(index.checked_sub(1))) {
                 visible.push(c, source);
             }
         } else if c.is_whitespace() && !matches!(c, '\t' | '\n' | '\r') {
             visible.push(' ', source);
-        } else if is_combining_mark(c) || c.script() == Script::Hangul {
+        } else if !has_forms(c) {
             visible.push(c, source);
         } else {
             let expanded: Vec<char> = std::iter::once(c).nfkc().take(5).collect();
-            if expanded.len() > 4 || is_symbol(c) {
+            if expanded.len() > 4 {
                 visible.push(c, source);
             } else {
                 for part in expanded {
@@ -71,11 +71,13 @@ fn compose(text: &Traced) -> Traced {
     visible
 }
 
-/// Signs whose compatibility form is another word than people read: `…`, `½`, `™`, superscripts in formulas.
-fn is_symbol(c: char) -> bool {
-    matches!(c, '\u{a8}'..='\u{be}' | '\u{2016}'..='\u{2057}' | '\u{2070}'..='\u{20cf}' | '\u{2100}'..='\u{218b}' | '\u{2200}'..='\u{22ff}'
-        | '\u{3000}'..='\u{303f}' | '\u{3300}'..='\u{33ff}')
-        && !matches!(c, '\u{2102}'..='\u{2115}' | '\u{2118}'..='\u{211d}' | '\u{2124}'..='\u{2139}' | '\u{2145}'..='\u{2149}' | '\u{2160}'..='\u{217f}')
+/// Whether people read a character as its compatibility form: letters and digits in another dress. Not signs and
+/// superscripts, which mean something, nor letters whose look counts, nor scripts in which the form is another spelling.
+fn has_forms(c: char) -> bool {
+    let meant = matches!(c, '\u{a8}'..='\u{be}' | '\u{2070}'..='\u{209f}' | '\u{2150}'..='\u{215f}' | '\u{2189}' | '\u{3200}'..='\u{33ff}');
+    let dressed = c.is_alphanumeric() || matches!(c, '\u{ff01}'..='\u{ff5e}' | '\u{249c}'..='\u{24e9}' | '\u{1f110}'..='\u{1f189}');
+    let own = matches!(c.script(), Script::Hangul | Script::Thai | Script::Lao | Script::Greek | Script::Cyrillic | Script::Armenian);
+    dressed && !meant && !own && !is_combining_mark(c)
 }
 
 /// Whether a joiner or a selector after this character belongs to the writing: emoji, and scripts that join.
@@ -132,14 +134,15 @@ pub(crate) fn look_alike(c: char) -> Option<char> {
 
 /// Before Unicode's table: letters that it gives no single Latin look, or another one than writers of disguises mean.
 #[rustfmt::skip]
-const LOOK_ALIKES: [(char, char); 75] = [
+const LOOK_ALIKES: [(char, char); 91] = [
     ('ø', 'o'), ('ı', 'i'), ('ł', 'l'), ('ſ', 's'), ('Ɩ', 'l'), ('ǀ', 'l'), ('ɑ', 'a'), ('ɓ', 'b'), ('ɖ', 'd'), ('ɗ', 'd'), ('ə', 'e'), ('ɛ', 'e'),
     ('ɡ', 'g'), ('ɢ', 'g'), ('ɣ', 'y'), ('ɦ', 'h'), ('ɨ', 'i'), ('ɩ', 'i'), ('ɪ', 'i'), ('ɫ', 'l'), ('ɬ', 'l'), ('ɯ', 'w'), ('ɱ', 'm'), ('ɲ', 'n'),
     ('ɳ', 'n'), ('ɴ', 'n'), ('ɵ', 'o'), ('ɼ', 'r'), ('ɽ', 'r'), ('ʀ', 'r'), ('ʂ', 's'), ('ʈ', 't'), ('ʏ', 'y'), ('ʙ', 'b'), ('ʜ', 'h'), ('ʟ', 'l'),
     ('α', 'a'), ('β', 'b'), ('γ', 'y'), ('ε', 'e'), ('η', 'n'), ('ι', 'i'), ('κ', 'k'), ('μ', 'u'), ('ν', 'v'), ('ρ', 'p'), ('τ', 't'), ('υ', 'u'),
     ('χ', 'x'), ('ω', 'w'), ('Ѕ', 'S'), ('І', 'I'), ('В', 'B'), ('К', 'K'), ('М', 'M'), ('Н', 'H'), ('Т', 'T'), ('в', 'b'), ('к', 'k'), ('м', 'm'),
     ('н', 'h'), ('п', 'n'), ('т', 't'), ('у', 'y'), ('ѵ', 'v'), ('ҥ', 'h'), ('ԍ', 'g'), ('ԛ', 'q'), ('ԝ', 'w'), ('գ', 'q'), ('զ', 'q'), ('հ', 'h'),
-    ('ո', 'n'), ('ս', 'u'), ('ց', 'g'),
+    ('ո', 'n'), ('ս', 'u'), ('ց', 'g'), ('ᴀ', 'a'), ('ᴄ', 'c'), ('ᴅ', 'd'), ('ᴇ', 'e'), ('ᴊ', 'j'), ('ᴋ', 'k'), ('ᴍ', 'm'), ('ᴏ', 'o'), ('ᴘ', 'p'),
+    ('ᴛ', 't'), ('ᴜ', 'u'), ('ᴠ', 'v'), ('ᴡ', 'w'), ('ᴢ', 'z'), ('ꜰ', 'f'), ('ꜱ', 's'),
 ];
 
 struct Word {
@@ -176,7 +179,7 @@ fn mostly_latin(text: &str) -> bool {
 
 /// Whether a word's foreign letters stand for Latin ones: they are among Latin letters, or the text is Latin and every
 /// letter of the word has a Latin look.
-pub(crate) fn disguised(word: &str, latin_text: bool) -> bool {
+fn disguised(word: &str, latin_text: bool) -> bool {
     if word.is_ascii() {
         return false;
     }
@@ -195,7 +198,7 @@ pub(crate) fn disguised(word: &str, latin_text: bool) -> bool {
             alike += usize::from(look_alike(c).is_some());
         }
     }
-    if latin > 0 { alike > 0 && alike >= foreign } else { latin_text && alike > 1 && alike >= foreign }
+    if latin > 0 || foreign == 0 { alike > 0 && alike >= foreign } else { latin_text && alike > 1 && alike >= foreign }
 }
 
 /// Latin letters of living alphabets, which look like others and are not disguises of them.
@@ -236,7 +239,7 @@ fn overmarked(word: &str) -> bool {
                 marked += 1;
             }
             run += 1;
-            marks += usize::from(matches!(c, '\u{334}'..='\u{338}' | '\u{20d0}'..='\u{20f0}' | '\u{489}'));
+            marks += usize::from(matches!(c, '\u{334}'..='\u{338}' | '\u{20d2}' | '\u{20d3}' | '\u{20e5}'..='\u{20eb}'));
             most = most.max(run);
         } else {
             run = 0;

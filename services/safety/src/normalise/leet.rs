@@ -1,5 +1,7 @@
 //! Digits and signs for letters: `1gn0r3`.
 
+use std::ops::Range;
+
 use super::{traced::Traced, vocabulary};
 
 /// The letter that a digit or a sign stands for.
@@ -19,27 +21,37 @@ pub(super) fn letter(c: char) -> Option<char> {
 }
 
 /// Words that are known once their digits are read as letters, written so. Safe, since nothing else is touched: `3rd`,
-/// `b2b` and `gpt4` stay. `None`: there was none.
+/// `b2b` and `gpt4` stay. Short ones and bare digits (`4n`, `70`) are read only beside a longer one. `None`: there was none.
 pub(super) fn read(text: &Traced) -> Option<Traced> {
     let whole = text.text();
-    let mut read = Traced::with_capacity(whole.len());
-    let (mut done, mut found) = (0, false);
-    for word in tokens(whole) {
-        let content = &whole[word.clone()];
-        let Some((plain, length)) = decoded(content) else { continue };
-        read.push_from(text, done..word.start);
-        for ((at, c), plain) in content.char_indices().zip(plain.chars()).take(length) {
-            read.push(plain, text.source(word.start + at..word.start + at + c.len_utf8()));
+    let tokens: Vec<Range<usize>> = tokens(whole).collect();
+    let mut words: Vec<Option<(String, usize)>> = tokens.iter().map(|token| decoded(&whole[token.clone()])).collect();
+    if words.iter().all(Option::is_none) {
+        return None;
+    }
+    let beside = |words: &mut Vec<Option<(String, usize)>>, at: usize, neighbour: usize| {
+        if words[at].is_none() && words[neighbour].is_some() {
+            words[at] = known(&whole[tokens[at].clone()]);
         }
-        done = word.start + content.char_indices().nth(length).map_or(content.len(), |(at, _)| at);
-        found = true;
+    };
+    (1..tokens.len()).for_each(|at| beside(&mut words, at, at - 1));
+    (1..tokens.len()).rev().for_each(|at| beside(&mut words, at - 1, at));
+    let mut read = Traced::with_capacity(whole.len());
+    let mut done = 0;
+    for (token, word) in tokens.iter().zip(words) {
+        let (Some((plain, length)), content) = (word, &whole[token.clone()]) else { continue };
+        read.push_from(text, done..token.start);
+        for ((at, c), plain) in content.char_indices().zip(plain.chars()).take(length) {
+            read.push(plain, text.source(token.start + at..token.start + at + c.len_utf8()));
+        }
+        done = token.start + content.char_indices().nth(length).map_or(content.len(), |(at, _)| at);
     }
     read.push_from(text, done..whole.len());
-    found.then_some(read)
+    Some(read)
 }
 
 /// What can be a word in leetspeak: letters, digits and the signs for letters.
-fn tokens(text: &str) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+fn tokens(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut start = None;
     text.char_indices().chain(std::iter::once((text.len(), ' '))).filter_map(move |(at, c)| {
         if c.is_alphanumeric() || letter(c).is_some() {
@@ -51,31 +63,30 @@ fn tokens(text: &str) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
     })
 }
 
-/// The known word, and how many characters of the token it takes: a last `!` may be just that.
+/// The known word of a token that can be taken for one by itself, and how many characters of the token it takes.
 fn decoded(token: &str) -> Option<(String, usize)> {
+    // Words of signs alone, such as `455`, are numbers.
+    (token.chars().nth(2).is_some() && token.chars().any(char::is_alphabetic)).then(|| known(token)).flatten()
+}
+
+/// The known word, and how many characters of the token it takes: a last `!` may be just that.
+fn known(token: &str) -> Option<(String, usize)> {
     let count = token.chars().take(17).count();
-    if !(3..17).contains(&count) || !token.chars().any(|c| letter(c).is_some()) || !token.chars().any(char::is_alphabetic) {
-        // Words of signs alone, such as `455`, are numbers.
+    if count == 17 {
         return None;
     }
     let trimmed = token.trim_end_matches(['!', '|', '+']).chars().count();
-    for length in [count, trimmed] {
-        if length < 3 {
-            continue;
-        }
-        for one in ['i', 'l', 't'] {
-            let plain: String = token
-                .chars()
-                .take(length)
-                .map(|c| if matches!(c, '1' | '|') { one } else { letter(c).unwrap_or(c).to_ascii_lowercase() })
-                .collect();
-            let changed = token.chars().take(length).any(|c| letter(c).is_some());
-            if changed && vocabulary::knows(&plain) {
-                return Some((plain, length));
-            }
-        }
-    }
-    None
+    [count, trimmed].into_iter().filter(|length| *length > 1 || matches!(token, "4" | "@")).find_map(|length| {
+        let changed = token.chars().take(length).any(|c| letter(c).is_some());
+        // What the upright stroke stands for differs from hand to hand.
+        ['i', 'l', 't'].into_iter().filter(|_| changed).find_map(|one| {
+            let plain = token.chars().take(length).map(|c| match c {
+                '1' | '|' | '!' => one,
+                c => letter(c).unwrap_or(c).to_ascii_lowercase(),
+            });
+            Some((plain.collect::<String>(), length)).filter(|(plain, _)| vocabulary::knows_form(plain))
+        })
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Letters that were set apart: by spaces, dots, dashes, line breaks or markup.
 
-use std::{ops::Range, sync::LazyLock};
+use std::{collections::BTreeSet, ops::Range, sync::LazyLock};
 
 use regex::Regex;
 
@@ -15,13 +15,13 @@ pub(super) fn join_letters(text: &Traced) -> Option<Traced> {
     let mut joined = Traced::with_capacity(text.text().len());
     let (mut at, mut done, mut found) = (0, 0, false);
     while at < chars.len() {
-        let Some(run) = run_of_letters(&chars, at) else {
+        let Some(run) = run_of_letters(&chars, at).filter(|run| is_spelled(text, run)) else {
             at += 1;
             continue;
         };
         let start = chars[at].0;
         joined.push_from(text, done..start);
-        write_words(text, &run.words, &mut joined);
+        write_words(text, &run, &mut joined);
         (done, at, found) = (run.end, run.next, true);
     }
     joined.push_from(text, done..text.text().len());
@@ -35,6 +35,26 @@ struct Run {
     end: usize,
     /// Characters.
     next: usize,
+}
+
+/// The letters of a word of a run. Those that stood alone were no words by which a disguise is told; here they are, if the
+/// run has Latin ones.
+fn letters(text: &Traced, run: &Run, word: &[Range<usize>]) -> Vec<char> {
+    let letter = |place: &Range<usize>| text.text()[place.clone()].chars().next();
+    let latin = run.words.iter().flatten().filter_map(letter).any(|c| c.is_ascii_alphabetic());
+    word.iter().filter_map(letter).map(|c| if latin { super::look_alike(c).unwrap_or(c) } else { c }).collect()
+}
+
+/// Where known words end in letters that may be leetspeak.
+fn segment(letters: &[char]) -> Option<Vec<usize>> {
+    let read: Vec<char> = letters.iter().map(|c| super::leet::letter(*c).unwrap_or(*c)).collect();
+    vocabulary::segment(&read)
+}
+
+/// Whether a run spells words: known ones, or so many letters that nobody lists them.
+fn is_spelled(text: &Traced, run: &Run) -> bool {
+    let letters: Vec<char> = run.words.iter().flat_map(|word| letters(text, run, word)).collect();
+    (letters.len() > LEAST && letters.iter().all(|c| c.is_alphabetic())) || segment(&letters).is_some()
 }
 
 /// Single letters from `first` on with one and the same sign between them.
@@ -103,32 +123,30 @@ fn is_separator(c: char) -> bool {
     )
 }
 
-fn write_words(text: &Traced, words: &[Vec<Range<usize>>], joined: &mut Traced) {
-    for (index, word) in words.iter().enumerate() {
+fn write_words(text: &Traced, run: &Run, joined: &mut Traced) {
+    for (index, word) in run.words.iter().enumerate() {
         if let (true, Some(first)) = (index > 0, word.first()) {
             joined.push(' ', text.source(first.clone()));
         }
-        let letters: Vec<char> = word.iter().filter_map(|place| text.text()[place.clone()].chars().next()).collect();
-        let plain: Vec<char> = letters.iter().map(|c| super::leet::letter(*c).unwrap_or(*c)).collect();
-        let ends = vocabulary::segment(&plain).unwrap_or_default();
-        for (index, place) in word.iter().enumerate() {
+        let letters = letters(text, run, word);
+        let ends: BTreeSet<usize> = segment(&letters).unwrap_or_default().into_iter().collect();
+        for (index, (place, c)) in word.iter().zip(letters).enumerate() {
             if ends.contains(&index) {
                 joined.push(' ', text.source(place.clone()));
             }
-            joined.push_from(text, place.clone());
+            joined.push(c, text.source(place.clone()));
         }
     }
 }
 
-/// Markup and joints inside a word: `ig**no**re`, `ig<b>no</b>re`, `[ig](x)nore`, `"ig" + "nore"`, `ig-⏎nore`.
+/// Markup and joints that can stand inside a word: `ig**no**re`, `ig<b>no</b>re`, `[ig](x)nore`, `"ig" + "nore"`, `ig-⏎nore`.
 static INSIDE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
-        r#"(?P<joint>["'`”’]\s*(?:\+|\.|&|\|\||,)\s*["'`“‘])"#,
-        r"|(?P<comment><!--[^>]{0,200}-->|/\*[^*]{0,200}\*/)",
-        r"|(?P<tag></?(?:b|i|u|s|em|strong|span|font|mark|sub|sup|small|code|wbr|ins|del|a)\b[^<>]{0,100}>)",
-        r"|(?P<link>\]\([^()\s]{0,200}\))",
-        r"|(?P<hyphen>[-\u{2010}\u{ad}\\][ \t]*\r?\n[ \t>#*]*)",
-        r"|(?P<sign>\*{1,3}|_{1,3}|`{1,3}|~~|\[|\{|\}|\])",
+        r#"(?P<joint>["'`”’]\s*(?:\+|\.|&|\|\|)\s*["'`“‘])"#,
+        r"|\[(?P<link>[^\[\]\n]{1,80})\]\([^()\s]{0,200}\)",
+        r"|(?P<hyphen>[-\u{2010}\\][ \t]*\r?\n[ \t>#*]*)",
+        r"|(?P<sign>(?:\*{1,3}|`{1,3}|~~|<!--[^>]{0,200}-->|/\*[^*]{0,200}\*/",
+        r"|</?(?:b|i|u|s|em|strong|span|font|mark|sub|sup|small|code|wbr|ins|del|a)\b[^<>]{0,100}>)+)",
     ))
     .ok()
 });
@@ -137,24 +155,26 @@ static INSIDE: LazyLock<Option<Regex>> = LazyLock::new(|| {
 pub(super) fn unmark(text: &Traced) -> Option<Traced> {
     let whole = text.text();
     let mut plain = Traced::with_capacity(whole.len());
-    let (mut done, mut found) = (0, false);
+    // The sign that was taken out of a word last: what closes it goes with it.
+    let (mut done, mut found, mut open) = (0, false, None);
     for hit in INSIDE.as_ref()?.captures_iter(whole) {
         let Some(place) = hit.get(0) else { continue };
-        let before = whole[..place.start()].chars().next_back();
-        let after = whole[place.end()..].chars().next();
         let letter = |c: Option<char>| c.is_some_and(char::is_alphabetic);
-        let sign = |c: Option<char>| c.is_some_and(|c| c.is_alphabetic() || matches!(c, '*' | '_' | '`' | '~' | '[' | ']' | '<'));
-        let inside = if hit.name("joint").is_some() {
-            true
-        } else if hit.name("sign").is_some_and(|sign| sign.as_str().starts_with('_')) {
-            false // Names of programs: snake_case.
-        } else {
-            (letter(before) && sign(after)) || (sign(before) && letter(after))
+        let (before, behind) = (letter(whole[..place.start()].chars().next_back()), letter(whole[place.end()..].chars().next()));
+        let sign = hit.name("sign").and_then(|sign| sign.as_str().chars().next());
+        let closes = open.is_some() && open == sign && before;
+        let inside = match hit.name("link") {
+            Some(_) => before || behind,
+            None => hit.name("joint").is_some() || (before && behind),
         };
-        if inside {
+        open = sign.filter(|_| inside && !closes);
+        if inside || closes {
             plain.push_from(text, done..place.start());
+            if let Some(label) = hit.name("link") {
+                plain.push_from(text, label.range());
+            }
             done = place.end();
-            found |= hit.name("joint").is_some() || (letter(before) && letter(after));
+            found |= inside;
         }
     }
     plain.push_from(text, done..whole.len());

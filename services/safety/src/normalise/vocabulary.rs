@@ -12,26 +12,43 @@ pub(super) fn knows(word: &str) -> bool {
     WORDS.contains(word)
 }
 
-/// Where the words of a text without spaces end, if it is made of known words alone: those of most letters a word.
+/// As [`knows`], with the endings of plurals and verbs.
+pub(super) fn knows_form(word: &str) -> bool {
+    knows(word) || ["s", "d", "ed", "ing"].iter().any(|ending| word.strip_suffix(ending).is_some_and(|base| base.len() >= 3 && knows(base)))
+}
+
+/// Where the words of a text without spaces end: the fewest known words, and as few letters that belong to none. `None`
+/// where those are more than a third.
 pub(super) fn segment(letters: &[char]) -> Option<Vec<usize>> {
-    // best[end]: how few words reach it, and where the last of them begins.
-    let mut best: Vec<Option<(usize, usize)>> = vec![None; letters.len() + 1];
-    best[0] = Some((0, 0));
+    let stranger = 3;
+    // best[end]: what reaching it costs, how many letters of it are strangers, and where its last word begins.
+    let mut best = vec![(usize::MAX, 0, 0); letters.len() + 1];
+    best[0] = (0, 0, 0);
     for end in 1..=letters.len() {
         let mut word = String::new();
-        for start in (end.saturating_sub(LONGEST)..end).rev() {
+        for start in (end.saturating_sub(LONGEST + 3)..end).rev() {
             word.insert(0, letters[start].to_ascii_lowercase());
-            let Some((count, _)) = best[start] else { continue };
-            if best[end].is_none_or(|(least, _)| count + 1 < least) && knows(&word) {
-                best[end] = Some((count + 1, start));
+            let (cost, strangers, _) = best[start];
+            if cost < best[end].0 && knows_form(&word) {
+                best[end] = best[end].min((cost + 1, strangers, start));
             }
         }
+        let (cost, strangers, _) = best[end - 1];
+        best[end] = best[end].min((cost.saturating_add(stranger), strangers + 1, end - 1));
     }
-    let mut ends = Vec::new();
-    let mut end = letters.len();
+    if best[letters.len()].1 * 3 > letters.len() {
+        return None;
+    }
+    let (mut ends, mut end) = (Vec::new(), letters.len());
+    let mut stranger = false;
     while end > 0 {
-        ends.push(end);
-        end = best[end]?.1;
+        let start = best[end].2;
+        let now = best[end].1 > best[start].1;
+        // Strangers side by side are one word.
+        if !(now && stranger) {
+            ends.push(end);
+        }
+        (stranger, end) = (now, start);
     }
     ends.reverse();
     Some(ends)
