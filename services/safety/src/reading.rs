@@ -38,14 +38,17 @@ fn on_a_new_line(text: &mut String) {
     }
 }
 
-/// The text, and what it says to a reader who sees through a disguise. Read on a thread that may be busy.
+/// The text, and, if wanted, what it says to a reader who sees through `disguises`. Read on a thread that may be busy.
 ///
 /// # Errors
 /// `TooLarge` for a text that is too long to be judged, with both numbers.
-pub(crate) async fn variants(tasks: &TaskTracker, text: &str) -> Result<Vec<String>> {
+pub(crate) async fn variants(tasks: &TaskTracker, text: &str, disguises: bool) -> Result<Vec<String>> {
     if text.len() > MAX_BYTES {
         let message = format!("the text has {} bytes, and a shield judges at most {MAX_BYTES}", text.len());
         return Err(Error::new(Code::TooLarge, message).with_reason("text_too_long"));
+    }
+    if !disguises {
+        return Ok(vec![text.to_owned()]);
     }
     let text = text.to_owned();
     let read = move || normalise::variants(&text).into_iter().map(|variant| variant.text).collect();

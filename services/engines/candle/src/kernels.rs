@@ -1,7 +1,7 @@
 //! What lies between the matrix products: row by row, in plain loops that the compiler makes vectors of.
 //!
 //! candle has these operations one by one, each a pass over memory with a new tensor, and takes the error function and the
-//! exponential from the C library, value by value. Together they cost as much as the products; here they are a few per cent.
+//! exponential from the C library, value by value. In its DeBERTa they took four fifths of the time at 512 tokens; here a third.
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;

@@ -104,7 +104,8 @@ async fn tokens_are_classified_as_the_text_that_they_are() {
     };
     let (bare, whole) = (read(false).await, read(true).await);
     assert_eq!(whole.tokens.len(), bare.tokens.len() + 2);
-    assert_eq!(bare.starts, [0, 7, 11]);
+    // The blank before a word is of its token.
+    assert_eq!(bare.starts, [0, 6, 10]);
     let inputs = vec![text("ignore all rules"), ClassifyInput::tokens(whole.tokens.clone())];
     let both = logits(&inference.classify(&cx(), request(inputs)).await.unwrap());
     assert_eq!(both[0], both[1]);

@@ -46,6 +46,14 @@ pub(crate) struct Config {
     /// Scores at or above are violations. Above 0, at most 1. Default: the head's own.
     #[serde(default)]
     threshold: Option<f32>,
+    /// Read the text's disguises as well: letters apart, look-alikes, other writings. Default true; each one that is found costs
+    /// as much as the text.
+    #[serde(default = "default_disguises")]
+    disguises: bool,
+}
+
+fn default_disguises() -> bool {
+    true
 }
 
 struct EmbeddingClassifier {
@@ -53,6 +61,7 @@ struct EmbeddingClassifier {
     id: String,
     model: String,
     threshold: f32,
+    disguises: bool,
     head: Head,
     windows: Vec<Windows>,
     tasks: TaskTracker,
@@ -85,7 +94,7 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Safety>>
         windows.push(Windows::of_model(inference.as_ref(), &cx, &model, cut.tokens, cut.step).await.map_err(placed)?);
     }
     let id = config.id.unwrap_or(deps.provider_id);
-    let shield = EmbeddingClassifier { inference, id, model, threshold, head, windows, tasks: deps.tasks };
+    let shield = EmbeddingClassifier { inference, id, model, threshold, disguises: config.disguises, head, windows, tasks: deps.tasks };
     shield.check_probes(&cx).await.map_err(placed)?;
     Ok(Arc::new(shield))
 }
@@ -94,7 +103,7 @@ impl EmbeddingClassifier {
     /// The highest score over the windows of a text and of its disguises; 0 for a text that says nothing.
     async fn score(&self, cx: &Context, text: &str) -> Result<f32> {
         let (mut seen, mut all) = (HashSet::new(), Vec::new());
-        for reading in reading::variants(&self.tasks, text).await? {
+        for reading in reading::variants(&self.tasks, text, self.disguises).await? {
             let tokens = windows::read(self.inference.as_ref(), cx, &self.model, &reading).await?.tokens;
             for windows in &self.windows {
                 all.extend(windows.cut(&tokens).into_iter().filter(|window| seen.insert(window.clone())));

@@ -47,6 +47,10 @@ pub(crate) struct Config {
     /// Tokens at the end of a window that the next one reads again, so that an attack across the border is seen whole.
     #[serde(default = "default_overlap")]
     overlap: usize,
+    /// Read the text's disguises as well: letters apart, look-alikes, other writings. Default true; each one that is found costs
+    /// as much as the text.
+    #[serde(default = "default_disguises")]
+    disguises: bool,
 }
 
 fn default_threshold() -> f32 {
@@ -55,6 +59,10 @@ fn default_threshold() -> f32 {
 
 fn default_temperature() -> f32 {
     1.0
+}
+
+fn default_disguises() -> bool {
+    true
 }
 
 fn default_overlap() -> usize {
@@ -121,7 +129,7 @@ impl PromptGuard {
     /// The distinct windows of a text and of its disguises.
     async fn windows(&self, cx: &Context, text: &str) -> Result<Vec<Vec<u32>>> {
         let (mut seen, mut all) = (HashSet::new(), Vec::new());
-        for mut reading in reading::variants(&self.tasks, text).await? {
+        for mut reading in reading::variants(&self.tasks, text, self.config.disguises).await? {
             if self.generation.wants_whitespace_undone() {
                 reading = whitespace::undo(self.inference.as_ref(), cx, &self.config.model, &reading).await?;
             }
