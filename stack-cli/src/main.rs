@@ -9,6 +9,7 @@ mod args;
 mod chat;
 mod distribution;
 mod home;
+mod memory;
 mod model;
 mod output;
 mod processor;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
             Verb::Model { verb } => model::run(verb, &output).await,
             Verb::Ps(args) => ps::run(args, &output).await,
             Verb::Chat(args) => chat::run(args, &output).await,
+            Verb::Memory { verb } => memory::run(verb, &output).await,
             Verb::Version => version::run(&output),
             Verb::Completions { shell } => output.completions(shell),
         }

@@ -21,6 +21,8 @@ mod startup;
 mod steps;
 mod turn;
 mod upstream;
+#[cfg(feature = "engine")]
+mod vectors;
 
 use std::process::ExitCode;
 
@@ -36,6 +38,9 @@ struct Args {
     /// Of `crash`: on a Postgres server of its own, not on SQLite
     #[arg(long)]
     postgres: bool,
+    /// Of `vectors`: a million, with scalar quantization and without the peers
+    #[arg(long)]
+    million: bool,
     /// What cargo tells every benchmark
     #[arg(long = "bench", hide = true)]
     _bench: bool,
@@ -47,7 +52,7 @@ pub struct Verdict {
     pub holds: bool,
 }
 
-const DRILLS: [(&str, &str); 9] = [
+const DRILLS: [(&str, &str); 10] = [
     ("passthrough", "what /v1/chat/completions adds to an instant upstream: time, throughput, first token"),
     ("call", "an in-process call through the router, beside the bare provider"),
     ("startup", "from exec to ready with a remote-only manifest, and memory at rest"),
@@ -59,6 +64,7 @@ const DRILLS: [(&str, &str); 9] = [
         "engine",
         "inline::llama-cpp beside a prebuilt llama.cpp; several answers at once, an agent's session, drafts; --long: from start to first token",
     ),
+    ("vectors", "recall, latency and durable upserts of inline::qdrant-edge, beside faiss and sqlite-vec (--million: quantized)"),
     ("mistralrs", "decode and prefill of inline::mistralrs, beside mistralrs used bare"),
 ];
 
@@ -77,6 +83,8 @@ pub fn main() -> ExitCode {
             "crash" => Some(crash::run(args.long, args.postgres).await),
             #[cfg(feature = "engine")]
             "engine" => Some(engine::run(args.long).await),
+            #[cfg(feature = "engine")]
+            "vectors" => Some(vectors::run(args.long, args.million).await),
             #[cfg(feature = "engine")]
             "mistralrs" => Some(mistralrs::run(args.long).await),
             _ => None,

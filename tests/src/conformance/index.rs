@@ -93,7 +93,8 @@ fn sorted(hits: &[Hit]) -> Vec<&str> {
 
 pub async fn a_chunk_comes_back_as_it_was(index: Arc<dyn Index>) {
     let original = Chunk {
-        attributes: [("year".to_owned(), number(2020.5)), ("a.b[0] \"ü\"_".to_owned(), text("de")), ("draft".to_owned(), boolean(false))].into(),
+        attributes: [("year".to_owned(), number(2020.5)), ("a.b[0] \"ü\"_".to_owned(), text("de")), ("draft".to_owned(), boolean(false))]
+            .into(),
         position: Some(Position { page: 3, line_start: 10, line_end: 12, heading: "Of ships".into() }),
         title: "A title".into(),
         file_id: "file_1".into(),

@@ -32,13 +32,7 @@ pub enum Quantization {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            quantization: Quantization::None,
-            language: "english".into(),
-            index_above_kb: 10_000,
-            search_candidates: 0,
-            open_banks: 64,
-        }
+        Self { quantization: Quantization::None, language: "english".into(), index_above_kb: 10_000, search_candidates: 0, open_banks: 64 }
     }
 }
 
@@ -53,7 +47,10 @@ impl Config {
             return Err(Error::invalid("config.index_above_kb", "at least 1; a large number leaves all vectors to exact search"));
         }
         if qdrant_edge::Language::from_str(&self.language).is_err() {
-            return Err(Error::invalid("config.language", format!("no language {:?}; for example english, german or french", self.language)));
+            return Err(Error::invalid(
+                "config.language",
+                format!("no language {:?}; for example english, german or french", self.language),
+            ));
         }
         Ok(())
     }

@@ -75,7 +75,8 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(broken("a bank cannot be read", &path, error)),
         };
-        let found: Description = serde_json::from_slice(&text).map_err(|error| broken("a bank's description cannot be read", &path, error.into()))?;
+        let found: Description =
+            serde_json::from_slice(&text).map_err(|error| broken("a bank's description cannot be read", &path, error.into()))?;
         if (found.version, &found.tenant, &found.bank_id) != (1, &bank.tenant, &bank.bank_id) {
             let cause = format!("{}: version {}, of another bank or a newer program", path.display(), found.version);
             return Err(Error::new(Code::DataLoss, "a bank's description is not its own").with_source(cause));

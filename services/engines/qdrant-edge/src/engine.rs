@@ -20,8 +20,8 @@ use llama_stack_memory::{
 };
 use qdrant_edge::{
     CreateIndex, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams, FieldIndexOperations,
-    JsonPath, Modifier, OperationError, OperationResult, PayloadFieldSchema, PayloadSchemaType, QuantizationConfig, ShardInfo, UpdateOperation,
-    WalOptions,
+    JsonPath, Modifier, OperationError, OperationResult, PayloadFieldSchema, PayloadSchemaType, QuantizationConfig, ShardInfo,
+    UpdateOperation, WalOptions,
 };
 use serde_json::json;
 
@@ -58,7 +58,9 @@ impl Engine {
                     engine.trim_log();
                     return Ok(engine);
                 }
-                Err(error) if began.elapsed() > LOCKED || !is_lock(&error) => return Err(error.context("the bank's vectors cannot be opened")),
+                Err(error) if began.elapsed() > LOCKED || !is_lock(&error) => {
+                    return Err(error.context("the bank's vectors cannot be opened"));
+                }
                 Err(_) => thread::sleep(wait),
             }
             wait = (wait * 2).min(Duration::from_millis(500));
@@ -111,7 +113,8 @@ impl Engine {
             key if key.starts_with(TEXT) || key == OWNER || key == DOCUMENT => PayloadSchemaType::Keyword,
             _ => return Ok(false),
         };
-        let field_name: JsonPath = key.parse().map_err(|()| Error::internal("an attribute's key is no path").with_source(key.to_owned()))?;
+        let field_name: JsonPath =
+            key.parse().map_err(|()| Error::internal("an attribute's key is no path").with_source(key.to_owned()))?;
         let create = CreateIndex { field_name, field_schema: Some(PayloadFieldSchema::FieldType(schema)) };
         self.update(UpdateOperation::FieldIndexOperation(FieldIndexOperations::CreateIndex(create)))?;
         Ok(true)
@@ -183,7 +186,9 @@ fn guard<T>(call: impl FnOnce() -> OperationResult<T>) -> Result<T> {
 }
 
 fn failed() -> Error {
-    Error::unavailable("the vector engine failed; the bank is opened anew").with_reason("engine_failed").with_retry_after(Duration::from_secs(1))
+    Error::unavailable("the vector engine failed; the bank is opened anew")
+        .with_reason("engine_failed")
+        .with_retry_after(Duration::from_secs(1))
 }
 
 fn typed(error: OperationError) -> Error {

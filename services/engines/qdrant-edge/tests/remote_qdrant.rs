@@ -6,7 +6,7 @@ mod server;
 
 use std::sync::Arc;
 
-use llama_stack_core::{Code, Deps, Secret};
+use llama_stack_core::{Code, Deps, context::Secret};
 use llama_stack_memory::{
     index::{BankKey, Index, Search, Shape},
     qdrant::remote::{Config, QdrantIndex},
@@ -44,21 +44,30 @@ async fn gives_the_same_results_as_the_embedded_engine() {
     let texts: Vec<String> = (0..200).map(|n| text(3 + n % 9)).collect();
     let queries: Vec<String> = (0..20).map(|_| text(2)).collect();
     let mut vector = || (0..16).map(|_| random.random_range(-1.0..1.0)).collect::<Vec<f32>>();
-    let chunks: Vec<Chunk> = texts.into_iter().enumerate().map(|(n, text)| Chunk {
-        id: format!("c{n}"),
-        document_id: format!("d{}", n / 5),
-        text,
-        vector: vector(),
-        attributes: [("n".to_owned(), Value { value: Some(value::Value::Number(n as f64)) })].into(),
-        ..Chunk::default()
-    }).collect();
+    let chunks: Vec<Chunk> = texts
+        .into_iter()
+        .enumerate()
+        .map(|(n, text)| Chunk {
+            id: format!("c{n}"),
+            document_id: format!("d{}", n / 5),
+            text,
+            vector: vector(),
+            attributes: [("n".to_owned(), Value { value: Some(value::Value::Number(n as f64)) })].into(),
+            ..Chunk::default()
+        })
+        .collect();
     for index in [&embedded, &remote] {
         index.create(&bank, &Shape { dimension: 16, keyword: true }).await.unwrap();
         index.upsert(&bank, chunks.clone()).await.unwrap();
         index.delete_documents(&bank, &["d3".to_owned()]).await.unwrap();
     }
     for text in queries {
-        for (mode, kind) in [(SearchMode::Vector, Kind::Rrf), (SearchMode::Keyword, Kind::Rrf), (SearchMode::Hybrid, Kind::Rrf), (SearchMode::Hybrid, Kind::Weighted)] {
+        for (mode, kind) in [
+            (SearchMode::Vector, Kind::Rrf),
+            (SearchMode::Keyword, Kind::Rrf),
+            (SearchMode::Hybrid, Kind::Rrf),
+            (SearchMode::Hybrid, Kind::Weighted),
+        ] {
             let ranker = Ranker { kind: kind.into(), ..Ranker::default() };
             let search = Search { text: text.clone(), vector: vector(), mode, limit: 20, ranker, ..Search::default() };
             let (one, other) = (embedded.search(&bank, &search).await.unwrap(), remote.search(&bank, &search).await.unwrap());

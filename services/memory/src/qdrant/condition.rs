@@ -122,7 +122,10 @@ fn equal(name: &str, values: &[Value], path: &str) -> Result<Condition> {
 
 fn ordered(name: &str, values: &[Value], path: &str, bound: impl FnOnce(&mut Range, f64)) -> Result<Condition> {
     let Some(Scalar::Number(number)) = values.first().and_then(|value| value.value.as_ref()) else {
-        return Err(Error::invalid(format!("{path}.values"), "only numbers have an order; compare texts and booleans with eq, ne, in or nin"));
+        return Err(Error::invalid(
+            format!("{path}.values"),
+            "only numbers have an order; compare texts and booleans with eq, ne, in or nin",
+        ));
     };
     let mut range = Range::default();
     bound(&mut range, finite(*number, path)?);

@@ -58,7 +58,8 @@ impl Order {
             None => 0,
             Some((id, at)) => {
                 let place = self.places.iter().position(|place| place.point == at);
-                place.ok_or_else(|| Error::invalid("page_token", format!("chunk {id:?} is no longer in the bank: list from the start")))? + 1
+                place.ok_or_else(|| Error::invalid("page_token", format!("chunk {id:?} is no longer in the bank: list from the start")))?
+                    + 1
             }
         };
         let rest = &self.places[start..];

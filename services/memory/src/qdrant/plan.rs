@@ -81,9 +81,5 @@ pub fn check_vector(shape: &Shape, vector: &[f32], field: &str) -> Result<()> {
         let message = format!("this bank's vectors have {} dimensions, this one has {}", shape.dimension, vector.len());
         return Err(Error::invalid(field, message));
     }
-    if vector.iter().all(|number| number.is_finite()) {
-        Ok(())
-    } else {
-        Err(Error::invalid(field, "a vector's numbers must be finite"))
-    }
+    if vector.iter().all(|number| number.is_finite()) { Ok(()) } else { Err(Error::invalid(field, "a vector's numbers must be finite")) }
 }

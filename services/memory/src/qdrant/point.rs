@@ -157,11 +157,8 @@ mod tests {
     #[test]
     fn a_chunk_comes_back_as_it_was() {
         let bank = BankKey { tenant: "a".into(), bank_id: "b".into() };
-        let attributes = [
-            ("plain", Scalar::Text("x".into())),
-            ("with.dots [and] \"quotes\" ü_", Scalar::Number(-0.5)),
-            ("", Scalar::Boolean(true)),
-        ];
+        let attributes =
+            [("plain", Scalar::Text("x".into())), ("with.dots [and] \"quotes\" ü_", Scalar::Number(-0.5)), ("", Scalar::Boolean(true))];
         let original = Chunk {
             id: "c".into(),
             document_id: "d".into(),

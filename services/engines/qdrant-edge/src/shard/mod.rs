@@ -76,7 +76,8 @@ impl Shard {
     pub(crate) async fn open(path: PathBuf, bank: &BankKey, shape: &Shape, around: &Surroundings) -> Result<Self> {
         let points = Points::new(bank, shape, &around.config)?;
         let config = around.config.clone();
-        let shared = Arc::new(Shared { path, points, config, engine: RwLock::new(None), order: Mutex::new(None), building: AtomicBool::new(false) });
+        let shared =
+            Arc::new(Shared { path, points, config, engine: RwLock::new(None), order: Mutex::new(None), building: AtomicBool::new(false) });
         let (work, works) = mpsc::channel(WAITING);
         let owner = {
             let (shared, around, work) = (shared.clone(), around.clone(), work.downgrade());

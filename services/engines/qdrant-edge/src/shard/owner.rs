@@ -90,7 +90,7 @@ impl Owner {
                 tokio::select! {
                     biased;
                     work = timeout(QUIET, self.works.recv()) => work,
-                    () = self.around.shutdown.cancelled() => timeout(QUIET / 10, self.works.recv()).await.map(|work| work).or(Ok(None)),
+                    () = self.around.shutdown.cancelled() => timeout(QUIET / 10, self.works.recv()).await.or(Ok(None)),
                 }
             });
             match next {
@@ -261,7 +261,8 @@ impl Owner {
             return;
         }
         let flushed = self.shared.engine().and_then(|engine| engine.flush());
-        let cut = flushed.and_then(|()| self.journal.cut(0).map_err(|error| broken("the journal cannot be emptied", self.journal.path(), error)));
+        let cut =
+            flushed.and_then(|()| self.journal.cut(0).map_err(|error| broken("the journal cannot be emptied", self.journal.path(), error)));
         if let Err(error) = cut {
             self.fail(&error);
         }
@@ -293,7 +294,8 @@ fn load(shared: &Shared) -> Result<(Journal, HashSet<String>)> {
             io::Error::other("a change cannot be made again")
         })
     });
-    let mut journal = journal.map_err(|error| mem::take(&mut failed).unwrap_or_else(|| broken("a bank's journal cannot be read", &path, error)))?;
+    let mut journal =
+        journal.map_err(|error| mem::take(&mut failed).unwrap_or_else(|| broken("a bank's journal cannot be read", &path, error)))?;
     if journal.len() > 0 {
         engine.flush()?;
         journal.cut(0).map_err(|error| broken("a bank's journal cannot be emptied", &path, error))?;

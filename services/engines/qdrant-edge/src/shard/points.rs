@@ -13,9 +13,10 @@ use llama_stack_memory::{
 };
 use llama_stack_proto::v1::Chunk;
 use qdrant_edge::{
-    EdgeBm25, EdgeBm25Config, Filter, NamedQuery, Payload, PointId, PointInsertOperations, PointOperations, PointStructPersisted, QueryEnum,
-    QueryRequest, Record, ScoringQuery, ScrollRequest, SearchParams, UpdateOperation, VectorInternal, VectorPersisted, VectorStructInternal,
+    Filter, NamedQuery, Payload, PointId, PointInsertOperations, PointOperations, PointStructPersisted, QueryEnum, QueryRequest, Record,
+    ScoringQuery, ScrollRequest, SearchParams, UpdateOperation, VectorInternal, VectorPersisted, VectorStructInternal,
     VectorStructPersisted, WithPayloadInterface, WithVector,
+    bm25_embed::{EdgeBm25, EdgeBm25Config},
 };
 use serde_json::{Value as Json, json};
 
@@ -87,7 +88,14 @@ impl Points {
         serde_json::from_value(json!({ "must": must })).map_err(|error| Error::internal("a filter cannot be read").with_source(error))
     }
 
-    pub(crate) fn by_vector(&self, engine: &Engine, vector: &[f32], condition: Option<&Condition>, limit: usize, exact: bool) -> Result<Vec<Hit>> {
+    pub(crate) fn by_vector(
+        &self,
+        engine: &Engine,
+        vector: &[f32],
+        condition: Option<&Condition>,
+        limit: usize,
+        exact: bool,
+    ) -> Result<Vec<Hit>> {
         self.search(engine, VectorInternal::Dense(vector.to_vec()), DENSE, condition, limit, exact)
     }
 
@@ -130,7 +138,8 @@ impl Points {
             with_payload: WithPayloadInterface::Bool(true),
         };
         let found = engine.call(|shard| shard.query(request))?;
-        let hit = |found: qdrant_edge::ScoredPoint| Ok(Hit { chunk: point::chunk(&found.payload.unwrap_or_default().0)?, score: found.score });
+        let hit =
+            |found: qdrant_edge::ScoredPoint| Ok(Hit { chunk: point::chunk(&found.payload.unwrap_or_default().0)?, score: found.score });
         found.into_iter().map(hit).collect()
     }
 

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use qdrant_client::qdrant::{
     self, Document, Filter, PointId, PointStruct, RetrievedPoint, ScoredPoint, Value, VectorInput, VectorOutput, VectorsOutput,
-    WithVectorsSelector, condition::ConditionOneOf, r#match::MatchValue, point_id::PointIdOptions, vector::Vector, vector_input, vector_output,
-    vectors::VectorsOptions, vectors_output, with_vectors_selector::SelectorOptions,
+    WithVectorsSelector, condition::ConditionOneOf, r#match::MatchValue, point_id::PointIdOptions, vector::Vector, vector_input,
+    vector_output, vectors::VectorsOptions, vectors_output, with_vectors_selector::SelectorOptions,
 };
 use qdrant_edge::{
-    EdgeBm25, EdgeBm25Config, Payload, PointStructPersisted, Record, SparseVector, VectorInternal, VectorPersisted, VectorStructInternal,
-    VectorStructPersisted, WithVector,
+    Payload, PointStructPersisted, Record, SparseVector, VectorInternal, VectorPersisted, VectorStructInternal, VectorStructPersisted,
+    WithVector,
+    bm25_embed::{EdgeBm25, EdgeBm25Config},
 };
 use serde_json::{Map, Value as Json, json};
 use tonic::Status;
@@ -128,5 +129,11 @@ pub fn record(record: Record) -> RetrievedPoint {
 }
 
 pub fn scored(point: qdrant_edge::ScoredPoint) -> ScoredPoint {
-    ScoredPoint { id: Some(id_back(point.id)), payload: payload(point.payload), score: point.score, version: point.version, ..Default::default() }
+    ScoredPoint {
+        id: Some(id_back(point.id)),
+        payload: payload(point.payload),
+        score: point.score,
+        version: point.version,
+        ..Default::default()
+    }
 }

@@ -15,9 +15,9 @@ use qdrant_client::qdrant::{
     *,
 };
 use qdrant_edge::{
-    CountRequest, CreateIndex, EdgeConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams, FieldIndexOperations, NamedQuery, OperationError,
-    PayloadFieldSchema, PayloadSchemaType, PointInsertOperations, PointOperations, QueryEnum, QueryRequest, ScoringQuery, ScrollRequest,
-    UpdateOperation, WithPayloadInterface, WithVector,
+    CountRequest, CreateIndex, EdgeConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams, FieldIndexOperations, NamedQuery,
+    OperationError, PayloadFieldSchema, PayloadSchemaType, PointInsertOperations, PointOperations, QueryEnum, QueryRequest, ScoringQuery,
+    ScrollRequest, UpdateOperation, WithPayloadInterface, WithVector,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;

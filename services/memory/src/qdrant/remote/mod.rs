@@ -11,13 +11,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use llama_stack_core::{Error, Result, Secret};
+use llama_stack_core::{Error, Result, context::Secret};
 use llama_stack_proto::v1::Chunk;
 use qdrant_client::{
     Payload, Qdrant,
     qdrant::{
-        CollectionInfo, CountPointsBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder, Distance, FieldType,
-        GetPointsBuilder, Modifier, PayloadIncludeSelector, PointStruct, Query, QueryPointsBuilder, ScrollPointsBuilder,
+        CollectionInfo, CountPointsBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder, Distance,
+        FieldType, GetPointsBuilder, Modifier, PayloadIncludeSelector, PointStruct, Query, QueryPointsBuilder, ScrollPointsBuilder,
         SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, VectorInput, VectorParamsBuilder, VectorsConfigBuilder,
         point_id::PointIdOptions, vector_output, vectors_config,
     },
@@ -90,8 +90,11 @@ impl QdrantIndex {
     /// `InvalidArgument` for a URL that is none.
     pub fn new(config: Config) -> Result<Self> {
         let key = Some(config.api_key.expose()).filter(|key| !key.is_empty()).map(str::to_owned);
-        let client = Qdrant::from_url(&config.url).timeout(Duration::from_secs(config.timeout_seconds)).api_key(key).skip_compatibility_check();
-        let client = client.build().map_err(|error| Error::invalid("config.url", format!("{:?} is no URL of a server", config.url)).with_source(error))?;
+        let client =
+            Qdrant::from_url(&config.url).timeout(Duration::from_secs(config.timeout_seconds)).api_key(key).skip_compatibility_check();
+        let client = client
+            .build()
+            .map_err(|error| Error::invalid("config.url", format!("{:?} is no URL of a server", config.url)).with_source(error))?;
         Ok(Self { client, config, known: Mutex::default() })
     }
 
@@ -147,8 +150,11 @@ impl QdrantIndex {
         let fields = PayloadIncludeSelector { fields: [DOCUMENT, ID, INDEX].map(str::to_owned).to_vec() };
         let (mut places, mut offset) = (Vec::new(), None);
         loop {
-            let mut request =
-                ScrollPointsBuilder::new(self.collection(bank)).filter(filter.clone()).limit(PAGE).with_payload(fields.clone()).with_vectors(false);
+            let mut request = ScrollPointsBuilder::new(self.collection(bank))
+                .filter(filter.clone())
+                .limit(PAGE)
+                .with_payload(fields.clone())
+                .with_vectors(false);
             if let Some(offset) = offset {
                 request = request.offset::<qdrant_client::qdrant::PointId>(offset);
             }

@@ -6,7 +6,9 @@ use llama_stack_core::{Code, Error};
 use llama_stack_proto::v1::Chunk;
 use qdrant_client::{
     QdrantError,
-    qdrant::{Condition as Wired, Document, DocumentBuilder, Filter, NamedVectors, Range, Value, Vector, VectorInput, vector, vector_input},
+    qdrant::{
+        Condition as Wired, Document, DocumentBuilder, Filter, NamedVectors, Range, Value, Vector, VectorInput, vector, vector_input,
+    },
 };
 
 use crate::{
