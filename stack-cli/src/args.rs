@@ -51,6 +51,11 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: SafetyVerb,
     },
+    /// Look at the banks of a running stack, search and move them
+    Memory {
+        #[command(subcommand)]
+        verb: MemoryVerb,
+    },
     /// Print version and build
     Version,
     /// Print a completion script for a shell
@@ -159,6 +164,40 @@ pub(crate) struct ReplayArgs {
     pub(crate) strict: bool,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum MemoryVerb {
+    /// List banks: what they hold, where, and how much of it is indexed
+    Banks(ServerArgs),
+    /// Search a bank
+    Search {
+        /// The bank's id
+        bank: String,
+        text: String,
+        /// How many chunks
+        #[arg(long, default_value_t = 5)]
+        top: u32,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Copy banks from one provider to another and compare them; run it again to go on after a break
+    Migrate {
+        /// The provider that has them, by its id in the manifest
+        #[arg(long)]
+        from: String,
+        /// The provider that gets them
+        #[arg(long)]
+        to: String,
+        /// Only this bank
+        #[arg(long, value_name = "ID")]
+        bank: Option<String>,
+        /// Delete each original once its copy was found to be the same
+        #[arg(long)]
+        remove: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
 }
 
 #[derive(Args)]

@@ -9,6 +9,7 @@ mod args;
 mod chat;
 mod distribution;
 mod home;
+mod memory;
 mod model;
 mod output;
 mod processor;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             Verb::Session { verb } => session::run(verb, &output).await,
             Verb::Shield { verb } => shield::run(verb, &output).await,
             Verb::Safety { verb } => safety::run(verb, &output).await,
+            Verb::Memory { verb } => memory::run(verb, &output).await,
             Verb::Version => version::run(&output),
             Verb::Completions { shell } => output.completions(shell),
             Verb::ParseWorker => Ok(()),

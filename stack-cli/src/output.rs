@@ -90,6 +90,23 @@ impl Output {
         ExitCode::FAILURE
     }
 
+    /// Counts of what is being worked on: a line that is written over on a terminal, a line for each tenth elsewhere, nothing
+    /// under `--json`.
+    pub(crate) fn counts(&self) -> impl Fn(&str, u64, u64) + Send + Sync + 'static {
+        let (json, terminal, last) = (self.json, std::io::stderr().is_terminal(), Mutex::new(0));
+        move |item, done, total| {
+            let tenth = done * 10 / total.max(1);
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            match (json, terminal) {
+                (true, _) => {}
+                (false, true) => eprint!("\r{item}: {done} of {total}{}", if done == total { "\n" } else { "" }),
+                (false, false) if done == total || tenth > *last => eprintln!("{item}: {done} of {total}"),
+                (false, false) => {}
+            }
+            *last = if done == total { 0 } else { tenth };
+        }
+    }
+
     /// Bars on a terminal, a line per item elsewhere, nothing under `--json`.
     pub(crate) fn progress(&self) -> OnProgress {
         if self.json {

@@ -91,7 +91,7 @@ impl Directory {
         let inner = path.join(creation.to_string());
         let begin = || -> io::Result<()> {
             match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => fs::create_dir_all(inner.join("engine")),
             }
         };

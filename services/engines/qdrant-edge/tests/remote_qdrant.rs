@@ -6,7 +6,7 @@ mod server;
 
 use std::sync::Arc;
 
-use llama_stack_core::{Code, Deps, Secret};
+use llama_stack_core::{Code, Deps, context::Secret};
 use llama_stack_memory::{
     index::{BankKey, Index, Search, Shape},
     qdrant::remote::{Config, QdrantIndex},

@@ -90,7 +90,7 @@ impl Owner {
                 tokio::select! {
                     biased;
                     work = timeout(QUIET, self.works.recv()) => work,
-                    () = self.around.shutdown.cancelled() => timeout(QUIET / 10, self.works.recv()).await.map(|work| work).or(Ok(None)),
+                    () = self.around.shutdown.cancelled() => timeout(QUIET / 10, self.works.recv()).await.or(Ok(None)),
                 }
             });
             match next {

@@ -13,9 +13,10 @@ use llama_stack_memory::{
 };
 use llama_stack_proto::v1::Chunk;
 use qdrant_edge::{
-    EdgeBm25, EdgeBm25Config, Filter, NamedQuery, Payload, PointId, PointInsertOperations, PointOperations, PointStructPersisted,
-    QueryEnum, QueryRequest, Record, ScoringQuery, ScrollRequest, SearchParams, UpdateOperation, VectorInternal, VectorPersisted,
-    VectorStructInternal, VectorStructPersisted, WithPayloadInterface, WithVector,
+    Filter, NamedQuery, Payload, PointId, PointInsertOperations, PointOperations, PointStructPersisted, QueryEnum, QueryRequest, Record,
+    ScoringQuery, ScrollRequest, SearchParams, UpdateOperation, VectorInternal, VectorPersisted, VectorStructInternal,
+    VectorStructPersisted, WithPayloadInterface, WithVector,
+    bm25_embed::{EdgeBm25, EdgeBm25Config},
 };
 use serde_json::{Value as Json, json};
 

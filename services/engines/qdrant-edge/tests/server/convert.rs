@@ -8,8 +8,9 @@ use qdrant_client::qdrant::{
     vector_output, vectors::VectorsOptions, vectors_output, with_vectors_selector::SelectorOptions,
 };
 use qdrant_edge::{
-    EdgeBm25, EdgeBm25Config, Payload, PointStructPersisted, Record, SparseVector, VectorInternal, VectorPersisted, VectorStructInternal,
-    VectorStructPersisted, WithVector,
+    Payload, PointStructPersisted, Record, SparseVector, VectorInternal, VectorPersisted, VectorStructInternal, VectorStructPersisted,
+    WithVector,
+    bm25_embed::{EdgeBm25, EdgeBm25Config},
 };
 use serde_json::{Map, Value as Json, json};
 use tonic::Status;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use llama_stack_core::{Error, Result, Secret};
+use llama_stack_core::{Error, Result, context::Secret};
 use llama_stack_proto::v1::Chunk;
 use qdrant_client::{
     Payload, Qdrant,
