@@ -1,7 +1,9 @@
-use llama_stack_core::Code;
+//! Passages: how long they are, where they are cut, and where they say that they stand.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use super::*;
-use crate::{Block, Kind as BlockKind};
+use llama_stack_core::Code;
+use llama_stack_documents::{Block, CountTokens, Estimate, Kind as BlockKind, Parsed, chunk, validate};
+use llama_stack_proto::v1::{ChunkingStrategy, chunking_strategy::Kind};
 
 /// Each word is a token, so that lengths can be seen.
 struct Words;
