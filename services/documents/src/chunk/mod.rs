@@ -13,9 +13,6 @@ mod strategy;
 mod structure;
 mod whole;
 
-#[cfg(test)]
-mod tests;
-
 use llama_stack_core::Result;
 use llama_stack_proto::v1::{ChunkingStrategy, chunking_strategy::Kind};
 

@@ -11,9 +11,6 @@ mod sheet;
 mod text;
 mod written;
 
-#[cfg(test)]
-mod tests;
-
 use llama_stack_core::Result;
 
 use crate::{Parsed, failure};

@@ -27,6 +27,8 @@ pub use serve::serve;
 /// The verb with which this project's binary reads one file and ends.
 pub const WORKER_VERB: &str = "parse-worker";
 
+const PROGRAM: &str = "llama-stack";
+
 /// Plain text of at most this many bytes is read here: it takes no longer than a process takes to begin.
 const PLAIN: usize = 1 << 20;
 
@@ -68,22 +70,13 @@ impl Workers {
     }
 }
 
-/// Reads files by the program that is running, if it is this project's, or by the one beside it.
+/// Reads files by the program that is running, where that is this project's own.
 ///
-/// Another program that has none beside it, such as a test's, reads them itself: nothing then bounds what a file does.
+/// Any other program, such as a test's, reads them itself: see [`InProcess`].
 pub fn parser(limits: Limits) -> Arc<dyn Parse> {
-    let running = std::env::current_exe().ok();
-    let found = running.as_deref().and_then(|running| {
-        let is_ours = running.file_stem().is_some_and(|name| name == "llama-stack");
-        let beside = running.ancestors().skip(1).take(2).map(|folder| folder.join("llama-stack")).find(|program| program.is_file());
-        if is_ours { Some(running.to_path_buf()) } else { beside }
-    });
-    match found {
-        Some(program) => Arc::new(Workers::new(program, &[WORKER_VERB], limits)),
-        None => {
-            tracing::warn!("files are read by this process: there is no llama-stack program to read them apart from it");
-            Arc::new(InProcess { limits, tasks: TaskTracker::new() })
-        }
+    match std::env::current_exe() {
+        Ok(running) if running.file_stem().is_some_and(|name| name == PROGRAM) => Arc::new(Workers::new(running, &[WORKER_VERB], limits)),
+        _ => Arc::new(InProcess::new(limits)),
     }
 }
 
@@ -100,10 +93,17 @@ impl Parse for Workers {
     }
 }
 
-/// Reads files in this process.
-struct InProcess {
+/// Reads files in this process, for programs that have no other and trust what they read: nothing but the bounds on bytes
+/// is kept, and a file that takes all memory takes the program's.
+pub struct InProcess {
     limits: Limits,
     tasks: TaskTracker,
+}
+
+impl InProcess {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, tasks: TaskTracker::new() }
+    }
 }
 
 #[async_trait]

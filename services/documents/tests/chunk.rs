@@ -1,7 +1,11 @@
-use llama_stack_core::Code;
+//! Passages: how long they are, where they are cut, and where they say that they stand.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use super::*;
-use crate::{Block, Kind as BlockKind};
+use llama_stack_core::{Code, Context, Inference, Result};
+use llama_stack_documents::{Block, CountTokens, Estimate, Kind as BlockKind, Parsed, chunk, contextual, validate};
+use llama_stack_proto::v1::{
+    ChatChoice, ChatRequest, ChatResponse, ChunkingStrategy, ListModelsRequest, ListModelsResponse, Message, chunking_strategy::Kind,
+};
 
 /// Each word is a token, so that lengths can be seen.
 struct Words;
@@ -153,4 +157,33 @@ fn an_estimate_is_near_what_tokenizers_say() {
     assert!((13..=20).contains(&Estimate.count("The quick brown fox jumps over the lazy dog again and again.")));
     assert_eq!(Estimate.count("文字列"), 3);
     assert_eq!(Estimate.count(""), 0);
+}
+
+/// Answers with how long its prompt is, and the beginning of the passage in it.
+struct Teller;
+
+#[async_trait::async_trait]
+impl Inference for Teller {
+    async fn list_models(&self, _: &Context, _: ListModelsRequest) -> Result<ListModelsResponse> {
+        Ok(ListModelsResponse::default())
+    }
+
+    async fn chat(&self, _: &Context, request: ChatRequest) -> Result<ChatResponse> {
+        let prompt = request.messages[1].joined_text();
+        let passage = prompt.split("<passage>\n").nth(1).unwrap();
+        let said = format!("About {}\nof a prompt of {} bytes.", passage.split_whitespace().next().unwrap(), prompt.len() / 1_000 * 1_000);
+        let message = Some(Message::assistant(said));
+        Ok(ChatResponse { choices: vec![ChatChoice { message, ..ChatChoice::default() }], ..ChatResponse::default() })
+    }
+}
+
+#[tokio::test]
+async fn a_model_says_a_line_about_each_passage_from_a_bounded_prompt() {
+    let text = numbered(20_000);
+    let parsed = document(vec![block(BlockKind::Text, &text, 0, 1, "")]);
+    let passages = chunk(&parsed, &strategy(Kind::Contextual, 100, 0), &Words).unwrap();
+    let lines = contextual(&Context::test("acme"), &passages[..20], &text, &Teller, "m").await.unwrap();
+    assert_eq!(lines.len(), 20);
+    // A line, of the right passage; the prompts do not grow with the document.
+    assert_eq!((lines[0].as_str(), lines[7].as_str()), ("About w0 of a prompt of 4000 bytes.", "About w700 of a prompt of 6000 bytes."));
 }
