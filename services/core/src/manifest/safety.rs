@@ -115,7 +115,7 @@ mod tests {
     fn mistakes_are_named_with_their_line() {
         let message = |text: &str| safety(text).unwrap_err().message().to_owned();
         assert!(message("safety:\n  timeout_seconds: 0\n").starts_with("m.yaml:4: safety.timeout_seconds: must be more than 0"));
-        assert!(message("safety:\n  timeout_seconds: .nan\n").contains("safety.timeout_seconds"));
+        assert!(message("safety:\n  timeout_seconds: -1\n").contains("safety.timeout_seconds: must be"));
         assert!(message("safety:\n  on_failure: ajar\n").starts_with("m.yaml:4: safety.on_failure: unknown variant"));
         assert!(message("safety:\n  defaults:\n    inputs: [a]\n").starts_with("m.yaml:5: safety.defaults.inputs: unknown field"));
         assert_eq!(
