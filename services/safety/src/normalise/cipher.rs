@@ -4,37 +4,61 @@ use super::{traced::Traced, vocabulary};
 
 struct Cipher {
     how: &'static str,
-    word: fn(&str) -> String,
+    letter: fn(u8) -> u8,
 }
 
-fn shift(word: &str, by: u8) -> String {
-    let turn = |c: char, first: u8| char::from(first + (c as u8 - first + by) % 26);
-    let one = |c: char| match c {
-        'a'..='z' => turn(c, b'a'),
-        'A'..='Z' => turn(c, b'A'),
-        _ => c,
-    };
-    word.chars().map(one).collect()
+/// `by` letters on in the alphabet, in the same case.
+fn shift(letter: u8, by: u8) -> u8 {
+    match letter {
+        b'a'..=b'z' => b'a' + (letter - b'a' + by) % 26,
+        b'A'..=b'Z' => b'A' + (letter - b'A' + by) % 26,
+        other => other,
+    }
 }
 
-fn mirror(word: &str) -> String {
-    let one = |c: char| match c {
-        'a'..='z' => char::from(b'z' - (c as u8 - b'a')),
-        'A'..='Z' => char::from(b'Z' - (c as u8 - b'A')),
-        _ => c,
-    };
-    word.chars().map(one).collect()
+/// The alphabet from its end.
+fn mirror(letter: u8) -> u8 {
+    match letter {
+        b'a'..=b'z' => b'z' - (letter - b'a'),
+        b'A'..=b'Z' => b'Z' - (letter - b'A'),
+        other => other,
+    }
 }
 
 const CIPHERS: [Cipher; 7] = [
-    Cipher { how: "rot13", word: |word| shift(word, 13) },
-    Cipher { how: "caesar", word: |word| shift(word, 23) },
-    Cipher { how: "caesar", word: |word| shift(word, 25) },
-    Cipher { how: "caesar", word: |word| shift(word, 1) },
-    Cipher { how: "caesar", word: |word| shift(word, 3) },
-    Cipher { how: "atbash", word: mirror },
-    Cipher { how: "backwards", word: |word| word.chars().rev().collect() },
+    Cipher { how: "rot13", letter: |letter| shift(letter, 13) },
+    Cipher { how: "caesar", letter: |letter| shift(letter, 23) },
+    Cipher { how: "caesar", letter: |letter| shift(letter, 25) },
+    Cipher { how: "caesar", letter: |letter| shift(letter, 1) },
+    Cipher { how: "caesar", letter: |letter| shift(letter, 3) },
+    Cipher { how: "atbash", letter: mirror },
+    Cipher { how: BACKWARDS, letter: |letter| letter },
 ];
+
+const BACKWARDS: &str = "backwards";
+
+impl Cipher {
+    fn word(&self, word: &str) -> String {
+        let letters = word.bytes().map(|letter| char::from((self.letter)(letter)));
+        if self.how == BACKWARDS { letters.rev().collect() } else { letters.collect() }
+    }
+
+    /// Whether a known word comes out. Without a string of its own: this is asked for every word of a text.
+    fn makes_word(&self, word: &str) -> bool {
+        let mut letters = [0; LONGEST];
+        let Some(letters) = letters.get_mut(..word.len()).filter(|letters| letters.len() >= 3) else { return false };
+        for (to, from) in letters.iter_mut().zip(word.bytes()) {
+            *to = (self.letter)(from.to_ascii_lowercase());
+        }
+        if self.how == BACKWARDS {
+            letters.reverse();
+        }
+        std::str::from_utf8(letters).is_ok_and(vocabulary::knows)
+    }
+}
+
+/// Longer words are not known.
+const LONGEST: usize = 15;
 
 /// Known words that must come out before a text counts as enciphered, and their letters together.
 const WORDS: usize = 3;
@@ -55,10 +79,7 @@ fn one(text: &Traced, tokens: &[std::ops::Range<usize>], unknown: &[bool], ciphe
     let whole = text.text();
     let (mut words, mut letters, mut first, mut last) = (0, 0, None, 0);
     for (index, token) in tokens.iter().enumerate() {
-        if unknown[index]
-            && (3..=15).contains(&token.len())
-            && vocabulary::knows(&(cipher.word)(&whole[token.clone()].to_ascii_lowercase()))
-        {
+        if unknown[index] && cipher.makes_word(&whole[token.clone()]) {
             words += 1;
             letters += token.len();
             first.get_or_insert(index);
@@ -68,11 +89,11 @@ fn one(text: &Traced, tokens: &[std::ops::Range<usize>], unknown: &[bool], ciphe
     let first = first.filter(|_| words >= WORDS && letters >= LETTERS)?;
     // Short words before the first and after the last belong to them.
     let (first, last) = (first.saturating_sub(2), (last + 2).min(tokens.len().saturating_sub(1)));
-    let order: Vec<usize> = if cipher.how == "backwards" { (first..=last).rev().collect() } else { (first..=last).collect() };
+    let order: Vec<usize> = if cipher.how == BACKWARDS { (first..=last).rev().collect() } else { (first..=last).collect() };
     let mut read = Traced::with_capacity(whole.len());
     for index in order {
         let token = tokens[index].clone();
-        for c in (cipher.word)(&whole[token.clone()]).chars() {
+        for c in cipher.word(&whole[token.clone()]).chars() {
             read.push(c, token.clone());
         }
         read.push(' ', token);

@@ -1,13 +1,13 @@
 //! Runs that are text in another writing: base64, hex, percent signs, entities, escapes, bits, and characters that hide it.
 
-use std::{ops::Range, sync::LazyLock};
+use std::sync::LazyLock;
 
 use base64::{
     Engine,
     alphabet::{STANDARD, URL_SAFE},
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use regex::{Captures, Regex};
+use regex::Regex;
 
 use super::traced::Traced;
 
@@ -16,6 +16,8 @@ struct Encoding {
     how: &'static str,
     pattern: &'static str,
     read: fn(&str) -> Option<String>,
+    /// Without one of these there is no run of it; what there need not be anything of has none named.
+    needs: &'static [&'static str],
     /// What was decoded stands in the text in place of the run, with all that is around it; else it stands alone.
     in_place: bool,
 }
@@ -25,34 +27,45 @@ const ENCODINGS: [Encoding; 9] = [
         how: "base64",
         pattern: r"[A-Za-z0-9+/_-]{8,}(?:[ \t]*\r?\n[ \t>]*[A-Za-z0-9+/_-]{8,})*[A-Za-z0-9+/_=-]*",
         read: base64,
+        needs: &[],
         in_place: true,
     },
-    Encoding { how: "base32", pattern: r"\b[A-Z2-7]{16,}={0,6}", read: base32, in_place: true },
+    Encoding { how: "base32", pattern: r"\b[A-Z2-7]{16,}={0,6}", read: base32, needs: &[], in_place: true },
     Encoding {
         how: "hex",
         pattern: r"(?:\b(?:0x)?[0-9a-fA-F]{2}(?:[ :,-]{0,2}(?:0x)?[0-9a-fA-F]{2}){5,}\b)",
         read: hex_pairs,
+        needs: &[],
         in_place: true,
     },
-    Encoding { how: "binary", pattern: r"\b[01]{7,8}(?:[ ,]{0,2}[01]{7,8}){3,}\b", read: bits, in_place: true },
-    Encoding { how: "character codes", pattern: r"\b[0-9]{2,3}(?:[ ,;]{1,2}[0-9]{2,3}){5,}\b", read: codes, in_place: true },
-    Encoding { how: "url", pattern: r"[^\s%]{0,40}(?:(?:%[0-9A-Fa-f]{2})+[^\s%]{0,40}){3,}", read: percent, in_place: true },
+    Encoding {
+        how: "binary",
+        pattern: r"\b[01]{7,8}(?:[ ,]{0,2}[01]{7,8}){3,}\b",
+        read: bits,
+        needs: &["0110", "0111", "0010", "1100", "1101"],
+        in_place: true,
+    },
+    Encoding { how: "character codes", pattern: r"\b[0-9]{2,3}(?:[ ,;]{1,2}[0-9]{2,3}){5,}\b", read: codes, needs: &[], in_place: true },
+    Encoding { how: "url", pattern: r"[^\s%]{0,40}(?:(?:%[0-9A-Fa-f]{2})+[^\s%]{0,40}){3,}", read: percent, needs: &["%"], in_place: true },
     Encoding {
         how: "html entities",
         pattern: r"[A-Za-z ]{0,20}(?:&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,8});[A-Za-z ]{0,20}){3,}",
         read: entities,
+        needs: &["&#", "&shy;", "&zw", "&Zero", "&NoBreak;", "&lrm;", "&rlm;"],
         in_place: true,
     },
     Encoding {
         how: "escapes",
         pattern: r"(?:[A-Za-z ]{0,20}(?:\\u\{?[0-9a-fA-F]{4,6}\}?|\\x[0-9a-fA-F]{2}|\\[0-3][0-7]{2}|\\U[0-9a-fA-F]{8}|U\+[0-9A-Fa-f]{4,6} ?)){3,}[A-Za-z ]{0,20}",
         read: escapes,
+        needs: &["\\", "U+"],
         in_place: true,
     },
     Encoding {
         how: "hidden characters",
         pattern: r"[\x{E0020}-\x{E007E}]{3,}|[\x{FE00}-\x{FE0F}\x{E0100}-\x{E01EF}]{3,}|[\x{200b}\x{200c}\x{200d}\x{2060}\x{2062}\x{2063}\x{feff}]{24,}",
         read: hidden,
+        needs: &[],
         in_place: false,
     },
 ];
@@ -67,10 +80,13 @@ pub(super) fn read(text: &Traced) -> Vec<(&'static str, Traced)> {
 
 fn one(text: &Traced, pattern: &Regex, encoding: &Encoding) -> Option<Traced> {
     let whole = text.text();
-    let mut read = Traced::with_capacity(whole.len());
+    if !encoding.needs.is_empty() && !encoding.needs.iter().any(|sign| whole.contains(sign)) {
+        return None;
+    }
+    let mut read = Traced::default();
     let (mut done, mut found) = (0, false);
-    for hit in pattern.captures_iter(whole) {
-        let Some(place) = run(&hit) else { continue };
+    for hit in pattern.find_iter(whole) {
+        let place = hit.range();
         let Some(decoded) = (encoding.read)(&whole[place.clone()]) else { continue };
         if encoding.in_place {
             read.push_from(text, done..place.start);
@@ -81,14 +97,10 @@ fn one(text: &Traced, pattern: &Regex, encoding: &Encoding) -> Option<Traced> {
         done = place.end;
         found = true;
     }
-    if encoding.in_place {
+    if encoding.in_place && found {
         read.push_from(text, done..whole.len());
     }
     found.then_some(read)
-}
-
-fn run(hit: &Captures<'_>) -> Option<Range<usize>> {
-    hit.get(0).map(|place| place.range())
 }
 
 /// ASCII that hidden characters of a text spell, for reports. At most `limit` characters.

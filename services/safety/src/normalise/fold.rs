@@ -9,6 +9,9 @@ use super::traced::Traced;
 /// are; look-alikes of other scripts as Latin letters, in words that mix scripts and in a text that is Latin otherwise;
 /// stacked marks gone.
 pub(super) fn fold(text: &Traced) -> Traced {
+    if text.text().bytes().all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) {
+        return text.clone();
+    }
     let visible = compose(text);
     let latin_text = mostly_latin(visible.text());
     let mut folded = Traced::with_capacity(visible.text().len());

@@ -66,7 +66,9 @@ fn tokens(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
 /// The known word of a token that can be taken for one by itself, and how many characters of the token it takes.
 fn decoded(token: &str) -> Option<(String, usize)> {
     // Words of signs alone, such as `455`, are numbers.
-    (token.chars().nth(2).is_some() && token.chars().any(char::is_alphabetic)).then(|| known(token)).flatten()
+    (token.chars().nth(2).is_some() && token.chars().any(|c| letter(c).is_some()) && token.chars().any(char::is_alphabetic))
+        .then(|| known(token))
+        .flatten()
 }
 
 /// The known word, and how many characters of the token it takes: a last `!` may be just that.

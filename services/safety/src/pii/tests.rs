@@ -124,6 +124,14 @@ async fn findings_say_where_and_never_what() {
     assert!(response.scores.iter().any(|score| score.code == "PASSWORD" && score.violated));
 }
 
+/// A beginning without an end is a key as far as it goes, and what lies in it is not looked at again and again.
+#[tokio::test]
+async fn many_beginnings_are_one_key() {
+    let text = format!("-----BEGIN {} KEY-----\n", "PRIVATE").repeat(4000);
+    let response = judge(json!({}), Message::user(text)).await;
+    assert_eq!((response.findings.len(), response.redacted.unwrap().joined_text().as_str()), (1, "[PRIVATE_KEY]"));
+}
+
 #[tokio::test]
 async fn a_kind_may_block_and_another_be_left_out() {
     let config = json!({"except": ["email"], "levels": {"credit-card": "block"}, "canaries": ["blue-heron-4471"]});
