@@ -58,6 +58,7 @@ pub(crate) async fn start_shielded(shields: Arc<dyn Safety>) -> Server {
 /// With banks and files in memory.
 pub(crate) async fn start_over_shelf(shelf: Shelf) -> Server {
     let (script, memory) = (Script::default(), shelf.clone());
+    let model = script.clone();
     let mut registry = script.registry();
     registry.memory.add("test::shelf", move |_: Value, _| {
         let memory: Arc<dyn Memory> = Arc::new(memory.clone());
@@ -66,6 +67,8 @@ pub(crate) async fn start_over_shelf(shelf: Shelf) -> Server {
     let change = |stack: &mut Stack| {
         stack.memory = Arc::new(shelf.clone());
         stack.files = Arc::new(shelf);
+        // It orders documents as well, which its list of models does not say.
+        stack.inference = Arc::new(model);
     };
     serve_by(script, &registry, "  memory:\n    - { id: shelf, type: test::shelf }\n", change).await
 }
