@@ -62,11 +62,6 @@ impl World {
         Self { dir, store, runtime, script, hands, guards, shutdown, cx: Context::test("acme") }
     }
 
-    /// Whose shields have little time.
-    pub async fn hasty(answers: Vec<Vec<Say>>) -> Self {
-        Self::changed(answers, |parts| parts.shielding.timeout_seconds = 0.05).await
-    }
-
     pub async fn session(&self) -> Session {
         self.runtime.create_session(&self.cx, CreateSessionRequest::default()).await.unwrap()
     }
