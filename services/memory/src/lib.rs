@@ -14,7 +14,6 @@ pub mod filter;
 pub mod fuse;
 pub mod index;
 mod plain;
-pub mod qdrant;
 mod remote;
 mod router;
 mod sqlite;

@@ -170,6 +170,7 @@ fn judge<R: Rules>(rules: &R, shield: &Shield, request: &RunShieldRequest) -> Ru
         findings: findings.collect(),
         judged_bytes: pieces.iter().map(|piece| piece.text.len() as u64).sum(),
         known_bytes: 0,
+        unscored: false,
     }
 }
 

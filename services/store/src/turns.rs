@@ -12,7 +12,7 @@ use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{TurnEvent, TurnStatus};
 use prost_types::Timestamp;
 
-use crate::{Store, command::not_found, failure, page::Page, sql::args};
+use crate::{Store, command::not_found, failure, sql::args};
 
 pub use begin::{BeginTurn, Begun, FIRST_EPOCH};
 pub use lease::{Claimed, Held, Holder};

@@ -24,8 +24,6 @@ mod startup;
 mod steps;
 mod turn;
 mod upstream;
-#[cfg(feature = "engine")]
-mod vectors;
 
 use std::process::ExitCode;
 
@@ -41,9 +39,6 @@ struct Args {
     /// Of `crash`: on a Postgres server of its own, not on SQLite
     #[arg(long)]
     postgres: bool,
-    /// Of `vectors`: a million, with scalar quantization and without the peers
-    #[arg(long)]
-    million: bool,
     /// What cargo tells every benchmark
     #[arg(long = "bench", hide = true)]
     _bench: bool,
@@ -69,7 +64,6 @@ const DRILLS: &[(&str, &str)] = &[
         "inline::llama-cpp beside a prebuilt llama.cpp; several answers at once, an agent's session, drafts; --long: from start to first token",
     ),
     ("guard", "classifying 512 tokens with a model of Prompt Guard 2 22M's shape, beside transformers and onnxruntime"),
-    ("vectors", "recall, latency and durable upserts of inline::qdrant-edge, beside faiss and sqlite-vec (--million: quantized)"),
     ("mistralrs", "decode and prefill of inline::mistralrs, beside mistralrs used bare"),
 ];
 
@@ -91,8 +85,6 @@ pub fn main() -> ExitCode {
             "engine" => Some(engine::run(args.long).await),
             #[cfg(feature = "engine")]
             "guard" => Some(guard::run(args.long).await),
-            #[cfg(feature = "engine")]
-            "vectors" => Some(vectors::run(args.long, args.million).await),
             #[cfg(feature = "engine")]
             "mistralrs" => Some(mistralrs::run(args.long).await),
             _ => None,

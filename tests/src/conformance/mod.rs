@@ -1,7 +1,6 @@
 //! Promises of the service traits: one async fn each, for every implementation, in process and over a socket.
 
 pub mod agents;
-pub mod index;
 pub mod inference;
 pub mod local;
 pub mod memory;

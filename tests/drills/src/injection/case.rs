@@ -72,6 +72,8 @@ impl Case {
             inference: model.clone(),
             tools: Some(world.clone()),
             safety: None,
+            memory: None,
+            shielding: manifest::Safety::default(),
             connect: Some(Arc::new(Wire(wire.clone()))),
             policy: Some(policy),
             config: manifest::Agents::default(),

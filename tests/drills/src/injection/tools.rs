@@ -36,7 +36,7 @@ impl World {
             _ => vec![Part::text(whole)],
         };
         let parts = parts.into_iter().filter(|part| part.as_text().is_some_and(|text| !text.trim().is_empty())).collect();
-        InvokeToolResponse { parts, is_error: self.channel == Channel::ToolError }
+        InvokeToolResponse { parts, is_error: self.channel == Channel::ToolError, ..InvokeToolResponse::default() }
     }
 }
 
