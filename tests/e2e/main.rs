@@ -5,6 +5,7 @@
 mod approvals;
 mod conformance;
 mod mcp;
+mod memory;
 mod running;
 mod sdks;
 mod shields;

@@ -1,0 +1,139 @@
+//! Memory through a whole stack: every promise over gRPC, and what a model may look up and keep.
+
+use std::sync::Arc;
+
+use llama_stack_core::{
+    Code, Context, Manifest, Memory, Tools,
+    grpc::{Remote, channel},
+};
+use llama_stack_proto::v1::{
+    InvokeToolRequest, InvokeToolResponse, ListToolsRequest, memory_client::MemoryClient, tools_client::ToolsClient,
+};
+use llama_stack_server::{Options, Stack};
+use llama_stack_tests::{
+    conformance::{memory, tools},
+    worded,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+const MANIFEST: &str = "version: 1\nname: e2e\nproviders:\n  inference:\n    - { id: worded, type: test::worded }\n  memory:\n    - { id: banks, type: inline::sqlite }\n  tools:\n    - { id: memory, type: inline::memory }\n";
+
+/// A stack with banks, until the token is cancelled; its memory and its tools over the wire.
+struct Served {
+    memory: Arc<dyn Memory>,
+    tools: Arc<dyn Tools>,
+    shutdown: CancellationToken,
+    server: tokio::task::JoinHandle<llama_stack_core::Result<()>>,
+    _home: tempfile::TempDir,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let mut registry = llama_stack_server::registry();
+        worded::register(&mut registry);
+        let options = Options { home: home.path().to_owned(), on_progress: Arc::new(|_| {}) };
+        let stack = Stack::build(Manifest::parse(MANIFEST, "e2e.yaml").unwrap(), &registry, options).await.unwrap();
+        let listener = llama_stack_server::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let server = tokio::spawn(stack.serve(listener, shutdown.clone()));
+        let channel = channel(&url, std::time::Duration::from_secs(5)).unwrap();
+        let memory = Arc::new(Remote::<MemoryClient<Channel>>::new(channel.clone()));
+        let tools = Arc::new(Remote::<ToolsClient<Channel>>::new(channel));
+        Self { memory, tools, shutdown, server, _home: home }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.server.await.unwrap().unwrap();
+    }
+
+    async fn call(&self, cx: &Context, tool: &str, arguments: &str) -> InvokeToolResponse {
+        let request = InvokeToolRequest { name: tool.into(), arguments: arguments.into(), call_id: "call_1".into() };
+        self.tools.invoke_tool(cx, request).await.unwrap()
+    }
+}
+
+fn said(response: &InvokeToolResponse) -> String {
+    response.parts.iter().filter_map(|part| part.as_text()).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_every_promise() {
+    let stack = Served::start().await;
+    memory::all(stack.memory.clone()).await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_tools_are_listed_and_check_their_arguments() {
+    let stack = Served::start().await;
+    let listed = stack.tools.list_tools(&Context::test("acme"), ListToolsRequest::default()).await.unwrap().tools;
+    let names: Vec<&str> = listed.iter().map(|tool| tool.definition.as_ref().unwrap().name.as_str()).collect();
+    assert_eq!(names, ["knowledge_search", "remember", "recall", "forget"]);
+    let facts: Vec<[bool; 3]> = listed.iter().map(|tool| [tool.reads_untrusted, tool.reads_private, tool.changes_state]).collect();
+    assert_eq!(facts, [[true, true, false], [false, false, true], [true, true, false], [false, false, true]]);
+    tools::lists_each_tool_once_with_its_schema(stack.tools.clone(), &[]).await;
+    tools::pages_cover_the_list_once(stack.tools.clone()).await;
+    tools::groups_hold_the_listed_tools(stack.tools.clone()).await;
+    let cx = Context::test("acme");
+    for (tool, arguments) in [("knowledge_search", "{"), ("knowledge_search", "{}"), ("remember", r#"{"text":" "}"#), ("forget", "[]")] {
+        let answer = stack.call(&cx, tool, arguments).await;
+        assert!(answer.is_error && !said(&answer).is_empty(), "{tool} takes {arguments}: {answer:?}");
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_says_where_each_passage_comes_from() {
+    let stack = Served::start().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stack.memory, &cx).await;
+    memory::inserted(&stack.memory, &cx, &bank, vec![memory::text("pets", "the cat purrs"), memory::text("sea", "whales sing")]).await;
+    let arguments = format!(r#"{{"query":"who purrs","banks":["{}"]}}"#, bank.id);
+    let answer = stack.call(&cx, "knowledge_search", &arguments).await;
+    assert_eq!(answer.parts[0].provenance, format!("retrieved:{}/pets", bank.id));
+    let first = &answer.search_results[0];
+    assert_eq!((first.document_id.as_str(), first.bank_id.as_str(), first.text.as_str()), ("pets", bank.id.as_str(), "the cat purrs"));
+    // Another person's bank does not exist for a model either.
+    let stranger = memory::caller(cx.tenant(), "bob", &[]);
+    let answer = stack.call(&stranger, "knowledge_search", &arguments).await;
+    assert!(answer.is_error && answer.search_results.is_empty() && said(&answer).contains("no bank"), "{answer:?}");
+    let nowhere = stack.call(&cx, "knowledge_search", r#"{"query":"cats"}"#).await;
+    assert!(nowhere.is_error && said(&nowhere).contains("name the banks"), "{nowhere:?}");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_remembered_is_the_persons_own() {
+    let stack = Served::start().await;
+    let ann = memory::somebody();
+    let bob = memory::caller(ann.tenant(), "bob", &[]);
+    assert!(said(&stack.call(&ann, "recall", r#"{"query":"tea"}"#).await).contains("nothing"));
+    let kept = stack.call(&ann, "remember", r#"{"text":"Ann drinks green tea in the morning."}"#).await;
+    assert!(!kept.is_error, "{kept:?}");
+    // Again: the same memory.
+    assert_eq!(said(&stack.call(&ann, "remember", r#"{"text":"Ann drinks green tea in the morning."}"#).await), said(&kept));
+    stack.call(&bob, "remember", r#"{"text":"Bob drinks black tea."}"#).await;
+
+    let recalled = stack.call(&ann, "recall", r#"{"query":"which tea"}"#).await;
+    assert_eq!(recalled.search_results.len(), 1, "{recalled:?}");
+    let (found, text) = (&recalled.search_results[0], said(&recalled));
+    assert!(text.contains("green tea") && !text.contains("black"), "{text}");
+    assert!(found.attributes.contains("\"by\":\"ann\""), "{found:?}");
+    assert_eq!(recalled.parts[0].provenance, format!("retrieved:{}/{}", found.bank_id, found.document_id));
+
+    let id = format!(r#"{{"id":"{}"}}"#, found.document_id);
+    assert!(stack.call(&bob, "forget", &id).await.is_error, "another's memory was deleted");
+    assert!(!stack.call(&ann, "forget", &id).await.is_error);
+    assert!(stack.call(&ann, "forget", &id).await.is_error);
+    assert!(!said(&stack.call(&ann, "recall", r#"{"query":"which tea"}"#).await).contains("green"));
+    let request = InvokeToolRequest { name: "no_such_tool".into(), ..InvokeToolRequest::default() };
+    match stack.tools.invoke_tool(&ann, request).await {
+        Ok(answer) => assert!(answer.is_error),
+        Err(error) => assert_eq!(error.code(), Code::NotFound),
+    }
+    stack.stop().await;
+}
