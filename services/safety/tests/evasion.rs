@@ -100,7 +100,12 @@ async fn shield(provider_type: &'static str, config: Value) -> Arc<dyn Safety> {
 }
 
 async fn judge(shield: &dyn Safety, text: &str) -> RunShieldResponse {
-    let request = RunShieldRequest { shield_id: "it".into(), messages: vec![Message::user(text)], stage: ShieldStage::Input.into() };
+    let request = RunShieldRequest {
+        shield_id: "it".into(),
+        messages: vec![Message::user(text)],
+        stage: ShieldStage::Input.into(),
+        ..RunShieldRequest::default()
+    };
     shield.run_shield(&Context::test("a"), request).await.unwrap()
 }
 

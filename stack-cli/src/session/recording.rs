@@ -58,7 +58,7 @@ impl Recording {
         };
         read.map_err(|error| Error::not_found(format!("{name}: cannot be read: {error}")))?;
         let json = serde_json::from_str(&text).map_err(|error| Error::invalid("file", format!("{name}: not JSON: {error}")))?;
-        Self::from_json(&json).map_err(|error| error.context(&name.to_string()))
+        Self::from_json(&json).map_err(|error| error.context(name.to_string()))
     }
 }
 

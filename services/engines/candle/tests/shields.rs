@@ -28,7 +28,8 @@ async fn shield(kind: &str, config: Value, inference: &Arc<dyn Inference>) -> Re
 }
 
 async fn judge(shield: &Arc<dyn Safety>, message: Message, stage: ShieldStage) -> RunShieldResponse {
-    let request = RunShieldRequest { shield_id: "guard".into(), messages: vec![message], stage: stage.into() };
+    let request =
+        RunShieldRequest { shield_id: "guard".into(), messages: vec![message], stage: stage.into(), ..RunShieldRequest::default() };
     shield.run_shield(&cx(), request).await.unwrap()
 }
 
@@ -148,7 +149,8 @@ async fn the_built_in_head_finds_injections_wherever_they_stand() {
 
     let nothing = judge(&guard, Message::user("  \n "), ShieldStage::Input).await;
     assert!(nothing.violation.is_none() && nothing.scores[0].score == 0.0, "{nothing:?}");
-    let huge = RunShieldRequest { shield_id: "guard".into(), messages: vec![Message::user("a ".repeat(2 << 20))], stage: 0 };
+    let huge =
+        RunShieldRequest { shield_id: "guard".into(), messages: vec![Message::user("a ".repeat(2 << 20))], ..RunShieldRequest::default() };
     let error = guard.run_shield(&cx(), huge).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (Code::TooLarge, Some("text_too_long")));
 }

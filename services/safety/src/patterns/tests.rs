@@ -12,7 +12,8 @@ async fn shield(config: serde_json::Value) -> Result<std::sync::Arc<dyn Safety>>
 
 async fn judge(rule: serde_json::Value, stage: ShieldStage, text: &str) -> RunShieldResponse {
     let shield = shield(json!({"rules": [rule]})).await.unwrap();
-    let request = RunShieldRequest { shield_id: "words".into(), messages: vec![Message::user(text)], stage: stage.into(), ..Default::default() };
+    let request =
+        RunShieldRequest { shield_id: "words".into(), messages: vec![Message::user(text)], stage: stage.into(), ..Default::default() };
     shield.run_shield(&Context::test("a"), request).await.unwrap()
 }
 

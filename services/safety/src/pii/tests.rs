@@ -14,7 +14,8 @@ async fn shield(config: serde_json::Value) -> Result<Arc<dyn Safety>> {
 }
 
 async fn judge(config: serde_json::Value, message: Message) -> RunShieldResponse {
-    let request = RunShieldRequest { shield_id: "pii".into(), messages: vec![message], stage: ShieldStage::Output.into(), ..Default::default() };
+    let request =
+        RunShieldRequest { shield_id: "pii".into(), messages: vec![message], stage: ShieldStage::Output.into(), ..Default::default() };
     shield(config).await.unwrap().run_shield(&Context::test("a"), request).await.unwrap()
 }
 
@@ -157,7 +158,12 @@ fn found_in(text: &str) -> (Message, RunShieldResponse) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let shield = SHIELD.get_or_init(|| runtime.block_on(shield(json!({"canaries": ["blue-heron-4471"]}))).unwrap());
     let message = Message::user(text);
-    let request = RunShieldRequest { shield_id: "pii".into(), messages: vec![message.clone()], stage: ShieldStage::Output.into(), ..Default::default() };
+    let request = RunShieldRequest {
+        shield_id: "pii".into(),
+        messages: vec![message.clone()],
+        stage: ShieldStage::Output.into(),
+        ..Default::default()
+    };
     (message, runtime.block_on(shield.run_shield(&Context::test("a"), request)).unwrap())
 }
 

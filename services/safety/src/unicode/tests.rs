@@ -9,7 +9,8 @@ async fn judge(config: serde_json::Value, message: Message) -> RunShieldResponse
     let mut deps = Deps::new("/nowhere");
     deps.provider_id = "unicode".into();
     let shield = build(serde_json::from_value(config).unwrap(), deps).await.unwrap();
-    let request = RunShieldRequest { shield_id: "unicode".into(), messages: vec![message], stage: ShieldStage::Input.into(), ..Default::default() };
+    let request =
+        RunShieldRequest { shield_id: "unicode".into(), messages: vec![message], stage: ShieldStage::Input.into(), ..Default::default() };
     shield.run_shield(&Context::test("a"), request).await.unwrap()
 }
 
