@@ -40,6 +40,9 @@ pub(crate) enum Verb {
     Version,
     /// Print a completion script for a shell
     Completions { shell: Shell },
+    /// Read one file for a running stack, which speaks on the standard input
+    #[command(name = llama_stack_documents::WORKER_VERB, hide = true)]
+    ParseWorker,
 }
 
 #[derive(Args)]

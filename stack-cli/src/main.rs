@@ -30,6 +30,10 @@ fn main() -> ExitCode {
         return Output::default().fatal(sentence);
     }
     let cli = Cli::parse();
+    if let Verb::ParseWorker = cli.verb {
+        // No threads, no logs: it reads one file and ends.
+        return llama_stack_documents::serve().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let output = Output::new(cli.json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
             Verb::Chat(args) => chat::run(args, &output).await,
             Verb::Version => version::run(&output),
             Verb::Completions { shell } => output.completions(shell),
+            Verb::ParseWorker => Ok(()),
         }
     });
     // A blocking read of the terminal must not keep a finished program alive.

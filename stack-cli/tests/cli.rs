@@ -6,6 +6,7 @@ mod support;
 
 use std::{fs, net::TcpListener, path::Path};
 
+use llama_stack_documents::{Limits, Parse as _, WORKER_VERB, Workers};
 use serde_json::Value;
 use support::{Server, call, call_with_input};
 
@@ -132,4 +133,16 @@ fn model_files_are_pulled_listed_verified_and_removed() {
     assert_eq!(call(home.path(), &["model", "remove", name]).code, 0);
     assert_eq!(call(home.path(), &["model", "list", "--json"]).out.trim(), "[]");
     assert_eq!(call(home.path(), &["model", "remove", name]).code, 3);
+}
+
+/// The verb that no help shows: another process of this program asks for it.
+#[tokio::test]
+async fn a_file_is_read_by_a_process_of_this_program() {
+    let workers = Workers::new(env!("CARGO_BIN_EXE_llama-stack"), &[WORKER_VERB], Limits::default());
+    for _ in 0..3 {
+        let parsed = workers.parse("a.md", "", "# Cats\n\nCats purr.".into()).await.unwrap();
+        assert_eq!(parsed.blocks[1].heading, "Cats");
+    }
+    let home = tempfile::tempdir().unwrap();
+    assert!(!call(home.path(), &["--help"]).out.contains(WORKER_VERB));
 }

@@ -37,6 +37,8 @@ pub struct Manifest {
     #[serde(default)]
     pub store: Store,
     #[serde(default)]
+    pub files: Files,
+    #[serde(default)]
     pub providers: Providers,
     #[serde(default)]
     pub agents: Agents,
@@ -79,6 +81,20 @@ pub struct Store {
     /// `sqlite://PATH`, `sqlite::memory:` or `postgres://…`. Default: `state.db` in the distribution's folder.
     pub url: Option<String>,
     pub durability: Durability,
+}
+
+/// What clients upload.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Files {
+    /// The largest file, in bytes. Default 512 MiB, as OpenAI has it.
+    pub max_bytes: u64,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self { max_bytes: 512 << 20 }
+    }
 }
 
 /// What an acknowledged write survives.

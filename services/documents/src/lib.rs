@@ -4,8 +4,17 @@
 //! bytes ─ Parse (a process of its own, bounded) ─ Parsed: blocks with page, lines, heading ─ chunk ─ Passage
 //! ```
 
+mod chunk;
+mod failure;
+pub mod html;
+mod parse;
+mod worker;
+
 use llama_stack_core::Result;
 use llama_stack_proto::v1::Position;
+
+pub use chunk::{CountTokens, DEFAULT_MAX_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS, Estimate, chunk, contextual, validate};
+pub use worker::{InProcess, Limits, WORKER_VERB, Workers, parser, serve};
 
 /// What a file says, in the order in which it says it.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]

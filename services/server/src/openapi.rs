@@ -16,6 +16,8 @@ pub(crate) struct Api {
 pub(crate) struct Operation {
     summary: &'static str,
     takes: Option<Describe>,
+    /// The body is a form.
+    form: bool,
     returns: Returns,
     streams: Option<Describe>,
 }
@@ -36,12 +38,17 @@ struct Schemas {
 
 impl Operation {
     pub(crate) fn new(summary: &'static str) -> Self {
-        Self { summary, takes: None, returns: Returns::Any, streams: None }
+        Self { summary, takes: None, form: false, returns: Returns::Any, streams: None }
     }
 
     pub(crate) fn takes<T: JsonSchema>(mut self) -> Self {
         self.takes = Some(|schemas| schemas.requests.subschema_for::<T>().to_value());
         self
+    }
+
+    /// A form, whose fields this type describes.
+    pub(crate) fn takes_form<T: JsonSchema>(self) -> Self {
+        Self { form: true, ..self.takes::<T>() }
     }
 
     pub(crate) fn returns<T: JsonSchema>(mut self) -> Self {
@@ -88,7 +95,8 @@ impl Operation {
         }
         if let Some(describe) = self.takes {
             let schema = describe(schemas);
-            operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+            let kind = if self.form { "multipart/form-data" } else { "application/json" };
+            operation["requestBody"] = json!({ "required": true, "content": { kind: { "schema": schema } } });
         }
         operation
     }

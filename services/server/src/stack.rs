@@ -12,6 +12,7 @@ use llama_stack_core::{
     Agents, Context, Deps, Files, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools, manifest,
     registry::OnProgress,
 };
+use llama_stack_files::DiskFiles;
 use llama_stack_policy::CedarPolicy;
 use llama_stack_proto::v1::{ListProvidersRequest, ListProvidersResponse, McpServer};
 use llama_stack_store::Store;
@@ -75,6 +76,9 @@ impl Stack {
         let store = assemble::store(&manifest, &options.home).await?;
         deps.folder = options.home.join(&manifest.name);
         deps.extensions.insert(store.clone());
+        let files: Arc<dyn Files> = DiskFiles::open(&deps, store.clone(), manifest.files.clone())?;
+        deps.extensions.insert(files.clone());
+        deps.extensions.insert(llama_stack_documents::parser(llama_stack_documents::Limits::default()));
 
         let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;
         let router: Arc<dyn Inference> = Arc::new(llama_stack_inference::Router::new(providers.clone()));
@@ -121,7 +125,7 @@ impl Stack {
             inference,
             safety,
             memory,
-            files: Arc::new(NoFiles),
+            files,
             tools,
             agents: Arc::new(Observed::new(agents, telemetry.clone(), metrics.clone())),
             prompts: Arc::new(PromptBook::new(store.clone())),
@@ -175,8 +179,3 @@ impl Connect for Wires {
         llama_stack_tools::mcp::connect(server, &self.0).await
     }
 }
-
-/// The files service comes with a later release: every method answers `Unimplemented`.
-struct NoFiles;
-
-impl Files for NoFiles {}

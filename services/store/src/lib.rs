@@ -14,6 +14,7 @@
 mod agents;
 mod command;
 mod failure;
+mod files;
 mod page;
 mod pins;
 mod postgres;
@@ -37,6 +38,7 @@ use crate::{
     sqlite::Sqlite,
 };
 
+pub use crate::files::{ExpiredFile, FileList};
 pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, Holder, TurnList, Unfinished};
 pub use llama_stack_core::manifest::Durability;
 

@@ -18,7 +18,6 @@ use llama_stack_proto::v1::{self, InvokeToolResponse, ListToolsRequest, ListTool
 mod arguments;
 mod builtin;
 mod groups;
-mod html;
 mod http_fetch;
 mod kept;
 pub mod mcp;

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pydantic
-from openai import NotFoundError, OpenAI
+from openai import BadRequestError, NotFoundError, OpenAI
+from openai.types import FileDeleted, FileObject
 from openai.types.responses import Response, ResponseStreamEvent
 
 client = OpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
@@ -90,4 +91,30 @@ try:
     raise AssertionError("a deleted response is still there")
 except NotFoundError as error:
     assert error.code == "response_not_found", error
+# Files.
+made = checked(client.files.create(file=("notes.md", b"# Cats\n\nCats purr."), purpose="assistants"), FileObject)
+assert (made.filename, made.bytes, made.purpose, made.status, made.expires_at) == ("notes.md", 18, "assistants", "processed", None), made
+lasting = checked(
+    client.files.create(file=("lines.jsonl", b"{}\n"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 7200}),
+    FileObject,
+)
+assert lasting.expires_at - lasting.created_at == 7200, lasting
+assert client.files.retrieve(made.id) == made
+assert [file.id for file in client.files.list(limit=1)] == [lasting.id, made.id]
+assert [file.id for file in client.files.list(purpose="assistants", order="asc")] == [made.id]
+assert client.files.content(made.id).read() == b"# Cats\n\nCats purr."
+assert client.files.wait_for_processing(made.id).status == "processed"
+deleted = checked(client.files.delete(made.id), FileDeleted)
+assert deleted.deleted and deleted.object == "file"
+for gone in (client.files.retrieve, client.files.content, client.files.delete):
+    try:
+        gone(made.id)
+        raise AssertionError("a deleted file is there")
+    except NotFoundError as error:
+        assert error.code == "file_not_found" and error.param == "id", error.body
+try:
+    client.files.create(file=("a.txt", b"x"), purpose="fun")
+    raise AssertionError("a purpose that there is not was taken")
+except BadRequestError as error:
+    assert error.param == "purpose", error.body
 print("agreed")

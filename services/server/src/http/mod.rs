@@ -37,9 +37,9 @@ pub(crate) struct AppState(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) inference: Arc<dyn Inference>,
     pub(crate) memory: Arc<dyn Memory>,
-    pub(crate) files: Arc<dyn Files>,
     pub(crate) tools: Arc<dyn Tools>,
     pub(crate) agents: Arc<dyn Agents>,
+    pub(crate) files: Arc<dyn Files>,
     pub(crate) mcp: mcp::Service,
     /// Origins that browsers may call from.
     pub(crate) origins: Vec<String>,
@@ -55,9 +55,9 @@ impl AppState {
         Self(Arc::new(Inner {
             inference: stack.inference.clone(),
             memory: stack.memory.clone(),
-            files: stack.files.clone(),
             tools: stack.tools.clone(),
             agents: stack.agents.clone(),
+            files: stack.files.clone(),
             mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.memory.clone(), stack.server.max_body_bytes),
             origins: stack.server.cors_origins.clone(),
             prompts: stack.prompts.clone(),

@@ -6,6 +6,7 @@
 //! prompts                                     view of Prompts
 //! vector_stores/                              view of Memory: a vector store is a bank
 //! rerank                                      view of Inference
+//! files/                                      view of Files
 //! sse                                         events on the wire
 //! ```
 
@@ -13,6 +14,7 @@ mod chat;
 mod completions;
 mod conversations;
 mod embeddings;
+mod files;
 mod format;
 mod generation;
 mod logprobs;
@@ -57,6 +59,7 @@ pub(crate) fn routes(api: &mut Api) {
     prompts::routes(api);
     vector_stores::routes(api);
     rerank::routes(api);
+    files::routes(api);
 }
 
 /// `<prefix>-<32 hexadecimal digits>`, as this API writes the ids of what it does not keep.

@@ -1,14 +1,15 @@
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use llama_stack_core::{
     Code, Context, Error, Files, Inference, Stack,
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{
-    ChatRequest, GetFileRequest, GetInfoRequest, ListModelsRequest, ListModelsResponse, ListProvidersRequest, files_client::FilesClient,
-    inference_client::InferenceClient, stack_client::StackClient,
+    ChatRequest, FileChunk, FileHeader, GetFileRequest, GetInfoRequest, ListModelsRequest, ListModelsResponse, ListProvidersRequest,
+    UploadFileRequest, files_client::FilesClient, inference_client::InferenceClient, stack_client::StackClient,
+    upload_file_request::Message,
 };
 use prost::Message as _;
 use tonic::transport::Channel;
@@ -58,11 +59,19 @@ async fn the_stack_tells_what_runs() {
 }
 
 #[tokio::test]
-async fn files_are_not_there_yet_and_say_so() {
+async fn files_are_kept_over_grpc() {
     let server = start().await;
-    let remote = Remote::<FilesClient<Channel>>::new(connect(&server));
-    let error = remote.get_file(&Context::test("acme"), GetFileRequest::default()).await.unwrap_err();
-    assert_eq!(error.code(), Code::Unimplemented);
+    let (cx, remote) = (Context::test("acme"), Remote::<FilesClient<Channel>>::new(connect(&server)));
+    let header = FileHeader { filename: "a.txt".into(), purpose: "assistants".into(), ..FileHeader::default() };
+    let messages = [Message::Header(header), Message::Data("hello ".into()), Message::Data("world".into())];
+    let upload = futures::stream::iter(messages.map(|message| Ok(UploadFileRequest { message: Some(message) })));
+    let file = remote.upload_file(&cx, Box::pin(upload)).await.unwrap();
+    assert_eq!((file.bytes, file.owner.as_str()), (11, "tester"));
+    let request = GetFileRequest { id: file.id.clone() };
+    let chunks: Vec<FileChunk> = remote.download_file(&cx, request.clone()).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(chunks.iter().flat_map(|chunk| chunk.data.clone()).collect::<Vec<u8>>(), b"hello world");
+    let error = remote.get_file(&Context::test("other"), request).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::NotFound, Some("file_not_found")));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod client;
 mod completions;
 mod conversations;
 mod embeddings;
+mod files;
 mod grpc;
 mod ledger;
 mod life;

@@ -1,10 +1,10 @@
 //! An answer, as a model reads it.
 
 use http::header::CONTENT_TYPE;
+use llama_stack_documents::html;
 use llama_stack_egress::Response;
 
 use super::charset;
-use crate::html;
 
 /// Status, URL, type, then at most `most` characters of text, and what is missing.
 pub(super) fn show(response: &Response, most: usize) -> String {

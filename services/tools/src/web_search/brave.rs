@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use llama_stack_core::{Context, Deps, Result, Tools};
+use llama_stack_documents::html;
 use llama_stack_egress::Request;
 use serde::Deserialize;
 
 use super::{Engine, Found, Freshness, Query, provider};
 use crate::{
-    ToolFailure, html,
+    ToolFailure,
     service::{Config, Service},
 };
 

@@ -25,15 +25,15 @@ const PIECE: usize = 16 << 10;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A page.
-pub(crate) struct Markdown {
-    pub(crate) title: String,
-    pub(crate) text: String,
+pub struct Markdown {
+    pub title: String,
+    pub text: String,
     /// Whether it is all of it.
-    pub(crate) complete: bool,
+    pub complete: bool,
 }
 
 /// Turns a page into Markdown of about `most` bytes. Links are made absolute by `base`.
-pub(crate) fn markdown(html: &str, base: Option<Url>, most: usize) -> Markdown {
+pub fn markdown(html: &str, base: Option<Url>, most: usize) -> Markdown {
     let tokenizer = Tokenizer::new(Sink(RefCell::new(Page::new(base, most))), TokenizerOpts::default());
     let (queue, begun, mut rest) = (BufferQueue::default(), Instant::now(), html);
     while !rest.is_empty() && !tokenizer.sink.0.borrow().is_full() && begun.elapsed() < PATIENCE {
@@ -49,7 +49,7 @@ pub(crate) fn markdown(html: &str, base: Option<Url>, most: usize) -> Markdown {
 }
 
 /// A sentence or two of HTML as plain text.
-pub(crate) fn text(html: &str) -> String {
+pub fn text(html: &str) -> String {
     markdown(html, None, usize::MAX).text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -1,0 +1,148 @@
+//! Contents on the disk, by what they are: `<two digits>/<64 digits>`, and drafts of those that are still arriving.
+//!
+//! All of it blocks: for threads that may.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use llama_stack_core::{Code, Error, Result, ids};
+use sha2::{Digest as _, Sha256};
+
+/// A folder of contents. Several processes may share it.
+#[derive(Clone)]
+pub(crate) struct Blobs {
+    folder: PathBuf,
+}
+
+/// A content that is arriving. Nothing of it stays unless it is [published](Blobs::publish).
+pub(crate) struct Draft {
+    path: PathBuf,
+    /// Locked as long as somebody writes to it, so that a draft whose writer died can be told from one that grows.
+    file: File,
+    hash: Sha256,
+    pub(crate) bytes: u64,
+}
+
+/// Holds the folder's lock: no content comes or goes meanwhile but by its holder's hand.
+pub(crate) struct Guard {
+    _file: File,
+}
+
+impl Blobs {
+    pub(crate) fn open(folder: PathBuf) -> Result<Self> {
+        fs::create_dir_all(folder.join("drafts")).map_err(failed)?;
+        Ok(Self { folder })
+    }
+
+    pub(crate) fn lock(&self) -> Result<Guard> {
+        let file = File::options().create(true).truncate(false).write(true).open(self.folder.join("lock")).map_err(failed)?;
+        file.lock().map_err(failed)?;
+        Ok(Guard { _file: file })
+    }
+
+    pub(crate) fn draft(&self) -> Result<Draft> {
+        let path = self.folder.join("drafts").join(ids::new("draft"));
+        let file = File::create_new(&path).map_err(failed)?;
+        file.lock().map_err(failed)?;
+        Ok(Draft { path, file, hash: Sha256::new(), bytes: 0 })
+    }
+
+    pub(crate) fn path(&self, blob: &str) -> PathBuf {
+        self.folder.join(blob.get(..2).unwrap_or("00")).join(blob)
+    }
+
+    /// Puts a content in its place, in that of an equal one if need be, to be there after a loss of power.
+    pub(crate) fn publish(&self, draft: &Draft, blob: &str, _guard: &Guard) -> Result<()> {
+        let path = self.path(blob);
+        let folder = path.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(folder).map_err(failed)?;
+        fs::rename(&draft.path, &path).map_err(failed)?;
+        for folder in [folder, self.folder.as_path()] {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, blob: &str, _guard: &Guard) -> Result<()> {
+        gone(&self.path(blob))
+    }
+
+    /// The names of contents that begin with these two digits.
+    pub(crate) fn names(&self, digits: &str) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(self.folder.join(digits)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let name = |entry: io::Result<fs::DirEntry>| Ok(entry.map_err(failed)?.file_name().into_string().ok());
+        entries.filter_map(|entry| name(entry).transpose()).collect()
+    }
+
+    /// Removes drafts whose writers are gone, and says how many there were.
+    pub(crate) fn clear_drafts(&self) -> Result<usize> {
+        let mut cleared = 0;
+        for entry in fs::read_dir(self.folder.join("drafts")).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let Ok(file) = File::open(&path) else { continue };
+            match file.try_lock() {
+                Ok(()) => {
+                    gone(&path)?;
+                    cleared += 1;
+                }
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
+        Ok(cleared)
+    }
+}
+
+impl Draft {
+    pub(crate) fn write(&mut self, data: &[u8]) -> Result<()> {
+        self.hash.update(data);
+        self.bytes += data.len() as u64;
+        self.file.write_all(data).map_err(failed)
+    }
+
+    /// Everything is on the disk, and this is its SHA-256.
+    pub(crate) fn finish(&mut self) -> Result<String> {
+        self.file.sync_all().map_err(failed)?;
+        Ok(hex::encode(self.hash.finalize_reset()))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Published, it is no longer here.
+        if let Err(error) = gone(&self.path) {
+            tracing::warn!(error = ?error, "a draft could not be removed");
+        }
+    }
+}
+
+/// Where a tenant's content lies. Tenants with the same content share nothing, so that none learns of another's.
+pub(crate) fn name(tenant: &str, sha256: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(tenant.as_bytes());
+    hash.update([0]);
+    hash.update(sha256.as_bytes());
+    hex::encode(hash.finalize())
+}
+
+fn gone(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn failed(error: io::Error) -> Error {
+    let (message, reason) = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ("the disk for files is full", "disk_full"),
+        _ => return Error::new(Code::Unavailable, "the disk for files fails").with_reason("disk_failed").with_source(error),
+    };
+    Error::unavailable(message).with_reason(reason).with_source(error)
+}

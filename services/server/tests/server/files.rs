@@ -1,0 +1,125 @@
+//! `/v1/files` as a client sees it.
+
+use serde_json::{Value, json};
+
+use crate::client::{Server, start, start_with};
+
+const BOUNDARY: &str = "XbOuNdArYX";
+
+/// A form with these parts: name, file name, content.
+fn form(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, filename, content) in parts {
+        let file = filename.map_or(String::new(), |filename| format!("; filename=\"{filename}\"\r\nContent-Type: text/plain"));
+        body.extend_from_slice(format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n").as_bytes());
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
+    body
+}
+
+async fn upload_as(server: &Server, principal: &str, parts: &[(&str, Option<&str>, &[u8])]) -> (u16, Value) {
+    let request = server.http.post(server.url("/v1/files")).body(form(parts));
+    let request = request.header("content-type", format!("multipart/form-data; boundary={BOUNDARY}"));
+    let response = request.header("x-llama-stack-principal", principal).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+async fn upload(server: &Server, parts: &[(&str, Option<&str>, &[u8])]) -> (u16, Value) {
+    upload_as(server, "anonymous", parts).await
+}
+
+#[tokio::test]
+async fn a_file_is_uploaded_listed_read_and_deleted() {
+    let server = start().await;
+    let content: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+    // The purpose comes after the content here, before it there.
+    let (status, file) = upload(&server, &[("file", Some("data.txt"), &content), ("purpose", None, b"assistants")]).await;
+    assert_eq!(status, 200, "{file}");
+    let id = file["id"].as_str().unwrap();
+    assert!(id.starts_with("file-"));
+    let told = json!({
+        "id": id, "object": "file", "bytes": 3_000_000, "created_at": file["created_at"], "expires_at": null,
+        "filename": "data.txt", "purpose": "assistants", "status": "processed", "status_details": null,
+    });
+    assert_eq!(file, told);
+    let parts: [(&str, Option<&str>, &[u8]); 4] = [
+        ("purpose", None, b"batch"),
+        ("expires_after[anchor]", None, b"created_at"),
+        ("expires_after[seconds]", None, b"3600"),
+        ("file", Some("b.jsonl"), b"{}"),
+    ];
+    let (_, second) = upload(&server, &parts).await;
+    assert_eq!(second["expires_at"].as_i64().unwrap() - second["created_at"].as_i64().unwrap(), 3600);
+
+    let list = server.json("GET", "/v1/files?limit=1", Value::Null).await;
+    assert_eq!((&list["data"], &list["has_more"], &list["last_id"]), (&json!([second]), &json!(true), &second["id"]));
+    let list = server.json("GET", &format!("/v1/files?after={}", second["id"].as_str().unwrap()), Value::Null).await;
+    assert_eq!((&list["data"], &list["has_more"]), (&json!([file]), &json!(false)));
+    assert_eq!(server.json("GET", "/v1/files?purpose=batch&order=asc", Value::Null).await["data"], json!([second]));
+
+    let one = format!("/v1/files/{id}");
+    assert_eq!(server.json("GET", &one, Value::Null).await, file);
+    let response = server.get(&format!("{one}/content")).await;
+    assert_eq!(response.headers()["content-type"], "text/plain");
+    assert_eq!(response.headers()["content-disposition"], "attachment; filename*=UTF-8''data.txt");
+    assert_eq!(response.bytes().await.unwrap(), content);
+    assert_eq!(server.json("DELETE", &one, Value::Null).await, json!({ "id": id, "object": "file", "deleted": true }));
+    for (method, path) in [("GET", one.clone()), ("GET", format!("{one}/content")), ("DELETE", one)] {
+        assert_eq!(server.refused(method, &path, Value::Null).await, (404, json!("id"), json!("file_not_found")));
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_its_owners() {
+    let server = start().await;
+    let (_, file) = upload_as(&server, "ann", &[("purpose", None, b"user_data"), ("file", Some("a.txt"), b"secret")]).await;
+    let path = format!("/v1/files/{}/content", file["id"].as_str().unwrap());
+    let ask = async |principal: &str, tenant: &str, roles: &str| {
+        let request = server.http.get(server.url(&path)).header("x-llama-stack-principal", principal);
+        request.header("x-llama-stack-tenant", tenant).header("x-llama-stack-roles", roles).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask("ann", "default", "dev").await, 200);
+    assert_eq!(ask("bob", "default", "dev").await, 404);
+    assert_eq!(ask("bob", "default", "admin").await, 200);
+    assert_eq!(ask("ann", "other", "admin").await, 404);
+}
+
+#[tokio::test]
+async fn a_wrong_form_is_refused_with_its_field() {
+    let server = start_with("files: { max_bytes: 100000 }\n").await;
+    let file = ("file", Some("a.txt"), b"text".as_slice());
+    let purpose = ("purpose", None, b"assistants".as_slice());
+    let big = vec![b'x'; 20 << 20];
+    for (parts, status, param, code) in [
+        (vec![purpose], 400, "file", "missing_field"),
+        (vec![file], 400, "purpose", "invalid_purpose"),
+        (vec![("purpose", None, b"fun".as_slice()), file], 400, "purpose", "invalid_purpose"),
+        (vec![purpose, ("file", Some("a.txt"), b"")], 400, "file", "empty_file"),
+        (vec![purpose, ("file", Some("../.."), b"x")], 400, "file", "invalid_filename"),
+        (vec![purpose, ("file", Some("big.txt"), &big)], 413, "file", "file_too_large"),
+        (vec![purpose, ("colour", None, b"red")], 400, "colour", "unknown_field"),
+    ] {
+        let (told, body) = upload(&server, &parts).await;
+        assert_eq!((told, &body["error"]["param"], &body["error"]["code"]), (status, &json!(param), &json!(code)), "{body}");
+    }
+    for seconds in ["60", "-1", "never"] {
+        let parts = [purpose, ("expires_after[anchor]", None, b"created_at"), ("expires_after[seconds]", None, seconds.as_bytes()), file];
+        assert_eq!(upload(&server, &parts).await.1["error"]["param"], "expires_after.seconds", "{seconds}");
+    }
+    let (_, named) = upload(&server, &[purpose, ("file", Some("..\\..\\etc/../passwd"), b"x")]).await;
+    assert_eq!(named["filename"], "passwd");
+    let response = server.post("/v1/files", &json!({ "purpose": "assistants" })).await;
+    assert_eq!(response.status(), 400);
+    assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "invalid_form");
+    // Cut off within the file.
+    let mut cut = form(&[purpose, ("file", Some("a.txt"), &vec![b'y'; 50_000])]);
+    cut.truncate(30_000);
+    let request = server.http.post(server.url("/v1/files")).header("content-type", format!("multipart/form-data; boundary={BOUNDARY}"));
+    assert_eq!(request.body(cut).send().await.unwrap().json::<Value>().await.unwrap()["error"]["code"], "invalid_form");
+    // Nothing of all that was kept but the one that was right.
+    assert_eq!(server.json("GET", "/v1/files", Value::Null).await["data"], json!([named]));
+    assert_eq!(server.refused("GET", "/v1/files?limit=0", Value::Null).await.1, "limit");
+    assert_eq!(server.refused("GET", "/v1/files?after=!", Value::Null).await.1, "after");
+}

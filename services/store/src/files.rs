@@ -1,0 +1,116 @@
+//! Uploaded files: what is known of each, and where its content lies. The content itself is not in the database.
+
+use async_trait::async_trait;
+use llama_stack_core::{Result, ids};
+use llama_stack_proto::v1::File;
+use prost::Message as _;
+
+use crate::{
+    Store,
+    command::{Command, Delete, Failure, Outcome, not_found},
+    failure,
+    sql::{Conn, args},
+    turns::micros,
+};
+
+const INSERT: &str = "INSERT INTO files (tenant, id, owner, purpose, blob, expires_us, body) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+/// An expired file is gone, whether it has been swept yet or not.
+const GET: &str = "SELECT body, blob FROM files WHERE tenant = $1 AND id = $2 AND ($3 = '' OR owner = $3) \
+                   AND (expires_us = 0 OR expires_us > $4)";
+const OLDEST_FIRST: &str = "SELECT body FROM files WHERE tenant = $1 AND id > $2 AND ($3 = '' OR owner = $3) \
+                            AND ($4 = '' OR purpose = $4) AND (expires_us = 0 OR expires_us > $5) ORDER BY id LIMIT $6";
+const NEWEST_FIRST: &str = "SELECT body FROM files WHERE tenant = $1 AND id < $2 AND ($3 = '' OR owner = $3) \
+                            AND ($4 = '' OR purpose = $4) AND (expires_us = 0 OR expires_us > $5) ORDER BY id DESC LIMIT $6";
+const DELETE: &str = "DELETE FROM files WHERE tenant = $1 AND id = $2";
+const EXPIRED: &str = "SELECT tenant, id, blob FROM files WHERE expires_us > 0 AND expires_us <= $1 ORDER BY expires_us LIMIT $2";
+const BLOBS: &str = "SELECT DISTINCT blob FROM files WHERE blob >= $1 AND blob < $2";
+const IS_USED: &str = "SELECT id FROM files WHERE blob = $1 LIMIT 1";
+
+/// Sorts after every id.
+const END: &str = "\u{10FFFF}";
+
+/// Which files to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileList<'a> {
+    /// Only theirs; everyone's where it is empty.
+    pub owner: &'a str,
+    pub purpose: &'a str,
+    /// The id after which to go on; empty at the beginning.
+    pub after: &'a str,
+    pub newest_first: bool,
+    pub limit: u32,
+}
+
+/// A file whose time is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpiredFile {
+    pub tenant: String,
+    pub id: String,
+    pub blob: String,
+}
+
+struct Insert {
+    tenant: String,
+    blob: String,
+    file: File,
+}
+
+#[async_trait]
+impl Command for Insert {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        let file = &self.file;
+        let (expires_us, body) = (micros(file.expires.as_ref()), file.encode_to_vec());
+        conn.execute(INSERT, args![&self.tenant, &file.id, &file.owner, &file.purpose, &self.blob, expires_us, &body]).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+impl Store {
+    /// # Errors
+    /// `AlreadyExists` the id is taken
+    pub async fn insert_file(&self, tenant: &str, file: &File, blob: &str) -> Result<()> {
+        self.write(Insert { tenant: tenant.into(), blob: blob.into(), file: file.clone() }).await.map(drop)
+    }
+
+    /// A file and where its content lies. `owner`: only theirs; anyone's where it is empty.
+    ///
+    /// # Errors
+    /// `NotFound` no such file, another's, or one whose time is over
+    pub async fn get_file(&self, tenant: &str, id: &str, owner: &str) -> Result<(File, String)> {
+        let rows = self.read(GET, args![tenant, id, owner, micros(Some(&ids::now()))]).await?;
+        let row = rows.first().ok_or_else(|| not_found("file", id))?;
+        Ok((failure::decode(row)?, row.text(1).map_err(|error| failure::report(&error))?))
+    }
+
+    pub async fn list_files(&self, tenant: &str, list: FileList<'_>) -> Result<Vec<File>> {
+        let sql = if list.newest_first { NEWEST_FIRST } else { OLDEST_FIRST };
+        let after = if list.newest_first && list.after.is_empty() { END } else { list.after };
+        let now = micros(Some(&ids::now()));
+        let rows = self.read(sql, args![tenant, after, list.owner, list.purpose, now, i64::from(list.limit)]).await?;
+        rows.iter().map(failure::decode).collect()
+    }
+
+    /// # Errors
+    /// `NotFound`
+    pub async fn delete_file(&self, tenant: &str, id: &str) -> Result<()> {
+        self.write(Delete { sql: DELETE, what: "file", tenant: tenant.into(), id: id.into() }).await.map(drop)
+    }
+
+    /// Files of all tenants whose time is over, those first that have been so longest.
+    pub async fn expired_files(&self, limit: u32) -> Result<Vec<ExpiredFile>> {
+        let rows = self.read(EXPIRED, args![micros(Some(&ids::now())), i64::from(limit)]).await?;
+        let file = |row: &crate::sql::Row| Ok(ExpiredFile { tenant: row.text(0)?, id: row.text(1)?, blob: row.text(2)? });
+        rows.iter().map(file).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+    }
+
+    /// The contents in use, of all tenants, from this name to before that one.
+    pub async fn file_blobs(&self, from: &str, before: &str) -> Result<Vec<String>> {
+        let rows = self.read(BLOBS, args![from, before]).await?;
+        rows.iter().map(|row| row.text(0)).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+    }
+
+    /// Whether any file has this content.
+    pub async fn is_blob_used(&self, blob: &str) -> Result<bool> {
+        Ok(!self.read(IS_USED, args![blob]).await?.is_empty())
+    }
+}

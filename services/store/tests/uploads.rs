@@ -1,0 +1,80 @@
+//! Rows of uploaded files, on every kind of database.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+#[macro_use]
+mod fixture;
+
+use fixture::{Fixture, TENANT};
+use llama_stack_core::{Code, ids};
+use llama_stack_proto::v1::File;
+use llama_stack_store::{ExpiredFile, FileList};
+
+on!(sqlite, memory, postgres: [
+    a_file_is_its_owners_and_its_tenants,
+    files_are_listed_in_pages_either_way,
+    an_expired_file_is_gone_before_it_is_swept,
+    a_content_is_used_as_long_as_a_file_has_it,
+]);
+
+fn file(owner: &str, purpose: &str) -> File {
+    File { id: ids::new("file"), owner: owner.into(), purpose: purpose.into(), created: Some(ids::now()), ..File::default() }
+}
+
+async fn a_file_is_its_owners_and_its_tenants(Fixture { store, .. }: &Fixture) {
+    let mine = file("ann", "assistants");
+    store.insert_file(TENANT, &mine, "aa").await.unwrap();
+    for owner in ["ann", ""] {
+        assert_eq!(store.get_file(TENANT, &mine.id, owner).await.unwrap(), (mine.clone(), "aa".to_owned()));
+    }
+    for (tenant, owner) in [(TENANT, "bob"), ("other", "ann"), ("other", "")] {
+        let error = store.get_file(tenant, &mine.id, owner).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Code::NotFound, Some("file_not_found")));
+        assert!(store.list_files(tenant, FileList { owner, limit: 10, ..FileList::default() }).await.unwrap().is_empty());
+    }
+    assert_eq!(store.delete_file("other", &mine.id).await.unwrap_err().code(), Code::NotFound);
+    store.delete_file(TENANT, &mine.id).await.unwrap();
+    assert_eq!(store.get_file(TENANT, &mine.id, "").await.unwrap_err().code(), Code::NotFound);
+}
+
+async fn files_are_listed_in_pages_either_way(Fixture { store, .. }: &Fixture) {
+    let mut made = Vec::new();
+    for n in 0..5 {
+        let one = file("ann", if n % 2 == 0 { "batch" } else { "assistants" });
+        store.insert_file(TENANT, &one, "aa").await.unwrap();
+        made.push(one);
+    }
+    let list = FileList { owner: "ann", limit: 3, ..FileList::default() };
+    assert_eq!(store.list_files(TENANT, list).await.unwrap(), made[..3]);
+    assert_eq!(store.list_files(TENANT, FileList { after: &made[2].id, ..list }).await.unwrap(), made[3..]);
+    let newest = FileList { newest_first: true, ..list };
+    let reversed: Vec<File> = made.iter().rev().cloned().collect();
+    assert_eq!(store.list_files(TENANT, newest).await.unwrap(), reversed[..3]);
+    assert_eq!(store.list_files(TENANT, FileList { after: &reversed[2].id, ..newest }).await.unwrap(), reversed[3..]);
+    let batches: Vec<File> = made.iter().step_by(2).cloned().collect();
+    assert_eq!(store.list_files(TENANT, FileList { purpose: "batch", ..list }).await.unwrap(), batches);
+}
+
+async fn an_expired_file_is_gone_before_it_is_swept(Fixture { store, .. }: &Fixture) {
+    let now = ids::now();
+    let at = |seconds: i64| Some(prost_types::Timestamp { seconds: now.seconds + seconds, nanos: 0 });
+    let (over, stays) = (File { expires: at(-10), ..file("ann", "batch") }, File { expires: at(3_600), ..file("ann", "batch") });
+    for one in [&over, &stays] {
+        store.insert_file(TENANT, one, "aa").await.unwrap();
+    }
+    assert_eq!(store.get_file(TENANT, &over.id, "ann").await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(store.list_files(TENANT, FileList { limit: 10, ..FileList::default() }).await.unwrap(), [stays]);
+    let expected = ExpiredFile { tenant: TENANT.into(), id: over.id, blob: "aa".into() };
+    assert_eq!(store.expired_files(10).await.unwrap(), [expected]);
+}
+
+async fn a_content_is_used_as_long_as_a_file_has_it(Fixture { store, .. }: &Fixture) {
+    let (one, two) = (file("ann", "batch"), file("bob", "batch"));
+    store.insert_file(TENANT, &one, "ab12").await.unwrap();
+    store.insert_file(TENANT, &two, "ab12").await.unwrap();
+    assert_eq!(store.file_blobs("ab", "ac").await.unwrap(), ["ab12"]);
+    assert!(store.file_blobs("ac", "ad").await.unwrap().is_empty());
+    store.delete_file(TENANT, &one.id).await.unwrap();
+    assert!(store.is_blob_used("ab12").await.unwrap());
+    store.delete_file(TENANT, &two.id).await.unwrap();
+    assert!(!store.is_blob_used("ab12").await.unwrap());
+}
