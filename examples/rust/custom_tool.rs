@@ -28,7 +28,7 @@ impl Tools for Weather {
         let arguments: serde_json::Value =
             serde_json::from_str(&call.arguments).map_err(|error| Error::invalid("arguments", error.to_string()))?;
         let text = format!("21 degrees and sunny in {}", arguments["city"].as_str().unwrap_or("the city"));
-        Ok(InvokeToolResponse { parts: vec![Part::text(text)], is_error: false })
+        Ok(InvokeToolResponse { parts: vec![Part::text(text)], is_error: false, ..InvokeToolResponse::default() })
     }
 }
 

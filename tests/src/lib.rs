@@ -3,6 +3,7 @@
 //! ```text
 //! conformance/  one async fn per promise, given any Arc<dyn Trait>; run in process and again over a socket
 //! scripted      an Inference that says what it is told: for tests in which the model's words must be fixed
+//! worded        an embedding model that knows words by their letters: for tests of memory
 //! served        puts a trait on a free port and hands back its client
 //! ```
 
@@ -11,3 +12,4 @@
 pub mod conformance;
 pub mod scripted;
 pub mod served;
+pub mod worded;

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use llama_stack_core::{
-    Agents, Inference, Tools,
+    Agents, Inference, Memory, Tools,
     grpc::{Remote, Served, channel},
 };
 use llama_stack_proto::v1::{
     agents_client::AgentsClient, agents_server::AgentsServer, inference_client::InferenceClient, inference_server::InferenceServer,
-    tools_client::ToolsClient, tools_server::ToolsServer,
+    memory_client::MemoryClient, memory_server::MemoryServer, tools_client::ToolsClient, tools_server::ToolsServer,
 };
 use tokio::net::TcpListener;
 use tonic::transport::{
@@ -42,6 +42,11 @@ pub async fn tools(service: Arc<dyn Tools>) -> OnSocket<dyn Tools> {
 pub async fn agents(service: Arc<dyn Agents>) -> OnSocket<dyn Agents> {
     let (url, channel, server) = serve(Server::builder().add_service(AgentsServer::new(Served(service)))).await;
     OnSocket { client: Arc::new(Remote::<AgentsClient<Channel>>::new(channel)), url, server }
+}
+
+pub async fn memory(service: Arc<dyn Memory>) -> OnSocket<dyn Memory> {
+    let (url, channel, server) = serve(Server::builder().add_service(MemoryServer::new(Served(service)))).await;
+    OnSocket { client: Arc::new(Remote::<MemoryClient<Channel>>::new(channel)), url, server }
 }
 
 async fn serve(router: Router) -> (String, Channel, tokio::task::JoinHandle<()>) {

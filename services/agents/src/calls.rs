@@ -38,7 +38,10 @@ pub(crate) async fn run(tools: Arc<dyn Tools>, cx: Context, call: ToolCall) -> T
 }
 
 fn result(call: &ToolCall, response: InvokeToolResponse) -> ToolResult {
-    labelled(call, ToolResult { parts: response.parts, is_error: response.is_error, ..ToolResult::default() })
+    labelled(
+        call,
+        ToolResult { parts: response.parts, is_error: response.is_error, search_results: response.search_results, ..ToolResult::default() },
+    )
 }
 
 /// The result as the answer to this call, its parts labelled with where they come from. A tool may say that a part was

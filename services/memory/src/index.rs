@@ -31,6 +31,8 @@ pub struct Search {
     /// How the parts of a hybrid search are fused. Re-ranking by a model is not an index's work.
     pub ranker: Ranker,
     pub score_threshold: Option<f32>,
+    /// The hits' chunks have their vectors. An index may leave them out all the same: they are made anew then.
+    pub with_vectors: bool,
 }
 
 /// A chunk that was found. Higher is better: cosine similarity, BM25, or the fused score.
@@ -62,10 +64,17 @@ pub trait Index: Send + Sync + 'static {
     /// Stores chunks, whose vectors have the bank's dimension; a chunk whose id is there is replaced. All or none.
     async fn upsert(&self, bank: &BankKey, chunks: Vec<Chunk>) -> Result<()>;
 
+    /// Puts these chunks, which are all that a document has now, in place of those that it had. An index that can does
+    /// this in one step; here a search in between finds none of them.
+    async fn replace(&self, bank: &BankKey, document: &str, chunks: Vec<Chunk>) -> Result<()> {
+        self.delete_documents(bank, &[document.to_owned()]).await?;
+        if chunks.is_empty() { Ok(()) } else { self.upsert(bank, chunks).await }
+    }
+
     /// Removes every chunk of these documents. Idempotent.
     async fn delete_documents(&self, bank: &BankKey, documents: &[String]) -> Result<()>;
 
-    /// Best first, at most `limit`, vectors left out.
+    /// Best first, at most `limit`.
     ///
     /// # Errors
     /// `InvalidArgument` for a mode that the bank's shape has not, or a filter that cannot be compared.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use llama_stack_core::{Code, Context, Error, Memory, Result};
+use llama_stack_core::{Code, Context, Error, EventStream, Memory, Result};
 use llama_stack_proto::v1::{
-    Bank, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, DeleteDocumentsRequest, DeleteDocumentsResponse, Document,
-    GetBankRequest, GetDocumentRequest, InsertChunksRequest, InsertChunksResponse, InsertDocumentsRequest, InsertDocumentsResponse,
-    ListBanksRequest, ListBanksResponse, ListDocumentsRequest, ListDocumentsResponse, QueryRequest, QueryResponse, UpdateBankRequest,
+    Bank, CancelIngestionRequest, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, DeleteDocumentsRequest,
+    DeleteDocumentsResponse, Document, GetBankRequest, GetDocumentRequest, GetIngestionRequest, Ingestion, InsertChunksRequest,
+    InsertChunksResponse, InsertDocumentsRequest, InsertDocumentsResponse, ListBanksRequest, ListBanksResponse, ListChunksRequest,
+    ListChunksResponse, ListDocumentsRequest, ListDocumentsResponse, QueryRequest, QueryResponse, UpdateBankRequest, UpdateDocumentRequest,
 };
 
 /// The banks of all providers as one service.
@@ -137,6 +138,31 @@ impl Memory for Router {
     async fn delete_documents(&self, cx: &Context, request: DeleteDocumentsRequest) -> Result<DeleteDocumentsResponse> {
         let (_, provider) = self.owner(cx, &request.bank_id).await?;
         cx.within(provider.delete_documents(cx, request)).await
+    }
+
+    async fn update_document(&self, cx: &Context, request: UpdateDocumentRequest) -> Result<Document> {
+        let (_, provider) = self.owner(cx, &request.bank_id).await?;
+        cx.within(provider.update_document(cx, request)).await
+    }
+
+    async fn list_chunks(&self, cx: &Context, request: ListChunksRequest) -> Result<ListChunksResponse> {
+        let (_, provider) = self.owner(cx, &request.bank_id).await?;
+        cx.within(provider.list_chunks(cx, request)).await
+    }
+
+    async fn get_ingestion(&self, cx: &Context, request: GetIngestionRequest) -> Result<Ingestion> {
+        let (_, provider) = self.owner(cx, &request.bank_id).await?;
+        cx.within(provider.get_ingestion(cx, request)).await
+    }
+
+    async fn cancel_ingestion(&self, cx: &Context, request: CancelIngestionRequest) -> Result<Ingestion> {
+        let (_, provider) = self.owner(cx, &request.bank_id).await?;
+        cx.within(provider.cancel_ingestion(cx, request)).await
+    }
+
+    async fn watch_ingestion(&self, cx: &Context, request: GetIngestionRequest) -> Result<EventStream<Ingestion>> {
+        let (_, provider) = self.owner(cx, &request.bank_id).await?;
+        cx.within(provider.watch_ingestion(cx, request)).await
     }
 
     async fn query(&self, cx: &Context, request: QueryRequest) -> Result<QueryResponse> {

@@ -21,6 +21,8 @@ pub(crate) enum Outcome {
     Done,
     /// The turn that the idempotency key began before.
     Existing(String),
+    /// How many rows were changed.
+    Changed(u64),
     /// Under which the turn is held now.
     Epoch(i64),
     Held(Vec<Held>),

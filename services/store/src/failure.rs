@@ -136,7 +136,11 @@ pub(crate) fn opening(place: &str, error: &MigrateError) -> Error {
 
 /// The message in the first column.
 pub(crate) fn decode<M: Message + Default>(row: &Row) -> Result<M> {
-    let body = row.bytes(0).map_err(|error| report(&error))?;
+    decode_column(row, 0)
+}
+
+pub(crate) fn decode_column<M: Message + Default>(row: &Row, column: usize) -> Result<M> {
+    let body = row.bytes(column).map_err(|error| report(&error))?;
     M::decode(body).map_err(|error| {
         tracing::error!(cause = %error, "a stored message cannot be read");
         Kind::Damaged.error().with_source(error)

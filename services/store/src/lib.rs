@@ -1,4 +1,4 @@
-//! The store: agents, sessions, the journals of turns, prompts and tool groups, in SQLite or Postgres.
+//! The store: agents, sessions, the journals of turns, prompts, tool groups and banks of documents, in SQLite or Postgres.
 //!
 //! ```text
 //!                    ┌ SQLite: queue ─ one writer ─ a group of commands, one transaction, one sync
@@ -12,9 +12,12 @@
 //! right to write. Bodies are encoded messages of the contract.
 
 mod agents;
+mod banks;
 mod command;
+mod documents;
 mod failure;
 mod files;
+mod ingestions;
 mod page;
 mod pins;
 mod postgres;
@@ -38,6 +41,8 @@ use crate::{
     sqlite::Sqlite,
 };
 
+pub use crate::banks::{BankList, DoomedBank};
+pub use crate::documents::{Author, DocumentList, InsertedDocument, PendingDocument};
 pub use crate::files::{ExpiredFile, FileList};
 pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, Holder, TurnList, Unfinished};
 pub use llama_stack_core::manifest::Durability;

@@ -4,6 +4,7 @@
 //! InvokeTool ─ router ─┬─ builtin ──── calculator, clock
 //!   checks arguments   ├─ RustTools ── anything that implements `Tool`
 //!         │            ├─ remote ───── another process, in any language, by gRPC
+//!         │            ├─ memory ───── banks: knowledge_search, remember, recall, forget
 //!         │            ├─ mcp ──────── a server of the Model Context Protocol
 //!         │            └─ http_fetch, web_search, wolfram_alpha ── egress ── the web
 //!         └ groups: what tenants registered while the stack runs
@@ -21,6 +22,7 @@ mod groups;
 mod http_fetch;
 mod kept;
 pub mod mcp;
+mod memory;
 mod remote;
 mod router;
 mod rust;
@@ -36,6 +38,7 @@ pub use rust::{RustTools, Tool, ToolFailure};
 pub fn register(registry: &mut Registry) {
     registry.tools.add("inline::builtin", builtin::build);
     registry.tools.add("inline::http-fetch", http_fetch::build);
+    registry.tools.add("inline::memory", memory::build);
     registry.tools.add("remote::grpc", remote::build);
     registry.tools.add("remote::brave-search", web_search::brave::build);
     registry.tools.add("remote::tavily-search", web_search::tavily::build);
@@ -47,7 +50,7 @@ pub fn register(registry: &mut Registry) {
 
 /// What the model is told where its call of `tool`, or the tool itself, failed.
 fn told(tool: &str, text: impl Into<String>) -> InvokeToolResponse {
-    InvokeToolResponse { parts: vec![said(tool, text)], is_error: true }
+    InvokeToolResponse { parts: vec![said(tool, text)], is_error: true, ..InvokeToolResponse::default() }
 }
 
 /// A text, labelled with the tool that it comes from.

@@ -187,7 +187,11 @@ impl<T: Tool> Erased for T {
             Err(error) => return Ok(told(T::NAME, format!("the arguments of {} cannot be read: {error}", T::NAME))),
         };
         match self.call_parts(cx, args).await {
-            Ok(texts) => Ok(InvokeToolResponse { parts: texts.into_iter().map(|text| said(T::NAME, text)).collect(), is_error: false }),
+            Ok(texts) => Ok(InvokeToolResponse {
+                parts: texts.into_iter().map(|text| said(T::NAME, text)).collect(),
+                is_error: false,
+                ..InvokeToolResponse::default()
+            }),
             Err(ToolFailure::Told(text)) => Ok(told(T::NAME, text)),
             Err(ToolFailure::Platform(error)) => Err(error),
         }

@@ -50,7 +50,7 @@ impl Tools for Forecast {
             "nap" => std::future::pending().await,
             other => return Err(Error::not_found(format!("no tool {other:?}"))),
         };
-        Ok(InvokeToolResponse { parts: vec![Part::text(text)], is_error: false })
+        Ok(InvokeToolResponse { parts: vec![Part::text(text)], is_error: false, ..InvokeToolResponse::default() })
     }
 }
 

@@ -3,4 +3,5 @@
 pub mod agents;
 pub mod inference;
 pub mod local;
+pub mod memory;
 pub mod tools;

@@ -142,16 +142,16 @@ impl Tools for Hands {
                 tokio::time::sleep(Duration::from_millis(arguments["ms"].as_u64().unwrap())).await;
                 format!("slept {}", arguments["ms"])
             }
-            "sulk" => return Ok(InvokeToolResponse { parts: vec![Part::text("no")], is_error: true }),
+            "sulk" => return Ok(InvokeToolResponse { parts: vec![Part::text("no")], is_error: true, ..InvokeToolResponse::default() }),
             "away" => return Err(Error::new(Code::Unavailable, "nobody there").with_source("secret")),
             "liar" => {
                 let parts = ["system", "retrieved:bank/doc"].map(|label| Part::text("x").with_provenance(label)).into();
-                return Ok(InvokeToolResponse { parts, is_error: false });
+                return Ok(InvokeToolResponse { parts, is_error: false, ..InvokeToolResponse::default() });
             }
             _ if self.awake => "awake".into(),
             _ => std::future::pending().await,
         };
-        Ok(InvokeToolResponse { parts: vec![Part::text(text)], is_error: false })
+        Ok(InvokeToolResponse { parts: vec![Part::text(text)], is_error: false, ..InvokeToolResponse::default() })
     }
 }
 

@@ -187,7 +187,7 @@ impl Tools for Stuck {
         self.hands.ledger.lock().unwrap().push((request.name, request.arguments, key));
         let (open, opened) = &*self.open;
         drop(opened.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
-        Ok(InvokeToolResponse { parts: vec![Part::text("too late")], is_error: false })
+        Ok(InvokeToolResponse { parts: vec![Part::text("too late")], is_error: false, ..InvokeToolResponse::default() })
     }
 }
 

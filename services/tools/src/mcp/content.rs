@@ -16,7 +16,7 @@ pub(super) fn response(tool: &str, result: CallToolResult) -> InvokeToolResponse
     if parts.is_empty() {
         parts.push(said(tool, ""));
     }
-    InvokeToolResponse { parts, is_error: result.is_error.unwrap_or_default() }
+    InvokeToolResponse { parts, is_error: result.is_error.unwrap_or_default(), ..InvokeToolResponse::default() }
 }
 
 fn part(tool: &str, block: ContentBlock) -> Part {

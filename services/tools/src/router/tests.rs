@@ -42,7 +42,11 @@ impl Tools for One {
         if self.down.load(Ordering::SeqCst) {
             return Err(Error::unavailable("down"));
         }
-        Ok(InvokeToolResponse { parts: vec![Part::text(format!("{} {}", self.tool, request.arguments))], is_error: false })
+        Ok(InvokeToolResponse {
+            parts: vec![Part::text(format!("{} {}", self.tool, request.arguments))],
+            is_error: false,
+            ..InvokeToolResponse::default()
+        })
     }
 }
 

@@ -73,7 +73,7 @@ impl Tools for Works {
         let mut done = self.book(&key, call, tool);
         // The sender is in the ledger, which outlives every call.
         let _ = done.wait_for(|done| *done).await;
-        Ok(InvokeToolResponse { parts: vec![Part::text(plan::done(call.0, call.1))], is_error: false })
+        Ok(InvokeToolResponse { parts: vec![Part::text(plan::done(call.0, call.1))], is_error: false, ..InvokeToolResponse::default() })
     }
 }
 

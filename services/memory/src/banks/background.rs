@@ -1,0 +1,295 @@
+//! What goes on when nobody waits: ingestions, what a crash cut off, what expires.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream};
+use llama_stack_core::{Context, Error, EventStream, Principal, Result, ids};
+use llama_stack_proto::v1::{Bank, Document, DocumentStatus, GetIngestionRequest, Ingestion, InsertDocumentsResponse, ItemFailure};
+use llama_stack_store::{Author, InsertedDocument, PendingDocument};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Banks,
+    access::{Want, author},
+    ingest::{Read, gone},
+};
+
+/// Documents that are read and embedded at a time, of all ingestions: each fills the cores by itself.
+const AT_A_TIME: usize = 2;
+const SWEEP: Duration = Duration::from_secs(30);
+/// How long a watcher sleeps where another process may do the work.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often a document is tried whose models or store do not answer, and how long it waits before the second time.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) struct Running {
+    /// Ended by a cancel.
+    ingestions: Mutex<HashMap<String, CancellationToken>>,
+    slots: Arc<Semaphore>,
+    moved: Notify,
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Self { ingestions: Mutex::default(), slots: Arc::new(Semaphore::new(AT_A_TIME)), moved: Notify::new() }
+    }
+}
+
+impl Running {
+    fn begin(&self, id: &str, shutdown: &CancellationToken) -> CancellationToken {
+        let token = shutdown.child_token();
+        self.ingestions.lock().unwrap_or_else(PoisonError::into_inner).insert(id.into(), token.clone());
+        token
+    }
+
+    fn end(&self, id: &str) -> Option<CancellationToken> {
+        self.ingestions.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+    }
+}
+
+impl Banks {
+    /// Keeps what is to be inserted, durably, and answers; the rest happens afterwards.
+    pub(super) async fn begin(
+        &self,
+        cx: &Context,
+        bank: &Bank,
+        documents: Vec<(u32, Document)>,
+        failures: Vec<ItemFailure>,
+    ) -> Result<InsertDocumentsResponse> {
+        let (id, tenant, author) = (ids::new("ing"), cx.tenant(), author(cx));
+        let count = documents.len() as u32;
+        let mut rows = Vec::with_capacity(documents.len());
+        for (_, document) in documents {
+            let there = self.there(tenant, &bank.id, &document.id).await?.map(|there| there.document);
+            let mut waits = Document { ingestion_id: id.clone(), status: DocumentStatus::InProgress.into(), ..document };
+            (waits.sha256, waits.bytes, waits.error) = (String::new(), size(&waits), None);
+            if let Some(there) = there {
+                waits.created = there.created;
+                if (&there.media_type, &there.chunking) == (&waits.media_type, &waits.chunking)
+                    && there.status() == DocumentStatus::Completed
+                {
+                    // Its chunks are of this content; if the new one is the same, they stay.
+                    (waits.sha256, waits.chunk_count) = (there.sha256, there.chunk_count);
+                }
+            }
+            rows.push(InsertedDocument { document: waits, revision: ids::new("rev") });
+        }
+        let document_ids: Vec<String> = rows.iter().map(|row| row.document.id.clone()).collect();
+        let ingestion = Ingestion {
+            id: id.clone(),
+            bank_id: bank.id.clone(),
+            status: DocumentStatus::InProgress.into(),
+            created: Some(ids::now()),
+            documents: count,
+            ..Ingestion::default()
+        };
+        let put = self.store.put_documents(tenant, &bank.id, &author, rows, Some(ingestion.clone())).await;
+        put.map_err(|error| gone(error, &bank.id))?;
+        let pending = document_ids.iter().map(|document| PendingDocument {
+            tenant: tenant.into(),
+            bank_id: bank.id.clone(),
+            id: document.clone(),
+            ingestion_id: id.clone(),
+            author: author.clone(),
+        });
+        self.work_on(pending.collect(), cx.detached(), tenant.into(), bank.id.clone(), id);
+        Ok(InsertDocumentsResponse { document_ids, failures, ingestion: Some(ingestion) })
+    }
+
+    /// Goes on with the insertions that a crash cut off.
+    pub(super) async fn resume(&self) -> Result<()> {
+        let pending = self.store.unfinished_documents(&self.provider_id).await?;
+        let mut groups: HashMap<(String, String, String, String), Vec<PendingDocument>> = HashMap::new();
+        for document in pending {
+            let PendingDocument { tenant, bank_id, ingestion_id, author, .. } = &document;
+            let group = (tenant.clone(), bank_id.clone(), ingestion_id.clone(), author.principal.clone());
+            groups.entry(group).or_default().push(document);
+        }
+        for (tenant, bank, id) in self.store.unfinished_ingestions(&self.provider_id).await? {
+            // Its documents had ended, and it had not been told.
+            if !groups.keys().any(|(of, there, ingestion, _)| (of, there, ingestion) == (&tenant, &bank, &id)) {
+                self.store.end_ingestion(&tenant, &bank, &id, false, &ids::now()).await?;
+            }
+        }
+        for ((tenant, bank, ingestion, _), documents) in groups {
+            tracing::info!(bank, ingestion, documents = documents.len(), "an insertion that was cut off goes on");
+            let Author { principal, roles } = documents.first().map(|document| document.author.clone()).unwrap_or_default();
+            let cx = Context::new(Principal { id: principal, tenant: tenant.clone(), roles });
+            self.work_on(documents, cx, tenant, bank, ingestion);
+        }
+        Ok(())
+    }
+
+    fn work_on(&self, documents: Vec<PendingDocument>, cx: Context, tenant: String, bank_id: String, ingestion: String) {
+        let (banks, token) = (self.clone(), self.0.running.begin(&ingestion, &self.shutdown));
+        self.tasks.spawn(async move {
+            let each = |document: PendingDocument| {
+                let (banks, cx, token) = (&banks, &cx, &token);
+                async move {
+                    let Ok(_slot) = banks.0.running.slots.acquire().await else { return };
+                    // A document under way is dropped whole: before it is stored nothing of it is, and storing is a task of its own.
+                    tokio::select! { biased; () = token.cancelled() => {}, () = banks.work(cx, &document) => {} }
+                    banks.0.running.moved.notify_waiters();
+                }
+            };
+            stream::iter(documents).for_each_concurrent(AT_A_TIME, each).await;
+            banks.0.running.end(&ingestion);
+            if !ingestion.is_empty()
+                && !banks.shutdown.is_cancelled()
+                && let Err(error) = banks.store.end_ingestion(&tenant, &bank_id, &ingestion, false, &ids::now()).await
+            {
+                tracing::warn!(ingestion, error = error.message(), "an ingestion's end could not be stored");
+            }
+            banks.0.running.moved.notify_waiters();
+        });
+    }
+
+    /// One document, to its end: what fails for a while is tried again, and what fails for good is told in its row.
+    async fn work(&self, cx: &Context, pending: &PendingDocument) {
+        let mut pause = PAUSE;
+        for attempt in 1.. {
+            let failed = match self.work_once(cx, pending).await {
+                Ok(()) => return,
+                Err(error) => error,
+            };
+            tracing::warn!(document = pending.id, bank = pending.bank_id, attempt, error = ?failed, "a document is not inserted");
+            if !passes(&failed) || attempt == TRIES {
+                return self.note_failure(pending, &failed).await;
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    async fn work_once(&self, cx: &Context, pending: &PendingDocument) -> Result<()> {
+        let PendingDocument { tenant, bank_id, id, author, .. } = pending;
+        let Ok(bank) = self.store.get_bank(tenant, &self.provider_id, bank_id).await else { return Ok(()) };
+        let Some(row) = self.there(tenant, bank_id, id).await? else { return Ok(()) };
+        // Cancelled, or replaced by an insertion that came later.
+        if row.document.status() != DocumentStatus::InProgress || row.document.ingestion_id != pending.ingestion_id {
+            return Ok(());
+        }
+        let read = self.read(cx, &bank, row.document.clone()).await?;
+        let read = match read {
+            Read::New(mut document, chunks) => {
+                document.ingestion_id.clone_from(&pending.ingestion_id);
+                Read::New(document, chunks)
+            }
+            same => same,
+        };
+        self.commit_detached(tenant, &bank, author.clone(), read, Some(row.revision)).await
+    }
+
+    async fn note_failure(&self, pending: &PendingDocument, error: &Error) {
+        let stored = async {
+            let Some(row) = self.there(&pending.tenant, &pending.bank_id, &pending.id).await? else { return Ok(()) };
+            let mut document = row.document;
+            (document.status, document.error) = (DocumentStatus::Failed.into(), Some(error.to_info()));
+            document.sha256.clear();
+            self.store.settle_document(&pending.tenant, &pending.bank_id, &document, &row.revision, (0, 0)).await.map(drop)
+        };
+        if let Err(error) = stored.await {
+            tracing::error!(document = pending.id, error = ?error, "a document's failure could not be stored");
+        }
+    }
+
+    pub(super) async fn ingestion(&self, cx: &Context, bank: &str, id: &str) -> Result<Ingestion> {
+        let bank = self.open(cx, bank, Want::Read).await?;
+        let missing = || Error::not_found("no such ingestion in this bank").with_reason("ingestion_not_found");
+        if super::valid::id("id", id).is_err() {
+            return Err(missing());
+        }
+        self.store.get_ingestion(cx.tenant(), &bank.id, id).await
+    }
+
+    /// What has not ended is not inserted.
+    pub(super) async fn cancel(&self, cx: &Context, bank: &str, id: &str) -> Result<Ingestion> {
+        let bank = self.open(cx, bank, Want::Change).await?;
+        let there = self.ingestion(cx, &bank.id, id).await?;
+        if there.ended.is_some() {
+            return Ok(there);
+        }
+        if let Some(token) = self.0.running.end(id) {
+            token.cancel();
+        }
+        self.store.end_ingestion(cx.tenant(), &bank.id, id, true, &ids::now()).await?;
+        self.0.running.moved.notify_waiters();
+        self.ingestion(cx, &bank.id, id).await
+    }
+
+    pub(super) async fn watch(&self, cx: &Context, request: GetIngestionRequest) -> Result<EventStream<Ingestion>> {
+        // What is wrong with the request is told before the stream begins.
+        let first = self.ingestion(cx, &request.bank_id, &request.id).await?;
+        let (banks, cx) = (self.clone(), cx.clone());
+        let state = Some((first, true));
+        let next = move |state: Option<(Ingestion, bool)>| {
+            let (banks, cx, request) = (banks.clone(), cx.clone(), request.clone());
+            async move {
+                let (seen, fresh) = state?;
+                let ended = seen.ended.is_some();
+                if fresh {
+                    return Some((Ok(seen.clone()), Some((seen, false))));
+                }
+                if ended {
+                    return None;
+                }
+                loop {
+                    let moved = banks.0.running.moved.notified();
+                    match cx.within(banks.ingestion(&cx, &request.bank_id, &request.id)).await {
+                        Ok(now) if now != seen => return Some((Ok(now.clone()), Some((now, false)))),
+                        Ok(_) => {}
+                        Err(error) => return Some((Err(error), None)),
+                    }
+                    tokio::select! { () = moved => {}, () = tokio::time::sleep(LOOK) => {}, () = banks.shutdown.cancelled() => return None }
+                }
+            }
+        };
+        Ok(Box::pin(stream::unfold(state, next)))
+    }
+
+    /// Deletes what has expired, and ends deletions that were cut off, until the stack shuts down.
+    pub(super) fn sweep(&self) {
+        let banks = self.clone();
+        self.tasks.spawn(async move {
+            loop {
+                if let Err(error) = banks.sweep_once().await {
+                    tracing::warn!(provider = banks.provider_id, error = ?error, "what expired is not deleted");
+                }
+                tokio::select! { () = banks.shutdown.cancelled() => return, () = tokio::time::sleep(SWEEP) => {} }
+            }
+        });
+    }
+
+    pub(super) async fn sweep_once(&self) -> Result<()> {
+        let now = ids::now();
+        for (tenant, bank, id) in self.store.all_expired_documents(&self.provider_id, &now).await? {
+            self.erase(&tenant, &bank, vec![id]).await?;
+        }
+        for bank in self.store.doomed_banks(&self.provider_id, &now).await? {
+            self.end(&bank.tenant, &bank.id).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether it may go better the next time.
+fn passes(error: &Error) -> bool {
+    use llama_stack_core::Code::{Aborted, DeadlineExceeded, ResourceExhausted, Unavailable};
+    matches!(error.code(), Aborted | DeadlineExceeded | ResourceExhausted | Unavailable) && error.reason() != Some("parser_limits")
+}
+
+/// Before it is read; of a file it is not known yet.
+fn size(document: &Document) -> u64 {
+    use llama_stack_proto::v1::document::Content;
+    match &document.content {
+        Some(Content::Text(text)) => text.len() as u64,
+        Some(Content::Data(data)) => data.len() as u64,
+        Some(Content::FileId(_)) | None => 0,
+    }
+}

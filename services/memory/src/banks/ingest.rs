@@ -1,0 +1,279 @@
+//! From a document to chunks that are found: read, cut, embedded, stored.
+
+use llama_stack_core::{Code, Context, Error, Result, ids};
+use llama_stack_documents::{CountTokens, Estimate, Passage, chunk, contextual};
+use llama_stack_proto::v1::{
+    Bank, BankKind, Chunk, ChunkingStrategy, Document, DocumentStatus, EmbedPurpose, GetModelRequest, InsertDocumentsRequest,
+    InsertDocumentsResponse, ItemFailure, chunking_strategy::Kind,
+};
+use llama_stack_store::{Author, InsertedDocument};
+
+use super::{
+    Banks,
+    access::{Want, author, key, past},
+    source::broke_off,
+    valid,
+};
+
+/// Of one call; more is for several calls, or for a background ingestion of each thousand.
+const MAX_DOCUMENTS: usize = 1_000;
+
+/// What comes of a document before anything of it is stored.
+pub(super) enum Read {
+    /// It is here already, cut and embedded; only what it is called may differ.
+    Same(Box<InsertedDocument>),
+    New(Box<Document>, Vec<Chunk>),
+}
+
+impl Banks {
+    pub(super) async fn insert(&self, cx: &Context, request: InsertDocumentsRequest) -> Result<InsertDocumentsResponse> {
+        let bank = self.open(cx, &request.bank_id, Want::Change).await?;
+        if !(1..=MAX_DOCUMENTS).contains(&request.documents.len()) {
+            let message = format!("documents must hold 1 to {MAX_DOCUMENTS}, not {}", request.documents.len());
+            return Err(Error::invalid("documents", message));
+        }
+        let asked = request.chunking.as_ref().or(bank.chunking.as_ref());
+        let chunking = llama_stack_documents::validate(&asked.cloned().unwrap_or_default())?;
+        if chunking.kind() == Kind::Contextual && self.config.contextual_model.is_empty() {
+            let message = "contextual chunking needs a chat model: the manifest names none as contextual_model";
+            return Err(Error::failed_precondition(message).with_field("chunking.kind"));
+        }
+        self.note_use(cx.tenant(), &bank).await?;
+        let (documents, failures) = checked(request.documents, &chunking);
+        if request.background {
+            return self.begin(cx, &bank, documents, failures).await;
+        }
+        self.insert_now(cx, &bank, documents, failures).await
+    }
+
+    /// One after the other: batches fill the cores. A document that fails leaves what was there before as it was.
+    async fn insert_now(
+        &self,
+        cx: &Context,
+        bank: &Bank,
+        documents: Vec<(u32, Document)>,
+        mut failures: Vec<ItemFailure>,
+    ) -> Result<InsertDocumentsResponse> {
+        let mut document_ids = Vec::with_capacity(documents.len());
+        for (index, document) in documents {
+            let id = document.id.clone();
+            let inserted = match self.read(cx, bank, document).await {
+                Ok(read) => self.commit_detached(cx.tenant(), bank, author(cx), read, None).await,
+                Err(error) => Err(error),
+            };
+            match inserted {
+                Ok(()) => document_ids.push(id),
+                // The bank has gone, or the store has: the rest would fail alike.
+                Err(error) if matches!(error.reason(), Some("bank_not_found" | "store_unavailable" | "disk_full")) => return Err(error),
+                Err(error) => failures.push(ItemFailure { index, error: Some(error.to_info()) }),
+            }
+        }
+        failures.sort_by_key(|failure| failure.index);
+        Ok(InsertDocumentsResponse { document_ids, failures, ingestion: None })
+    }
+
+    /// Everything but storing it. `document.chunking` is the strategy.
+    pub(super) async fn read(&self, cx: &Context, bank: &Bank, mut document: Document) -> Result<Read> {
+        let source = self.source(cx, &document).await?;
+        document.sha256.clone_from(&source.sha256);
+        document.bytes = source.data.len() as u64;
+        document.status = DocumentStatus::Completed.into();
+        document.error = None;
+        let before = self.there(cx.tenant(), &bank.id, &document.id).await?;
+        if let Some(before) = before {
+            document.created = before.document.created;
+            // One that waits to be inserted says by its hash what its chunks were made of; by none, that there may be none.
+            let same = |there: &Document| {
+                (&there.sha256, &there.media_type, &there.chunking) == (&document.sha256, &document.media_type, &document.chunking)
+                    && matches!(there.status(), DocumentStatus::Completed | DocumentStatus::InProgress)
+            };
+            if same(&before.document) {
+                document.chunk_count = before.document.chunk_count;
+                if document.title.is_empty() {
+                    document.title = before.document.title;
+                }
+                return Ok(Read::Same(Box::new(InsertedDocument { document, revision: before.revision })));
+            }
+        }
+        if bank.kind() == BankKind::KeyValue {
+            return Ok(Read::New(Box::new(document), Vec::new()));
+        }
+        let parsed = self.parse.parse(&source.filename, &source.media_type, source.data.clone()).await?;
+        let named = if document.title.is_empty() { parsed.title.clone() } else { document.title.clone() };
+        let shown = if named.is_empty() { source.filename.clone() } else { named.clone() };
+        let strategy = document.chunking.unwrap_or_default();
+        let window = self.window(cx, bank).await?;
+        let whole = parsed.blocks.iter().map(|block| block.text.as_str()).collect::<Vec<_>>().join("\n");
+        let cut = tokio::task::spawn_blocking(move || chunk(&parsed, &strategy, &Window(window)));
+        let passages = cut.await.map_err(broke_off)??;
+        if passages.is_empty() {
+            return Err(Error::invalid("content", "the document has no text").with_reason("empty_file"));
+        }
+        let lines = if strategy.kind() == Kind::Contextual {
+            contextual(cx, &passages, &whole, &**self.models()?, &self.config.contextual_model).await?
+        } else {
+            Vec::new()
+        };
+        let vectors = if bank.embedding_model.is_empty() {
+            if bank.kind() == BankKind::Vector {
+                let message = "the vectors of this bank are its callers': insert chunks with their vectors";
+                return Err(Error::failed_precondition(message).with_reason("no_embedding_model"));
+            }
+            Vec::new()
+        } else {
+            let texts: Vec<String> = passages.iter().enumerate().map(|(n, passage)| embedded_text(&named, lines.get(n), passage)).collect();
+            self.embed(cx, &bank.embedding_model, &texts, EmbedPurpose::Document).await?
+        };
+        let mut vectors = vectors.into_iter();
+        let chunks = passages.into_iter().zip(0_u32..).map(|(passage, index)| Chunk {
+            id: format!("{}#{index}", document.id),
+            document_id: document.id.clone(),
+            text: passage.text,
+            vector: vectors.next().unwrap_or_default(),
+            attributes: document.attributes.clone(),
+            position: Some(passage.position),
+            index,
+            title: shown.clone(),
+            file_id: source.file_id.clone(),
+        });
+        let chunks: Vec<Chunk> = chunks.collect();
+        document.title = shown;
+        document.chunk_count = chunks.len() as u32;
+        Ok(Read::New(Box::new(document), chunks))
+    }
+
+    /// Stores what was read, in a task of its own: a caller that goes away leaves no half behind. `revision` is of a row
+    /// that is there and waits for this; without one it is made first, so that a crash in between is made good.
+    pub(super) async fn commit_detached(
+        &self,
+        tenant: &str,
+        bank: &Bank,
+        author: Author,
+        read: Read,
+        revision: Option<String>,
+    ) -> Result<()> {
+        let (banks, tenant, bank_id) = (self.clone(), tenant.to_owned(), bank.id.clone());
+        let work = async move { banks.commit(&tenant, &bank_id, &author, read, revision).await };
+        self.tasks.spawn(work).await.map_err(|error| Error::internal("storing the document broke off").with_source(error))?
+    }
+
+    async fn commit(&self, tenant: &str, bank_id: &str, author: &Author, read: Read, revision: Option<String>) -> Result<()> {
+        let key = key(tenant, bank_id);
+        let (mut document, chunks) = match read {
+            Read::Same(same) => return self.commit_same(tenant, bank_id, *same, revision).await,
+            Read::New(document, chunks) => (*document, chunks),
+        };
+        let _held = self.0.locks.document(&key, &document.id).await;
+        let revision = match revision {
+            Some(revision) => {
+                let row = self.there(tenant, bank_id, &document.id).await?;
+                let waits = |row: &InsertedDocument| row.revision == revision && row.document.status() == DocumentStatus::InProgress;
+                if !row.as_ref().is_some_and(waits) {
+                    // Cancelled or replaced while it was read.
+                    return Ok(());
+                }
+                revision
+            }
+            None => {
+                let revision = ids::new("rev");
+                let waits = Document { status: DocumentStatus::InProgress.into(), sha256: String::new(), ..document.clone() };
+                let row = InsertedDocument { document: waits, revision: revision.clone() };
+                let put = self.store.put_documents(tenant, bank_id, author, vec![row], None).await;
+                put.map_err(|error| gone(error, bank_id))?;
+                revision
+            }
+        };
+        let progress = (chunks.len() as u64, chunks.iter().filter(|chunk| !chunk.vector.is_empty()).count() as u64);
+        document.status = DocumentStatus::Completed.into();
+        self.index.replace(&key, &document.id, chunks).await?;
+        if !self.store.settle_document(tenant, bank_id, &document, &revision, progress).await?
+            && self.there(tenant, bank_id, &document.id).await?.is_none()
+        {
+            // Deleted, or its bank was, by another process meanwhile: nothing of it stays.
+            self.index.delete_documents(&key, &[document.id]).await?;
+        }
+        Ok(())
+    }
+
+    /// The content is here already: what it is called and its attributes are brought up to date.
+    async fn commit_same(&self, tenant: &str, bank_id: &str, same: InsertedDocument, revision: Option<String>) -> Result<()> {
+        let InsertedDocument { document, revision: there } = same;
+        self.rename(tenant, bank_id, &document).await?;
+        self.store.settle_document(tenant, bank_id, &document, &revision.unwrap_or(there), (0, 0)).await.map(drop)
+    }
+
+    pub(super) async fn there(&self, tenant: &str, bank_id: &str, id: &str) -> Result<Option<InsertedDocument>> {
+        match self.store.get_document(tenant, bank_id, id).await {
+            Ok(there) if past(there.document.expires.as_ref()) => Ok(None),
+            Ok(there) => Ok(Some(there)),
+            Err(error) if error.code() == Code::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn window(&self, cx: &Context, bank: &Bank) -> Result<Option<usize>> {
+        if bank.embedding_model.is_empty() {
+            return Ok(None);
+        }
+        let model = self.models()?.get_model(cx, GetModelRequest { id: bank.embedding_model.clone() }).await?;
+        Ok(Some(model.context_length as usize).filter(|length| *length > 0))
+    }
+}
+
+/// The estimate, up to what the embedding model reads.
+struct Window(Option<usize>);
+
+impl CountTokens for Window {
+    fn count(&self, text: &str) -> usize {
+        Estimate.count(text)
+    }
+
+    fn window(&self) -> Option<usize> {
+        self.0
+    }
+}
+
+/// A passage seldom says what it is about: its title and heading, or a model's line, do.
+fn embedded_text(title: &str, line: Option<&String>, passage: &Passage) -> String {
+    let heading = passage.position.heading.as_str();
+    let above = [title, heading, line.map_or("", String::as_str)];
+    let above = above.into_iter().filter(|text| !text.is_empty() && !passage.text.starts_with(text));
+    above.chain([passage.text.as_str()]).collect::<Vec<_>>().join("\n")
+}
+
+/// The documents that can be inserted, with their place in the request, and what is wrong with the others.
+fn checked(documents: Vec<Document>, chunking: &ChunkingStrategy) -> (Vec<(u32, Document)>, Vec<ItemFailure>) {
+    let (mut right, mut failures, mut seen) = (Vec::new(), Vec::new(), std::collections::HashSet::new());
+    for (mut document, index) in documents.into_iter().zip(0..) {
+        if document.id.is_empty() {
+            document.id = ids::new("doc");
+        }
+        let field = |name: &str| format!("documents[{index}].{name}");
+        let check = valid::id(&field("id"), &document.id)
+            .and_then(|()| valid::attributes(&field("attributes"), &document.attributes))
+            .and_then(|()| match document.expires {
+                Some(_) if past(document.expires.as_ref()) => Err(Error::invalid(field("expires"), "expires is past")),
+                _ if document.content.is_none() => {
+                    Err(Error::invalid(field("content"), "the document has no content: give text, data or a file_id"))
+                }
+                _ if !seen.insert(document.id.clone()) => {
+                    Err(Error::invalid(field("id"), format!("document {:?} is there twice in one call", document.id)))
+                }
+                _ => Ok(()),
+            });
+        if let Err(error) = check {
+            failures.push(ItemFailure { index, error: Some(error.to_info()) });
+            continue;
+        }
+        document.chunking = Some(*chunking);
+        document.created = Some(ids::now());
+        (document.ingestion_id, document.chunk_count) = (String::new(), 0);
+        right.push((index, document));
+    }
+    (right, failures)
+}
+
+/// A row whose bank is not there any more.
+pub(super) fn gone(error: Error, bank_id: &str) -> Error {
+    if error.code() == Code::NotFound { super::access::no_such_bank(bank_id) } else { error }
+}

@@ -1,0 +1,52 @@
+//! A provider of banks in a folder of its own, with the model of `llama_stack_tests::worded`.
+
+use std::{path::Path, sync::Arc};
+
+use llama_stack_core::{Deps, Inference, Memory, Registry};
+use llama_stack_store::{Durability, Store};
+use llama_stack_tests::worded::Worded;
+use serde_json::json;
+
+pub struct Stand {
+    pub memory: Arc<dyn Memory>,
+    pub worded: Arc<Worded>,
+    pub store: Store,
+    pub deps: Deps,
+    pub folder: Arc<tempfile::TempDir>,
+}
+
+impl Stand {
+    pub async fn new() -> Self {
+        Self::open(Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    /// In a folder that is there already: what an earlier one kept is there as well.
+    pub async fn open(folder: Arc<tempfile::TempDir>) -> Self {
+        Self::open_with(folder, Arc::new(Worded::default())).await
+    }
+
+    pub async fn open_with(folder: Arc<tempfile::TempDir>, worded: Arc<Worded>) -> Self {
+        let store = open_store(folder.path()).await;
+        let mut deps = Deps::new(folder.path());
+        deps.provider_id = "sqlite".into();
+        deps.inference = Some(worded.clone() as Arc<dyn Inference>);
+        deps.extensions.insert(store.clone());
+        let mut registry = Registry::default();
+        llama_stack_memory::register(&mut registry);
+        let memory = registry.memory.build("inline::sqlite", json!({}), deps.clone()).await.unwrap();
+        Self { memory, worded, store, deps, folder }
+    }
+
+    /// Ends it as the process's end would: what is under way stops where it is.
+    pub async fn stop(self) -> Arc<tempfile::TempDir> {
+        self.deps.shutdown.cancel();
+        self.deps.tasks.close();
+        self.deps.tasks.wait().await;
+        self.store.close().await;
+        self.folder
+    }
+}
+
+async fn open_store(folder: &Path) -> Store {
+    Store::open(&format!("sqlite://{}/state.db", folder.display()), Durability::Power).await.unwrap()
+}

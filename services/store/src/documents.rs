@@ -1,0 +1,297 @@
+//! Documents of banks: what was inserted, for whom, and how far it has come. Their chunks are in an index.
+
+use async_trait::async_trait;
+use llama_stack_core::Result;
+use llama_stack_proto::v1::{Document, DocumentStatus, Ingestion};
+use prost::Message as _;
+use prost_types::Timestamp;
+
+use crate::{
+    Store,
+    command::{Command, Failure, Outcome, not_found},
+    failure,
+    ingestions::{self, progress},
+    page::Page,
+    sql::{Conn, Row, args},
+    turns::micros,
+};
+
+/// A document that is there keeps its place; all else is the new one's.
+const PUT: &str = "INSERT INTO bank_documents \
+                   (tenant, bank_id, id, place, revision, ingestion_id, status, principal, roles, bytes, expires_us, body, content) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+                   ON CONFLICT (tenant, bank_id, id) DO UPDATE SET revision = excluded.revision, ingestion_id = excluded.ingestion_id, \
+                   status = excluded.status, principal = excluded.principal, roles = excluded.roles, bytes = excluded.bytes, \
+                   expires_us = excluded.expires_us, body = excluded.body, content = excluded.content";
+const SETTLE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7 \
+                      WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
+const GET: &str = "SELECT body, status, content, revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
+const OLDEST: &str = "SELECT body, status, place FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND place > $3 \
+                      AND ($5 = 0 OR status = $5) AND ($6 = '' OR ingestion_id = $6) AND (expires_us = 0 OR expires_us > $7) \
+                      ORDER BY place LIMIT $4";
+const NEWEST: &str = "SELECT body, status, place FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND place < $3 \
+                      AND ($5 = 0 OR status = $5) AND ($6 = '' OR ingestion_id = $6) AND (expires_us = 0 OR expires_us > $7) \
+                      ORDER BY place DESC LIMIT $4";
+const DELETE: &str = "DELETE FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
+const COUNTS: &str =
+    "SELECT status, COUNT(*), CAST(SUM(bytes) AS BIGINT) FROM bank_documents WHERE tenant = $1 AND bank_id = $2 GROUP BY status";
+const EXPIRED: &str = "SELECT id FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND expires_us > 0 AND expires_us <= $3";
+const ALL_EXPIRED: &str = "SELECT d.tenant, d.bank_id, d.id FROM bank_documents d JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
+                           WHERE b.provider_id = $1 AND d.expires_us > 0 AND d.expires_us <= $2 LIMIT 1000";
+/// 1 is `IN_PROGRESS`.
+const UNFINISHED: &str = "SELECT d.tenant, d.bank_id, d.id, d.ingestion_id, d.principal, d.roles FROM bank_documents d \
+                          JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
+                          WHERE b.provider_id = $1 AND b.doomed = 0 AND d.status = 1 ORDER BY d.tenant, d.bank_id, d.place";
+
+/// On whose behalf a document is inserted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Author {
+    pub principal: String,
+    pub roles: Vec<String>,
+}
+
+/// A document as it is inserted: with its content, its status, and a name for just this insertion.
+#[derive(Clone, Debug)]
+pub struct InsertedDocument {
+    pub document: Document,
+    pub revision: String,
+}
+
+/// A document whose insertion has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingDocument {
+    pub tenant: String,
+    pub bank_id: String,
+    pub id: String,
+    /// Empty where it was inserted in the foreground.
+    pub ingestion_id: String,
+    pub author: Author,
+}
+
+/// Which documents of a bank, in which order, from where.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DocumentList<'a> {
+    /// A `DocumentStatus`; 0: all.
+    pub status: i32,
+    /// Empty: all.
+    pub ingestion_id: &'a str,
+    pub newest_first: bool,
+    /// 0 means 100, at most 1,000.
+    pub page_size: u32,
+    pub page_token: &'a str,
+}
+
+struct Put {
+    tenant: String,
+    bank_id: String,
+    author: Author,
+    documents: Vec<InsertedDocument>,
+    ingestion: Option<Ingestion>,
+}
+
+#[async_trait]
+impl Command for Put {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        if let Some(ingestion) = &self.ingestion {
+            ingestions::insert(conn, &self.tenant, ingestion).await?;
+        }
+        let roles = self.author.roles.join(",");
+        for InsertedDocument { document, revision } in &self.documents {
+            let (body, content) = parts(document);
+            let place = format!("{:020}{}", micros(document.created.as_ref()), document.id);
+            let (status, bytes) = (i64::from(document.status), document.bytes as i64);
+            let expires = micros(document.expires.as_ref());
+            let args = args![
+                &self.tenant,
+                &self.bank_id,
+                &document.id,
+                &place,
+                revision,
+                &document.ingestion_id,
+                status,
+                &self.author.principal,
+                &roles,
+                bytes,
+                expires,
+                &body,
+                &content
+            ];
+            conn.execute(PUT, args).await?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+struct Settle {
+    tenant: String,
+    bank_id: String,
+    document: Document,
+    revision: String,
+    /// Chunks read and embedded, for the ingestion.
+    progress: (u64, u64),
+}
+
+#[async_trait]
+impl Command for Settle {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        let document = &self.document;
+        let (body, _) = parts(document);
+        let (status, bytes) = (i64::from(document.status), document.bytes as i64);
+        let args = args![&self.tenant, &self.bank_id, &document.id, &self.revision, status, bytes, &body];
+        let changed = conn.execute(SETTLE, args).await?;
+        if changed > 0 && !document.ingestion_id.is_empty() {
+            progress(conn, &self.tenant, &self.bank_id, &document.ingestion_id, self.progress).await?;
+        }
+        Ok(Outcome::Changed(changed))
+    }
+}
+
+struct Delete {
+    tenant: String,
+    bank_id: String,
+    ids: Vec<String>,
+}
+
+#[async_trait]
+impl Command for Delete {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        let mut deleted = 0;
+        for id in &self.ids {
+            deleted += conn.execute(DELETE, args![&self.tenant, &self.bank_id, id]).await?;
+        }
+        Ok(Outcome::Changed(deleted))
+    }
+}
+
+impl Store {
+    /// Stores documents, each in place of what its id was before, and the ingestion that brings them: all or none.
+    ///
+    /// # Errors
+    /// `NotFound` no such bank
+    pub async fn put_documents(
+        &self,
+        tenant: &str,
+        bank_id: &str,
+        author: &Author,
+        documents: Vec<InsertedDocument>,
+        ingestion: Option<Ingestion>,
+    ) -> Result<()> {
+        let command = Put { tenant: tenant.into(), bank_id: bank_id.into(), author: author.clone(), documents, ingestion };
+        self.write(command).await.map(drop)
+    }
+
+    /// Stores how a document's insertion ended, or what has changed of it since, but not its content; `chunks` were read
+    /// and so many of them embedded. False where the document is another's by now, or gone.
+    pub async fn settle_document(
+        &self,
+        tenant: &str,
+        bank_id: &str,
+        document: &Document,
+        revision: &str,
+        progress: (u64, u64),
+    ) -> Result<bool> {
+        let (tenant, bank_id, revision) = (tenant.into(), bank_id.into(), revision.into());
+        let command = Settle { tenant, bank_id, document: document.clone(), revision, progress };
+        Ok(self.write(command).await? != Outcome::Changed(0))
+    }
+
+    /// With its content, and the name of the insertion that brought it.
+    ///
+    /// # Errors
+    /// `NotFound`
+    pub async fn get_document(&self, tenant: &str, bank_id: &str, id: &str) -> Result<InsertedDocument> {
+        let rows = self.read(GET, args![tenant, bank_id, id]).await?;
+        let row = rows.first().ok_or_else(|| not_found("document", id))?;
+        let mut document = read(row)?;
+        let report = |error: sqlx::Error| failure::report(&error);
+        document.content = failure::decode_column::<Document>(row, 2)?.content;
+        Ok(InsertedDocument { document, revision: row.text(3).map_err(report)? })
+    }
+
+    /// A page, without content, in the order in which they came first, and the token of the next (empty at the end).
+    ///
+    /// # Errors
+    /// `InvalidArgument` a token that this list never gave
+    pub async fn list_documents(
+        &self,
+        tenant: &str,
+        bank_id: &str,
+        list: DocumentList<'_>,
+        now: &Timestamp,
+    ) -> Result<(Vec<Document>, String)> {
+        let order = if list.newest_first { "newest" } else { "oldest" };
+        let name = format!("documents/{bank_id}/{order}/{}/{}", list.status, list.ingestion_id);
+        let page = Page::new(name, list.page_size, list.page_token)?;
+        let (sql, from) = if list.newest_first { (NEWEST, page.newest_first()) } else { (OLDEST, page.oldest_first()) };
+        let args = args![tenant, bank_id, from, page.limit(), i64::from(list.status), list.ingestion_id, micros(Some(now))];
+        let rows = self.read(sql, args).await?;
+        let placed = |row: &Row| Ok((row.text(2).map_err(|error| failure::report(&error))?, read(row)?));
+        let documents = rows.iter().map(placed).collect::<Result<Vec<(String, Document)>>>()?;
+        let (documents, next) = page.cut(documents, |(place, _)| place);
+        Ok((documents.into_iter().map(|(_, document)| document).collect(), next))
+    }
+
+    /// How many there were of these. Their chunks are the index's to remove, first.
+    pub async fn delete_documents(&self, tenant: &str, bank_id: &str, ids: &[String]) -> Result<u64> {
+        let command = Delete { tenant: tenant.into(), bank_id: bank_id.into(), ids: ids.to_vec() };
+        Ok(match self.write(command).await? {
+            Outcome::Changed(deleted) => deleted,
+            _ => 0,
+        })
+    }
+
+    /// Documents and their bytes, by status.
+    pub async fn count_documents(&self, tenant: &str, bank_id: &str) -> Result<Vec<(DocumentStatus, u64, u64)>> {
+        let rows = self.read(COUNTS, args![tenant, bank_id]).await?;
+        let read = |row: &Row| Ok((status(row.int(0)?), row.int(1)? as u64, row.int(2)? as u64));
+        rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+    }
+
+    /// The ids of a bank's documents that have expired by `now` and are not deleted yet.
+    pub async fn expired_documents(&self, tenant: &str, bank_id: &str, now: &Timestamp) -> Result<Vec<String>> {
+        let rows = self.read(EXPIRED, args![tenant, bank_id, micros(Some(now))]).await?;
+        rows.iter().map(|row| row.text(0)).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+    }
+
+    /// Tenant, bank and id of a provider's documents that have expired by `now`, of all tenants; at most 1,000.
+    pub async fn all_expired_documents(&self, provider_id: &str, now: &Timestamp) -> Result<Vec<(String, String, String)>> {
+        let rows = self.read(ALL_EXPIRED, args![provider_id, micros(Some(now))]).await?;
+        let read = |row: &Row| Ok((row.text(0)?, row.text(1)?, row.text(2)?));
+        rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+    }
+
+    /// Those of a provider's documents whose insertion has not ended, of all tenants.
+    pub async fn unfinished_documents(&self, provider_id: &str) -> Result<Vec<PendingDocument>> {
+        let rows = self.read(UNFINISHED, args![provider_id]).await?;
+        let read = |row: &Row| {
+            let roles = row.text(5)?.split(',').filter(|role| !role.is_empty()).map(str::to_owned).collect();
+            Ok(PendingDocument {
+                tenant: row.text(0)?,
+                bank_id: row.text(1)?,
+                id: row.text(2)?,
+                ingestion_id: row.text(3)?,
+                author: Author { principal: row.text(4)?, roles },
+            })
+        };
+        rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+    }
+}
+
+/// What is read in lists, and the content.
+fn parts(document: &Document) -> (Vec<u8>, Vec<u8>) {
+    let content = Document { content: document.content.clone(), ..Document::default() };
+    // Of a file the list says which.
+    let listed = document.content.clone().filter(|content| matches!(content, llama_stack_proto::v1::document::Content::FileId(_)));
+    (Document { content: listed, ..document.clone() }.encode_to_vec(), content.encode_to_vec())
+}
+
+/// A cancelled document's body has not heard of it.
+fn read(row: &Row) -> Result<Document> {
+    let mut document: Document = failure::decode(row)?;
+    document.status = status(row.int(1).map_err(|error| failure::report(&error))?).into();
+    Ok(document)
+}
+
+fn status(stored: i64) -> DocumentStatus {
+    i32::try_from(stored).ok().and_then(|status| DocumentStatus::try_from(status).ok()).unwrap_or(DocumentStatus::Unspecified)
+}
