@@ -17,6 +17,7 @@ mod embeddings;
 mod files;
 mod format;
 mod generation;
+mod input_files;
 mod logprobs;
 mod models;
 mod one_or_many;
