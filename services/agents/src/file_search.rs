@@ -11,7 +11,7 @@ use llama_stack_core::{Code, Context, Error, Inference, Memory, Result, attribut
 use llama_stack_policy::Facts;
 use llama_stack_proto::v1::{
     AgentConfig, FileSearch, GetBankRequest, GetModelRequest, Part, QueryRequest, QueryResponse, ScoredChunk, SearchResult, ToolCall,
-    ToolDefinition, ToolResult, ranker,
+    ToolDefinition, ToolResult,
 };
 use serde_json::Value as Json;
 use tracing::Instrument as _;
@@ -78,9 +78,6 @@ pub(crate) fn shape(search: &FileSearch) -> Result<()> {
     let ranker = search.ranker.clone().unwrap_or_default();
     if ranker.vector_weight.is_some_and(|weight| !(0.0..=1.0).contains(&weight)) {
         return wrong("ranker.vector_weight", "vector_weight must be 0 to 1".into());
-    }
-    if ranker.kind() == ranker::Kind::Rerank && ranker.model.is_empty() {
-        return wrong("ranker.model", "a ranker of kind RERANK needs a model".into());
     }
     match &search.filter {
         Some(filter) if depth(filter) > MAX_FILTER_DEPTH => {

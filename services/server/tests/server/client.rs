@@ -47,6 +47,7 @@ pub(crate) async fn start_over(agents: impl Agents) -> Server {
 /// With banks and files in memory.
 pub(crate) async fn start_over_shelf(shelf: Shelf) -> Server {
     let (script, memory) = (Script::default(), shelf.clone());
+    let model = script.clone();
     let mut registry = script.registry();
     registry.memory.add("test::shelf", move |_: Value, _| {
         let memory: Arc<dyn Memory> = Arc::new(memory.clone());
@@ -55,6 +56,8 @@ pub(crate) async fn start_over_shelf(shelf: Shelf) -> Server {
     let change = |stack: &mut Stack| {
         stack.memory = Arc::new(shelf.clone());
         stack.files = Arc::new(shelf);
+        // It orders documents as well, which its list of models does not say.
+        stack.inference = Arc::new(model);
     };
     serve_by(script, &registry, "  memory:\n    - { id: shelf, type: test::shelf }\n", change).await
 }

@@ -15,7 +15,7 @@ pub(crate) struct RankingOptions {
     score_threshold: Option<f32>,
     /// Weights of the two parts, in place of fusion by rank.
     hybrid_search: Option<HybridSearch>,
-    /// Not OpenAI's: the re-ranking model, for `rerank`.
+    /// Not OpenAI's: the re-ranking model, for `rerank`. Default: the bank's own embedding model compares each pair anew.
     model: Option<String>,
 }
 
@@ -41,10 +41,7 @@ pub(crate) fn read(field: &str, options: Option<&RankingOptions>) -> Result<(Opt
     }
     let weighs = options.hybrid_search.is_some() || options.score_threshold.is_some_and(|score| score > 0.0);
     let (kind, model) = match (options.ranker.as_deref(), options.model.clone()) {
-        (Some("rerank"), Some(model)) if !model.is_empty() => (Kind::Rerank, model),
-        (Some("rerank"), _) => {
-            return Err(Error::invalid(format!("{field}.model"), "the ranker rerank needs a model: the id of one that re-ranks"));
-        }
+        (Some("rerank"), model) => (Kind::Rerank, model.unwrap_or_default()),
         (_, Some(_)) => return Err(Error::invalid(format!("{field}.model"), "a model is only for the ranker rerank")),
         (Some("weighted"), None) => (Kind::Weighted, String::new()),
         (None, None) => (if weighs { Kind::Weighted } else { Kind::Unspecified }, String::new()),
@@ -108,6 +105,7 @@ mod tests {
             assert_eq!(kind(json!({ "ranker": name })), Some(Kind::Rrf));
         }
         assert_eq!(kind(json!({ "ranker": "rerank", "model": "m" })), Some(Kind::Rerank));
+        assert_eq!(kind(json!({ "ranker": "rerank" })), Some(Kind::Rerank));
         let weights = json!({ "ranker": "auto", "hybrid_search": { "embedding_weight": 3, "text_weight": 1 } });
         let ranker = options(weights).unwrap().0.unwrap();
         assert_eq!((ranker.kind(), ranker.vector_weight), (Kind::Weighted, Some(0.75)));
@@ -122,7 +120,6 @@ mod tests {
     fn what_is_wrong_is_named() {
         let field = |json| options(json).unwrap_err().field().unwrap().to_owned();
         assert_eq!(field(json!({ "ranker": "best" })), "ranking_options.ranker");
-        assert_eq!(field(json!({ "ranker": "rerank" })), "ranking_options.model");
         assert_eq!(field(json!({ "model": "m" })), "ranking_options.model");
         assert_eq!(field(json!({ "score_threshold": 2 })), "ranking_options.score_threshold");
         assert_eq!(field(json!({ "hybrid_search": { "embedding_weight": 0, "text_weight": 0 } })), "ranking_options.hybrid_search");
