@@ -99,7 +99,7 @@ impl Files for DiskFiles {
         let created = ids::now();
         let expires = (header.expires_after_seconds > 0).then(|| {
             let seconds = created.seconds.saturating_add_unsigned(header.expires_after_seconds);
-            prost_types::Timestamp { seconds, ..created }
+            prost_types::Timestamp { seconds, nanos: created.nanos }
         });
         let file = File {
             id: ids::new("file").replacen('_', "-", 1),

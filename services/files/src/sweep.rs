@@ -14,18 +14,17 @@ const AT_ONCE: u32 = 100;
 
 /// Once what a crash left, then again and again what has expired.
 pub(crate) async fn run(store: Store, blobs: Blobs, tasks: TaskTracker, shutdown: CancellationToken) {
-    let work = async {
-        if let Err(error) = orphans(&store, &blobs, &tasks).await {
-            tracing::warn!(error = ?error, "contents without files could not be removed");
+    if let Err(error) = orphans(&store, &blobs, &tasks).await {
+        tracing::warn!(error = ?error, "contents without files could not be removed");
+    }
+    loop {
+        if let Err(error) = expired(&store, &blobs, &tasks).await {
+            tracing::warn!(error = ?error, "expired files could not be removed");
         }
-        loop {
-            if let Err(error) = expired(&store, &blobs, &tasks).await {
-                tracing::warn!(error = ?error, "expired files could not be removed");
-            }
-            tokio::time::sleep(EVERY).await;
+        if shutdown.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
+            return;
         }
-    };
-    shutdown.run_until_cancelled(work).await;
+    }
 }
 
 /// Deletes a file, and its content with it if it was the last that had it.

@@ -4,7 +4,7 @@
 //! whose.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use llama_stack_core::{Context, Inference, Result};
+use llama_stack_core::{Context, Error, Inference, Result};
 use llama_stack_proto::v1::{ChatRequest, Message};
 
 use crate::Passage;
@@ -50,7 +50,7 @@ pub async fn contextual(
         let messages = vec![Message::system(TASK), Message::user(prompt)];
         let answer = inference.chat(cx, ChatRequest::new(model, messages).greedy(LINE_TOKENS)).await?;
         let said = answer.choices.into_iter().next().and_then(|choice| choice.message);
-        Ok(said.map(|message| line(&message.joined_text())).unwrap_or_default())
+        Ok::<_, Error>(said.map(|message| line(&message.joined_text())).unwrap_or_default())
     });
     lines.buffered(AT_ONCE).try_collect().await
 }

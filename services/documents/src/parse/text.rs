@@ -47,7 +47,7 @@ pub(super) fn read(text: &str, written: &mut Written) -> Result<()> {
 
 /// Parts of a text, with their first and last lines, divided where empty lines are followed by one that `begins` a part:
 /// it is told the text so far and that line.
-pub(super) fn parts<'t>(text: &'t str, begins: impl Fn(&str, &str) -> bool) -> Vec<((u32, u32), &'t str)> {
+pub(super) fn parts(text: &str, begins: impl Fn(&str, &str) -> bool) -> Vec<((u32, u32), &str)> {
     let (mut parts, mut number, mut at) = (Vec::new(), 0_u32, 0);
     // Where the part begins, its first line, where it ends, its last line.
     let mut open: Option<(usize, u32, usize, u32)> = None;

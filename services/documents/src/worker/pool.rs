@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
     process::Stdio,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use llama_stack_core::Result;
@@ -16,6 +17,7 @@ use tokio::{
     process::{Child, Command},
     sync::Semaphore,
 };
+use tokio_util::task::TaskTracker;
 
 use super::{Limits, broken, wire};
 use crate::{Parsed, failure};
@@ -26,6 +28,7 @@ pub(super) struct Pool {
     places: Semaphore,
     /// Has begun, and has not been told anything.
     spare: Mutex<Option<Worker>>,
+    tasks: TaskTracker,
 }
 
 struct Worker {
@@ -34,12 +37,15 @@ struct Worker {
     child: Child,
 }
 
-/// JSON takes more room than the text in it.
+/// JSON takes more room than the text in it, and so do the places of a million blocks.
 const JSON: usize = 6;
+const BLOCKS: u64 = 256 << 20;
+/// One that fell silent ends soon, or something else is wrong with it.
+const ENDING: Duration = Duration::from_secs(2);
 
 impl Pool {
     pub(super) fn new(program: PathBuf, arguments: Vec<OsString>, at_once: usize) -> Self {
-        Self { program, arguments, places: Semaphore::new(at_once.max(1)), spare: Mutex::new(None) }
+        Self { program, arguments, places: Semaphore::new(at_once.max(1)), spare: Mutex::new(None), tasks: TaskTracker::new() }
     }
 
     /// Waiting for a place costs none of the time.
@@ -48,7 +54,10 @@ impl Pool {
         let mut worker = self.take().map_err(broken)?;
         let spoken = tokio::time::timeout(limits.time, worker.speak(request, data, limits)).await;
         match spoken {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(answer)) => {
+                let read = self.tasks.spawn_blocking(move || serde_json::from_slice::<wire::Answer>(&answer)).await;
+                read.map_err(io::Error::other).and_then(|read| Ok(read?)).map_err(broken)?.into()
+            }
             Ok(Err(error)) => Err(worker.end(error).await),
             Err(_) => Err(failure::limits(format!("it was not done in {} seconds", limits.time.as_secs()))),
         }
@@ -87,30 +96,30 @@ impl Pool {
 }
 
 impl Worker {
-    async fn speak(&mut self, request: &wire::Request, data: &[u8], limits: &Limits) -> io::Result<Result<Parsed>> {
+    async fn speak(&mut self, request: &wire::Request, data: &[u8], limits: &Limits) -> io::Result<Vec<u8>> {
         let request = serde_json::to_vec(request)?;
         self.socket.write_all(&(request.len() as u64).to_le_bytes()).await?;
         self.socket.write_all(&request).await?;
         self.socket.write_all(&(data.len() as u64).to_le_bytes()).await?;
         self.socket.write_all(data).await?;
         let length = self.socket.read_u64_le().await?;
-        if length > (limits.text.saturating_mul(JSON) as u64).saturating_add(1 << 30) {
-            return Ok(Err(failure::limits("what was read is too long")));
+        if length > (limits.text.saturating_mul(JSON) as u64).saturating_add(BLOCKS) {
+            return Err(io::Error::other("the answer is too long"));
         }
         let mut answer = Vec::new();
         (&mut self.socket).take(length).read_to_end(&mut answer).await?;
         if (answer.len() as u64) < length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(serde_json::from_slice::<wire::Answer>(&answer)?.into())
+        Ok(answer)
     }
 
     /// What it means that the process fell silent.
     async fn end(&mut self, error: io::Error) -> llama_stack_core::Error {
         use std::os::unix::process::ExitStatusExt as _;
-        match self.child.wait().await {
+        match tokio::time::timeout(ENDING, self.child.wait()).await {
             // It ran out of memory or of stack, whose guards abort it.
-            Ok(status) if status.signal().is_some() => failure::limits("memory").with_source(error),
+            Ok(Ok(status)) if status.signal().is_some() => failure::limits("memory").with_source(error),
             _ => broken(error),
         }
     }
