@@ -3,11 +3,20 @@
 
 mod banks;
 
-use std::sync::Arc;
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use banks::Stand;
-use llama_stack_core::Memory;
+use futures::StreamExt as _;
+use llama_stack_core::{Context, Memory};
+use llama_stack_proto::v1::{
+    Bank, CancelIngestionRequest, DeleteDocumentsRequest, Document, DocumentStatus, GetIngestionRequest, Ingestion, InsertDocumentsRequest,
+    ListChunksRequest, SearchMode,
+};
 use llama_stack_tests::{conformance::memory, served};
+use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keeps_every_promise() {
@@ -27,4 +36,119 @@ async fn keeps_every_promise_behind_the_router_and_over_a_socket() {
 async fn ten_thousand_searches_find_nothing_foreign() {
     let stand = Stand::new().await;
     memory::isolation::nothing_foreign_is_found(stand.memory.clone(), 10_000).await;
+}
+
+/// What was acknowledged, and not yet done when the process ended, is done by the next; and nothing twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_end_of_the_process_cut_off_goes_on() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    let closed = stand.worded.gate.write().await;
+    let documents = (0..20).map(|n| memory::text(&format!("d{n}"), &format!("animal number {n}"))).collect();
+    let ingestion = background(&stand, &cx, &bank, documents).await;
+    assert_eq!(ingestion.status(), DocumentStatus::InProgress);
+    stand.deps.shutdown.cancel();
+    drop(closed);
+    let folder = stand.stop().await;
+
+    let stand = Stand::open(folder).await;
+    let get = GetIngestionRequest { bank_id: bank.id.clone(), id: ingestion.id };
+    let told: Vec<_> = timeout(memory::NEVER, stand.memory.watch_ingestion(&cx, get).await.unwrap().collect()).await.unwrap();
+    let last = told.last().unwrap().as_ref().unwrap();
+    assert_eq!((last.status(), last.completed, last.failed), (DocumentStatus::Completed, 20, 0));
+    let listed = ListChunksRequest { bank_id: bank.id.clone(), page_size: 1_000, ..ListChunksRequest::default() };
+    assert_eq!(stand.memory.list_chunks(&cx, listed).await.unwrap().chunks.len(), 20);
+    assert_eq!(memory::found(&stand.memory, &cx, memory::query(&bank, "17", SearchMode::Keyword)).await, ["d17"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_after_the_next_start() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr"), memory::text("b", "dogs bark")]).await;
+    let gone = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec!["b".into()] };
+    stand.memory.delete_documents(&cx, gone).await.unwrap();
+    let stand = Stand::open(stand.stop().await).await;
+    for mode in [SearchMode::Vector, SearchMode::Keyword, SearchMode::Hybrid] {
+        assert_eq!(memory::found(&stand.memory, &cx, memory::query(&bank, "cats bark", mode)).await, ["a"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_content_is_not_embedded_again() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr")]).await;
+    let before = stand.worded.embedded.load(Ordering::SeqCst);
+    let renamed = memory::with(memory::text("a", "cats purr"), &[("lang", memory::value("en"))]);
+    memory::inserted(&stand.memory, &cx, &bank, vec![renamed]).await;
+    let ingestion = background(&stand, &cx, &bank, vec![memory::text("a", "cats purr")]).await;
+    let get = GetIngestionRequest { bank_id: bank.id.clone(), id: ingestion.id };
+    let told: Vec<_> = timeout(memory::NEVER, stand.memory.watch_ingestion(&cx, get).await.unwrap().collect()).await.unwrap();
+    assert_eq!(told.last().unwrap().as_ref().unwrap().completed, 1);
+    assert_eq!(stand.worded.embedded.load(Ordering::SeqCst), before);
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats sleep")]).await;
+    assert_eq!(stand.worded.embedded.load(Ordering::SeqCst), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cancelled_is_not_inserted() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    let closed = stand.worded.gate.write().await;
+    let documents = (0..5).map(|n| memory::text(&format!("d{n}"), "an animal")).collect();
+    let ingestion = background(&stand, &cx, &bank, documents).await;
+    let cancel = CancelIngestionRequest { bank_id: bank.id.clone(), id: ingestion.id };
+    let cancelled = stand.memory.cancel_ingestion(&cx, cancel.clone()).await.unwrap();
+    assert_eq!((cancelled.status(), cancelled.cancelled), (DocumentStatus::Cancelled, 5));
+    drop(closed);
+    assert_eq!(stand.memory.cancel_ingestion(&cx, cancel).await.unwrap(), cancelled);
+    assert!(memory::found(&stand.memory, &cx, memory::query(&bank, "animal", SearchMode::Keyword)).await.is_empty());
+}
+
+/// A model that does not answer for a while holds up an ingestion, and does not fail it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_for_a_while_is_tried_again() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    stand.worded.failures.store(1, Ordering::SeqCst);
+    let ingestion = background(&stand, &cx, &bank, vec![memory::text("a", "cats purr")]).await;
+    let get = GetIngestionRequest { bank_id: bank.id.clone(), id: ingestion.id };
+    let told: Vec<_> = timeout(memory::NEVER, stand.memory.watch_ingestion(&cx, get).await.unwrap().collect()).await.unwrap();
+    assert_eq!(told.last().unwrap().as_ref().unwrap().completed, 1);
+}
+
+/// Not in the tables, not in the words, not in what is free, not in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_text_is_in_no_file_of_the_index() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    let secret = |n: usize| memory::text(&format!("s{n}"), &format!("{} zanzibar{n} quokka", "filler words ".repeat(50)));
+    memory::inserted(&stand.memory, &cx, &bank, (0..10).map(secret).collect()).await;
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("stays", "meerkat")]).await;
+    let index = stand.folder.path().join("memory/sqlite");
+    assert!(holds(&index, "zanzibar7") && holds(&index, "meerkat"), "the scan does not see what is there");
+    let ids = (0..10).map(|n| format!("s{n}")).collect();
+    let delete = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: ids };
+    assert_eq!(stand.memory.delete_documents(&cx, delete).await.unwrap().deleted, 10);
+    for word in ["zanzibar", "quokka"] {
+        assert!(!holds(&index, word), "{word} is still in a file");
+    }
+    assert!(holds(&index, "meerkat"));
+}
+
+fn holds(folder: &Path, word: &str) -> bool {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+    files.into_iter().any(|bytes| bytes.windows(word.len()).any(|window| window == word.as_bytes()))
+}
+
+async fn background(stand: &Stand, cx: &Context, bank: &Bank, documents: Vec<Document>) -> Ingestion {
+    let request = InsertDocumentsRequest { bank_id: bank.id.clone(), documents, background: true, ..InsertDocumentsRequest::default() };
+    stand.memory.insert_documents(cx, request).await.unwrap().ingestion.unwrap()
 }

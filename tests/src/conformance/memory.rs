@@ -4,6 +4,7 @@
 //! banks      made, described, changed, listed, deleted, expired
 //! documents  inserted, replaced, listed, renamed, deleted; in the background; ready chunks
 //! search     by words, by meaning, both; filters, thresholds, rankers, variety, budgets
+//! retrieval  how good what is found is, over the corpus in tests/fixtures/retrieval
 //! isolation  every method for every kind of caller, and many searches of somebody who looks for what is not theirs
 //! ```
 //!
@@ -12,6 +13,7 @@
 pub mod banks;
 pub mod documents;
 pub mod isolation;
+pub mod retrieval;
 pub mod search;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

@@ -49,7 +49,11 @@ impl Banks {
         let (texts, rewritten) =
             if request.rewrite_model.is_empty() { (vec![request.text.clone()], false) } else { (self.rewritten(cx, &request).await, true) };
         let top_k = if request.top_k == 0 { DEFAULT_TOP_K } else { request.top_k };
-        let ranker = request.ranker.clone().unwrap_or_default();
+        let mut ranker = request.ranker.clone().unwrap_or_default();
+        if ranker.kind() == Kind::Unspecified {
+            // Measured: ranks alone let words that mean nothing weigh as much as meaning, see docs/memory.md.
+            ranker.kind = Kind::Weighted.into();
+        }
         let again = ranker.kind() == Kind::Rerank;
         let limit = if again || request.mmr_lambda.is_some() || texts.len() > 1 {
             top_k.saturating_mul(2).clamp(SECOND_LOOK, MAX_TOP_K)

@@ -1,0 +1,233 @@
+//! Banks, their documents and ingestions: on a file, in memory and on Postgres.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+#[macro_use]
+mod fixture;
+
+use fixture::{Fixture, TENANT};
+use llama_stack_core::{Code, ids};
+use llama_stack_proto::v1::{Bank, BankKind, Document, DocumentStatus, Ingestion, document::Content};
+use llama_stack_store::{Author, BankList, DocumentList, InsertedDocument, Store};
+
+on!(sqlite, memory, postgres: [
+    a_bank_is_its_tenants_and_providers,
+    banks_are_listed_for_those_who_may_read_them,
+    an_expired_bank_is_doomed_and_goes_with_all_it_has,
+    a_document_keeps_its_place_and_its_newest_content,
+    an_insertion_that_was_overtaken_changes_nothing,
+    what_has_not_ended_is_known,
+    an_ingestion_counts_its_documents,
+    expired_documents_are_told,
+]);
+
+const PROVIDER: &str = "sqlite";
+
+fn bank(owner: &str) -> Bank {
+    let now = Some(ids::now());
+    Bank {
+        id: ids::new("bank"),
+        name: "docs".into(),
+        provider_id: PROVIDER.into(),
+        kind: BankKind::Vector.into(),
+        owner: owner.into(),
+        created: now,
+        last_active: now,
+        ..Bank::default()
+    }
+}
+
+async fn kept(store: &Store, bank: &Bank) {
+    store.insert_bank(TENANT, bank).await.unwrap();
+}
+
+fn inserted(id: &str, text: &str) -> InsertedDocument {
+    let document = Document {
+        id: id.into(),
+        content: Some(Content::Text(text.into())),
+        created: Some(ids::now()),
+        status: DocumentStatus::InProgress.into(),
+        bytes: text.len() as u64,
+        ..Document::default()
+    };
+    InsertedDocument { document, revision: ids::new("rev") }
+}
+
+fn ann() -> Author {
+    Author { principal: "ann".into(), roles: vec!["admin".into(), "dev".into()] }
+}
+
+async fn a_bank_is_its_tenants_and_providers(Fixture { store, .. }: &Fixture) {
+    let mut mine = bank("ann");
+    kept(store, &mine).await;
+    assert_eq!(store.get_bank(TENANT, PROVIDER, &mine.id).await.unwrap().name, "docs");
+    for (tenant, provider) in [("other", PROVIDER), (TENANT, "qdrant")] {
+        assert_eq!(store.get_bank(tenant, provider, &mine.id).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(store.doom_bank(tenant, provider, &mine.id).await.unwrap_err().code(), Code::NotFound);
+    }
+    (mine.name, mine.shared, mine.expires_after_seconds) = ("new".into(), true, 100);
+    store.update_bank(TENANT, &mine).await.unwrap();
+    let now = store.get_bank(TENANT, PROVIDER, &mine.id).await.unwrap();
+    assert_eq!((now.name.as_str(), now.shared), ("new", true));
+    assert_eq!(now.expires.unwrap().seconds, now.last_active.unwrap().seconds + 100);
+    let mut later = ids::now();
+    later.seconds += 50;
+    store.touch_bank(TENANT, &mine, &later).await.unwrap();
+    // Never back.
+    store.touch_bank(TENANT, &mine, &ids::now()).await.unwrap();
+    let now = store.get_bank(TENANT, PROVIDER, &mine.id).await.unwrap();
+    assert_eq!((now.last_active.unwrap().seconds, now.expires.unwrap().seconds), (later.seconds, later.seconds + 100));
+    assert_eq!(store.insert_bank(TENANT, &mine).await.unwrap_err().code(), Code::AlreadyExists);
+}
+
+async fn banks_are_listed_for_those_who_may_read_them(Fixture { store, .. }: &Fixture) {
+    let (first, second) = (bank("ann"), bank("bob"));
+    let third = Bank { shared: true, kind: BankKind::Keyword.into(), ..bank("bob") };
+    for bank in [&first, &second, &third] {
+        kept(store, bank).await;
+    }
+    let list = async |list: BankList<'_>| {
+        let list = BankList { provider_id: PROVIDER, ..list };
+        let (banks, _) = store.list_banks(TENANT, list, &ids::now()).await.unwrap();
+        banks.into_iter().map(|bank| bank.id).collect::<Vec<_>>()
+    };
+    let (one, two, three) = (first.id.clone(), second.id.clone(), third.id.clone());
+    assert_eq!(list(BankList::default()).await, [one.clone(), two.clone(), three.clone()]);
+    assert_eq!(list(BankList { newest_first: true, ..BankList::default() }).await, [three.clone(), two.clone(), one.clone()]);
+    assert_eq!(list(BankList { principal: Some("ann"), ..BankList::default() }).await, [one.clone(), three.clone()]);
+    assert_eq!(list(BankList { kind: BankKind::Keyword.into(), ..BankList::default() }).await, [three]);
+    let page = BankList { provider_id: PROVIDER, page_size: 2, ..BankList::default() };
+    let (_, token) = store.list_banks(TENANT, page, &ids::now()).await.unwrap();
+    let (rest, end) = store.list_banks(TENANT, BankList { page_token: &token, ..page }, &ids::now()).await.unwrap();
+    assert_eq!((rest.len(), end.as_str()), (1, ""));
+    let others = BankList { page_token: &token, principal: Some("ann"), ..page };
+    assert_eq!(store.list_banks(TENANT, others, &ids::now()).await.unwrap_err().field(), Some("page_token"));
+    assert!(store.list_banks("other", page, &ids::now()).await.unwrap().0.is_empty());
+}
+
+async fn an_expired_bank_is_doomed_and_goes_with_all_it_has(Fixture { store, .. }: &Fixture) {
+    let mine = Bank { expires_after_seconds: 10, ..bank("ann") };
+    kept(store, &mine).await;
+    store.put_documents(TENANT, &mine.id, &ann(), vec![inserted("a", "text")], None).await.unwrap();
+    assert!(store.doomed_banks(PROVIDER, &ids::now()).await.unwrap().is_empty());
+    let mut later = ids::now();
+    later.seconds += 11;
+    assert!(store.doomed_banks("qdrant", &later).await.unwrap().is_empty());
+    let doomed = store.doomed_banks(PROVIDER, &later).await.unwrap();
+    assert_eq!((doomed.len(), &doomed[0].id, doomed[0].tenant.as_str()), (1, &mine.id, TENANT));
+    assert_eq!(store.get_bank(TENANT, PROVIDER, &mine.id).await.unwrap_err().code(), Code::NotFound);
+    store.delete_bank(TENANT, PROVIDER, &mine.id).await.unwrap();
+    store.delete_bank(TENANT, PROVIDER, &mine.id).await.unwrap();
+    assert!(store.doomed_banks(PROVIDER, &later).await.unwrap().is_empty());
+    assert_eq!(store.get_document(TENANT, &mine.id, "a").await.unwrap_err().code(), Code::NotFound);
+    let orphan = store.put_documents(TENANT, &mine.id, &ann(), vec![inserted("a", "text")], None).await;
+    assert_eq!(orphan.unwrap_err().code(), Code::NotFound);
+}
+
+async fn a_document_keeps_its_place_and_its_newest_content(Fixture { store, .. }: &Fixture) {
+    let mine = bank("ann");
+    kept(store, &mine).await;
+    for id in ["z", "a", "m"] {
+        store.put_documents(TENANT, &mine.id, &ann(), vec![inserted(id, "old")], None).await.unwrap();
+    }
+    store.put_documents(TENANT, &mine.id, &ann(), vec![inserted("z", "newer")], None).await.unwrap();
+    let there = store.get_document(TENANT, &mine.id, "z").await.unwrap();
+    assert_eq!(there.document.content, Some(Content::Text("newer".into())));
+    let list = async |list: DocumentList<'_>| {
+        let (documents, next) = store.list_documents(TENANT, &mine.id, list, &ids::now()).await.unwrap();
+        assert!(documents.iter().all(|document| document.content.is_none()));
+        (documents.into_iter().map(|document| document.id).collect::<Vec<_>>(), next)
+    };
+    assert_eq!(list(DocumentList::default()).await.0, ["z", "a", "m"]);
+    assert_eq!(list(DocumentList { newest_first: true, ..DocumentList::default() }).await.0, ["m", "a", "z"]);
+    let (first, token) = list(DocumentList { page_size: 2, ..DocumentList::default() }).await;
+    assert_eq!(first, ["z", "a"]);
+    assert_eq!(list(DocumentList { page_size: 2, page_token: &token, ..DocumentList::default() }).await.0, ["m"]);
+    assert!(list(DocumentList { status: DocumentStatus::Failed.into(), ..DocumentList::default() }).await.0.is_empty());
+    let counts = store.count_documents(TENANT, &mine.id).await.unwrap();
+    assert_eq!(counts, [(DocumentStatus::InProgress, 3, 11)]);
+    assert_eq!(store.get_document("other", &mine.id, "z").await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(store.delete_documents("other", &mine.id, &["z".into()]).await.unwrap(), 0);
+    assert_eq!(store.delete_documents(TENANT, &mine.id, &["z".into(), "none".into(), "m".into()]).await.unwrap(), 2);
+}
+
+async fn an_insertion_that_was_overtaken_changes_nothing(Fixture { store, .. }: &Fixture) {
+    let mine = bank("ann");
+    kept(store, &mine).await;
+    let (first, second) = (inserted("a", "one"), inserted("a", "two"));
+    store.put_documents(TENANT, &mine.id, &ann(), vec![first.clone()], None).await.unwrap();
+    store.put_documents(TENANT, &mine.id, &ann(), vec![second.clone()], None).await.unwrap();
+    let done = |of: &InsertedDocument| Document { status: DocumentStatus::Completed.into(), ..of.document.clone() };
+    assert!(!store.settle_document(TENANT, &mine.id, &done(&first), &first.revision, (1, 1)).await.unwrap());
+    assert_eq!(store.get_document(TENANT, &mine.id, "a").await.unwrap().document.status(), DocumentStatus::InProgress);
+    assert!(store.settle_document(TENANT, &mine.id, &done(&second), &second.revision, (1, 1)).await.unwrap());
+    let there = store.get_document(TENANT, &mine.id, "a").await.unwrap();
+    assert_eq!((there.document.status(), there.document.content), (DocumentStatus::Completed, Some(Content::Text("two".into()))));
+}
+
+async fn what_has_not_ended_is_known(Fixture { store, .. }: &Fixture) {
+    let mine = bank("ann");
+    kept(store, &mine).await;
+    let done = inserted("done", "x");
+    store.put_documents(TENANT, &mine.id, &ann(), vec![inserted("a", "x"), done.clone()], None).await.unwrap();
+    let document = Document { status: DocumentStatus::Completed.into(), ..done.document };
+    store.settle_document(TENANT, &mine.id, &document, &done.revision, (1, 1)).await.unwrap();
+    let pending = store.unfinished_documents(PROVIDER).await.unwrap();
+    assert_eq!((pending.len(), pending[0].id.as_str(), &pending[0].author), (1, "a", &ann()));
+    assert!(store.unfinished_documents("qdrant").await.unwrap().is_empty());
+}
+
+async fn an_ingestion_counts_its_documents(Fixture { store, .. }: &Fixture) {
+    let mine = bank("ann");
+    kept(store, &mine).await;
+    let ingestion = Ingestion {
+        id: ids::new("ing"),
+        bank_id: mine.id.clone(),
+        status: DocumentStatus::InProgress.into(),
+        created: Some(ids::now()),
+        documents: 3,
+        ..Ingestion::default()
+    };
+    let rows: Vec<InsertedDocument> = ["a", "b", "c"]
+        .map(|id| {
+            let row = inserted(id, "x");
+            InsertedDocument { document: Document { ingestion_id: ingestion.id.clone(), ..row.document }, ..row }
+        })
+        .into();
+    store.put_documents(TENANT, &mine.id, &ann(), rows.clone(), Some(ingestion.clone())).await.unwrap();
+    assert_eq!(store.unfinished_ingestions(PROVIDER).await.unwrap(), [(TENANT.to_owned(), mine.id.clone(), ingestion.id.clone())]);
+    for (row, status) in rows.iter().zip([DocumentStatus::Completed, DocumentStatus::Failed]) {
+        let document = Document { status: status.into(), ..row.document.clone() };
+        store.settle_document(TENANT, &mine.id, &document, &row.revision, (4, 3)).await.unwrap();
+    }
+    let now = store.get_ingestion(TENANT, &mine.id, &ingestion.id).await.unwrap();
+    assert_eq!((now.documents, now.completed, now.failed, now.chunks, now.chunks_embedded), (3, 1, 1, 8, 6));
+    // One is under way: it does not end by itself.
+    store.end_ingestion(TENANT, &mine.id, &ingestion.id, false, &ids::now()).await.unwrap();
+    assert_eq!(store.get_ingestion(TENANT, &mine.id, &ingestion.id).await.unwrap().ended, None);
+    store.end_ingestion(TENANT, &mine.id, &ingestion.id, true, &ids::now()).await.unwrap();
+    let ended = store.get_ingestion(TENANT, &mine.id, &ingestion.id).await.unwrap();
+    assert_eq!((ended.status(), ended.completed, ended.failed, ended.cancelled), (DocumentStatus::Cancelled, 1, 1, 1));
+    let cancelled = store.get_document(TENANT, &mine.id, "c").await.unwrap().document;
+    assert_eq!(cancelled.status(), DocumentStatus::Cancelled);
+    let list = DocumentList { ingestion_id: &ingestion.id, ..DocumentList::default() };
+    assert_eq!(store.list_documents(TENANT, &mine.id, list, &ids::now()).await.unwrap().0.len(), 3);
+    assert_eq!(store.get_ingestion("other", &mine.id, &ingestion.id).await.unwrap_err().code(), Code::NotFound);
+}
+
+async fn expired_documents_are_told(Fixture { store, .. }: &Fixture) {
+    let mine = bank("ann");
+    kept(store, &mine).await;
+    let mut soon = ids::now();
+    soon.seconds += 10;
+    let row = inserted("soon", "x");
+    let row = InsertedDocument { document: Document { expires: Some(soon), ..row.document }, ..row };
+    store.put_documents(TENANT, &mine.id, &ann(), vec![row, inserted("stays", "x")], None).await.unwrap();
+    assert!(store.expired_documents(TENANT, &mine.id, &ids::now()).await.unwrap().is_empty());
+    let mut later = soon;
+    later.seconds += 1;
+    assert_eq!(store.expired_documents(TENANT, &mine.id, &later).await.unwrap(), ["soon"]);
+    let all = store.all_expired_documents(PROVIDER, &later).await.unwrap();
+    assert_eq!(all, [(TENANT.to_owned(), mine.id.clone(), "soon".to_owned())]);
+    let (listed, _) = store.list_documents(TENANT, &mine.id, DocumentList::default(), &later).await.unwrap();
+    assert_eq!(listed.iter().map(|document| document.id.as_str()).collect::<Vec<_>>(), ["stays"]);
+}
