@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct RankingOptions {
-    /// `auto` and `default-2024-11-15`, OpenAI's names, are reciprocal rank fusion here, and so is `none`: nothing is
-    /// re-ranked. Not OpenAI's: `rrf`, `weighted`, and `rerank` by `model`.
+    /// `auto` and `default-2024-11-15`, OpenAI's names, are what the memory provider does by itself, and so is `none`:
+    /// nothing is re-ranked. Not OpenAI's: `rrf`, `weighted`, and `rerank` by `model`.
     ranker: Option<String>,
     /// Results below are left out.
     score_threshold: Option<f32>,
@@ -25,7 +25,7 @@ struct HybridSearch {
     text_weight: f32,
 }
 
-const RRF: [&str; 4] = ["auto", "default-2024-11-15", "none", "rrf"];
+const DEFAULT: [&str; 3] = ["auto", "default-2024-11-15", "none"];
 
 /// The ranker, and the threshold.
 ///
@@ -46,7 +46,8 @@ pub(crate) fn read(field: &str, options: Option<&RankingOptions>) -> Result<(Opt
         (Some("weighted"), None) => (Kind::Weighted, String::new()),
         (None, None) => (if weighs { Kind::Weighted } else { Kind::Unspecified }, String::new()),
         (Some("rrf"), None) if options.hybrid_search.is_none() => (Kind::Rrf, String::new()),
-        (Some(name), None) if RRF.contains(&name) => (if weighs { Kind::Weighted } else { Kind::Rrf }, String::new()),
+        (Some("rrf"), None) => (Kind::Weighted, String::new()),
+        (Some(name), None) if DEFAULT.contains(&name) => (if weighs { Kind::Weighted } else { Kind::Unspecified }, String::new()),
         (Some(other), None) => {
             let message = format!("ranker {other:?} is not known; use auto, none, rrf, weighted or rerank");
             return Err(Error::invalid(format!("{field}.ranker"), message));
@@ -101,9 +102,10 @@ mod tests {
     fn rankers_are_known_by_every_name() {
         let kind = |json| options(json).unwrap().0.map(|ranker| ranker.kind());
         assert_eq!(kind(json!({})), None);
-        for name in RRF {
-            assert_eq!(kind(json!({ "ranker": name })), Some(Kind::Rrf));
+        for name in DEFAULT {
+            assert_eq!(kind(json!({ "ranker": name })), None);
         }
+        assert_eq!(kind(json!({ "ranker": "rrf" })), Some(Kind::Rrf));
         assert_eq!(kind(json!({ "ranker": "rerank", "model": "m" })), Some(Kind::Rerank));
         assert_eq!(kind(json!({ "ranker": "rerank" })), Some(Kind::Rerank));
         let weights = json!({ "ranker": "auto", "hybrid_search": { "embedding_weight": 3, "text_weight": 1 } });
