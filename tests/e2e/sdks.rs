@@ -74,8 +74,8 @@ fn skipped(language: &str, why: &str) {
 }
 
 /// Runs a script beside a stack, and says what it said.
-async fn agrees(mut script: Command) {
-    let stack = Running::start(SHIELDED).await;
+async fn agrees(manifest: &str, mut script: Command) {
+    let stack = Running::start(manifest).await;
     script.args([&stack.url, MODEL]).arg(golden());
     let said = tokio::task::spawn_blocking(move || run(&mut script)).await.unwrap();
     stack.stop().await;
@@ -87,9 +87,14 @@ async fn the_python_package_agrees() {
     match tokio::task::spawn_blocking(python).await.unwrap() {
         Err(why) => skipped("Python", &why),
         Ok(python) => {
-            let mut script = Command::new(python);
+            let mut script = Command::new(&python);
             script.arg(scripts().join("openai_client.py"));
-            agrees(script).await;
+            agrees(SCRIPTED, script).await;
+            // One after the other, so that the package is installed once.
+            let memory = format!("{SCRIPTED}  memory:\n    - {{ id: banks, type: inline::sqlite }}\n");
+            let mut script = Command::new(python);
+            script.arg(scripts().join("vector_stores.py"));
+            agrees(&memory, script).await;
         }
     }
 }
@@ -104,7 +109,7 @@ async fn the_node_package_agrees() {
             std::fs::copy(scripts().join("openai_client.mjs"), &script).unwrap();
             let mut command = Command::new("node");
             command.arg(script);
-            agrees(command).await;
+            agrees(SCRIPTED, command).await;
         }
     }
 }

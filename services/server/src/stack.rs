@@ -12,6 +12,7 @@ use llama_stack_core::{
     Agents, Context, Deps, Files, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools, manifest,
     registry::OnProgress,
 };
+use llama_stack_documents::Parse;
 use llama_stack_files::DiskFiles;
 use llama_stack_policy::CedarPolicy;
 use llama_stack_proto::v1::{ListProvidersRequest, ListProvidersResponse, McpServer};
@@ -44,6 +45,7 @@ pub struct Stack {
     pub prompts: Arc<dyn Prompts>,
     /// What runs here.
     pub info: Arc<dyn Info>,
+    pub(crate) parser: Arc<dyn Parse>,
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) server: manifest::Server,
     pub(crate) metrics: Metrics,
@@ -78,7 +80,8 @@ impl Stack {
         deps.extensions.insert(store.clone());
         let files: Arc<dyn Files> = DiskFiles::open(&deps, store.clone(), manifest.files.clone())?;
         deps.extensions.insert(files.clone());
-        deps.extensions.insert(llama_stack_documents::parser(llama_stack_documents::Limits::default()));
+        let parser = llama_stack_documents::parser(llama_stack_documents::Limits::default());
+        deps.extensions.insert(parser.clone());
 
         let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;
         let router: Arc<dyn Inference> = Arc::new(llama_stack_inference::Router::new(providers.clone()));
@@ -129,6 +132,7 @@ impl Stack {
             safety,
             memory,
             files,
+            parser,
             tools,
             agents: Arc::new(Observed::new(agents, telemetry.clone(), metrics.clone())),
             prompts: Arc::new(PromptBook::new(store.clone())),

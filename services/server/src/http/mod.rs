@@ -21,6 +21,7 @@ use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
 use llama_stack_core::{Agents, Code, Error, Files, Inference, Memory, Prompts, Safety, Tools};
+use llama_stack_documents::Parse;
 
 pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) tools: Arc<dyn Tools>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) files: Arc<dyn Files>,
+    pub(crate) parser: Arc<dyn Parse>,
     pub(crate) mcp: mcp::Service,
     /// Origins that browsers may call from.
     pub(crate) origins: Vec<String>,
@@ -57,9 +59,9 @@ impl AppState {
             inference: stack.inference.clone(),
             safety: stack.safety.clone(),
             memory: stack.memory.clone(),
-            files: stack.files.clone(),
             tools: stack.tools.clone(),
             agents: stack.agents.clone(),
+            parser: stack.parser.clone(),
             mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.memory.clone(), stack.server.max_body_bytes),
             origins: stack.server.cors_origins.clone(),
             prompts: stack.prompts.clone(),

@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::input_files;
 use super::responses::{
     echo, input, items,
     items::{Item, Place},
@@ -163,6 +164,7 @@ async fn read(state: &AppState, cx: &Context, mut items: Vec<Value>, session_id:
         return Err(Error::invalid("items", format!("at most {MAX_ITEMS} items come at once, not {}", items.len())));
     }
     look_up(state, cx, "items", &mut items, session_id).await?;
+    input_files::read(state, cx, "items", &mut items).await?;
     let given = input::read_items("items", &items)?;
     if !given.decisions.is_empty() {
         return Err(Error::invalid("items", "an mcp_approval_response goes into the input of a response, which carries it out"));

@@ -18,6 +18,7 @@ mod embeddings;
 mod files;
 mod format;
 mod generation;
+mod input_files;
 mod logprobs;
 mod models;
 mod moderations;

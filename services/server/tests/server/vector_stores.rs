@@ -321,3 +321,24 @@ async fn a_bank_is_a_tool_for_mcp_clients() {
         assert!(search(wrong).await.is_error);
     }
 }
+
+#[tokio::test]
+async fn a_file_in_an_input_is_read() {
+    let (server, _) = start().await;
+    let input = |part: Value| json!({ "model": "parrot", "input": [{ "role": "user", "content": [part] }] });
+    for data in ["data:text/plain;base64,aGVsbG8=", "aGVsbG8="] {
+        server.json("POST", "/v1/responses", input(json!({ "type": "input_file", "filename": "a.txt", "file_data": data }))).await;
+        assert_eq!(server.script.last_asked().messages.last().unwrap().joined_text(), "File a.txt:\n\nhello");
+    }
+    for (part, field) in [
+        (json!({ "file_data": "???" }), "input[0].content[0].file_data"),
+        (json!({ "file_data": "" }), "input[0].content[0]"),
+        (json!({ "file_id": "file_lost" }), "input[0].content[0].file_id"),
+        (json!({ "file_url": "https://a.example/a.pdf" }), "input[0].content[0].file_url"),
+        (json!({ "file_id": "file_laws", "file_data": "aGVsbG8=" }), "input[0].content[0]"),
+    ] {
+        let mut part = part;
+        part["type"] = "input_file".into();
+        assert_eq!(server.refused("POST", "/v1/responses", input(part.clone())).await.1, field, "{part}");
+    }
+}

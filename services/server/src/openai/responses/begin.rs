@@ -11,7 +11,10 @@ use super::{
     request::CreateResponse,
     response, steps,
 };
-use crate::{http::AppState, openai::prompts};
+use crate::{
+    http::AppState,
+    openai::{input_files, prompts},
+};
 
 /// The turn that a request asks for.
 ///
@@ -23,6 +26,7 @@ pub(super) async fn turn(state: &AppState, cx: &Context, mut body: CreateRespons
     let (session_id, parent_turn_id) = place(state, cx, &body).await?;
     if let Some(Input::Items(given)) = &mut body.input {
         look_up(state, cx, "input", given, &session_id).await?;
+        input_files::read(state, cx, "input", given).await?;
     }
     let mut told = String::new();
     if let Some(reference) = body.prompt.take() {

@@ -369,7 +369,7 @@ fn a_search_of_files_and_an_answer_that_cites() {
         pieces: vec![16, 15],
         ..InferenceStep::default()
     };
-    let kinds = [
+    let begun_and_done = [
         (StepKind::Tool(step.clone()), StepKind::Tool(ToolStep { result: Some(result), ..step })),
         (inference(InferenceStep::default()), inference(answer)),
     ];
@@ -378,7 +378,7 @@ fn a_search_of_files_and_an_answer_that_cites() {
     config.metadata.insert("openai.file_search_results".into(), "true".into());
     let begun = Turn { config: Some(config.clone()), ..turn() };
     let (mut events, mut steps) = (vec![event(Happened::Created(Box::new(begun)))], Vec::new());
-    for (index, (start, end)) in (0..).zip(kinds) {
+    for (index, (start, end)) in (0..).zip(begun_and_done) {
         events.push(event(Happened::StepStarted(open(index, start))));
         steps.push(done(index, end));
         events.push(event(Happened::StepCompleted(done(index, steps[index as usize].step.clone().unwrap()))));
