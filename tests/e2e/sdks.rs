@@ -89,9 +89,9 @@ async fn the_python_package_agrees() {
         Ok(python) => {
             let mut script = Command::new(&python);
             script.arg(scripts().join("openai_client.py"));
-            agrees(SCRIPTED, script).await;
+            agrees(SHIELDED, script).await;
             // One after the other, so that the package is installed once.
-            let memory = format!("{SCRIPTED}  memory:\n    - {{ id: banks, type: inline::sqlite }}\n");
+            let memory = format!("{SHIELDED}  memory:\n    - {{ id: banks, type: inline::sqlite }}\n");
             let mut script = Command::new(python);
             script.arg(scripts().join("vector_stores.py"));
             agrees(&memory, script).await;
@@ -109,7 +109,7 @@ async fn the_node_package_agrees() {
             std::fs::copy(scripts().join("openai_client.mjs"), &script).unwrap();
             let mut command = Command::new("node");
             command.arg(script);
-            agrees(SCRIPTED, command).await;
+            agrees(SHIELDED, command).await;
         }
     }
 }

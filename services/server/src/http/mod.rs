@@ -61,6 +61,7 @@ impl AppState {
             memory: stack.memory.clone(),
             tools: stack.tools.clone(),
             agents: stack.agents.clone(),
+            files: stack.files.clone(),
             parser: stack.parser.clone(),
             mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.memory.clone(), stack.server.max_body_bytes),
             origins: stack.server.cors_origins.clone(),
