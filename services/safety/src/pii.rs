@@ -175,14 +175,14 @@ impl Rules for Pii {
 }
 
 impl Pii {
-    /// A secret that was recognised in one place is one wherever it stands.
+    /// A secret that was recognised in one place is one wherever it stands: a password behind the name that gave it away.
     fn again(&self, pieces: &[Piece<'_>], found: &[Vec<(Kind, Range<usize>)>], hits: &mut [Vec<Hit>]) {
         let mut secrets: Vec<(&str, Kind)> = Vec::new();
         for (piece, found) in pieces.iter().zip(found) {
             for (kind, range) in found {
                 if let Some(value) = piece.text.get(range.clone())
                     && kind.is_secret()
-                    && value.len() >= 6
+                    && (6..=AGAIN).contains(&value.len())
                     && !secrets.iter().any(|(known, _)| *known == value)
                 {
                     secrets.push((value, *kind));
@@ -198,6 +198,9 @@ impl Pii {
         }
     }
 }
+
+/// Longer secrets (keys in blocks) are known by themselves in every place.
+const AGAIN: usize = 512;
 
 /// Of findings inside each other the widest, and of the same place the first kind.
 fn apart(hits: &mut Vec<Hit>) {

@@ -12,35 +12,35 @@ use super::{Detector, Kind, before, checks, group, whole};
 const SHAPES: [(Kind, &str); 27] = [
     (Kind::AwsKey, r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b"),
     (Kind::GithubToken, r"\bgithub_pat_[0-9A-Za-z]{22}_[0-9A-Za-z]{59}\b"),
-    (Kind::GitlabToken, r"\bgl(?:pat|dt|rt|oas|ptt|cbt|ft|imt|agent|soat|ffct)-[0-9A-Za-z_=.-]{20,100}"),
-    (Kind::SlackToken, r"\bxox[abeoprs](?:\.xox[bp])?-[0-9A-Za-z-]{10,250}"),
-    (Kind::SlackToken, r"\bxapp-[0-9]-[A-Z0-9]+-[0-9]+-[0-9a-f]{32,128}\b"),
-    (Kind::SlackToken, r"https://hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9/_-]{20,120}"),
-    (Kind::StripeKey, r"\b(?:sk|rk)_(?:live|test)_[0-9A-Za-z]{16,250}\b"),
-    (Kind::StripeKey, r"\bwhsec_[0-9A-Za-z+/]{32,64}={0,2}"),
-    (Kind::OpenaiKey, r"\bsk-(?:proj-|svcacct-|admin-|None-)?[0-9A-Za-z_-]{16,120}T3BlbkFJ[0-9A-Za-z_-]{16,120}"),
-    (Kind::OpenaiKey, r"\bsk-ant-(?:api|admin|oat)[0-9]{2}-[0-9A-Za-z_-]{60,120}"),
-    (Kind::OpenaiKey, r"\bsk-(?:proj-|or-v1-|svcacct-)[0-9A-Za-z_-]{20,180}"),
-    (Kind::OpenaiKey, r"\b(?:hf|gsk|r8|pplx|xai)[_-][0-9A-Za-z]{32,80}\b"),
+    (Kind::GitlabToken, r"\bgl(?:pat|dt|rt|oas|ptt|cbt|ft|imt|agent|soat|ffct)-[0-9A-Za-z_=.-]{20,}"),
+    (Kind::SlackToken, r"\bxox[abeoprs](?:\.xox[bp])?-[0-9A-Za-z-]{10,}"),
+    (Kind::SlackToken, r"\bxapp-[0-9]-[A-Z0-9]+-[0-9]+-[0-9a-f]{32,}\b"),
+    (Kind::SlackToken, r"https://hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9/_-]{20,}"),
+    (Kind::StripeKey, r"\b(?:sk|rk)_(?:live|test)_[0-9A-Za-z]{16,}\b"),
+    (Kind::StripeKey, r"\bwhsec_[0-9A-Za-z+/]{32,}={0,2}"),
+    (Kind::OpenaiKey, r"\bsk-(?:proj-|svcacct-|admin-|None-)?[0-9A-Za-z_-]{16,}T3BlbkFJ[0-9A-Za-z_-]{16,}"),
+    (Kind::OpenaiKey, r"\bsk-ant-(?:api|admin|oat)[0-9]{2}-[0-9A-Za-z_-]{60,}"),
+    (Kind::OpenaiKey, r"\bsk-(?:proj-|or-v1-|svcacct-)[0-9A-Za-z_-]{20,}"),
+    (Kind::OpenaiKey, r"\b(?:hf|gsk|r8|pplx|xai)[_-][0-9A-Za-z]{32,}\b"),
     (Kind::GoogleKey, r"\bAIza[0-9A-Za-z_-]{35}"),
     (Kind::GoogleKey, r"\bGOCSPX-[0-9A-Za-z_-]{28}"),
-    (Kind::GoogleKey, r"\bya29\.[0-9A-Za-z_-]{20,500}"),
+    (Kind::GoogleKey, r"\bya29\.[0-9A-Za-z_-]{20,}"),
     (Kind::ServiceToken, r"\bSG\.[0-9A-Za-z_-]{22}\.[0-9A-Za-z_-]{43}"),
     (Kind::ServiceToken, r"\bdo[opr]_v1_[0-9a-f]{64}\b"),
     (Kind::ServiceToken, r"\bshp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}\b"),
-    (Kind::ServiceToken, r"\bpypi-AgE[0-9A-Za-z_-]{50,400}"),
+    (Kind::ServiceToken, r"\bpypi-AgE[0-9A-Za-z_-]{50,}"),
     (Kind::ServiceToken, r"\b[0-9]{8,10}:AA[0-9A-Za-z_-]{33}\b"),
     (Kind::ServiceToken, r"\bdapi[0-9a-f]{32}(?:-[0-9])?\b"),
     (Kind::ServiceToken, r"\bsq0(?:atp|csp)-[0-9A-Za-z_-]{22,43}"),
-    (Kind::ServiceToken, r"\b(?:lin_api|figd|sbp|dckr_pat|rubygems|vercel|glsa|nfp)_[0-9A-Za-z_-]{20,80}"),
-    (Kind::ServiceToken, r"\bhv[sbr]\.[0-9A-Za-z_-]{24,200}"),
+    (Kind::ServiceToken, r"\b(?:lin_api|figd|sbp|dckr_pat|rubygems|vercel|glsa|nfp)_[0-9A-Za-z_-]{20,}"),
+    (Kind::ServiceToken, r"\bhv[sbr]\.[0-9A-Za-z_-]{24,}"),
     (Kind::ServiceToken, r"\bAGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}\b"),
     (Kind::ServiceToken, r"(?i)\bAccountKey=[0-9A-Za-z+/]{86}=="),
-    (Kind::ServiceToken, r"\bey[0-9A-Za-z]{18,40}\.atlasv1\.[0-9A-Za-z_-]{60,80}"),
+    (Kind::ServiceToken, r"\bey[0-9A-Za-z]{18,40}\.atlasv1\.[0-9A-Za-z_-]{60,}"),
 ];
 
 /// `name = value`, as programs, shells, configuration files and people write it.
-const ASSIGNMENT: &str = r#"(?i)\b(?:[a-z0-9_.-]{0,40}(?:passwor[dt]|passwd|passphrase|pwd|kennwort|mot de passe|contraseña|secret|token|api[ _-]?key|apikey|access[ _-]?key|private[ _-]?key|client[ _-]?secret|auth[ _-]?key|credentials?)[a-z0-9_]{0,20})["'`\]]{0,2}\s{0,3}(?:=>|:=|==?|:|\bis\b|->)\s{0,3}\\?["'`]?([^\s"'`,;<>(){}\[\]\\]{6,200})"#;
+const ASSIGNMENT: &str = r#"(?i)(?:(?:passwor[dt]|passwd|passphrase|pwd|kennwort|mot de passe|contraseña|secret|token|api[ _-]?key|apikey|access[ _-]?key|private[ _-]?key|client[ _-]?secret|auth[ _-]?key|credentials?)[a-z0-9_]*)["'`\]]{0,2}\s{0,3}(?:=>|:=|==?|:|\bis\b|->)\s{0,3}\\?["'`]?([^\s"'`,;<>(){}\[\]\\]{6,})"#;
 
 pub(super) fn detectors() -> Result<Vec<Detector>> {
     let mut all = Vec::new();
@@ -53,13 +53,9 @@ pub(super) fn detectors() -> Result<Vec<Detector>> {
     all.push(Detector::new(Kind::PrivateKey, r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----", private_key)?);
     all.push(Detector::new(Kind::PrivateKey, r"\b[5KL9c][1-9A-HJ-NP-Za-km-z]{50,51}\b", wallet_key)?);
     all.push(Detector::new(Kind::Jwt, r"\b(eyJ[0-9A-Za-z_-]{8,})\.[0-9A-Za-z_-]{4,}\.[0-9A-Za-z_-]*", jwt)?);
-    all.push(Detector::new(Kind::BasicAuth, r#"\b[a-z][a-z0-9+.-]{1,20}://([^\s/:@"'<>]{0,100}:[^\s/@"'<>]{1,200})@"#, url_user)?);
-    all.push(Detector::new(Kind::BasicAuth, r"(?i)\bauthorization\b[^\n]{0,5}\bbasic\s+([A-Za-z0-9+/]{8,200}={0,2})", group)?);
-    all.push(Detector::new(
-        Kind::ServiceToken,
-        r"(?i)\bauthorization\b[^\n]{0,5}\b(?:bearer|token)\s+([A-Za-z0-9._~+/-]{16,500}=*)",
-        bearer,
-    )?);
+    all.push(Detector::new(Kind::BasicAuth, r#"\b[a-z][a-z0-9+.-]{1,20}://([^\s/:@"'<>]{0,}:[^\s/@"'<>]{1,})@"#, url_user)?);
+    all.push(Detector::new(Kind::BasicAuth, r"(?i)\bauthorization\b[^\n]{0,5}\bbasic\s+([A-Za-z0-9+/]{8,}={0,2})", group)?);
+    all.push(Detector::new(Kind::ServiceToken, r"(?i)\bauthorization\b[^\n]{0,5}\b(?:bearer|token)\s+([A-Za-z0-9._~+/-]{16,}=*)", bearer)?);
     all.push(Detector::new(Kind::Password, ASSIGNMENT, assigned)?);
     Ok(all)
 }
@@ -121,7 +117,7 @@ fn assigned(text: &str, hit: &Captures<'_>) -> Option<Range<usize>> {
     let least = if value.len() < 12 { 2.3 } else { 2.8 };
     let counted =
         before(text, range.start, 60).contains("max_token") || value.bytes().all(|c| c.is_ascii_digit() || c == b'.') && value.len() < 8;
-    let good = random && !code && !counted && !placeholder(value) && checks::entropy(value) >= least;
+    let good = value.len() <= 200 && random && !code && !counted && !placeholder(value) && checks::entropy(value) >= least;
     (good && value.len() >= 6).then_some(range)
 }
 
