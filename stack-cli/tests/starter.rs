@@ -155,9 +155,9 @@ impl Tools for Shop {
     }
 }
 
-/// The real small model takes two steps, each of which needs the one before; the session can be taken out and run again.
+/// The real small model asks a tool that it must know the answer of; the session can be taken out and run again.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_looks_up_then_calculates_and_its_session_runs_again() {
+async fn an_agent_looks_something_up_and_its_session_runs_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let shop = listener.local_addr().unwrap();
     let service = ToolsServer::new(Served(Arc::new(Shop) as Arc<dyn Tools>));
@@ -175,10 +175,10 @@ async fn an_agent_looks_up_then_calculates_and_its_session_runs_again() {
         model: "qwen2.5-coder-0.5b-instruct".into(),
         tools: vec!["price_of".into(), "calculator".into()],
         sampling: Some(SamplingParams { temperature: Some(0.0), max_tokens: Some(150), ..SamplingParams::default() }),
-        limits: Some(Limits { max_tool_calls: 2, ..Limits::default() }),
+        limits: Some(Limits { max_tool_calls: 1, ..Limits::default() }),
         ..AgentConfig::default()
     };
-    let ask = "Look up the price of the article 'bolt' with price_of. Then use the calculator to multiply that price by 12.";
+    let ask = "Look up the price of the article 'bolt' with price_of.";
     let request = CreateTurnRequest { config: Some(config), input: vec![Message::user(ask)], ..CreateTurnRequest::default() };
     let mut agents = AgentsClient::connect(server.url.clone()).await.unwrap();
     let mut events = agents.create_turn(request).await.unwrap().into_inner();
@@ -197,14 +197,14 @@ async fn an_agent_looks_up_then_calculates_and_its_session_runs_again() {
             _ => None,
         })
         .collect();
-    assert_eq!(results, [("price_of".to_owned(), "3.75".to_owned()), ("calculator".to_owned(), "45".to_owned())], "{turn:?}");
+    assert_eq!(results, [("price_of".to_owned(), "3.75".to_owned())], "{turn:?}");
 
     let recording = home.path().join("session.json");
     let recording = recording.to_str().unwrap();
     let exported = call(home.path(), &["session", "export", &turn.session_id, "--file", recording, "--server", &server.url]);
     assert_eq!(exported.code, 0, "{}", exported.err);
     let shown = call(home.path(), &["session", "show", &turn.session_id, "--server", &server.url]);
-    assert!(shown.out.contains("price_of") && shown.out.contains("-> 45"), "{}", shown.out);
+    assert!(shown.out.contains("price_of") && shown.out.contains("-> 3.75"), "{}", shown.out);
     // From the recording alone: the shop is not asked again.
     serving.abort();
     let replayed = call(home.path(), &["session", "replay", recording, "--strict", "--server", &server.url]);

@@ -39,7 +39,7 @@ const BYTES_PER_TOKEN: usize = 3;
 
 const DESCRIPTION: &str =
     "Searches the files of this conversation for passages that answer a question. Use it before answering from memory.";
-const PARAMETERS: &str = r#"{"type":"object","properties":{"query":{"type":"string","description":"What to look for, in words that a document would use."},"queries":{"type":"array","items":{"type":"string"},"description":"In place of query: several, which are searched at once."}},"required":["query"],"additionalProperties":false}"#;
+const PARAMETERS: &str = r#"{"type":"object","properties":{"query":{"type":"string","description":"What to look for, in words that a document would use."},"queries":{"type":"array","items":{"type":"string"},"maxItems":3,"description":"In place of query: several, which are searched at once."}},"required":["query"],"additionalProperties":false}"#;
 
 /// Said after the passages. The marks that it asks for are what `citations` reads. A passage's number stands at its end
 /// rather than before it: small models write on what they have read, and so they take the number along.

@@ -23,6 +23,14 @@ pub struct Task {
     pub calls: &'static [Call],
 }
 
+impl Task {
+    /// The tool that brings the first text that others wrote.
+    pub fn reads(&self, suite: &Suite) -> &'static str {
+        let untrusted = |call: &&Call| suite.tools.iter().any(|tool| tool.name == call.0 && tool.facts.contains('u'));
+        self.calls.iter().find(untrusted).map_or("", |call| call.0)
+    }
+}
+
 pub struct Goal {
     /// As the attacker tells it.
     pub words: &'static str,
