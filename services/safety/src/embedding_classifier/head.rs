@@ -94,6 +94,10 @@ impl Head {
         if vector.len() != self.dimension() {
             return Err(Error::internal(format!("a vector has {} values, and the head takes {}", vector.len(), self.dimension())));
         }
+        // The greater of nothing and 0 is 0: further on it would not show.
+        if !vector.iter().all(|value| value.is_finite()) {
+            return Err(Error::internal("a vector has values that are not numbers"));
+        }
         let mut values = vector.to_vec();
         for (at, layer) in self.layers.iter().enumerate() {
             let last = at + 1 == self.layers.len();
