@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 mod head;
 
 use crate::{
-    reading,
+    judged, reading,
     windows::{self, Windows},
 };
 use head::Head;
@@ -159,7 +159,7 @@ impl Safety for EmbeddingClassifier {
     }
 
     async fn run_shield(&self, cx: &Context, request: RunShieldRequest) -> Result<RunShieldResponse> {
-        let text = request.messages.last().map(reading::text).unwrap_or_default();
+        let text = request.messages.last().map(judged::text).unwrap_or_default();
         Ok(reading::verdict(vec![(INJECTION, self.score(cx, &text).await?)], self.threshold, &text))
     }
 }

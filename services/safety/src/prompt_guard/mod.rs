@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 mod labels;
 mod whitespace;
 
-use crate::{reading, windows, windows::Windows};
+use crate::{judged, reading, windows, windows::Windows};
 use labels::Generation;
 
 /// Windows that are asked for in one request: what a caller who goes away still pays for.
@@ -160,7 +160,7 @@ impl Safety for PromptGuard {
 
     async fn run_shield(&self, cx: &Context, request: RunShieldRequest) -> Result<RunShieldResponse> {
         let stage = request.stage();
-        let text = request.messages.last().map(reading::text).unwrap_or_default();
+        let text = request.messages.last().map(judged::text).unwrap_or_default();
         let mut highest: Vec<(&'static str, f32)> = self.generation.scored(stage).iter().map(|code| (*code, 0.0)).collect();
         for windows in self.windows(cx, &text).await?.chunks(BATCH) {
             for classification in self.classify(cx, windows).await? {
