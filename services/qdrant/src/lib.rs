@@ -1,0 +1,1 @@
+//! Banks on Qdrant.
