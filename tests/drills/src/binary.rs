@@ -30,12 +30,19 @@ impl Server {
         Self::run(file.to_str().unwrap(), home).await
     }
 
+    /// Runs a manifest on a free port, with a home that has the tests' models and nothing else.
+    #[cfg(feature = "engine")]
+    pub(crate) async fn start_with_models(manifest: &str) -> Self {
+        let home = with_models();
+        let file = home.path().join("manifest.yaml");
+        std::fs::write(&file, manifest).unwrap();
+        Self::run(file.to_str().unwrap(), home).await
+    }
+
     /// Runs a distribution on a free port, with a home that has the tests' models and nothing else.
     #[cfg(feature = "engine")]
     pub(crate) async fn distribution(name: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(llama_stack_tests::conformance::local::models(), home.path().join("models")).unwrap();
-        Self::run(name, home).await
+        Self::run(name, with_models()).await
     }
 
     async fn run(what: &str, home: tempfile::TempDir) -> Self {
@@ -51,6 +58,13 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
     }
+}
+
+#[cfg(feature = "engine")]
+fn with_models() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(llama_stack_tests::conformance::local::models(), home.path().join("models")).unwrap();
+    home
 }
 
 /// A manifest and a home that outlive the processes which run on them.

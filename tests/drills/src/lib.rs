@@ -9,6 +9,8 @@ mod binary;
 mod call;
 pub mod crash;
 #[cfg(feature = "engine")]
+mod embeddings;
+#[cfg(feature = "engine")]
 mod engine;
 mod figures;
 #[cfg(feature = "engine")]
@@ -20,6 +22,8 @@ mod mistralrs;
 mod passthrough;
 mod policy;
 mod python;
+#[cfg(feature = "engine")]
+mod shields;
 mod startup;
 mod steps;
 mod turn;
@@ -63,7 +67,9 @@ const DRILLS: &[(&str, &str)] = &[
         "engine",
         "inline::llama-cpp beside a prebuilt llama.cpp; several answers at once, an agent's session, drafts; --long: from start to first token",
     ),
+    ("embeddings", "texts a second of MiniLM, on candle and on llama.cpp, beside onnxruntime and sentence-transformers"),
     ("guard", "classifying 512 tokens with a model of Prompt Guard 2 22M's shape, beside transformers and onnxruntime"),
+    ("shields", "what input shields add to the first token, and how much of a 20-turn session they judge again"),
     ("mistralrs", "decode and prefill of inline::mistralrs, beside mistralrs used bare"),
 ];
 
@@ -82,7 +88,11 @@ pub fn main() -> ExitCode {
             "turn" => Some(turn::run(args.long).await),
             "crash" => Some(crash::run(args.long, args.postgres).await),
             #[cfg(feature = "engine")]
+            "embeddings" => Some(embeddings::run(args.long).await),
+            #[cfg(feature = "engine")]
             "engine" => Some(engine::run(args.long).await),
+            #[cfg(feature = "engine")]
+            "shields" => Some(shields::run(args.long).await),
             #[cfg(feature = "engine")]
             "guard" => Some(guard::run(args.long).await),
             #[cfg(feature = "engine")]

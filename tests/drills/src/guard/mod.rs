@@ -28,7 +28,7 @@ const VOCABULARY: u32 = 128_000;
 pub(crate) async fn run(long: bool) -> Verdict {
     let threads = std::thread::available_parallelism().unwrap().get();
     println!("{threads} cores, load {}\n", std::fs::read_to_string("/proc/loadavg").unwrap().trim());
-    let (made, python) = interpreter();
+    let python = Python::with(&["torch==2.15.0", "transformers==4.57.6", "onnx==1.23.2", "onnxruntime==1.32.0"]);
     let folder = tempfile::tempdir().unwrap();
     let mut peer = Peer::start(&python, folder.path(), threads).await;
     let ours = provider(folder.path().to_path_buf()).await;
@@ -52,7 +52,6 @@ pub(crate) async fn run(long: bool) -> Verdict {
             whole = Some(row);
         }
     }
-    drop(made);
     let whole = whole.unwrap();
     let p50 = |times: &Times| millis(times.p50());
     let (ours, torch, onnx) = (p50(&whole.ours), p50(&whole.transformers), p50(&whole.onnxruntime));
@@ -118,16 +117,4 @@ async fn provider(folder: PathBuf) -> Arc<dyn Inference> {
     llama_stack_engine_candle::register(&mut registry);
     let config = json!({ "models": [{ "id": MODEL, "path": folder }] });
     registry.inference.build("inline::candle", config, Deps::new(folder)).await.unwrap()
-}
-
-fn interpreter() -> (Option<Python>, PathBuf) {
-    if let Some(there) = std::env::var_os("LLAMA_STACK_DRILL_PYTHON") {
-        return (None, there.into());
-    }
-    let made = Python::new();
-    for package in ["torch==2.15.0", "transformers==4.57.6", "onnx==1.23.2", "onnxruntime==1.32.0"] {
-        made.install(package, &[]);
-    }
-    let path = made.path();
-    (Some(made), path)
 }

@@ -3,6 +3,7 @@
 
 mod peer;
 mod resume;
+mod session;
 
 use std::{sync::Arc, time::Instant};
 
@@ -66,10 +67,16 @@ pub(crate) async fn run(long: bool) -> Verdict {
     let ((power, peer), (process, peer_process)) = (rows[0], rows[1]);
     let resumed = resume::run(1_000).await;
     println!("1,000 open turns: {:.2} s from ready until the last has asked the model again", resumed.as_secs_f64());
+    let turns = if long { 10_000 } else { 1_000 };
+    let session = session::run(turns).await;
+    let (open, cold) = (millis(session.open.p99()), millis(session.cold));
+    println!("a session of {turns} turns: open p50 {:.1} ms, p99 {open:.1} ms, after a restart {cold:.1} ms", millis(session.open.p50()));
+    println!("its turns: {:.2} ms in its second tenth, {:.2} ms in its last", session.early, session.late);
     Verdict {
         line: format!(
             "turn: power {:.2} ms/step, LangGraph {:.2}, ratio {:.2}; process {:.2} ms/step, LangGraph {:.2}, ratio {:.2}; \
-             64 sessions {:.0} turns/s, LangGraph {:.0}, ratio {:.1}; 1,000 open turns resumed in {:.2} s",
+             64 sessions {:.0} turns/s, LangGraph {:.0}, ratio {:.1}; 1,000 open turns resumed in {:.2} s; \
+             {turns} turns open in {open:.1} ms, turns {:.2} ms early and {:.2} ms late",
             power.step(),
             peer.step(),
             power.turn / peer.turn,
@@ -79,9 +86,15 @@ pub(crate) async fn run(long: bool) -> Verdict {
             power.per_second,
             peer.per_second,
             power.per_second / peer.per_second,
-            resumed.as_secs_f64()
+            resumed.as_secs_f64(),
+            session.early,
+            session.late
         ),
-        holds: power.step() <= 5.0 && process.step() <= 1.0 && resumed.as_secs_f64() <= 1.0,
+        holds: power.step() <= 5.0
+            && process.step() <= 1.0
+            && resumed.as_secs_f64() <= 1.0
+            && open.max(cold) <= 50.0
+            && session.late <= 1.5 * session.early,
     }
 }
 
