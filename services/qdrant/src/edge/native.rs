@@ -173,6 +173,8 @@ pub(super) fn disk_full() -> Error {
 pub(super) fn unusable(error: std::io::Error) -> Error {
     let told = match error.kind() {
         std::io::ErrorKind::StorageFull => disk_full(),
+        // It was deleted meanwhile.
+        std::io::ErrorKind::NotFound => Error::not_found("the bank is gone").with_reason("bank_not_found"),
         _ => Error::failed_precondition("the index cannot be opened or written").with_reason("index_unusable"),
     };
     tracing::warn!(cause = %error, "the folder of a bank failed");
