@@ -1,5 +1,6 @@
 //! `inline::qdrant-edge`: Qdrant inside the process. Vectors by an HNSW graph, words by BM25, filters by indexes of fields.
 
+mod files;
 mod journal;
 mod native;
 mod shard;
@@ -27,7 +28,7 @@ use uuid::Uuid;
 use crate::{
     Engine, QdrantIndex,
     condition::{Condition, DOCUMENT},
-    engine::{Change, Found, Query},
+    engine::{Change, Found, Query, indexed_share},
     order::Place,
     point::{DENSE, ID, INDEX},
     words::Words,
@@ -349,7 +350,8 @@ impl Engine for Edge {
 
     /// Bytes are those on the disk.
     async fn stats(&self, bank: &BankKey) -> Result<Stats> {
-        let dimension = u64::from(self.shape(bank).await?.dimension);
+        let shape = self.shape(bank).await?;
+        let dimension = u64::from(shape.dimension);
         let (wanted, folder) = (native::filter(&Condition::within(bank, None))?, self.folder(bank));
         let ask = move |shard: &EdgeShard| {
             let chunks = shard.count(CountRequest { filter: Some(wanted), exact: true })? as u64;
@@ -358,7 +360,6 @@ impl Engine for Edge {
         let Some((chunks, indexed, bytes)) = self.ask(bank, ask).await? else {
             return Ok(Stats { indexed_share: 1.0, ..Stats::default() });
         };
-        let share = if dimension == 0 || chunks == 0 { 1.0 } else { (indexed as f32 / chunks as f32).min(1.0) };
-        Ok(Stats { chunks, bytes: bytes.max(chunks * dimension * 4), indexed_share: share })
+        Ok(Stats { chunks, bytes: bytes.max(chunks * dimension * 4), indexed_share: indexed_share(&shape, indexed, chunks) })
     }
 }

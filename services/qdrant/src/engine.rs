@@ -46,6 +46,12 @@ pub(crate) struct Found {
     pub(crate) score: f32,
 }
 
+/// Of the vectors; an engine counts those of words as well, where it has a graph.
+pub(crate) fn indexed_share(shape: &Shape, indexed: u64, chunks: u64) -> f32 {
+    let kinds = u64::from(shape.dimension > 0) + u64::from(shape.keyword);
+    if shape.dimension == 0 || chunks == 0 { 1.0 } else { (indexed as f32 / (chunks * kinds) as f32).min(1.0) }
+}
+
 /// Keeps points. Banks that have neither vectors nor words are known to it and hold nothing.
 #[async_trait::async_trait]
 pub(crate) trait Engine: Send + Sync + 'static {

@@ -29,7 +29,7 @@ use crate::{
     Engine, QdrantIndex,
     condition::{Condition, DOCUMENT, KEYWORDS},
     edge::Quantization,
-    engine::{Change, Found, Query},
+    engine::{Change, Found, Query, indexed_share},
     order::Place,
     point::{self, ID, INDEX, Point},
     words::Words,
@@ -222,9 +222,12 @@ impl Engine for Remote {
             return Ok(());
         }
         let name = self.collection(bank);
-        match self.client.create_collection(wire::collection(name, shape, self.quantized)).await {
-            Err(QdrantError::ResponseError { status }) if status.code() == tonic::Code::AlreadyExists => {}
-            created => created.map(drop).map_err(|error| self.failed(bank, error))?,
+        if let Err(error) = self.client.create_collection(wire::collection(name, shape, self.quantized)).await {
+            // Servers say in several ways that it is there already.
+            let error = self.failed(bank, error);
+            if self.known(bank).await.is_err() {
+                return Err(error);
+            }
         }
         for field in KEYWORDS {
             self.index(bank, field, FieldType::Keyword).await?;
@@ -329,8 +332,8 @@ impl Engine for Remote {
         let count = CountPoints { collection_name: self.collection(bank), filter, exact: Some(true), ..CountPoints::default() };
         let count = self.client.count(count).await.map_err(|error| self.failed(bank, error))?;
         let chunks = count.result.map_or(0, |result| result.count);
-        let dimension = u64::from(wire::shape(&info).dimension);
-        let share = if dimension == 0 || chunks == 0 { 1.0 } else { (info.indexed_vectors_count() as f32 / chunks as f32).min(1.0) };
-        Ok(Stats { chunks, bytes: chunks * dimension * 4, indexed_share: share })
+        let shape = wire::shape(&info);
+        let indexed_share = indexed_share(&shape, info.indexed_vectors_count(), chunks);
+        Ok(Stats { chunks, bytes: chunks * u64::from(shape.dimension) * 4, indexed_share })
     }
 }

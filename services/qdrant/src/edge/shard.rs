@@ -14,14 +14,14 @@
 use std::{
     collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use llama_stack_core::{Code, Error, Result};
@@ -29,7 +29,12 @@ use llama_stack_memory::index::{BankKey, Shape};
 use qdrant_edge::{EdgeShard, OperationResult};
 use tokio::sync::oneshot;
 
-use super::{Settings, journal::Journal, native};
+use super::{
+    Settings,
+    files::{journal, opened, remove_old_log},
+    journal::Journal,
+    native,
+};
 use crate::{
     condition::{Condition, KEYWORDS},
     engine::Change,
@@ -45,9 +50,8 @@ const LONG_JOURNAL: u64 = 64 << 20;
 const QUIET: Duration = Duration::from_millis(500);
 /// Fields of numbers that are indexed; others are compared one by one.
 const MAX_NUMBERS: usize = 64;
-/// Tries of a flush that met another's lock, and how long a folder that another has locked is waited for.
+/// Tries of a flush that met another's lock.
 const FLUSHES: u32 = 20;
-const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 type Gate = Arc<RwLock<Option<Arc<EdgeShard>>>>;
@@ -80,8 +84,8 @@ impl Shard {
     /// # Errors
     /// `Unavailable` another process has it (`index_busy`) · `FailedPrecondition` it cannot be opened or written.
     pub(super) fn open(of: Of) -> Result<Self> {
-        let (journal, changes) = Journal::open(&of.folder.join("journal")).map_err(native::unusable)?;
-        std::fs::File::open(&of.folder).and_then(|folder| folder.sync_all()).map_err(native::unusable)?;
+        let shard = opened(&of)?;
+        let (journal, changes) = journal(&of)?;
         let gate: Gate = Arc::new(RwLock::new(None));
         let busy = Arc::new(AtomicBool::new(false));
         let (jobs, asked) = mpsc::channel();
@@ -95,7 +99,7 @@ impl Shard {
             optimizing: None,
             busy: busy.clone(),
         };
-        owner.load(&changes)?;
+        owner.take_in(shard, &changes)?;
         let thread = std::thread::Builder::new().name("qdrant-edge".into()).spawn(move || owner.run(&asked));
         let thread = thread.map_err(native::unusable)?;
         Ok(Self { gate, jobs, busy, owner: Mutex::new(Some(thread)) })
@@ -343,9 +347,10 @@ impl Owner {
             self.busy.store(false, Ordering::SeqCst);
         }
         self.shut();
-        let (journal, changes) = Journal::open(&self.of.folder.join("journal")).map_err(native::unusable)?;
+        let shard = opened(&self.of)?;
+        let (journal, changes) = journal(&self.of)?;
         self.journal = journal;
-        self.load(&changes)
+        self.take_in(shard, &changes)
     }
 
     fn shut(&mut self) {
@@ -354,9 +359,9 @@ impl Owner {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(shard)));
     }
 
-    /// Opens the shard, carries out what the journal has, and lets searches in.
-    fn load(&mut self, changes: &[Change]) -> Result<()> {
-        let shard = Arc::new(opened(&self.of)?);
+    /// Carries out what the journal has, and lets searches in.
+    fn take_in(&mut self, shard: EdgeShard, changes: &[Change]) -> Result<()> {
+        let shard = Arc::new(shard);
         self.numbers = shard.info().payload_schema.keys().map(ToString::to_string).collect();
         for field in KEYWORDS {
             if !self.numbers.remove(field) {
@@ -374,45 +379,5 @@ impl Owner {
         }
         *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Some(shard);
         Ok(())
-    }
-}
-
-/// Waits for another that has it, such as a process that is ending.
-fn opened(of: &Of) -> Result<EdgeShard> {
-    let folder = of.folder.join("shard");
-    std::fs::create_dir_all(&folder).map_err(native::unusable)?;
-    let config = native::config(&of.shape, &of.settings);
-    let begun = Instant::now();
-    loop {
-        let there = folder.join("edge_config.json").exists();
-        let open = || if there { EdgeShard::load(&folder, Some(config.clone())) } else { EdgeShard::new(&folder, config.clone()) };
-        let error = match catch_unwind(AssertUnwindSafe(open)) {
-            Ok(Ok(shard)) => return Ok(shard),
-            Ok(Err(error)) => error,
-            Err(_) => return Err(Error::new(Code::DataLoss, "the index is damaged").with_reason("index_damaged")),
-        };
-        let locked = error.to_string().contains("WAL");
-        if !locked || begun.elapsed() > PATIENCE {
-            let told = if locked {
-                Error::unavailable("another process has the index of this bank open").with_reason("index_busy")
-            } else {
-                Error::failed_precondition("the index cannot be opened or written").with_reason("index_unusable")
-            };
-            return Err(told.with_source(error));
-        }
-        std::thread::sleep(PAUSE);
-    }
-}
-
-/// The engine's log is never read again once it was flushed; all but the newest of its closed files go.
-fn remove_old_log(folder: &Path) {
-    let Ok(files) = std::fs::read_dir(folder.join("shard").join("wal")) else { return };
-    let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix("closed-")?.parse::<u64>().ok();
-    let mut closed: Vec<(u64, PathBuf)> =
-        files.flatten().filter_map(|file| number(&file.path()).map(|number| (number, file.path()))).collect();
-    closed.sort_unstable();
-    closed.pop();
-    for (_, path) in closed {
-        let _ = std::fs::remove_file(path);
     }
 }
