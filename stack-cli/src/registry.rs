@@ -6,6 +6,7 @@ use llama_stack_inference::local::{self, Engines};
 pub(crate) fn registry() -> Registry {
     let mut registry = llama_stack_server::registry();
     engines(&mut registry);
+    indexes(&mut registry);
     let mut own = Registry::default();
     engines(&mut own);
     let accelerated = cfg!(any(feature = "cuda", feature = "metal"));
@@ -25,12 +26,20 @@ fn engines(registry: &mut Registry) {
     registry.inference.missing("inline::candle", "built without the `candle` feature");
 }
 
+fn indexes(registry: &mut Registry) {
+    #[cfg(feature = "qdrant")]
+    llama_stack_qdrant::register(registry);
+    registry.memory.missing("inline::qdrant-edge", "built without the `qdrant` feature");
+    registry.memory.missing("remote::qdrant", "built without the `qdrant` feature");
+}
+
 /// The optional parts of this build.
 pub(crate) fn features() -> Vec<&'static str> {
     [
         ("llama-cpp", cfg!(feature = "llama-cpp")),
         ("mistralrs", cfg!(feature = "mistralrs")),
         ("candle", cfg!(feature = "candle")),
+        ("qdrant", cfg!(feature = "qdrant")),
         ("cuda", cfg!(feature = "cuda")),
         ("metal", cfg!(feature = "metal")),
         ("flash-attn", cfg!(feature = "flash-attn")),

@@ -380,3 +380,6 @@ mod tests {
         assert_eq!(run(Two::new(1), same, &|_, _, _| {}).await.unwrap_err().field(), Some("to"));
     }
 }
+
+#[cfg(all(test, feature = "qdrant"))]
+mod between_indexes;
