@@ -234,7 +234,7 @@ impl Store {
     /// How many there were of these. Their chunks are the index's to remove, first.
     pub async fn delete_documents(&self, tenant: &str, bank_id: &str, ids: &[String]) -> Result<u64> {
         let command = Delete { tenant: tenant.into(), bank_id: bank_id.into(), ids: ids.to_vec() };
-        Ok(match self.write(command).await? {
+        Ok(match self.erase(command).await? {
             Outcome::Changed(deleted) => deleted,
             _ => 0,
         })

@@ -93,7 +93,7 @@ impl Store {
     /// # Errors
     /// `NotFound`
     pub async fn delete_file(&self, tenant: &str, id: &str) -> Result<()> {
-        self.write(Delete { sql: DELETE, what: "file", tenant: tenant.into(), id: id.into() }).await.map(drop)
+        self.erase(Delete { sql: DELETE, what: "file", tenant: tenant.into(), id: id.into() }).await.map(drop)
     }
 
     /// Files of all tenants whose time is over, those first that have been so longest.
