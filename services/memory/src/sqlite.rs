@@ -235,7 +235,8 @@ impl Index for SqliteIndex {
                 let depth = (limit * 2).max(50);
                 let vector = search::by_vector(&self.readers, known, search, depth).await?;
                 let keyword = search::by_words(&self.readers, known, words, search, depth).await?;
-                fuse(vector, keyword, &search.ranker, limit)
+                let whole = search::whole_query(&self.readers, known, words, &search.text).await?;
+                fuse(vector, keyword, whole, &search.ranker, limit)
             }
             _ => search::by_vector(&self.readers, known, search, limit).await?,
         };

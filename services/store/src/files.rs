@@ -21,6 +21,7 @@ const OLDEST_FIRST: &str = "SELECT body FROM files WHERE tenant = $1 AND id > $2
                             AND ($4 = '' OR purpose = $4) AND (expires_us = 0 OR expires_us > $5) ORDER BY id LIMIT $6";
 const NEWEST_FIRST: &str = "SELECT body FROM files WHERE tenant = $1 AND id < $2 AND ($3 = '' OR owner = $3) \
                             AND ($4 = '' OR purpose = $4) AND (expires_us = 0 OR expires_us > $5) ORDER BY id DESC LIMIT $6";
+const OF_TENANT: &str = "SELECT body FROM files WHERE tenant = $1 AND (expires_us = 0 OR expires_us > $2)";
 const DELETE: &str = "DELETE FROM files WHERE tenant = $1 AND id = $2";
 const EXPIRED: &str = "SELECT tenant, id, blob FROM files WHERE expires_us > 0 AND expires_us <= $1 ORDER BY expires_us LIMIT $2";
 const BLOBS: &str = "SELECT DISTINCT blob FROM files WHERE blob >= $1 AND blob < $2";
@@ -88,6 +89,12 @@ impl Store {
         let now = micros(Some(&ids::now()));
         let rows = self.read(sql, args![tenant, after, list.owner, list.purpose, now, i64::from(list.limit)]).await?;
         rows.iter().map(failure::decode).collect()
+    }
+
+    /// What a tenant's files have together, in bytes.
+    pub async fn file_bytes(&self, tenant: &str) -> Result<u64> {
+        let rows = self.read(OF_TENANT, args![tenant, micros(Some(&ids::now()))]).await?;
+        rows.iter().map(|row| failure::decode::<File>(row).map(|file| file.bytes)).sum()
     }
 
     /// # Errors
