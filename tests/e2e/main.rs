@@ -4,6 +4,7 @@
 
 mod approvals;
 mod conformance;
+mod erased;
 mod mcp;
 mod memory;
 mod running;

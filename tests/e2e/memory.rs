@@ -20,16 +20,17 @@ use tonic::transport::Channel;
 const MANIFEST: &str = "version: 1\nname: e2e\nproviders:\n  inference:\n    - { id: worded, type: test::worded }\n  memory:\n    - { id: banks, type: inline::sqlite }\n  tools:\n    - { id: memory, type: inline::memory }\n";
 
 /// A stack with banks, until the token is cancelled; its memory and its tools over the wire.
-struct Served {
-    memory: Arc<dyn Memory>,
+pub(crate) struct Served {
+    pub(crate) memory: Arc<dyn Memory>,
     tools: Arc<dyn Tools>,
+    pub(crate) url: String,
     shutdown: CancellationToken,
     server: tokio::task::JoinHandle<llama_stack_core::Result<()>>,
-    _home: tempfile::TempDir,
+    pub(crate) home: tempfile::TempDir,
 }
 
 impl Served {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut registry = llama_stack_server::registry();
         worded::register(&mut registry);
@@ -42,21 +43,23 @@ impl Served {
         let channel = channel(&url, std::time::Duration::from_secs(5)).unwrap();
         let memory = Arc::new(Remote::<MemoryClient<Channel>>::new(channel.clone()));
         let tools = Arc::new(Remote::<ToolsClient<Channel>>::new(channel));
-        Self { memory, tools, shutdown, server, _home: home }
+        Self { memory, tools, url, shutdown, server, home }
     }
 
-    async fn stop(self) {
+    /// Ends it, and gives back the folder.
+    pub(crate) async fn stop(self) -> tempfile::TempDir {
         self.shutdown.cancel();
         self.server.await.unwrap().unwrap();
+        self.home
     }
 
-    async fn call(&self, cx: &Context, tool: &str, arguments: &str) -> InvokeToolResponse {
+    pub(crate) async fn call(&self, cx: &Context, tool: &str, arguments: &str) -> InvokeToolResponse {
         let request = InvokeToolRequest { name: tool.into(), arguments: arguments.into(), call_id: "call_1".into() };
         self.tools.invoke_tool(cx, request).await.unwrap()
     }
 }
 
-fn said(response: &InvokeToolResponse) -> String {
+pub(crate) fn said(response: &InvokeToolResponse) -> String {
     response.parts.iter().filter_map(|part| part.as_text()).collect::<Vec<_>>().join("\n")
 }
 

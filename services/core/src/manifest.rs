@@ -97,11 +97,14 @@ pub struct Store {
 pub struct Files {
     /// The largest file, in bytes. Default 512 MiB, as OpenAI has it.
     pub max_bytes: u64,
+    /// What all files of a tenant may have together, in bytes; each file counts, also where two have the same content.
+    /// Default 0: no limit.
+    pub max_tenant_bytes: u64,
 }
 
 impl Default for Files {
     fn default() -> Self {
-        Self { max_bytes: 512 << 20 }
+        Self { max_bytes: 512 << 20, max_tenant_bytes: 0 }
     }
 }
 

@@ -54,6 +54,22 @@ impl DiskFiles {
         self.store.get_file(cx.tenant(), id, owner(cx)).await
     }
 
+    /// # Errors
+    /// `ResourceExhausted` the tenant would have more than it may: with what it has, what it needs and what it may have.
+    async fn check_quota(&self, tenant: &str, bytes: u64) -> Result<()> {
+        let most = self.config.max_tenant_bytes;
+        if most == 0 {
+            return Ok(());
+        }
+        let has = self.store.file_bytes(tenant).await?;
+        if has.saturating_add(bytes) <= most {
+            return Ok(());
+        }
+        let message =
+            format!("the file has {bytes} bytes, and the files that are there {has} of the {most} that they may have: delete some");
+        Err(Error::new(Code::ResourceExhausted, message).with_field("file").with_reason("storage_quota"))
+    }
+
     /// Takes the content in, piece by piece, and the header with it.
     async fn receive(&self, mut messages: EventStream<UploadFileRequest>) -> Result<(FileHeader, Draft)> {
         let Some(Message::Header(mut header)) = next(&mut messages).await? else {
@@ -114,12 +130,11 @@ impl Files for DiskFiles {
         };
         let blob = blobs::name(cx.tenant(), &file.sha256);
         let (blobs, named) = (self.blobs.clone(), blob.clone());
-        let guard = blocking(&self.tasks, move || {
-            let guard = blobs.lock()?;
-            blobs.publish(&draft, &named, &guard).map(|()| guard)
-        });
-        // Until the row is there, nobody may take the content for an orphan.
-        let _guard = guard.await?;
+        let locked = blobs.clone();
+        // Until the row is there, nobody may take the content for an orphan, or its place in the tenant's quota.
+        let guard = blocking(&self.tasks, move || locked.lock()).await?;
+        self.check_quota(cx.tenant(), file.bytes).await?;
+        let _guard = blocking(&self.tasks, move || blobs.publish(&draft, &named, &guard).map(|()| guard)).await?;
         self.store.insert_file(cx.tenant(), &file, &blob).await?;
         Ok(file)
     }

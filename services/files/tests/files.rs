@@ -24,10 +24,14 @@ struct Disk {
 }
 
 async fn disk() -> Disk {
+    disk_with(manifest::Files { max_bytes: 4 << 20, ..manifest::Files::default() }).await
+}
+
+async fn disk_with(config: manifest::Files) -> Disk {
     let folder = TempDir::new().unwrap();
     let store = Store::open("sqlite::memory:", Durability::Power).await.unwrap();
     let deps = Deps::new(folder.path());
-    let files = DiskFiles::open(&deps, store.clone(), manifest::Files { max_bytes: 4 << 20 }).unwrap();
+    let files = DiskFiles::open(&deps, store.clone(), config).unwrap();
     Disk { files, store, deps, folder }
 }
 
@@ -100,6 +104,23 @@ async fn a_content_is_kept_once_per_tenant_and_goes_with_its_last_file() {
     assert_eq!(told(disk.read("acme", &two.id).await).0, Code::NotFound);
     assert_eq!((disk.contents().len(), disk.read("other", &other.id).await.unwrap().len()), (1, 2_500_000));
     assert_eq!(told(disk.delete("acme", &one.id).await).0, Code::NotFound);
+}
+
+/// The quota is each tenant's own, also for uploads at once; and what is deleted makes room.
+#[tokio::test]
+async fn a_tenant_keeps_no_more_than_its_quota() {
+    let disk = disk_with(manifest::Files { max_tenant_bytes: 1_000, ..manifest::Files::default() }).await;
+    let kept = disk.upload("acme", &[1; 600]).await.unwrap();
+    let error = disk.upload("acme", &[2; 401]).await.unwrap_err();
+    assert_eq!((error.code(), error.reason(), error.field()), (Code::ResourceExhausted, Some("storage_quota"), Some("file")));
+    assert!(["401", "600", "1000"].iter().all(|number| error.message().contains(number)), "{error}");
+    assert_eq!(disk.contents().len(), 1);
+    disk.upload("other", &[2; 1_000]).await.unwrap();
+    let contents: Vec<Vec<u8>> = (0..10).map(|n| vec![n; 100]).collect();
+    let at_once = futures::future::join_all(contents.iter().map(|content| disk.upload("acme", content))).await;
+    assert_eq!(at_once.iter().filter(|result| result.is_ok()).count(), 4);
+    disk.delete("acme", &kept.id).await.unwrap();
+    disk.upload("acme", &[3; 600]).await.unwrap();
 }
 
 #[tokio::test]

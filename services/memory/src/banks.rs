@@ -21,6 +21,7 @@ mod query;
 mod rank;
 mod rewrite;
 mod source;
+mod tokens;
 mod valid;
 
 pub(crate) use rank::cosine;
@@ -67,6 +68,8 @@ pub struct Config {
     pub contextual_model: String,
     /// The largest document. Default 64 MiB.
     pub max_document_bytes: Option<u64>,
+    /// What the documents of all banks of a tenant may have together, without their vectors. Default: no limit.
+    pub max_tenant_bytes: Option<u64>,
 }
 
 /// The whole of `Memory` over an [`Index`]. Cheap to clone.

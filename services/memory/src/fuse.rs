@@ -10,10 +10,14 @@ use crate::index::Hit;
 const K: f32 = 60.0;
 
 /// The parts of a hybrid search in one order, at most `limit`. `RERANK` is fused as `RRF`: models come later.
-pub fn fuse(vector: Vec<Hit>, keyword: Vec<Hit>, ranker: &Ranker, limit: usize) -> Vec<Hit> {
+///
+/// `whole_query` is the score by words of a passage that has all of the query's. Weighted are a cosine and the share of the
+/// query, by rarity of its words, that a passage has. Both mean the same for every query; scores that are stretched from the
+/// least to the most of a list would make the best of a bad list as good as the best of a good one.
+pub fn fuse(vector: Vec<Hit>, keyword: Vec<Hit>, whole_query: f32, ranker: &Ranker, limit: usize) -> Vec<Hit> {
     let share = ranker.vector_weight.unwrap_or(0.5);
     let (vector, keyword) = match ranker.kind() {
-        Kind::Weighted => (normalised(vector, share), normalised(keyword, 1.0 - share)),
+        Kind::Weighted => (weighted(vector, 1.0, share), weighted(keyword, whole_query, 1.0 - share)),
         _ => (reciprocal(vector), reciprocal(keyword)),
     };
     let mut fused: HashMap<String, Hit> = HashMap::new();
@@ -47,12 +51,10 @@ fn reciprocal(hits: Vec<Hit>) -> Vec<Hit> {
     hits.into_iter().enumerate().map(|(rank, hit)| Hit { score: score(rank), ..hit }).collect()
 }
 
-/// From 0, the worst of the list, to 1, then weighted.
-fn normalised(hits: Vec<Hit>, weight: f32) -> Vec<Hit> {
-    let least = hits.iter().map(|hit| hit.score).fold(f32::INFINITY, f32::min);
-    let most = hits.iter().map(|hit| hit.score).fold(f32::NEG_INFINITY, f32::max);
-    let scale = |score: f32| if most > least { (score - least) / (most - least) } else { 1.0 };
-    hits.into_iter().map(|hit| Hit { score: weight * scale(hit.score), ..hit }).collect()
+/// As a share of `whole`, from 0 to 1, then weighted.
+fn weighted(hits: Vec<Hit>, whole: f32, weight: f32) -> Vec<Hit> {
+    let share = |score: f32| if whole > 0.0 { (score / whole).clamp(0.0, 1.0) } else { 0.0 };
+    hits.into_iter().map(|hit| Hit { score: weight * share(hit.score), ..hit }).collect()
 }
 
 #[cfg(test)]
@@ -70,7 +72,7 @@ mod tests {
 
     #[test]
     fn ranks_are_fused_by_their_reciprocals() {
-        let fused = fuse(hits(&[("a", 0.9), ("b", 0.8)]), hits(&[("b", 7.0), ("c", 3.0)]), &Ranker::default(), 10);
+        let fused = fuse(hits(&[("a", 0.9), ("b", 0.8)]), hits(&[("b", 7.0), ("c", 3.0)]), 1.0, &Ranker::default(), 10);
         assert_eq!(ids(&fused), ["b", "a", "c"]);
         assert!((fused[0].score - (1.0 / 62.0 + 1.0 / 61.0)).abs() < 1e-7);
     }
@@ -79,10 +81,19 @@ mod tests {
     fn weights_decide_whose_best_is_first() {
         let fused = |weight| {
             let ranker = Ranker { kind: Kind::Weighted.into(), vector_weight: Some(weight), model: String::new() };
-            fuse(hits(&[("a", 0.9), ("b", 0.5), ("c", 0.1)]), hits(&[("c", 70.0), ("b", 60.0), ("d", 3.0)]), &ranker, 2)
+            fuse(hits(&[("a", 0.9), ("b", 0.5), ("c", 0.1)]), hits(&[("c", 70.0), ("b", 60.0), ("d", 3.0)]), 100.0, &ranker, 2)
         };
         assert_eq!(ids(&fused(1.0)), ["a", "b"]);
         assert_eq!(ids(&fused(0.0)), ["c", "b"]);
         assert_eq!(ids(&fused(0.5)), ["b", "a"]);
+    }
+
+    /// Words that say little of the query leave the order of meaning as it is.
+    #[test]
+    fn the_best_of_a_bad_list_is_not_good() {
+        let ranker = Ranker { kind: Kind::Weighted.into(), vector_weight: None, model: String::new() };
+        let vector = || hits(&[("a", 0.6), ("b", 0.5)]);
+        assert_eq!(ids(&fuse(vector(), hits(&[("b", 0.4), ("c", 0.3)]), 8.0, &ranker, 3)), ["a", "b", "c"]);
+        assert_eq!(ids(&fuse(vector(), hits(&[("b", 8.0), ("c", 0.3)]), 8.0, &ranker, 3)), ["b", "a", "c"]);
     }
 }

@@ -116,12 +116,14 @@ async fn remove(tx: &mut Transaction<'static, Sqlite>, bank: Known, row: i64) ->
     sqlx::query("DELETE FROM chunks WHERE n = ? AND bank = ?").bind(row).bind(bank.number).execute(&mut **tx).await.map(drop)
 }
 
-async fn remove_document(tx: &mut Transaction<'static, Sqlite>, bank: Known, document: &str) -> sqlx::Result<()> {
+/// How many chunks it had.
+async fn remove_document(tx: &mut Transaction<'static, Sqlite>, bank: Known, document: &str) -> sqlx::Result<usize> {
     let rows = sqlx::query("SELECT n FROM chunks WHERE bank = ? AND document_id = ?").bind(bank.number).bind(document);
-    for row in rows.fetch_all(&mut **tx).await? {
+    let rows = rows.fetch_all(&mut **tx).await?;
+    for row in &rows {
         remove(tx, bank, row.try_get(0)?).await?;
     }
-    Ok(())
+    Ok(rows.len())
 }
 
 /// `title, text, body, vector`, from this column on. Without the vector column, without the vector.
@@ -191,11 +193,13 @@ impl Index for SqliteIndex {
     async fn replace(&self, bank: &BankKey, document: &str, chunks: Vec<Chunk>) -> Result<()> {
         let known = self.known(bank).await?;
         let mut tx = self.begin().await?;
-        remove_document(&mut tx, known, document).await.map_err(failed)?;
+        let removed = remove_document(&mut tx, known, document).await.map_err(failed)?;
         for chunk in &chunks {
             put(&mut tx, known, chunk).await.map_err(failed)?;
         }
-        tx.commit().await.map_err(failed)
+        tx.commit().await.map_err(failed)?;
+        // What was replaced is gone as what was deleted is.
+        if removed > 0 { self.fold_log().await } else { Ok(()) }
     }
 
     async fn delete_documents(&self, bank: &BankKey, documents: &[String]) -> Result<()> {
@@ -231,7 +235,8 @@ impl Index for SqliteIndex {
                 let depth = (limit * 2).max(50);
                 let vector = search::by_vector(&self.readers, known, search, depth).await?;
                 let keyword = search::by_words(&self.readers, known, words, search, depth).await?;
-                fuse(vector, keyword, &search.ranker, limit)
+                let whole = search::whole_query(&self.readers, known, words, &search.text).await?;
+                fuse(vector, keyword, whole, &search.ranker, limit)
             }
             _ => search::by_vector(&self.readers, known, search, limit).await?,
         };

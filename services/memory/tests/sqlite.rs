@@ -10,12 +10,13 @@ use std::{
 
 use banks::Stand;
 use futures::StreamExt as _;
-use llama_stack_core::{Context, Memory};
+use llama_stack_core::{Code, Context, Memory};
 use llama_stack_proto::v1::{
     Bank, CancelIngestionRequest, DeleteDocumentsRequest, Document, DocumentStatus, GetIngestionRequest, Ingestion, InsertDocumentsRequest,
     ListChunksRequest, SearchMode,
 };
 use llama_stack_tests::{conformance::memory, served};
+use serde_json::json;
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,6 +122,36 @@ async fn what_fails_for_a_while_is_tried_again() {
     let get = GetIngestionRequest { bank_id: bank.id.clone(), id: ingestion.id };
     let told: Vec<_> = timeout(memory::NEVER, stand.memory.watch_ingestion(&cx, get).await.unwrap().collect()).await.unwrap();
     assert_eq!(told.last().unwrap().as_ref().unwrap().completed, 1);
+}
+
+/// The quota is each tenant's own, over all of its banks; what is replaced or deleted makes room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_documents_keep_to_their_quota() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let stand = Stand::configured(folder, Arc::default(), json!({ "max_tenant_bytes": 1_000 })).await;
+    let cx = memory::somebody();
+    let (bank, second) = (memory::made(&stand.memory, &cx).await, memory::made(&stand.memory, &cx).await);
+    let sized = |id: &str, bytes: usize| memory::text(id, &"ab ".repeat(bytes.div_ceil(3))[..bytes]);
+    memory::inserted(&stand.memory, &cx, &bank, vec![sized("a", 600)]).await;
+    let refused = memory::insert(&stand.memory, &cx, &second, vec![sized("b", 500)]).await.unwrap();
+    let error = refused.failures[0].error.clone().unwrap();
+    assert_eq!((error.reason.as_str(), refused.document_ids.len()), ("storage_quota", 0));
+    assert!(["500", "600", "1000"].iter().all(|number| error.message.contains(number)), "{error:?}");
+    memory::inserted(&stand.memory, &cx, &bank, vec![sized("a", 900)]).await;
+    let background =
+        |documents| InsertDocumentsRequest { bank_id: second.id.clone(), documents, background: true, ..InsertDocumentsRequest::default() };
+    let error = stand.memory.insert_documents(&cx, background(vec![sized("c", 101)])).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::ResourceExhausted, Some("storage_quota")));
+    let chunk = memory::chunk("d#0", "d", &"x".repeat(101), &[]);
+    let error = stand.memory.insert_chunks(&cx, memory::chunks(&second, vec![chunk])).await.unwrap_err();
+    assert_eq!(error.reason(), Some("storage_quota"));
+    // Another tenant has room of its own.
+    let other = memory::somebody();
+    let theirs = memory::made(&stand.memory, &other).await;
+    memory::inserted(&stand.memory, &other, &theirs, vec![sized("a", 1_000)]).await;
+    let gone = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec!["a".into()] };
+    stand.memory.delete_documents(&cx, gone).await.unwrap();
+    memory::inserted(&stand.memory, &cx, &second, vec![sized("b", 500)]).await;
 }
 
 /// Not in the tables, not in the words, not in what is free, not in the log.

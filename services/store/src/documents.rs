@@ -35,6 +35,9 @@ const NEWEST: &str = "SELECT body, status, place FROM bank_documents WHERE tenan
 const DELETE: &str = "DELETE FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
 const COUNTS: &str =
     "SELECT status, COUNT(*), CAST(SUM(bytes) AS BIGINT) FROM bank_documents WHERE tenant = $1 AND bank_id = $2 GROUP BY status";
+const OF_TENANT: &str = "SELECT CAST(COALESCE(SUM(d.bytes), 0) AS BIGINT) FROM bank_documents d \
+                         JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
+                         WHERE b.tenant = $1 AND b.provider_id = $2 AND b.doomed = 0 AND NOT (d.bank_id = $3 AND d.id = $4)";
 const EXPIRED: &str = "SELECT id FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND expires_us > 0 AND expires_us <= $3";
 const ALL_EXPIRED: &str = "SELECT d.tenant, d.bank_id, d.id FROM bank_documents d JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
                            WHERE b.provider_id = $1 AND d.expires_us > 0 AND d.expires_us <= $2 LIMIT 1000";
@@ -234,7 +237,7 @@ impl Store {
     /// How many there were of these. Their chunks are the index's to remove, first.
     pub async fn delete_documents(&self, tenant: &str, bank_id: &str, ids: &[String]) -> Result<u64> {
         let command = Delete { tenant: tenant.into(), bank_id: bank_id.into(), ids: ids.to_vec() };
-        Ok(match self.write(command).await? {
+        Ok(match self.erase(command).await? {
             Outcome::Changed(deleted) => deleted,
             _ => 0,
         })
@@ -245,6 +248,13 @@ impl Store {
         let rows = self.read(COUNTS, args![tenant, bank_id]).await?;
         let read = |row: &Row| Ok((status(row.int(0)?), row.int(1)? as u64, row.int(2)? as u64));
         rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+    }
+
+    /// The bytes of a tenant's documents in a provider's banks, but for this one.
+    pub async fn document_bytes(&self, tenant: &str, provider_id: &str, bank_id: &str, but_for: &str) -> Result<u64> {
+        let rows = self.read(OF_TENANT, args![tenant, provider_id, bank_id, but_for]).await?;
+        let bytes = rows.first().map(|row| row.int(0)).transpose().map_err(|error| failure::report(&error))?;
+        Ok(bytes.unwrap_or_default().unsigned_abs())
     }
 
     /// The ids of a bank's documents that have expired by `now` and are not deleted yet.

@@ -21,6 +21,7 @@ const OLDEST_FIRST: &str = "SELECT body FROM files WHERE tenant = $1 AND id > $2
                             AND ($4 = '' OR purpose = $4) AND (expires_us = 0 OR expires_us > $5) ORDER BY id LIMIT $6";
 const NEWEST_FIRST: &str = "SELECT body FROM files WHERE tenant = $1 AND id < $2 AND ($3 = '' OR owner = $3) \
                             AND ($4 = '' OR purpose = $4) AND (expires_us = 0 OR expires_us > $5) ORDER BY id DESC LIMIT $6";
+const OF_TENANT: &str = "SELECT body FROM files WHERE tenant = $1 AND (expires_us = 0 OR expires_us > $2)";
 const DELETE: &str = "DELETE FROM files WHERE tenant = $1 AND id = $2";
 const EXPIRED: &str = "SELECT tenant, id, blob FROM files WHERE expires_us > 0 AND expires_us <= $1 ORDER BY expires_us LIMIT $2";
 const BLOBS: &str = "SELECT DISTINCT blob FROM files WHERE blob >= $1 AND blob < $2";
@@ -90,10 +91,16 @@ impl Store {
         rows.iter().map(failure::decode).collect()
     }
 
+    /// What a tenant's files have together, in bytes.
+    pub async fn file_bytes(&self, tenant: &str) -> Result<u64> {
+        let rows = self.read(OF_TENANT, args![tenant, micros(Some(&ids::now()))]).await?;
+        rows.iter().map(|row| failure::decode::<File>(row).map(|file| file.bytes)).sum()
+    }
+
     /// # Errors
     /// `NotFound`
     pub async fn delete_file(&self, tenant: &str, id: &str) -> Result<()> {
-        self.write(Delete { sql: DELETE, what: "file", tenant: tenant.into(), id: id.into() }).await.map(drop)
+        self.erase(Delete { sql: DELETE, what: "file", tenant: tenant.into(), id: id.into() }).await.map(drop)
     }
 
     /// Files of all tenants whose time is over, those first that have been so longest.

@@ -107,6 +107,15 @@ impl Store {
         }
     }
 
+    /// A change after which nothing of what it removed is in the database's files. With Postgres its own vacuum decides when.
+    async fn erase(&self, command: impl Command + 'static) -> Result<Outcome> {
+        let outcome = self.write(command).await?;
+        if let Database::Sqlite(sqlite) = &*self.0 {
+            sqlite.fold_log().await;
+        }
+        Ok(outcome)
+    }
+
     async fn read(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>> {
         match &*self.0 {
             Database::Sqlite(sqlite) => sqlite.read(sql, args).await,

@@ -101,6 +101,6 @@ impl Store {
     /// `NotFound`
     pub async fn delete_session(&self, tenant: &str, id: &str) -> Result<()> {
         let command = Delete { sql: DELETE, what: "session", tenant: tenant.into(), id: id.into() };
-        self.write(command).await.map(drop)
+        self.erase(command).await.map(drop)
     }
 }

@@ -31,6 +31,9 @@ const BUSY_WAIT: Duration = Duration::from_millis(500);
 /// The log is cut back to this after a checkpoint, or a burst would keep its size for ever.
 const MAX_IDLE_LOG_BYTES: &str = "67108864";
 
+/// Attempts to empty the log after a deletion, each of them as patient as the wait for a lock.
+const FOLDS: u32 = 4;
+
 pub(crate) struct Sqlite {
     readers: SqlitePool,
     /// The one connection that writes; in memory, the one connection.
@@ -66,6 +69,8 @@ impl Sqlite {
                 Durability::Power => SqliteSynchronous::Full,
                 Durability::Process => SqliteSynchronous::Normal,
             })
+            // What is deleted is overwritten.
+            .pragma("secure_delete", "ON")
             .pragma("journal_size_limit", MAX_IDLE_LOG_BYTES);
         let writing = connect(pool, options.clone(), &shown, patience).await?;
         if alone {
@@ -81,6 +86,24 @@ impl Sqlite {
 
     pub(crate) async fn write(&self, command: Box<dyn Command>) -> Result<Outcome> {
         self.writer.write(command).await
+    }
+
+    /// Moves what was written into the file and empties the log, so that what was deleted is in neither. A reader who is
+    /// under way keeps it from being emptied for a moment; after a few attempts the next deletion has to do it.
+    pub(crate) async fn fold_log(&self) {
+        if self.presence.is_none() {
+            return;
+        }
+        for _ in 0..FOLDS {
+            let folded: sqlx::Result<i64> = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.writing).await;
+            match folded {
+                Ok(0) => return,
+                Ok(_) => {}
+                // The deletion itself is committed.
+                Err(error) => return tracing::warn!(cause = %error, "the database's log is not emptied yet"),
+            }
+        }
+        tracing::debug!("readers kept the database's log from being emptied");
     }
 
     /// In WAL mode readers wait for nobody, but for moments such as another process's recovery of the log.

@@ -8,6 +8,7 @@
 mod binary;
 mod call;
 pub mod crash;
+pub mod crash_memory;
 #[cfg(feature = "engine")]
 mod embeddings;
 #[cfg(feature = "engine")]
@@ -63,6 +64,7 @@ const DRILLS: &[(&str, &str)] = &[
     ("injection", "a model that obeys whatever others write, in 720 cases, under the Rule of Two: nothing forbidden is executed"),
     ("turn", "a turn with tool calls beside the same in LangGraph; 64 sessions at once; 1,000 open turns after a restart"),
     ("crash", "turns while the server is killed, at random and at every fail point: nothing lost, nothing twice (--postgres)"),
+    ("crash-memory", "banks while the server is killed: what was acknowledged is found once, what was deleted stays away"),
     (
         "engine",
         "inline::llama-cpp beside a prebuilt llama.cpp; several answers at once, an agent's session, drafts; --long: from start to first token",
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
             "injection" => Some(injection::run(args.long).await),
             "turn" => Some(turn::run(args.long).await),
             "crash" => Some(crash::run(args.long, args.postgres).await),
+            "crash-memory" => Some(crash_memory::run(args.long).await),
             #[cfg(feature = "engine")]
             "embeddings" => Some(embeddings::run(args.long).await),
             #[cfg(feature = "engine")]
@@ -107,7 +110,7 @@ pub fn main() -> ExitCode {
         }
         None => {
             for (name, what) in DRILLS {
-                println!("{name:<12} {what}");
+                println!("{name:<14} {what}");
             }
             if args.name == "list" { ExitCode::SUCCESS } else { ExitCode::from(2) }
         }

@@ -48,7 +48,11 @@ pub fn caller(tenant: &str, id: &str, roles: &[&str]) -> Context {
 }
 
 pub fn vector_bank() -> CreateBankRequest {
-    CreateBankRequest { name: "docs".into(), embedding_model: EMBEDDING.into(), ..CreateBankRequest::default() }
+    vector_bank_of(EMBEDDING)
+}
+
+pub fn vector_bank_of(embedding_model: &str) -> CreateBankRequest {
+    CreateBankRequest { name: "docs".into(), embedding_model: embedding_model.into(), ..CreateBankRequest::default() }
 }
 
 pub fn bank_of(kind: BankKind) -> CreateBankRequest {

@@ -80,6 +80,8 @@ impl Banks {
             }
             rows.push(InsertedDocument { document: waits, revision: ids::new("rev") });
         }
+        // What files have is known when they are read.
+        self.check_quota(tenant, &bank.id, "", rows.iter().map(|row| row.document.bytes).sum()).await?;
         let document_ids: Vec<String> = rows.iter().map(|row| row.document.id.clone()).collect();
         let ingestion = Ingestion {
             id: id.clone(),
@@ -281,7 +283,8 @@ impl Banks {
 /// Whether it may go better the next time.
 fn passes(error: &Error) -> bool {
     use llama_stack_core::Code::{Aborted, DeadlineExceeded, ResourceExhausted, Unavailable};
-    matches!(error.code(), Aborted | DeadlineExceeded | ResourceExhausted | Unavailable) && error.reason() != Some("parser_limits")
+    matches!(error.code(), Aborted | DeadlineExceeded | ResourceExhausted | Unavailable)
+        && !matches!(error.reason(), Some("parser_limits" | "storage_quota"))
 }
 
 /// Before it is read; of a file it is not known yet.

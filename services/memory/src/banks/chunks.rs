@@ -45,6 +45,7 @@ impl Banks {
             }
         }
         if !chunks.is_empty() {
+            self.check_quota(cx.tenant(), &bank.id, "", chunks.iter().map(|chunk| chunk.text.len() as u64).sum()).await?;
             self.note_use(cx.tenant(), &bank).await?;
             self.embed_missing(cx, &bank, &mut chunks).await?;
             let (banks, tenant, author) = (self.clone(), cx.tenant().to_owned(), author(cx));

@@ -58,6 +58,20 @@ impl Banks {
         Ok(DeleteDocumentsResponse { deleted })
     }
 
+    /// # Errors
+    /// `ResourceExhausted` the tenant's documents would have more than they may: with all three numbers. `instead_of` is the
+    /// document in whose place the new one comes.
+    pub(super) async fn check_quota(&self, tenant: &str, bank_id: &str, instead_of: &str, bytes: u64) -> Result<()> {
+        let Some(most) = self.config.max_tenant_bytes else { return Ok(()) };
+        let has = self.store.document_bytes(tenant, &self.provider_id, bank_id, instead_of).await?;
+        if has.saturating_add(bytes) <= most {
+            return Ok(());
+        }
+        let message =
+            format!("this needs {bytes} bytes, and the documents that are there have {has} of the {most} that they may: delete some");
+        Err(Error::new(Code::ResourceExhausted, message).with_reason("storage_quota"))
+    }
+
     pub(super) async fn erase(&self, tenant: &str, bank_id: &str, ids: Vec<String>) -> Result<u32> {
         let key = key(tenant, bank_id);
         let mut deleted = 0;

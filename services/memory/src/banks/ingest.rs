@@ -1,7 +1,7 @@
 //! From a document to chunks that are found: read, cut, embedded, stored.
 
 use llama_stack_core::{Code, Context, Error, Result, ids};
-use llama_stack_documents::{CountTokens, Estimate, Passage, chunk, contextual};
+use llama_stack_documents::{Passage, chunk, contextual};
 use llama_stack_proto::v1::{
     Bank, BankKind, Chunk, ChunkingStrategy, Document, DocumentStatus, EmbedPurpose, GetModelRequest, InsertDocumentsRequest,
     InsertDocumentsResponse, ItemFailure, chunking_strategy::Kind,
@@ -12,6 +12,7 @@ use super::{
     Banks,
     access::{Want, author, key, past},
     source::broke_off,
+    tokens::Tokens,
     valid,
 };
 
@@ -104,7 +105,12 @@ impl Banks {
         let strategy = document.chunking.unwrap_or_default();
         let window = self.window(cx, bank).await?;
         let whole = parsed.blocks.iter().map(|block| block.text.as_str()).collect::<Vec<_>>().join("\n");
-        let cut = tokio::task::spawn_blocking(move || chunk(&parsed, &strategy, &Window(window)));
+        let tokens = if bank.embedding_model.is_empty() {
+            Tokens::estimated(window)
+        } else {
+            Tokens::of(self.models()?.as_ref(), cx, &bank.embedding_model, &whole, &named, window).await
+        };
+        let cut = tokio::task::spawn_blocking(move || chunk(&parsed, &strategy, &tokens));
         let passages = cut.await.map_err(broke_off)??;
         if passages.is_empty() {
             return Err(Error::invalid("content", "the document has no text").with_reason("empty_file"));
@@ -164,6 +170,7 @@ impl Banks {
             Read::New(document, chunks) => (*document, chunks),
         };
         let _held = self.0.locks.document(&key, &document.id).await;
+        self.check_quota(tenant, bank_id, &document.id, document.bytes).await?;
         let revision = match revision {
             Some(revision) => {
                 let row = self.there(tenant, bank_id, &document.id).await?;
@@ -217,19 +224,6 @@ impl Banks {
         }
         let model = self.models()?.get_model(cx, GetModelRequest { id: bank.embedding_model.clone() }).await?;
         Ok(Some(model.context_length as usize).filter(|length| *length > 0))
-    }
-}
-
-/// The estimate, up to what the embedding model reads.
-struct Window(Option<usize>);
-
-impl CountTokens for Window {
-    fn count(&self, text: &str) -> usize {
-        Estimate.count(text)
-    }
-
-    fn window(&self) -> Option<usize> {
-        self.0
     }
 }
 

@@ -114,6 +114,22 @@ pub(super) async fn by_words(readers: &SqlitePool, bank: Known, words: Words, se
     Ok(hits)
 }
 
+/// What BM25 gives a passage of the usual length that has every word of the query once: the sum of the words' rarities, as FTS5
+/// computes them. Beside it a score says how much of the query a passage has.
+pub(super) async fn whole_query(readers: &SqlitePool, bank: Known, words: Words, text: &str) -> Result<f32> {
+    let all: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM chunks WHERE bank = ?").bind(bank.number).fetch_one(readers).await.map_err(failed)?;
+    let table = words.table();
+    let mut sum = 0.0;
+    for term in words::terms(text) {
+        let sql = format!("SELECT COUNT(*) FROM {table} WHERE {table} MATCH ?");
+        let having: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).bind(term).fetch_one(readers).await.map_err(failed)?;
+        let rarity = ((all - having) as f64 + 0.5) / (having as f64 + 0.5);
+        sum += rarity.ln().max(1e-6);
+    }
+    Ok(sum as f32)
+}
+
 /// What cannot be read passes nothing.
 fn passes(row: &SqliteRow, body: usize, wanted: &Filter) -> bool {
     let attributes = row.try_get::<&[u8], _>(body).ok().and_then(|body| Chunk::decode(body).ok());

@@ -49,8 +49,14 @@ impl Words {
 }
 
 /// What FTS5 is asked: any of the words; and of what is written with marks inside, such as `E-4711`, the parts in a row as
-/// well. `None` where there is no word. Every word is quoted, so none is read as an operator.
+/// well. `None` where there is no word.
 pub(super) fn expression(text: &str) -> Option<String> {
+    let terms = terms(text);
+    if terms.is_empty() { None } else { Some(terms.join(" OR ")) }
+}
+
+/// Each of them quoted, so that none is read as an operator.
+pub(super) fn terms(text: &str) -> Vec<String> {
     let mut terms: Vec<String> = Vec::new();
     let mut add = |term: &str| {
         let term = format!("\"{term}\"");
@@ -66,7 +72,7 @@ pub(super) fn expression(text: &str) -> Option<String> {
         }
         parts.into_iter().for_each(&mut add);
     }
-    if terms.is_empty() { None } else { Some(terms.join(" OR ")) }
+    terms
 }
 
 #[cfg(test)]

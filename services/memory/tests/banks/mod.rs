@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use llama_stack_core::{Deps, Inference, Memory, Registry};
 use llama_stack_store::{Durability, Store};
 use llama_stack_tests::worded::Worded;
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub struct Stand {
     pub memory: Arc<dyn Memory>,
@@ -26,6 +26,10 @@ impl Stand {
     }
 
     pub async fn open_with(folder: Arc<tempfile::TempDir>, worded: Arc<Worded>) -> Self {
+        Self::configured(folder, worded, json!({})).await
+    }
+
+    pub async fn configured(folder: Arc<tempfile::TempDir>, worded: Arc<Worded>, config: Value) -> Self {
         let store = open_store(folder.path()).await;
         let mut deps = Deps::new(folder.path());
         deps.provider_id = "sqlite".into();
@@ -33,7 +37,7 @@ impl Stand {
         deps.extensions.insert(store.clone());
         let mut registry = Registry::default();
         llama_stack_memory::register(&mut registry);
-        let memory = registry.memory.build("inline::sqlite", json!({}), deps.clone()).await.unwrap();
+        let memory = registry.memory.build("inline::sqlite", config, deps.clone()).await.unwrap();
         Self { memory, worded, store, deps, folder }
     }
 

@@ -42,7 +42,7 @@ impl Store {
     /// # Errors
     /// `NotFound`
     pub async fn delete_turn(&self, tenant: &str, id: &str) -> Result<()> {
-        self.write(DeleteTurn { tenant: tenant.into(), id: id.into(), epoch: None }).await.map(drop)
+        self.erase(DeleteTurn { tenant: tenant.into(), id: id.into(), epoch: None }).await.map(drop)
     }
 
     /// Deletes as [`Store::delete_turn`] does, a turn that is held under `epoch`.

@@ -32,7 +32,7 @@ impl Store {
     pub async fn rewrite_journal(&self, tenant: &str, turn_id: &str, head: u64, events: &[TurnEvent]) -> Result<()> {
         let bodies = events.iter().map(TurnEvent::encode_to_vec).collect();
         let command = Rewrite { tenant: tenant.into(), turn_id: turn_id.into(), head: sequence(head)?, bodies };
-        self.write(command).await.map(drop)
+        self.erase(command).await.map(drop)
     }
 }
 

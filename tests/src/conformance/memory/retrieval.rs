@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
-use llama_stack_core::{Context, Memory};
-use llama_stack_proto::v1::{QueryRequest, Ranker, SearchMode, ranker::Kind};
+use llama_stack_core::{Context, Inference, Memory};
+use llama_stack_proto::v1::{EmbedInput, EmbedRequest, QueryRequest, Ranker, SearchMode, ranker::Kind};
 use serde::Deserialize;
 
 use super::{inserted, query, text};
@@ -51,8 +51,8 @@ impl fmt::Display for Table {
     }
 }
 
-/// Inserts the corpus into a bank of its own and asks every question in every way.
-pub async fn measured(memory: Arc<dyn Memory>, cx: &Context, embedding_model: &str) -> Table {
+/// Inserts the corpus into a bank of its own and asks every question in every way. Each question is embedded once.
+pub async fn measured(memory: Arc<dyn Memory>, inference: &dyn Inference, cx: &Context, embedding_model: &str) -> Table {
     let bank = CreateBankRequest { name: "retrieval".into(), embedding_model: embedding_model.into(), ..CreateBankRequest::default() };
     let bank = memory.create_bank(cx, bank).await.unwrap();
     #[derive(Deserialize)]
@@ -63,6 +63,9 @@ pub async fn measured(memory: Arc<dyn Memory>, cx: &Context, embedding_model: &s
     let documents = lines::<Line>("corpus.jsonl").into_iter().map(|line| text(&line.id, &line.text)).collect();
     inserted(&memory, cx, &bank, documents).await;
     let questions: Vec<Question> = lines("questions.jsonl");
+    let inputs = questions.iter().map(|question| EmbedInput::text(&question.text)).collect();
+    let embed = EmbedRequest { model: embedding_model.into(), inputs, ..EmbedRequest::default() };
+    let vectors = inference.embed(cx, embed).await.unwrap().embeddings;
     let ranked = |kind: Kind| Some(Ranker { kind: kind.into(), ..Ranker::default() });
     let ways = [
         ("vector", SearchMode::Vector, None),
@@ -74,8 +77,9 @@ pub async fn measured(memory: Arc<dyn Memory>, cx: &Context, embedding_model: &s
     let mut table = Vec::new();
     for (way, mode, ranker) in ways {
         let mut sums: BTreeMap<String, (Score, f64)> = BTreeMap::new();
-        for question in &questions {
-            let request = QueryRequest { ranker: ranker.clone(), ..query(&bank, &question.text, mode) };
+        for (question, vector) in questions.iter().zip(&vectors) {
+            let vector = if mode == SearchMode::Keyword { Vec::new() } else { vector.values.clone() };
+            let request = QueryRequest { vector, ranker: ranker.clone(), ..query(&bank, &question.text, mode) };
             let found = super::found(&memory, cx, request).await;
             let score = scored(&found, &question.relevant);
             for kind in ["all", question.kind.as_str()] {

@@ -63,6 +63,8 @@ impl From<&ErrorInfo> for LastError {
     fn from(error: &ErrorInfo) -> Self {
         let code = match Code::from_name(&error.code) {
             _ if error.reason == "unsupported_media_type" => "unsupported_file",
+            // A file that unpacks to too much is wrong itself, and another attempt would end no better.
+            _ if error.reason == "parser_limits" => "invalid_file",
             Code::Unimplemented => "unsupported_file",
             Code::InvalidArgument | Code::TooLarge | Code::FailedPrecondition | Code::NotFound => "invalid_file",
             _ => "server_error",

@@ -1,0 +1,157 @@
+//! What is deleted is gone from the disk: the folder of a running stack is scanned, byte by byte.
+
+use std::{fs, path::Path};
+
+use llama_stack_core::{Context, Memory};
+use llama_stack_proto::v1::{
+    Bank, CreateBankRequest, DeleteBankRequest, DeleteDocumentsRequest, Document, InsertDocumentsRequest, document::Content,
+};
+use llama_stack_tests::conformance::memory;
+use serde_json::{Value, json};
+
+use crate::memory::{Served, said};
+
+/// Numbers of the vectors here: few enough to lie in one page.
+const DIMENSION: u32 = 32;
+
+/// Files of the folder, and of those below it, that have these bytes in them.
+fn holding(folder: &Path, needle: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(holding(&path, needle));
+        // A log may go while it is looked at.
+        } else if fs::read(&path).is_ok_and(|bytes| bytes.windows(needle.len()).any(|window| window == needle)) {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+/// That it is nowhere, and that the scan would have seen it.
+struct Canary {
+    name: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl Canary {
+    fn word(name: &'static str, word: &str) -> Self {
+        Self { name, bytes: word.as_bytes().to_vec() }
+    }
+
+    fn is_there(&self, home: &Path) {
+        assert!(!holding(home, &self.bytes).is_empty(), "the scan does not see {}", self.name);
+    }
+
+    fn is_gone(&self, home: &Path) {
+        let found = holding(home, &self.bytes);
+        assert!(found.is_empty(), "{} was deleted, and is in {found:?}", self.name);
+    }
+}
+
+fn document(id: &str, word: &str) -> Document {
+    let text = format!("{} The secret word of this one is {word}. {}", "Words before. ".repeat(40), "Words after. ".repeat(400));
+    Document { id: id.into(), content: Some(Content::Text(text)), ..Document::default() }
+}
+
+async fn bank(stack: &Served, cx: &Context, dimension: u32) -> Bank {
+    let request = match dimension {
+        0 => memory::vector_bank(),
+        embedding_dimension => CreateBankRequest { name: "own".into(), embedding_dimension, ..CreateBankRequest::default() },
+    };
+    stack.memory.create_bank(cx, request).await.unwrap()
+}
+
+async fn delete(memory: &dyn Memory, cx: &Context, bank: &Bank, id: &str) {
+    let request = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec![id.into()] };
+    assert_eq!(memory.delete_documents(cx, request).await.unwrap().deleted, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_document_is_in_no_file_with_its_text_and_its_vector() {
+    let stack = Served::start().await;
+    let (cx, home) = (memory::somebody(), stack.home.path().to_owned());
+    let (words, own) = (bank(&stack, &cx, 0).await, bank(&stack, &cx, DIMENSION).await);
+    let vector: Vec<f32> = (0..DIMENSION).map(|n| 0.137 + n as f32 * 0.0173).collect();
+    let canaries = [
+        Canary::word("a document's text", "zanzibarquokka1"),
+        Canary::word("an earlier version's text", "zanzibarquokka2"),
+        Canary::word("the text of one that was read in the background", "zanzibarquokka3"),
+        Canary::word("a chunk's text", "zanzibarquokka4"),
+        Canary { name: "a vector", bytes: vector.iter().flat_map(|number| number.to_le_bytes()).collect() },
+    ];
+    memory::inserted(&stack.memory, &cx, &words, vec![document("a", "zanzibarquokka1"), document("b", "zanzibarquokka2")]).await;
+    let background = InsertDocumentsRequest {
+        bank_id: words.id.clone(),
+        documents: vec![document("c", "zanzibarquokka3")],
+        background: true,
+        ..InsertDocumentsRequest::default()
+    };
+    stack.memory.insert_documents(&cx, background).await.unwrap();
+    let chunk = memory::chunk("d#0", "d", "a chunk that says zanzibarquokka4", &vector);
+    assert!(stack.memory.insert_chunks(&cx, memory::chunks(&own, vec![chunk])).await.unwrap().failures.is_empty());
+    memory::inserted(&stack.memory, &cx, &words, vec![memory::text("stays", "a meerkat stays")]).await;
+    canaries.iter().for_each(|canary| canary.is_there(&home));
+
+    memory::inserted(&stack.memory, &cx, &words, vec![memory::text("b", "another version")]).await;
+    for (bank, id) in [(&words, "a"), (&words, "b"), (&words, "c"), (&own, "d")] {
+        delete(stack.memory.as_ref(), &cx, bank, id).await;
+    }
+    canaries.iter().for_each(|canary| canary.is_gone(&home));
+    Canary::word("what was not deleted", "meerkat").is_there(&home);
+    let home = stack.stop().await;
+    canaries.iter().for_each(|canary| canary.is_gone(home.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_bank_and_what_a_person_had_forgotten_are_in_no_file() {
+    let stack = Served::start().await;
+    let (cx, home) = (memory::somebody(), stack.home.path().to_owned());
+    let bank = bank(&stack, &cx, 0).await;
+    memory::inserted(&stack.memory, &cx, &bank, vec![document("a", "zanzibarquokka5")]).await;
+    let kept = stack.call(&cx, "remember", r#"{"text":"Ann hides the key at zanzibarquokka6."}"#).await;
+    assert!(!kept.is_error, "{kept:?}");
+    let canaries = [Canary::word("a bank's text", "zanzibarquokka5"), Canary::word("what was remembered", "zanzibarquokka6")];
+    canaries.iter().for_each(|canary| canary.is_there(&home));
+
+    stack.memory.delete_bank(&cx, DeleteBankRequest { id: bank.id }).await.unwrap();
+    let recalled = stack.call(&cx, "recall", r#"{"query":"where is the key"}"#).await;
+    let id = recalled.search_results.first().unwrap_or_else(|| panic!("{}", said(&recalled))).document_id.clone();
+    assert!(!stack.call(&cx, "forget", &json!({ "id": id }).to_string()).await.is_error);
+    canaries.iter().for_each(|canary| canary.is_gone(&home));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_file_and_a_deleted_response_are_in_no_file() {
+    let stack = Served::start().await;
+    let home = stack.home.path().to_owned();
+    let (http, url) = (reqwest::Client::new(), stack.url.clone());
+    let form = "--line\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nassistants\r\n--line\r\ncontent-disposition: form-data; \
+                name=\"file\"; filename=\"zanzibarquokka7.txt\"\r\ncontent-type: text/plain\r\n\r\nThe word is \
+                zanzibarquokka8.\r\n--line--\r\n";
+    let upload = http.post(format!("{url}/v1/files")).header("content-type", "multipart/form-data; boundary=line").body(form);
+    let file = read(upload).await;
+    let body = json!({ "model": "worded-chat", "input": "Say zanzibarquokka9 again." });
+    let response = read(http.post(format!("{url}/v1/responses")).header("content-type", "application/json").body(body.to_string())).await;
+    let canaries = [
+        Canary::word("a file's name", "zanzibarquokka7"),
+        Canary::word("a file's content", "zanzibarquokka8"),
+        Canary::word("a response's journal", "zanzibarquokka9"),
+    ];
+    canaries.iter().for_each(|canary| canary.is_there(&home));
+    for path in [format!("files/{}", file["id"].as_str().unwrap()), format!("responses/{}", response["id"].as_str().unwrap())] {
+        read(http.delete(format!("{url}/v1/{path}"))).await;
+    }
+    canaries.iter().for_each(|canary| canary.is_gone(&home));
+    stack.stop().await;
+}
+
+async fn read(request: reqwest::RequestBuilder) -> Value {
+    let answer = request.send().await.unwrap();
+    let status = answer.status();
+    let body: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    assert!(status.is_success(), "{status}: {body}");
+    body
+}
