@@ -17,7 +17,7 @@ use crate::{authenticator::wrong, fetch};
 const FRESH: Duration = Duration::from_secs(600);
 /// Keys that cannot be fetched again count this long.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
-/// At most one fetch in this time, so that made-up key ids are no flood for the issuer.
+/// After a fetch that did not bring the key, no other in this time: made-up key ids are no flood for the issuer.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Keys, and since when they are known.
@@ -35,8 +35,8 @@ pub(crate) struct Fetched {
     url: String,
     http: reqwest::Client,
     known: ArcSwapOption<Known>,
-    /// When it was tried last. Held while one fetches; the others wait for what comes.
-    tried: Mutex<Option<Instant>>,
+    /// When it was last tried in vain. Held while one fetches; the others wait for what comes.
+    in_vain: Mutex<Option<Instant>>,
 }
 
 /// Keys of kinds that are not known here are left out.
@@ -66,8 +66,8 @@ impl Keys {
     /// # Errors
     /// `Internal` where TLS cannot be set up.
     pub(crate) fn fetched(url: &str) -> Result<Self> {
-        let (http, known, tried) = (fetch::client()?, ArcSwapOption::empty(), Mutex::new(None));
-        Ok(Self::Fetched(Fetched { url: url.into(), http, known, tried }))
+        let (http, known, in_vain) = (fetch::client()?, ArcSwapOption::empty(), Mutex::new(None));
+        Ok(Self::Fetched(Fetched { url: url.into(), http, known, in_vain }))
     }
 
     /// # Errors
@@ -86,23 +86,30 @@ impl Fetched {
         if let Some(key) = self.found(id, FRESH) {
             return Ok(Some(key));
         }
-        let mut tried = self.tried.lock().await;
+        let mut in_vain = self.in_vain.lock().await;
         // Somebody may have fetched it meanwhile.
         if let Some(key) = self.found(id, FRESH) {
             return Ok(Some(key));
         }
-        let too_soon = tried.is_some_and(|tried| tried.elapsed() < PAUSE);
-        if !too_soon {
-            *tried = Some(Instant::now());
-            match self.fetch().await {
-                Ok(keys) => self.known.store(Some(Arc::new(Known { keys, since: Instant::now() }))),
-                Err(error) if self.found(id, STALE).is_none() => return Err(error),
-                Err(error) => tracing::warn!(error = ?error, "an issuer's keys could not be fetched again; the old ones count"),
-            }
-        } else if self.known.load().is_none() {
-            return Err(Error::unavailable("the issuer's keys cannot be asked").with_reason("identity_unavailable"));
+        if in_vain.is_some_and(|tried| tried.elapsed() < PAUSE) {
+            return match self.known.load().is_some() {
+                true => Ok(self.found(id, STALE)),
+                false => Err(Error::unavailable("the issuer's keys cannot be asked").with_reason("identity_unavailable")),
+            };
         }
-        Ok(self.found(id, STALE))
+        let fetched = self.fetch().await;
+        if let Ok(keys) = &fetched {
+            self.known.store(Some(Arc::new(Known { keys: keys.clone(), since: Instant::now() })));
+        }
+        *in_vain = self.found(id, FRESH).is_none().then(Instant::now);
+        match (self.found(id, STALE), fetched) {
+            (None, Err(error)) => Err(error),
+            (key, Err(error)) => {
+                tracing::warn!(error = ?error, "an issuer's keys could not be fetched again; the old ones count");
+                Ok(key)
+            }
+            (key, Ok(_)) => Ok(key),
+        }
     }
 
     fn found(&self, id: Option<&str>, at_most: Duration) -> Option<Jwk> {
