@@ -6,7 +6,10 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{
+    DecodingKey,
+    jwk::{Jwk, PublicKeyUse},
+};
 use llama_stack_core::{Error, Result};
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -42,7 +45,9 @@ pub(crate) struct Fetched {
 /// Keys of kinds that are not known here are left out.
 fn read(set: &Value) -> Option<Vec<Jwk>> {
     let keys = set.get("keys")?.as_array()?;
-    let usable = |key: &Jwk| key.is_supported();
+    // Many issuers leave `alg` out.
+    let for_signatures = |key: &Jwk| !matches!(key.common.public_key_use, Some(PublicKeyUse::Encryption));
+    let usable = |key: &Jwk| for_signatures(key) && DecodingKey::from_jwk(key).is_ok();
     Some(keys.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).filter(usable).collect())
 }
 

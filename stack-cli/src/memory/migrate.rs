@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt::Write as _, sync::Arc};
 
-use llama_stack_core::{Code, Context, Error, Memory, Result};
+use llama_stack_core::{Code, Error, Memory, Result};
 use llama_stack_proto::v1::{
     Bank, BankKind, Chunk, CreateBankRequest, DeleteBankRequest, InsertChunksRequest, ListChunksRequest, Position, Value,
     value::Value as Is,
@@ -246,6 +246,7 @@ mod tests {
 
     use super::*;
     use async_trait::async_trait;
+    use llama_stack_core::Context;
     use llama_stack_proto::v1::{DeleteBankResponse, InsertChunksResponse, ListBanksRequest, ListBanksResponse, ListChunksResponse};
 
     /// Two providers; the second keeps vectors at length one and can be made to fail.

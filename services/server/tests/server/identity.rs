@@ -69,7 +69,6 @@ async fn a_key_is_made_used_rotated_and_revoked() {
     let second = told(rotate(3600)).await.1["secret"].as_str().unwrap().to_owned();
     assert_eq!((status(&server, &first).await, status(&server, &second).await), (200, 200), "both are good for a while");
     let third = told(rotate(0)).await.1["secret"].as_str().unwrap().to_owned();
-    assert_eq!([&first, &second, &third].map(|_| ()).len(), 3);
     assert_eq!((status(&server, &first).await, status(&server, &second).await, status(&server, &third).await), (401, 401, 200));
 
     let (code, revoked) = told(server.http.delete(format!("{keys}/{id}")).bearer_auth(&admin)).await;
