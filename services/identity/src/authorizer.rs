@@ -126,7 +126,12 @@ fn denied(message: String) -> Error {
 impl Guard for Authorizer {
     async fn check(&self, cx: &Context, action: &'static str, request: &Message) -> Result<()> {
         let (action, policies) = (self.action(action)?, self.policies.current());
-        let targets = targets(request);
+        let targets = match (targets(request), action.class) {
+            (Some(targets), _) => targets,
+            (None, Class::Use | Class::Admin) => Vec::new(),
+            // Whose it is cannot be found out.
+            (None, Class::Own | Class::Private) => return Err(denied(format!("no policy knows what {} is about", action.name()))),
+        };
         if targets.is_empty() {
             let owner = self.owner(cx, action.class, None).await?;
             return self.decide(cx, &action, None, owner.as_deref(), &policies);

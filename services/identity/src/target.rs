@@ -15,19 +15,20 @@ use llama_stack_proto::v1::{
 /// A kind, as policies call it, and an id that is not empty.
 pub(crate) type Target = (&'static str, String);
 
-/// The things that a request names. None: it is about no single thing, or makes a new one.
-pub(crate) fn targets(request: &Message) -> Vec<Target> {
+/// The things that a request names; empty where it makes a new one, or asks for all. None: nobody has said what such a request
+/// names.
+pub(crate) fn targets(request: &Message) -> Option<Vec<Target>> {
     let mut found: Vec<Target> = Vec::new();
     macro_rules! of {
         ($($type:ty: $($kind:literal $field:ident),+;)*) => {
             $(if let Some(request) = request.downcast_ref::<$type>() {
                 $(found.extend(Some(&request.$field).filter(|id| !id.is_empty()).map(|id| ($kind, id.clone())));)+
-                return found;
+                return Some(found);
             })*
         };
     }
     if let Some(query) = request.downcast_ref::<QueryRequest>() {
-        return query.bank_ids.iter().map(|id| ("bank", id.clone())).collect();
+        return Some(query.bank_ids.iter().map(|id| ("bank", id.clone())).collect());
     }
     of! {
         ChatRequest: "model" model;
@@ -77,5 +78,5 @@ pub(crate) fn targets(request: &Message) -> Vec<Target> {
         RotateApiKeyRequest: "api_key" id;
         RevokeApiKeyRequest: "api_key" id;
     }
-    found
+    None
 }

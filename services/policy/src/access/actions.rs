@@ -122,6 +122,8 @@ pub const ACTIONS: &[(&str, &[(&str, Class)])] = &[
             ("RevokeApiKey", Admin),
         ],
     ),
+    ("Batches", &[("CreateBatch", Use), ("GetBatch", Use), ("ListBatches", Use), ("CancelBatch", Use)]),
+    ("Telemetry", &[("GetTurnTrace", Private), ("ListRequests", Use)]),
     // Not of the contract: what HTTP alone has.
     ("Http", &[("Metrics", Admin)]),
 ];

@@ -249,3 +249,25 @@ async fn a_clients_certificate_says_who_calls_and_certificates_are_read_again() 
     })
     .await;
 }
+
+#[tokio::test]
+async fn lists_hold_what_the_caller_may_read() {
+    let (server, admin) = start(KEYS).await;
+    let issue = async |principal: &str| {
+        let request = server.http.post(server.url("/v1/api-keys")).bearer_auth(&admin).json(&json!({ "principal": principal }));
+        told(request).await.1["secret"].as_str().unwrap().to_owned()
+    };
+    let (ann, bob) = (issue("ann").await, issue("bob").await);
+    let body = json!({ "model": "parrot", "input": "hi" });
+    let (code, response) = told(server.http.post(server.url("/v1/responses")).bearer_auth(&ann).json(&body)).await;
+    assert_eq!(code, 200, "{response}");
+    let listed = async |secret: &str| {
+        let (_, list) = told(server.http.get(server.url("/v1/responses")).bearer_auth(secret)).await;
+        list["data"].as_array().unwrap().len()
+    };
+    assert_eq!((listed(&ann).await, listed(&bob).await, listed(&admin).await), (1, 0, 1));
+    // Nor may it be gone on with.
+    let body = json!({ "model": "parrot", "input": "and?", "previous_response_id": response["id"] });
+    assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&bob).json(&body)).await.0, 404);
+    assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&ann).json(&body)).await.0, 200);
+}
