@@ -56,6 +56,16 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: MemoryVerb,
     },
+    /// Look after API keys
+    Key {
+        #[command(subcommand)]
+        verb: crate::key::KeyVerb,
+    },
+    /// Check the policies of access, and ask them
+    Policy {
+        #[command(subcommand)]
+        verb: crate::policy::PolicyVerb,
+    },
     /// Print version and build
     Version,
     /// Print a completion script for a shell

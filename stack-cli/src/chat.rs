@@ -7,7 +7,7 @@ use std::{
 
 use futures::StreamExt;
 use llama_stack_core::{
-    Context, Error, Inference, Result,
+    Error, Inference, Result,
     fold::ChatFold,
     grpc::{Remote, channel},
 };
@@ -40,7 +40,7 @@ pub(crate) async fn run(args: ChatArgs, output: &Output) -> Result<()> {
 
 async fn first_chat_model(client: &Client, server: &str) -> Result<String> {
     let request = ListModelsRequest { kind: ModelKind::Chat.into(), ..ListModelsRequest::default() };
-    let models = client.list_models(&Context::default(), request).await.map_err(|error| reach::explained(error, server))?;
+    let models = client.list_models(&crate::caller::caller(), request).await.map_err(|error| reach::explained(error, server))?;
     let first = models.models.into_iter().next();
     first.map(|model| model.id).ok_or_else(|| Error::failed_precondition("this stack has no chat model"))
 }
@@ -93,7 +93,7 @@ impl Chat {
     async fn ask(&mut self, question: String) -> Result<()> {
         self.messages.push(Message::user(question));
         let request = ChatRequest { sampling: Some(self.sampling.clone()), ..ChatRequest::new(&self.model, self.messages.clone()) };
-        let mut events = self.client.stream_chat(&Context::default(), request).await?;
+        let mut events = self.client.stream_chat(&crate::caller::caller(), request).await?;
         let mut fold = ChatFold::default();
         loop {
             let event = tokio::select! {

@@ -6,12 +6,15 @@
 //! ```
 
 mod args;
+mod caller;
 mod chat;
 mod distribution;
 mod home;
+mod key;
 mod memory;
 mod model;
 mod output;
+mod policy;
 mod processor;
 mod proto_json;
 mod ps;
@@ -56,6 +59,8 @@ fn main() -> ExitCode {
             Verb::Shield { verb } => shield::run(verb, &output).await,
             Verb::Safety { verb } => safety::run(verb, &output).await,
             Verb::Memory { verb } => memory::run(verb, &output).await,
+            Verb::Key { verb } => key::run(verb, &output).await,
+            Verb::Policy { verb } => policy::run(verb, &output),
             Verb::Version => version::run(&output),
             Verb::Completions { shell } => output.completions(shell),
             Verb::ParseWorker => Ok(()),

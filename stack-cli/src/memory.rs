@@ -5,7 +5,7 @@ mod migrate;
 use std::{sync::Arc, time::Duration};
 
 use llama_stack_core::{
-    Context, Error, Memory, Result,
+    Error, Memory, Result,
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{Bank, ListBanksRequest, QueryRequest, memory_client::MemoryClient};
@@ -59,7 +59,7 @@ fn connect(server: &ServerArgs) -> Result<Arc<dyn Memory>> {
 async fn banks(memory: &Arc<dyn Memory>) -> Result<Vec<Bank>> {
     let (mut all, mut request) = (Vec::new(), ListBanksRequest { page_size: 1000, ..ListBanksRequest::default() });
     loop {
-        let page = memory.list_banks(&Context::default(), request.clone()).await?;
+        let page = memory.list_banks(&crate::caller::caller(), request.clone()).await?;
         all.extend(page.banks);
         if page.next_page_token.is_empty() {
             return Ok(all);
@@ -99,7 +99,7 @@ async fn search(memory: &Arc<dyn Memory>, bank: String, text: String, top: u32, 
         return Err(Error::invalid("text", "there is nothing to search for"));
     }
     let request = QueryRequest { bank_ids: vec![bank], text, top_k: top, ..QueryRequest::default() };
-    let found = memory.query(&Context::default(), request).await.map_err(|error| reach::explained(error, &server.server))?;
+    let found = memory.query(&crate::caller::caller(), request).await.map_err(|error| reach::explained(error, &server.server))?;
     let each = |found: llama_stack_proto::v1::ScoredChunk| {
         let chunk = found.chunk.unwrap_or_default();
         Found { score: found.score, document: chunk.document_id, title: chunk.title, text: chunk.text }

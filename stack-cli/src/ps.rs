@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use llama_stack_core::{
-    Context, Inference, Result, Stack,
+    Inference, Result, Stack,
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{
@@ -41,7 +41,7 @@ struct Row {
 
 pub(crate) async fn run(args: ServerArgs, output: &Output) -> Result<()> {
     let channel = channel(&args.server, Duration::from_secs(5))?;
-    let (cx, stack) = (Context::default(), Remote::<StackClient<Channel>>::new(channel.clone()));
+    let (cx, stack) = (crate::caller::caller(), Remote::<StackClient<Channel>>::new(channel.clone()));
     let info = stack.get_info(&cx, GetInfoRequest {}).await.map_err(|error| reach::explained(error, &args.server))?;
     let models = Remote::<InferenceClient<Channel>>::new(channel).list_models(&cx, ListModelsRequest::default()).await?.models;
     output.result(&report(info, models), text)

@@ -36,6 +36,8 @@ pub(crate) async fn run(args: RunArgs, output: &Output) -> Result<()> {
     // Before the models: a taken port is told at once.
     let listener = llama_stack_server::bind(&manifest.server.listen).await?;
     let address = listener.local_addr().map_err(|error| Error::internal("the listener has no address").with_source(error))?;
+    llama_stack_server::check_exposure(&manifest.server, address)?;
+    let scheme = if manifest.server.tls.is_some() { "https" } else { "http" };
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let signals = tokio::spawn(async move {
@@ -52,7 +54,7 @@ pub(crate) async fn run(args: RunArgs, output: &Output) -> Result<()> {
         stack = building => stack?,
         () = shutdown.cancelled() => return Err(Error::new(llama_stack_core::Code::Cancelled, "stopped before it was ready")),
     };
-    let ready = Ready { name, url: format!("http://{}", reachable(address)), ready_ms: begun.elapsed().as_millis() };
+    let ready = Ready { name, url: format!("{scheme}://{}", reachable(address)), ready_ms: begun.elapsed().as_millis() };
     output.result(&ready, |ready| {
         format!(
             "{} is ready at {} ({} ms)\n  OpenAI API  {}/v1\n  gRPC        {}\n  stop with Ctrl-C\n",

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use llama_stack_core::{
-    Agents, Context, Error, Result, Safety,
+    Agents, Error, Result, Safety,
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{
@@ -68,7 +68,7 @@ async fn audit(server: &str, session: &str, output: &Output) -> Result<()> {
     let agents = Remote::<AgentsClient<Channel>>::new(channel);
     let safety = shield::client(server)?;
     let request = GetSessionRequest { id: session.to_owned() };
-    agents.get_session(&Context::default(), request).await.map_err(|error| reach::explained(error, server))?;
+    agents.get_session(&crate::caller::caller(), request).await.map_err(|error| reach::explained(error, server))?;
     let turns = turns(&agents, session).await?;
     let by_id: HashMap<&str, &Turn> = turns.iter().map(|turn| (turn.id.as_str(), turn)).collect();
     let mut rows = Vec::new();
@@ -89,7 +89,7 @@ async fn audit(server: &str, session: &str, output: &Output) -> Result<()> {
 async fn turns(agents: &Remote<AgentsClient<Channel>>, session: &str) -> Result<Vec<Turn>> {
     let (mut all, mut request) = (Vec::new(), ListTurnsRequest { session_id: session.to_owned(), ..ListTurnsRequest::default() });
     loop {
-        let page = agents.list_turns(&Context::default(), request.clone()).await?;
+        let page = agents.list_turns(&crate::caller::caller(), request.clone()).await?;
         all.extend(page.turns);
         if page.next_page_token.is_empty() {
             return Ok(all);
@@ -138,7 +138,7 @@ async fn again(safety: &shield::Client, turn: &Turn, at: usize, step: &ShieldSte
     messages.extend(texts::said(turn, judged.before));
     messages.push(judged.message);
     let request = RunShieldRequest { shield_id: step.shield_id.clone(), messages, stage: step.stage, fresh: true };
-    row.now = match safety.run_shield(&Context::default(), request).await {
+    row.now = match safety.run_shield(&crate::caller::caller(), request).await {
         Ok(verdict) => said(&verdict),
         Err(error) if error.reason() == Some("upstream_unreachable") => return Err(error),
         Err(error) => format!("no verdict: {}", told(&error)),

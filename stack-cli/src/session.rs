@@ -36,7 +36,7 @@ fn client(server: &ServerArgs) -> Result<Client> {
 
 async fn list(limit: u32, server: &ServerArgs, output: &Output) -> Result<()> {
     let request = ListSessionsRequest { page_size: limit, ..ListSessionsRequest::default() };
-    let sessions = client(server)?.list_sessions(&Context::default(), request).await;
+    let sessions = client(server)?.list_sessions(&crate::caller::caller(), request).await;
     let sessions = sessions.map_err(|error| reach::explained(error, &server.server))?.sessions;
     let rows = sessions.iter().map(|session| {
         json!({ "id": session.id, "agent_id": session.agent_id, "name": session.name, "created": session.created.map(|time| time.to_string()) })

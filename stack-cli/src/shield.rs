@@ -6,7 +6,7 @@ use std::{
 };
 
 use llama_stack_core::{
-    Context, Error, Result, Safety,
+    Error, Result, Safety,
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{
@@ -82,7 +82,7 @@ struct Category {
 async fn list(server: &str, output: &Output) -> Result<()> {
     let (client, mut request, mut rows) = (client(server)?, ListShieldsRequest::default(), Vec::new());
     loop {
-        let page = client.list_shields(&Context::default(), request.clone()).await.map_err(|error| reach::explained(error, server))?;
+        let page = client.list_shields(&crate::caller::caller(), request.clone()).await.map_err(|error| reach::explained(error, server))?;
         rows.extend(page.shields.into_iter().map(row));
         if page.next_page_token.is_empty() {
             break;
@@ -159,7 +159,7 @@ async fn test(args: ShieldTestArgs, output: &Output) -> Result<()> {
     };
     let client = client(&args.server.server)?;
     let begun = Instant::now();
-    let verdict = client.run_shield(&Context::default(), question(&args.shield, args.stage.into(), &text)).await;
+    let verdict = client.run_shield(&crate::caller::caller(), question(&args.shield, args.stage.into(), &text)).await;
     let verdict = verdict.map_err(|error| reach::explained(error, &args.server.server))?;
     output.result(&judged(verdict, begun.elapsed()), shown)
 }

@@ -146,3 +146,54 @@ async fn a_file_is_read_by_a_process_of_this_program() {
     let home = tempfile::tempdir().unwrap();
     assert!(!call(home.path(), &["--help"]).out.contains(WORKER_VERB));
 }
+
+#[test]
+fn the_first_key_is_made_in_the_store_without_a_server() {
+    let home = tempfile::tempdir().unwrap();
+    let path = manifest(home.path(), REMOTE);
+    let key = |arguments: &[&str]| call(home.path(), &[&["--json", "key"], arguments, &["--offline", &path, "--tenant", "acme"]].concat());
+    let made = key(&["create", "--principal", "eve", "--role", "admin", "--days", "30"]);
+    let made: Value = serde_json::from_str(&made.out).unwrap_or_else(|_| panic!("{}", made.err));
+    assert!(made["secret"].as_str().unwrap().starts_with("lsk_"), "{made}");
+    assert_eq!(
+        (made["tenant"].as_str(), made["principal"].as_str(), made["roles"][0].as_str()),
+        (Some("acme"), Some("eve"), Some("admin"))
+    );
+    let id = made["id"].as_str().unwrap();
+    let rotated: Value = serde_json::from_str(&key(&["rotate", id]).out).unwrap();
+    assert_ne!(rotated["secret"], made["secret"]);
+    assert_eq!(key(&["revoke", id]).code, 0);
+    let listed = key(&["list"]).out;
+    let rows: Vec<Value> = serde_json::from_str(&listed).unwrap();
+    assert_eq!((rows.len(), rows[0]["state"].as_str()), (1, Some("revoked")));
+    assert!(!listed.contains("lsk_"), "{listed}");
+    assert_eq!(key(&["revoke", "key_none"]).code, 3);
+    // Another tenant's keys are another's.
+    let others = call(home.path(), &["--json", "key", "list", "--offline", &path, "--tenant", "umbrella"]);
+    assert_eq!(others.out.trim(), "[]");
+}
+
+#[test]
+fn a_listener_that_others_reach_wants_to_know_who_calls() {
+    let home = tempfile::tempdir().unwrap();
+    let said = call(home.path(), &["run", &manifest(home.path(), REMOTE), "--listen", "0.0.0.0:0"]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("can be reached from other machines") && said.err.contains("server.auth"), "{}", said.err);
+}
+
+#[test]
+fn policies_of_access_are_checked_and_asked() {
+    let home = tempfile::tempdir().unwrap();
+    let explain = |roles: &[&str]| {
+        let path = manifest(home.path(), REMOTE);
+        let question =
+            ["policy", "explain", &path, "--action", "Agents.GetSession", "--principal", "ann", "--kind", "session", "--owner", "bob"];
+        call(home.path(), &[&question[..], roles].concat()).out
+    };
+    assert_eq!(explain(&[]), "denied: no policy permits it\n");
+    assert_eq!(explain(&["--role", "admin"]), "allowed: by built-in/admin\n");
+    let wrong = format!("{REMOTE}server:\n  auth:\n    api_keys: true\n    policy:\n      text: 'permit (principal, action, resource);'\n");
+    let said = call(home.path(), &["policy", "check", &manifest(home.path(), &wrong)]);
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("server.auth.policy.text") && said.err.contains("@id"), "{}", said.err);
+}

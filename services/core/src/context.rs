@@ -1,6 +1,7 @@
 //! Who asks, until when, under which key and in which trace: the first argument of every call.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,6 +37,12 @@ struct Inner {
     idempotency_key: Option<String>,
     request_id: Option<String>,
     trace: Option<String>,
+    /// What the credential says beside the principal.
+    attributes: BTreeMap<String, String>,
+    /// Which credential it was: an API key's id, or its kind.
+    credential: String,
+    /// What this process shows to the stack that it calls. Never read from a request, so never a caller's.
+    bearer: Option<Secret>,
     /// Provider id → the caller's own key there. Read at the edge, used by the provider, never sent on or logged.
     provider_keys: Vec<(String, Secret)>,
 }
@@ -48,6 +55,16 @@ pub struct Principal {
     /// Whose data it is. Rows, banks and caches of different tenants never meet.
     pub tenant: String,
     pub roles: Vec<String>,
+}
+
+/// Who a request was found to come from. The edge leaves it in the request's extensions, where it outweighs all headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authenticated {
+    pub principal: Principal,
+    /// What else the credential says, for policies.
+    pub attributes: BTreeMap<String, String>,
+    /// An API key's id, or `jwt`, `introspection`, `certificate`; empty where none was shown.
+    pub credential: String,
 }
 
 impl Default for Principal {
@@ -138,6 +155,22 @@ impl Context {
         self.edit(|inner| inner.trace = Some(traceparent.into()))
     }
 
+    /// Shows this credential to the stack that is called.
+    #[must_use]
+    pub fn with_bearer(self, bearer: Secret) -> Self {
+        self.edit(|inner| inner.bearer = Some(bearer))
+    }
+
+    /// The same call, made by whoever was authenticated.
+    #[must_use]
+    pub fn with_authenticated(self, who: &Authenticated) -> Self {
+        self.edit(|inner| {
+            inner.principal = who.principal.clone();
+            inner.attributes = who.attributes.clone();
+            inner.credential.clone_from(&who.credential);
+        })
+    }
+
     /// For work that outlives the call that began it: same caller and trace, no deadline, no key.
     #[must_use]
     pub fn detached(&self) -> Self {
@@ -153,6 +186,16 @@ impl Context {
 
     pub fn tenant(&self) -> &str {
         &self.0.principal.tenant
+    }
+
+    /// What the caller's credential says beside the principal, for policies.
+    pub fn attributes(&self) -> &BTreeMap<String, String> {
+        &self.0.attributes
+    }
+
+    /// The API key's id, or the kind of credential; empty where none was shown.
+    pub fn credential(&self) -> &str {
+        &self.0.credential
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -189,18 +232,30 @@ impl Context {
         tokio::time::timeout_at(deadline.into(), work).await.unwrap_or_else(|_| Err(deadline_passed()))
     }
 
+    /// [`Context::from_metadata`]; where the edge has authenticated the caller, what the headers say of them does not count.
+    ///
+    /// # Errors
+    /// As [`Context::from_metadata`].
+    pub fn from_request(metadata: &MetadataMap, extensions: &http::Extensions) -> Result<Self> {
+        let context = Self::from_metadata(metadata)?;
+        Ok(match extensions.get::<Authenticated>() {
+            Some(who) => context.with_authenticated(who),
+            None => context,
+        })
+    }
+
     /// Reads what a caller sent: gRPC metadata, or HTTP headers under the same names.
     ///
     /// # Errors
-    /// `InvalidArgument` for a tenant or principal that is not 1 to 128 of `[A-Za-z0-9_.@:-]`, or an unreadable time-out.
+    /// `InvalidArgument` for a tenant or principal that [`named`] refuses, or an unreadable time-out.
     pub fn from_metadata(metadata: &MetadataMap) -> Result<Self> {
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
         let mut inner = Inner::default();
         if let Some(tenant) = text(TENANT) {
-            inner.principal.tenant = name(TENANT, tenant)?;
+            inner.principal.tenant = named(TENANT, tenant)?;
         }
         if let Some(principal) = text(PRINCIPAL) {
-            inner.principal.id = name(PRINCIPAL, principal)?;
+            inner.principal.id = named(PRINCIPAL, principal)?;
         }
         if let Some(roles) = text(ROLES) {
             inner.principal.roles = roles.split(',').map(str::trim).filter(|role| !role.is_empty()).map(Into::into).collect();
@@ -226,6 +281,9 @@ impl Context {
                 metadata.insert(name, value);
             }
         };
+        if let Some(bearer) = &self.0.bearer {
+            put("authorization", &format!("Bearer {}", bearer.expose()));
+        }
         put(PRINCIPAL, &self.principal().id);
         put(TENANT, self.tenant());
         if !self.principal().roles.is_empty() {
@@ -243,10 +301,14 @@ pub(crate) fn deadline_passed() -> Error {
     Error::new(Code::DeadlineExceeded, "the deadline passed before the call was done")
 }
 
-fn name(header: &str, value: &str) -> Result<String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.@:-".contains(c);
+/// The name of a tenant, principal or role, if it can be one.
+///
+/// # Errors
+/// `InvalidArgument`, on `field`, for what is not 1 to 128 of `[A-Za-z0-9_.@:|+-]`.
+pub fn named(field: &str, value: &str) -> Result<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.@:|+-".contains(c);
     if value.is_empty() || value.len() > 128 || !value.chars().all(allowed) {
-        return Err(Error::invalid(header, format!("{header} must be 1 to 128 of letters, digits and _ . @ : -")));
+        return Err(Error::invalid(field, format!("{field} must be 1 to 128 of letters, digits and _ . @ : | + -")));
     }
     Ok(value.into())
 }

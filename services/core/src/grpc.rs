@@ -6,7 +6,6 @@ use futures::StreamExt;
 use serde::Deserialize;
 use tonic::{
     Request, Response, Status, TimeoutExpired,
-    metadata::MetadataMap,
     transport::{Channel, ClientTlsConfig, Endpoint},
 };
 
@@ -83,8 +82,8 @@ impl Context {
 }
 
 /// The context of an incoming call.
-pub(crate) fn context(metadata: &MetadataMap) -> Result<Context, Status> {
-    Ok(Context::from_metadata(metadata)?)
+pub(crate) fn context<T>(request: &Request<T>) -> Result<Context, Status> {
+    Ok(Context::from_request(request.metadata(), request.extensions())?)
 }
 
 /// Events on their way out: errors become statuses, and the deadline ends them.
@@ -136,7 +135,8 @@ pub(crate) fn from_peer(status: Status) -> Error {
     }
 }
 
-/// Writes both faces of a service trait: `Served<dyn Trait>` as its tonic server, `Remote<Client>` as the trait.
+/// Writes both faces of a service trait, `Served<dyn Trait>` as its tonic server and `Remote<Client>` as the trait, and the
+/// trait behind a guard, `Guarded<dyn Trait>`.
 ///
 /// Method kinds: `unary`, `stream` (the server streams), `upload` (the client streams).
 macro_rules! grpc_service {
@@ -148,14 +148,14 @@ macro_rules! grpc_service {
         #[async_trait::async_trait]
         impl $server for $crate::grpc::Served<dyn $service> {
             $(async fn $unary(&self, request: tonic::Request<$unary_in>) -> Result<tonic::Response<$unary_out>, tonic::Status> {
-                let cx = $crate::grpc::context(request.metadata())?;
+                let cx = $crate::grpc::context(&request)?;
                 let response = cx.within(self.0.$unary(&cx, request.into_inner())).await?;
                 Ok(tonic::Response::new(response))
             })*
             $(type $assoc = $crate::grpc::BoxedEvents<$stream_out>;
 
             async fn $stream(&self, request: tonic::Request<$stream_in>) -> Result<tonic::Response<Self::$assoc>, tonic::Status> {
-                let cx = $crate::grpc::context(request.metadata())?;
+                let cx = $crate::grpc::context(&request)?;
                 let events = cx.within(self.0.$stream(&cx, request.into_inner())).await?;
                 Ok(tonic::Response::new($crate::grpc::outgoing(&cx, events)))
             })*
@@ -164,7 +164,7 @@ macro_rules! grpc_service {
                 request: tonic::Request<tonic::Streaming<$upload_in>>,
             ) -> Result<tonic::Response<$upload_out>, tonic::Status> {
                 use futures::StreamExt as _;
-                let cx = $crate::grpc::context(request.metadata())?;
+                let cx = $crate::grpc::context(&request)?;
                 let messages = request.into_inner().map(|message| message.map_err($crate::Error::from));
                 let response = cx.within(self.0.$upload(&cx, Box::pin(messages))).await?;
                 Ok(tonic::Response::new(response))
@@ -185,6 +185,25 @@ macro_rules! grpc_service {
                 let request = cx.request($crate::grpc::Upload(messages));
                 let call = async { self.0.clone().$upload(request).await.map_err($crate::grpc::from_peer) };
                 Ok(cx.within(call).await?.into_inner())
+            })*
+        }
+
+        #[async_trait::async_trait]
+        impl $service for $crate::guard::Guarded<dyn $service> {
+            $(async fn $unary(&self, cx: &$crate::Context, request: $unary_in) -> $crate::Result<$unary_out> {
+                const ACTION: &str = concat!(stringify!($service), ".", stringify!($unary));
+                self.guard.check(cx, ACTION, &request).await?;
+                let mut answer = self.inner.$unary(cx, request).await?;
+                self.guard.answered(cx, ACTION, &mut answer).await?;
+                Ok(answer)
+            })*
+            $(async fn $stream(&self, cx: &$crate::Context, request: $stream_in) -> $crate::Result<$crate::EventStream<$stream_out>> {
+                self.guard.check(cx, concat!(stringify!($service), ".", stringify!($stream)), &request).await?;
+                self.inner.$stream(cx, request).await
+            })*
+            $(async fn $upload(&self, cx: &$crate::Context, messages: $crate::EventStream<$upload_in>) -> $crate::Result<$upload_out> {
+                self.guard.check(cx, concat!(stringify!($service), ".", stringify!($upload)), &()).await?;
+                self.inner.$upload(cx, messages).await
             })*
         }
 

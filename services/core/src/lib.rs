@@ -16,6 +16,7 @@ pub mod error;
 pub mod failpoint;
 pub mod fold;
 pub mod grpc;
+pub mod guard;
 pub mod ids;
 pub mod manifest;
 pub mod page;
@@ -26,11 +27,11 @@ use std::pin::Pin;
 
 use futures::Stream;
 
-pub use context::{Context, Principal};
+pub use context::{Authenticated, Context, Principal};
 pub use error::{Code, Error};
 pub use manifest::Manifest;
 pub use registry::{Deps, Progress, Registry, Table};
-pub use service::{Agents, Files, Inference, Memory, Prompts, Safety, Stack, Tools, no_such_model};
+pub use service::{Agents, Files, Identity, Inference, Memory, Prompts, Safety, Stack, Tools, no_such_model};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{Error, Result};
 
 mod agents;
+mod auth;
 mod egress;
 mod env;
 mod lines;
@@ -23,6 +24,7 @@ pub use agents::{
     AgentLimits, Agents, DeclaredAgent, DeclaredAgentTool, DeclaredApproval, DeclaredLimits, DeclaredModeration, DeclaredServer,
     ModerationMode, Price,
 };
+pub use auth::{AccessPolicy, Auth, CertificateName, Claims, Introspection, Jwt, Mtls, Tls};
 pub use egress::{Destination, Egress, Place};
 pub use lines::Lines;
 pub use policy::{DefaultPolicies, Policy};
@@ -75,11 +77,22 @@ pub struct Server {
     pub drain_seconds: u64,
     /// Origins that browsers may call from; `*` is all. Default: none but the stack's own pages.
     pub cors_origins: Vec<String>,
+    /// Who may call. Without it: everybody who reaches this machine's loopback.
+    pub auth: Option<Auth>,
+    /// Without it the listener speaks plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8321".into(), max_body_bytes: 32 << 20, drain_seconds: 30, cors_origins: Vec::new() }
+        Self {
+            listen: "127.0.0.1:8321".into(),
+            max_body_bytes: 32 << 20,
+            drain_seconds: 30,
+            cors_origins: Vec::new(),
+            auth: None,
+            tls: None,
+        }
     }
 }
 
@@ -215,6 +228,9 @@ impl Manifest {
                     return Err(self.lines.error(&path, &format!("{:?} is taken by an earlier {api} provider", provider.id)));
                 }
             }
+        }
+        if let Some(auth) = &self.server.auth {
+            auth.validate(self.server.tls.as_ref(), &self.lines)?;
         }
         self.policy.validate(&self.lines)?;
         self.safety.validate(&self.lines)

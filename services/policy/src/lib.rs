@@ -11,6 +11,7 @@
 //! The language is [Cedar](https://docs.cedarpolicy.com); `schema.cedarschema` says what a policy can speak of, and
 //! `rule_of_two.cedar` is what holds where the manifest names nothing else. Nothing here does I/O after the start.
 
+pub mod access;
 mod arguments;
 mod cedar;
 mod facts;

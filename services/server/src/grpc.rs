@@ -19,14 +19,16 @@ use llama_stack_core::{
 use llama_stack_proto::{
     DESCRIPTORS,
     v1::{
-        agents_server::AgentsServer, files_server::FilesServer, inference_server::InferenceServer, memory_server::MemoryServer,
-        prompts_server::PromptsServer, safety_server::SafetyServer, stack_server::StackServer, tools_server::ToolsServer,
+        agents_server::AgentsServer, files_server::FilesServer, identity_server::IdentityServer, inference_server::InferenceServer,
+        memory_server::MemoryServer, prompts_server::PromptsServer, safety_server::SafetyServer, stack_server::StackServer,
+        tools_server::ToolsServer,
     },
 };
 
 use crate::{
     Stack,
     http::{AppState, cors, observe},
+    identity,
 };
 
 /// `/package.Service/Method` of every method here: what may become a metric's label.
@@ -42,6 +44,13 @@ fn methods() -> HashSet<String> {
         }
     }
     methods
+}
+
+/// `Service.Method` of every RPC of the contract.
+#[cfg(test)]
+pub(crate) fn contract_methods() -> Vec<String> {
+    let named = METHODS.iter().filter_map(|path| path.strip_prefix("/llama_stack.v1."));
+    named.map(|method| method.replace('/', ".")).collect()
 }
 
 /// gRPC over HTTP/2, and gRPC-Web over any HTTP.
@@ -102,6 +111,7 @@ pub(crate) async fn router(stack: &Stack, state: &AppState) -> Result<(Router, H
     serve!(AgentsServer, stack.agents);
     serve!(PromptsServer, stack.prompts);
     serve!(StackServer, stack.info);
+    serve!(IdentityServer, stack.identity);
 
     let broken = |error| Error::internal("the contract's descriptors cannot be read").with_source(error);
     let reflection = || {
@@ -112,7 +122,9 @@ pub(crate) async fn router(stack: &Stack, state: &AppState) -> Result<(Router, H
     routes.add_service(reflection().build_v1().map_err(broken)?);
     routes.add_service(reflection().build_v1alpha().map_err(broken)?);
 
-    let mut router = routes.routes().into_axum_router().layer(GrpcWebLayer::new());
+    let router = routes.routes().into_axum_router().layer(middleware::from_fn_with_state(state.clone(), identity::grpc));
+    // Around the gate, so that a refusal is translated as well.
+    let mut router = router.layer(GrpcWebLayer::new());
     if let Some(cors) = cors(&stack.server.cors_origins) {
         router = router.layer(cors);
     }

@@ -4,7 +4,7 @@
 //! Manifest ── Stack::build ──> providers, left to right ── a router per service ── agents over the store
 //!                                                              │ Observed: spans and metrics
 //!                Stack::serve(listener, token)                 │
-//! one port ─┬─ application/grpc* ─ tonic: 8 services, health, reflection, gRPC-Web ─┤
+//! one port ─┬─ application/grpc* ─ tonic: 9 services, health, reflection, gRPC-Web ─┤
 //!           └─ everything else ─── axum: OpenAI-compatible HTTP, MCP, health, metrics ┘
 //! ```
 //!
@@ -13,6 +13,7 @@
 mod assemble;
 mod grpc;
 mod http;
+mod identity;
 mod info;
 mod mcp;
 mod metrics;
@@ -27,6 +28,9 @@ mod telemetry;
 mod tools;
 mod vector_io;
 
+pub use identity::{check_exposure, offline_keys};
+pub use llama_stack_identity::Policies;
+pub use llama_stack_policy::access;
 pub use openapi::document as openapi_document;
 pub use serve::bind;
 pub use stack::{Options, Stack};

@@ -16,13 +16,19 @@ use hyper_util::{
     server::conn::auto,
 };
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use llama_stack_core::{Code, Error, Result};
 
-use crate::{Stack, grpc, http};
+use crate::{
+    Stack, check_exposure, grpc, http,
+    identity::tls::{PeerCertificate, Tls},
+};
 
 /// A connection has this long to send its first request, and each later request's head: a slow sender holds no place.
 const HEAD: Duration = Duration::from_secs(10);
@@ -57,8 +63,12 @@ impl Stack {
     /// closes the stack. Turns that a crash cut off go on before the first request is taken.
     ///
     /// # Errors
-    /// `Internal` where gRPC cannot be set up.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+    /// `FailedPrecondition` a listener that others reach, where callers need no credential · `Internal` where gRPC cannot be
+    /// set up.
+    pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+        let address = listener.local_addr().map_err(|error| Error::internal("the listener has no address").with_source(error))?;
+        check_exposure(&self.server, address)?;
+        self.guarded();
         let state = http::AppState::new(&self);
         let (grpc, mut health) = grpc::router(&self, &state).await?;
         let edge = Edge { http: http::router(&state, &self.server.cors_origins), grpc };
@@ -69,7 +79,10 @@ impl Stack {
             Err(error) => tracing::error!(code = error.code().name(), message = error.message(), "unfinished turns could not be taken up"),
         }
 
-        let connections = Connections::new(edge);
+        if let Some(tls) = &self.tls {
+            self.tasks.spawn(tls.clone().watch(self.shutdown.clone()));
+        }
+        let connections = Connections::new(edge, self.tls.clone());
         connections.accept(&listener, &shutdown).await;
         drop(listener);
         tracing::info!(connections = connections.tasks.len(), "draining");
@@ -89,7 +102,10 @@ struct Edge {
 }
 
 impl Edge {
-    async fn answer(self, request: Request<Incoming>) -> Result<axum::response::Response, Infallible> {
+    async fn answer(self, mut request: Request<Incoming>, peer: Option<PeerCertificate>) -> Result<axum::response::Response, Infallible> {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         let router = if grpc::is_grpc(request.headers()) { self.grpc } else { self.http };
         router.oneshot(request.map(Body::new)).await
     }
@@ -97,6 +113,8 @@ impl Edge {
 
 struct Connections {
     edge: Edge,
+    /// None: plain HTTP.
+    tls: Option<Arc<Tls>>,
     protocols: Arc<auto::Builder<TokioExecutor>>,
     tasks: TaskTracker,
     /// Connections end after the requests that they have.
@@ -106,9 +124,10 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(edge: Edge) -> Self {
+    fn new(edge: Edge, tls: Option<Arc<Tls>>) -> Self {
         Self {
             edge,
+            tls,
             protocols: Arc::new(protocols()),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
@@ -140,35 +159,17 @@ impl Connections {
             tracing::debug!(%error, "socket options could not be set");
             return;
         }
-        let (edge, protocols) = (self.edge.clone(), self.protocols.clone());
+        let (edge, protocols, tls) = (self.edge.clone(), self.protocols.clone(), self.tls.clone());
         let (ending, cut) = (self.ending.clone(), self.cut.clone());
         self.tasks.spawn(async move {
-            let asked = CancellationToken::new();
-            let first = asked.clone();
-            let service = hyper::service::service_fn(move |request| {
-                first.cancel();
-                edge.clone().answer(request)
-            });
-            let connection = protocols.serve_connection(TokioIo::new(stream), service);
-            let mut connection = std::pin::pin!(connection);
-            let silent = async {
-                if tokio::time::timeout(SILENCE, asked.cancelled()).await.is_ok() {
-                    std::future::pending::<()>().await;
-                }
-            };
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
+            let Some(tls) = tls else { return answer(stream, None, edge, &protocols, ending, cut).await };
+            let greeted = tokio::select! {
+                greeted = tls.accept(stream) => greeted,
                 () = cut.cancelled() => return,
-                () = either(ending.cancelled(), silent) => {
-                    connection.as_mut().graceful_shutdown();
-                    tokio::select! {
-                        ended = connection.as_mut() => ended,
-                        () = cut.cancelled() => return,
-                    }
-                }
             };
-            if let Err(error) = ended {
-                tracing::debug!(error, "connection broke");
+            match greeted {
+                Ok((stream, peer)) => answer(stream, peer, edge, &protocols, ending, cut).await,
+                Err(error) => tracing::debug!(error, "no TLS with a client"),
             }
         });
     }
@@ -182,6 +183,44 @@ impl Connections {
             self.cut.cancel();
             self.tasks.wait().await;
         }
+    }
+}
+
+/// One connection, to its end.
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Option<PeerCertificate>,
+    edge: Edge,
+    protocols: &auto::Builder<TokioExecutor>,
+    ending: CancellationToken,
+    cut: CancellationToken,
+) {
+    let asked = CancellationToken::new();
+    let first = asked.clone();
+    let service = hyper::service::service_fn(move |request| {
+        first.cancel();
+        edge.clone().answer(request, peer.clone())
+    });
+    let connection = protocols.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let silent = async {
+        if tokio::time::timeout(SILENCE, asked.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = cut.cancelled() => return,
+        () = either(ending.cancelled(), silent) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = cut.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "connection broke");
     }
 }
 

@@ -9,17 +9,25 @@ use tokio_util::{
 
 use llama_stack_agents::{Connect, PromptBook, Runtime, RuntimeParts};
 use llama_stack_core::{
-    Agents, Context, Deps, Files, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools, manifest,
+    Agents, Context, Deps, Files, Identity, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools, manifest,
     registry::OnProgress,
 };
 use llama_stack_documents::Parse;
 use llama_stack_files::DiskFiles;
+use llama_stack_identity::ApiKeyBook;
 use llama_stack_policy::CedarPolicy;
 use llama_stack_proto::v1::{ListProvidersRequest, ListProvidersResponse, McpServer};
 use llama_stack_store::Store;
 use llama_stack_tools::Groups;
 
-use crate::{assemble, info, metrics::Metrics, observed::Observed, telemetry::Telemetry};
+use crate::{
+    assemble,
+    identity::{Gate, tls::Tls},
+    info,
+    metrics::Metrics,
+    observed::Observed,
+    telemetry::Telemetry,
+};
 
 /// How long background work may take to end once it was told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -43,10 +51,15 @@ pub struct Stack {
     pub tools: Arc<dyn Tools>,
     pub agents: Arc<dyn Agents>,
     pub prompts: Arc<dyn Prompts>,
+    /// Who calls, and the API keys.
+    pub identity: Arc<dyn Identity>,
     /// What runs here.
     pub info: Arc<dyn Info>,
     pub(crate) parser: Arc<dyn Parse>,
     pub(crate) runtime: Arc<Runtime>,
+    /// None: everybody is whom their headers say.
+    pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) server: manifest::Server,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: TaskTracker,
@@ -75,7 +88,9 @@ impl Stack {
             ..Deps::new(options.home.clone())
         };
         let (listed, lines) = (&manifest.providers, &manifest.lines);
+        let tls = Tls::from_manifest(&manifest)?;
         let store = assemble::store(&manifest, &options.home).await?;
+        let gate = Gate::from_manifest(&manifest, &store, &tasks, &shutdown)?.map(Arc::new);
         deps.folder = options.home.join(&manifest.name);
         deps.extensions.insert(store.clone());
         let files: Arc<dyn Files> = DiskFiles::open(&deps, store.clone(), manifest.files.clone())?;
@@ -136,6 +151,9 @@ impl Stack {
             tools,
             agents: Arc::new(Observed::new(agents, telemetry.clone(), metrics.clone())),
             prompts: Arc::new(PromptBook::new(store.clone())),
+            identity: Arc::new(ApiKeyBook::new(store.clone())),
+            gate,
+            tls,
             info: Arc::new(info),
             runtime,
             server: manifest.server,

@@ -12,12 +12,14 @@
 //! right to write. Bodies are encoded messages of the contract.
 
 mod agents;
+mod api_keys;
 mod banks;
 mod command;
 mod documents;
 mod failure;
 mod files;
 mod ingestions;
+mod owners;
 mod page;
 mod pins;
 mod postgres;
@@ -41,6 +43,7 @@ use crate::{
     sqlite::Sqlite,
 };
 
+pub use crate::api_keys::KeyRecord;
 pub use crate::banks::{BankList, DoomedBank};
 pub use crate::documents::{Author, DocumentList, InsertedDocument, PendingDocument};
 pub use crate::files::{ExpiredFile, FileList};

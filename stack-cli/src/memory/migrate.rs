@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt::Write as _, sync::Arc};
 
-use llama_stack_core::{Code, Context, Error, Memory, Result};
+use llama_stack_core::{Code, Error, Memory, Result};
 use llama_stack_proto::v1::{
     Bank, BankKind, Chunk, CreateBankRequest, DeleteBankRequest, InsertChunksRequest, ListChunksRequest, Position, Value,
     value::Value as Is,
@@ -65,7 +65,7 @@ pub(crate) async fn run(memory: Arc<dyn Memory>, task: Task, on_count: OnCount<'
         }
         let copy = match all.iter().find(|copy| copy.provider_id == task.to && copy.metadata.get(ORIGIN) == Some(&bank.id)) {
             Some(copy) => copy.clone(),
-            None => memory.create_bank(&Context::default(), like(bank, &task.to)).await?,
+            None => memory.create_bank(&crate::caller::caller(), like(bank, &task.to)).await?,
         };
         moved.push(one(&memory, bank, &copy, task.remove, on_count).await.map_err(|error| error.context(format!("bank {}", bank.id)))?);
     }
@@ -101,7 +101,7 @@ async fn one(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, remove: bool, o
         if !chunks.is_empty() {
             sent += chunks.len() as u64;
             let request = InsertChunksRequest { bank_id: copy.id.clone(), chunks };
-            let failures = memory.insert_chunks(&Context::default(), request).await?.failures;
+            let failures = memory.insert_chunks(&crate::caller::caller(), request).await?.failures;
             if let Some(failure) = failures.first() {
                 let why = failure.error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
                 return Err(Error::failed_precondition(format!("{} chunks were refused, the first: {why}", failures.len())));
@@ -111,7 +111,7 @@ async fn one(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, remove: bool, o
     }
     let (chunks, sha256) = verify(memory, bank, copy).await?;
     if remove {
-        memory.delete_bank(&Context::default(), DeleteBankRequest { id: bank.id.clone() }).await?;
+        memory.delete_bank(&crate::caller::caller(), DeleteBankRequest { id: bank.id.clone() }).await?;
     }
     Ok(Moved { bank: bank.id.clone(), name: bank.name.clone(), copy: copy.id.clone(), chunks, sent, sha256, removed: remove, left: None })
 }
@@ -204,7 +204,7 @@ impl<'a> Pages<'a> {
         if self.ended {
             return Ok(None);
         }
-        let page = self.memory.list_chunks(&Context::default(), self.request.clone()).await?;
+        let page = self.memory.list_chunks(&crate::caller::caller(), self.request.clone()).await?;
         self.ended = page.next_page_token.is_empty();
         self.request.page_token = page.next_page_token;
         Ok(Some(page.chunks))
@@ -246,6 +246,7 @@ mod tests {
 
     use super::*;
     use async_trait::async_trait;
+    use llama_stack_core::Context;
     use llama_stack_proto::v1::{DeleteBankResponse, InsertChunksResponse, ListBanksRequest, ListBanksResponse, ListChunksResponse};
 
     /// Two providers; the second keeps vectors at length one and can be made to fail.

@@ -2,7 +2,7 @@
 
 use std::{io::Read as _, path::Path};
 
-use llama_stack_core::{Agents as _, Context, Error, Result};
+use llama_stack_core::{Agents as _, Error, Result};
 use llama_stack_proto::v1::{GetSessionRequest, GetTurnRequest, Session, Turn, step::Step};
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ impl Recording {
 }
 
 pub(super) async fn fetch(client: &Client, session: &str, server: &str) -> Result<Recording> {
-    let cx = Context::default();
+    let cx = crate::caller::caller();
     let found = client.get_session(&cx, GetSessionRequest { id: session.to_owned() }).await;
     let session = found.map_err(|error| reach::explained(error, server))?;
     let turns = turns(client, &cx, &session.id).await?;

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use futures::StreamExt as _;
 use llama_stack_core::{
-    Agents as _, Context, Error, EventStream, Result, Tools as _,
+    Agents as _, Error, EventStream, Result, Tools as _,
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{
@@ -71,7 +71,7 @@ struct Replay<'a> {
 
 impl<'a> Replay<'a> {
     async fn new(args: &'a ReplayArgs, recording: &Recording) -> Result<Self> {
-        let cx = Context::default();
+        let cx = crate::caller::caller();
         let client = client(&args.server)?;
         let name = format!("replay of {}", recording.session.id);
         let session = client.create_session(&cx, CreateSessionRequest { name, ..CreateSessionRequest::default() }).await;
@@ -96,7 +96,7 @@ impl<'a> Replay<'a> {
     }
 
     async fn turn(&self, recorded: &Turn, parent_turn_id: String) -> Result<Row> {
-        let cx = Context::default();
+        let cx = crate::caller::caller();
         let mut answers = Answers::of(recorded);
         let request = CreateTurnRequest {
             session_id: self.session_id.clone(),

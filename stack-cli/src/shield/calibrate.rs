@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use llama_stack_core::{Context, Error, Result, Safety};
+use llama_stack_core::{Error, Result, Safety};
 use llama_stack_proto::v1::RunShieldResponse;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -73,7 +73,7 @@ pub(super) async fn run(args: CalibrateArgs, output: &Output) -> Result<()> {
     let judge = |labelled: &Labelled| {
         let (request, unsafe_) = (question(&args.shield, args.stage.into(), &labelled.text), labelled.unsafe_);
         async move {
-            let verdict = client.run_shield(&Context::default(), request).await;
+            let verdict = client.run_shield(&crate::caller::caller(), request).await;
             Ok::<_, Error>((verdict.map_err(|error| reach::explained(error, server))?, unsafe_))
         }
     };

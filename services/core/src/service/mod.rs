@@ -4,6 +4,7 @@
 
 mod agents;
 mod files;
+mod identity;
 mod inference;
 mod memory;
 mod prompts;
@@ -13,6 +14,7 @@ mod tools;
 
 pub use agents::Agents;
 pub use files::Files;
+pub use identity::Identity;
 pub use inference::{Inference, no_such_model};
 pub use memory::Memory;
 pub use prompts::Prompts;

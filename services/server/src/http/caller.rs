@@ -8,7 +8,7 @@ use super::ApiError;
 
 /// The context of an HTTP request, read from the headers that gRPC has as metadata.
 ///
-/// `authorization` belongs to this stack, not to the providers behind it: it is not read here and never sent on.
+/// `authorization` belongs to this stack, not to the providers behind it: the gate reads it, and it is never sent on.
 pub(crate) struct Caller(pub(crate) Context);
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -17,7 +17,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         // Lent to the metadata map and taken back, so that nothing is copied.
         let metadata = MetadataMap::from_headers(std::mem::take(&mut parts.headers));
-        let context = Context::from_metadata(&metadata);
+        let context = Context::from_request(&metadata, &parts.extensions);
         parts.headers = metadata.into_headers();
         Ok(Self(context?))
     }

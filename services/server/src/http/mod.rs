@@ -1,7 +1,7 @@
 //! HTTP: every route but gRPC's, and what they share.
 //!
 //! ```text
-//! observe (request id, span, metrics, panics) ─ CORS ─ route ─ Caller (Context from headers) ─ Json ─ handler
+//! observe (request id, span, metrics, panics) ─ CORS ─ gate (who calls) ─ route ─ Caller (Context from headers) ─ Json ─ handler
 //!                                                          └─ unknown route 404, wrong method 405
 //! ```
 
@@ -20,7 +20,7 @@ use std::sync::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Code, Error, Files, Inference, Memory, Prompts, Safety, Tools};
+use llama_stack_core::{Agents, Code, Error, Files, Identity, Inference, Memory, Prompts, Safety, Tools};
 use llama_stack_documents::Parse;
 
 pub(crate) use caller::Caller;
@@ -29,7 +29,7 @@ pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::Json;
 pub(crate) use observe::observe;
 
-use crate::{Stack, mcp, metrics::Metrics, openapi::Api, safety, tools, vector_io};
+use crate::{Stack, identity, mcp, metrics::Metrics, openapi::Api, safety, tools, vector_io};
 
 /// What handlers reach. Cheap to clone.
 #[derive(Clone)]
@@ -47,6 +47,9 @@ pub(crate) struct Inner {
     /// Origins that browsers may call from.
     pub(crate) origins: Vec<String>,
     pub(crate) prompts: Arc<dyn Prompts>,
+    pub(crate) identity: Arc<dyn Identity>,
+    /// None: callers are not told apart.
+    pub(crate) gate: Option<Arc<identity::Gate>>,
     pub(crate) metrics: Metrics,
     /// Largest request body, in bytes.
     pub(crate) max_body_bytes: usize,
@@ -66,6 +69,8 @@ impl AppState {
             mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.memory.clone(), stack.server.max_body_bytes),
             origins: stack.server.cors_origins.clone(),
             prompts: stack.prompts.clone(),
+            identity: stack.identity.clone(),
+            gate: stack.gate.clone(),
             metrics: stack.metrics.clone(),
             max_body_bytes: stack.server.max_body_bytes,
             draining: AtomicBool::new(false),
@@ -99,12 +104,15 @@ pub(crate) fn api() -> Api {
     tools::routes(&mut api);
     vector_io::routes(&mut api);
     mcp::routes(&mut api);
+    identity::routes(&mut api);
     api
 }
 
 /// The whole of HTTP as one service.
 pub(crate) fn router(state: &AppState, origins: &[String]) -> Router {
     let mut router = api().into_router().fallback(unknown_route).method_not_allowed_fallback(wrong_method);
+    // Within CORS, so that a browser may read a refusal.
+    router = router.layer(middleware::from_fn_with_state(state.clone(), identity::http));
     if let Some(cors) = cors(origins) {
         router = router.layer(cors);
     }

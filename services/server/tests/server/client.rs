@@ -73,7 +73,7 @@ pub(crate) async fn start_over_shelf(shelf: Shelf) -> Server {
     serve_by(script, &registry, "  memory:\n    - { id: shelf, type: test::shelf }\n", change).await
 }
 
-async fn serve(more: &str, change: impl FnOnce(&mut Stack)) -> Server {
+pub(crate) async fn serve(more: &str, change: impl FnOnce(&mut Stack)) -> Server {
     let script = Script::default();
     let registry = script.registry();
     serve_by(script, &registry, more, change).await

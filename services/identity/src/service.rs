@@ -1,0 +1,128 @@
+//! The `Identity` service: who calls, and the keys of a tenant.
+
+use llama_stack_core::{Code, Context, Error, Identity, Principal, Result, context::named, ids};
+use llama_stack_proto::v1::{
+    ApiKey, Caller, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, IssuedApiKey, ListApiKeysRequest, ListApiKeysResponse,
+    RevokeApiKeyRequest, RotateApiKeyRequest,
+};
+use llama_stack_store::Store;
+use prost_types::Timestamp;
+
+use crate::secret;
+
+/// Roles of one key, and attributes.
+const MANY: usize = 32;
+/// Longest life of a rotated secret.
+const GRACE: u64 = 30 * 24 * 60 * 60;
+/// A hundred years: what is longer is a mistake, and overflows.
+const LONGEST: u64 = 100 * 365 * 24 * 60 * 60;
+
+/// The API keys of all tenants; each call sees those of its own.
+pub struct ApiKeyBook(Store);
+
+impl ApiKeyBook {
+    pub fn new(store: Store) -> Self {
+        Self(store)
+    }
+}
+
+fn after(seconds: u64) -> Timestamp {
+    let now = ids::now();
+    Timestamp { seconds: now.seconds.saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX)), ..now }
+}
+
+/// A key of the request, for its principal or else the caller.
+fn made(caller: &Principal, request: CreateApiKeyRequest) -> Result<ApiKey> {
+    if request.name.chars().count() > 128 || request.name.chars().any(char::is_control) {
+        return Err(Error::invalid("name", "name must be at most 128 characters on one line"));
+    }
+    let principal = if request.principal.is_empty() { caller.id.clone() } else { named("principal", &request.principal)? };
+    if request.roles.len() > MANY || request.attributes.len() > MANY {
+        let field = if request.roles.len() > MANY { "roles" } else { "attributes" };
+        return Err(Error::invalid(field, format!("{field} must be at most {MANY}")));
+    }
+    let roles = request.roles.iter().enumerate().map(|(index, role)| named(&format!("roles[{index}]"), role)).collect::<Result<_>>()?;
+    for (name, value) in &request.attributes {
+        named("attributes", name)?;
+        if value.len() > 256 {
+            return Err(Error::invalid(format!("attributes.{name}"), format!("attributes.{name} must be at most 256 bytes")));
+        }
+    }
+    if request.expires_after_seconds > LONGEST {
+        return Err(Error::invalid("expires_after_seconds", format!("expires_after_seconds must be at most {LONGEST}; 0 is never")));
+    }
+    Ok(ApiKey {
+        id: ids::new("key"),
+        name: request.name,
+        tenant: caller.tenant.clone(),
+        principal,
+        roles,
+        attributes: request.attributes,
+        created_by: caller.id.clone(),
+        created: Some(ids::now()),
+        expires: (request.expires_after_seconds > 0).then(|| after(request.expires_after_seconds)),
+        rotated: None,
+        revoked: None,
+    })
+}
+
+#[async_trait::async_trait]
+impl Identity for ApiKeyBook {
+    async fn get_caller(&self, cx: &Context, _request: GetCallerRequest) -> Result<Caller> {
+        let who = cx.principal().clone();
+        let attributes = cx.attributes().clone().into_iter().collect();
+        Ok(Caller { principal: who.id, tenant: who.tenant, roles: who.roles, attributes, credential: cx.credential().into() })
+    }
+
+    async fn create_api_key(&self, cx: &Context, request: CreateApiKeyRequest) -> Result<IssuedApiKey> {
+        let key = made(cx.principal(), request)?;
+        let (secret, hash) = secret::issue(&key.id)?;
+        self.0.insert_api_key(&key, &hash).await?;
+        tracing::info!(key = key.id, tenant = key.tenant, principal = key.principal, by = key.created_by, "API key made");
+        Ok(IssuedApiKey { key: Some(key), secret })
+    }
+
+    async fn get_api_key(&self, cx: &Context, request: GetApiKeyRequest) -> Result<ApiKey> {
+        self.0.get_api_key(cx.tenant(), &checked(request.id)?).await
+    }
+
+    async fn list_api_keys(&self, cx: &Context, request: ListApiKeysRequest) -> Result<ListApiKeysResponse> {
+        let (keys, next_page_token) = self.0.list_api_keys(cx.tenant(), request.page_size, &request.page_token).await?;
+        Ok(ListApiKeysResponse { keys, next_page_token })
+    }
+
+    async fn rotate_api_key(&self, cx: &Context, request: RotateApiKeyRequest) -> Result<IssuedApiKey> {
+        if request.grace_seconds > GRACE {
+            return Err(Error::invalid("grace_seconds", format!("grace_seconds must be at most {GRACE}, which is 30 days")));
+        }
+        let mut key = self.0.get_api_key(cx.tenant(), &checked(request.id)?).await?;
+        if key.revoked.is_some() {
+            let message = format!("API key {:?} is revoked; make another", key.id);
+            return Err(Error::new(Code::FailedPrecondition, message).with_reason("api_key_revoked"));
+        }
+        let (secret, hash) = secret::issue(&key.id)?;
+        key.rotated = Some(ids::now());
+        self.0.rotate_api_key(&key, &hash, (request.grace_seconds > 0).then(|| after(request.grace_seconds))).await?;
+        tracing::info!(key = key.id, tenant = key.tenant, by = cx.principal().id, "API key rotated");
+        Ok(IssuedApiKey { key: Some(key), secret })
+    }
+
+    /// Idempotent.
+    async fn revoke_api_key(&self, cx: &Context, request: RevokeApiKeyRequest) -> Result<ApiKey> {
+        let mut key = self.0.get_api_key(cx.tenant(), &checked(request.id)?).await?;
+        if key.revoked.is_none() {
+            key.revoked = Some(ids::now());
+            self.0.revoke_api_key(&key).await?;
+            tracing::info!(key = key.id, tenant = key.tenant, by = cx.principal().id, "API key revoked");
+        }
+        Ok(key)
+    }
+}
+
+/// An id that a database takes. One that is none of its own is not found there.
+fn checked(id: String) -> Result<String> {
+    if id.is_empty() || id.len() > 128 || id.contains('\0') {
+        return Err(Error::invalid("id", "id must be an API key's id, key_…"));
+    }
+    Ok(id)
+}

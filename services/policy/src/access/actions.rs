@@ -1,0 +1,172 @@
+//! What can be done here: every RPC of the contract, and what it takes to be allowed it.
+
+/// What the built-in policies ask for. A Cedar action of this name holds all of its actions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Everybody of the tenant. What is of a person, as a bank or a file, its service looks after.
+    Use,
+    /// Everybody sees the thing; its owner and admins change it.
+    Own,
+    /// Only its owner and admins know of the thing.
+    Private,
+    /// Admins.
+    Admin,
+}
+
+impl Class {
+    pub const ALL: [Self; 4] = [Self::Use, Self::Own, Self::Private, Self::Admin];
+
+    /// The name of the Cedar action.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Use => "use",
+            Self::Own => "own",
+            Self::Private => "private",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+use Class::{Admin, Own, Private, Use};
+
+/// Service, its RPCs, and their classes. An RPC that is not here is denied, and fails the test that compares this table with
+/// the contract.
+pub const ACTIONS: &[(&str, &[(&str, Class)])] = &[
+    (
+        "Inference",
+        &[
+            ("ListModels", Use),
+            ("GetModel", Use),
+            ("Chat", Use),
+            ("StreamChat", Use),
+            ("Complete", Use),
+            ("StreamComplete", Use),
+            ("Embed", Use),
+            ("Rerank", Use),
+            ("Classify", Use),
+            ("Tokenize", Use),
+        ],
+    ),
+    ("Safety", &[("ListShields", Use), ("GetShield", Use), ("RunShield", Use)]),
+    (
+        "Memory",
+        &[
+            ("CreateBank", Use),
+            ("GetBank", Use),
+            ("UpdateBank", Use),
+            ("ListBanks", Use),
+            ("DeleteBank", Use),
+            ("InsertDocuments", Use),
+            ("InsertChunks", Use),
+            ("GetDocument", Use),
+            ("ListDocuments", Use),
+            ("DeleteDocuments", Use),
+            ("Query", Use),
+            ("UpdateDocument", Use),
+            ("ListChunks", Use),
+            ("GetIngestion", Use),
+            ("CancelIngestion", Use),
+            ("WatchIngestion", Use),
+        ],
+    ),
+    ("Files", &[("UploadFile", Use), ("GetFile", Use), ("ListFiles", Use), ("DownloadFile", Use), ("DeleteFile", Use)]),
+    (
+        "Tools",
+        &[("ListTools", Use), ("InvokeTool", Use), ("ListToolGroups", Use), ("RegisterToolGroup", Admin), ("UnregisterToolGroup", Admin)],
+    ),
+    (
+        "Agents",
+        &[
+            ("CreateAgent", Use),
+            ("GetAgent", Use),
+            ("ListAgents", Use),
+            ("UpdateAgent", Own),
+            ("DeleteAgent", Own),
+            ("CreateSession", Use),
+            ("GetSession", Private),
+            ("ListSessions", Use),
+            ("UpdateSession", Private),
+            ("DeleteSession", Private),
+            ("CreateTurn", Private),
+            ("GetTurn", Private),
+            ("ListTurns", Private),
+            ("CancelTurn", Private),
+            ("ResumeTurn", Private),
+            ("WatchTurn", Private),
+            ("DeleteTurn", Private),
+            ("RedactTurn", Private),
+            ("Compact", Private),
+        ],
+    ),
+    (
+        "Prompts",
+        &[
+            ("CreatePrompt", Use),
+            ("GetPrompt", Use),
+            ("ListPrompts", Use),
+            ("ListPromptVersions", Use),
+            ("UpdatePrompt", Own),
+            ("SetDefaultPromptVersion", Own),
+            ("DeletePrompt", Own),
+        ],
+    ),
+    ("Stack", &[("GetInfo", Use), ("ListProviders", Use), ("RegisterProvider", Admin), ("UnregisterProvider", Admin)]),
+    (
+        "Identity",
+        &[
+            ("GetCaller", Use),
+            ("CreateApiKey", Admin),
+            ("GetApiKey", Admin),
+            ("ListApiKeys", Admin),
+            ("RotateApiKey", Admin),
+            ("RevokeApiKey", Admin),
+        ],
+    ),
+    ("Batches", &[("CreateBatch", Use), ("GetBatch", Use), ("ListBatches", Use), ("CancelBatch", Use)]),
+    ("Telemetry", &[("GetTurnTrace", Private), ("ListRequests", Use)]),
+    // Not of the contract: what HTTP alone has.
+    ("Http", &[("Metrics", Admin)]),
+];
+
+/// One thing that can be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action {
+    pub service: &'static str,
+    pub rpc: &'static str,
+    pub class: Class,
+}
+
+impl Action {
+    /// As policies write it: `Agents.CreateTurn`.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.service, self.rpc)
+    }
+
+    /// As a guard is asked: `Agents.create_turn`.
+    pub fn key(&self) -> String {
+        let mut key = format!("{}.", self.service);
+        for (index, letter) in self.rpc.chars().enumerate() {
+            if letter.is_ascii_uppercase() && index > 0 {
+                key.push('_');
+            }
+            key.push(letter.to_ascii_lowercase());
+        }
+        key
+    }
+}
+
+/// Every action.
+pub fn actions() -> impl Iterator<Item = Action> {
+    ACTIONS.iter().flat_map(|(service, rpcs)| rpcs.iter().map(|(rpc, class)| Action { service, rpc, class: *class }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_has_the_name_of_its_method() {
+        let keys: Vec<String> = actions().map(|action| action.key()).collect();
+        assert!(keys.contains(&"Agents.create_turn".to_owned()) && keys.contains(&"Prompts.set_default_prompt_version".to_owned()));
+    }
+}

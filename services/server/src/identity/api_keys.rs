@@ -1,0 +1,179 @@
+//! `/v1/api-keys` and `/v1/whoami`.
+
+use std::collections::HashMap;
+
+use axum::{
+    extract::{Path, Query, State},
+    routing::{get, post},
+};
+use llama_stack_core::{Result, ids};
+use llama_stack_proto::v1::{
+    self, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, ListApiKeysRequest, RevokeApiKeyRequest, RotateApiKeyRequest,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    http::{ApiError, AppState, Caller, Json},
+    openapi::{Api, Operation},
+};
+
+pub(crate) fn routes(api: &mut Api) {
+    let (all, one) = ("/v1/api-keys", "/v1/api-keys/{id}");
+    api.post(
+        all,
+        post(create).get(list),
+        Operation::new("Makes an API key of the caller's tenant; its secret is in this answer only.")
+            .takes::<CreateKey>()
+            .returns::<Issued>(),
+    );
+    api.describe(all, "get", Operation::new("The API keys of the caller's tenant, newest first.").returns::<KeyList>());
+    api.get(one, get(retrieve).delete(revoke), Operation::new("An API key, without its secret.").returns::<Key>());
+    api.describe(one, "delete", Operation::new("Revokes an API key at once; it stays in the list.").returns::<Key>());
+    api.post(
+        "/v1/api-keys/{id}/rotate",
+        post(rotate),
+        Operation::new("Gives an API key another secret.").takes::<RotateKey>().returns::<Issued>(),
+    );
+    api.get("/v1/whoami", get(whoami), Operation::new("Who the caller is taken for.").returns::<Who>());
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct CreateKey {
+    /// For people.
+    #[serde(default)]
+    name: String,
+    /// Whom the key speaks for. Default: the caller.
+    #[serde(default)]
+    principal: String,
+    #[serde(default)]
+    roles: Vec<String>,
+    /// For policies.
+    #[serde(default)]
+    attributes: HashMap<String, String>,
+    /// Default: never.
+    #[serde(default)]
+    expires_after_seconds: u64,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+struct RotateKey {
+    /// How long the old secret is good beside the new one. Default: not at all.
+    #[serde(default)]
+    grace_seconds: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Key {
+    object: &'static str,
+    id: String,
+    name: String,
+    tenant: String,
+    principal: String,
+    roles: Vec<String>,
+    attributes: HashMap<String, String>,
+    created_by: String,
+    created_at: i64,
+    expires_at: Option<i64>,
+    rotated_at: Option<i64>,
+    revoked_at: Option<i64>,
+}
+
+impl From<v1::ApiKey> for Key {
+    fn from(key: v1::ApiKey) -> Self {
+        let moment = |time: Option<prost_types::Timestamp>| time.map(|time| time.seconds);
+        Self {
+            object: "api_key",
+            created_at: ids::unix_seconds(key.created.as_ref()),
+            expires_at: moment(key.expires),
+            rotated_at: moment(key.rotated),
+            revoked_at: moment(key.revoked),
+            id: key.id,
+            name: key.name,
+            tenant: key.tenant,
+            principal: key.principal,
+            roles: key.roles,
+            attributes: key.attributes,
+            created_by: key.created_by,
+        }
+    }
+}
+
+/// A key with its secret.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Issued {
+    #[serde(flatten)]
+    key: Key,
+    /// What a client sends as `authorization: Bearer …`.
+    secret: String,
+}
+
+impl From<v1::IssuedApiKey> for Issued {
+    fn from(issued: v1::IssuedApiKey) -> Self {
+        Self { key: issued.key.unwrap_or_default().into(), secret: issued.secret }
+    }
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct ListQuery {
+    #[serde(default)]
+    limit: u32,
+    /// `next_page_token` of the page before.
+    #[serde(default)]
+    page_token: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct KeyList {
+    object: &'static str,
+    data: Vec<Key>,
+    has_more: bool,
+    /// Empty on the last page.
+    next_page_token: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Who {
+    principal: String,
+    tenant: String,
+    roles: Vec<String>,
+    attributes: HashMap<String, String>,
+    /// An API key's id, or `jwt`, `introspection`, `certificate`; empty where none was asked for.
+    credential: String,
+}
+
+async fn create(State(state): State<AppState>, Caller(cx): Caller, Json(body): Json<CreateKey>) -> Result<Json<Issued>, ApiError> {
+    let CreateKey { name, principal, roles, attributes, expires_after_seconds } = body;
+    let request = CreateApiKeyRequest { name, principal, roles, attributes, expires_after_seconds };
+    Ok(Json(state.identity.create_api_key(&cx, request).await?.into()))
+}
+
+async fn list(State(state): State<AppState>, Caller(cx): Caller, Query(query): Query<ListQuery>) -> Result<Json<KeyList>, ApiError> {
+    let request = ListApiKeysRequest { page_size: query.limit, page_token: query.page_token };
+    let page = state.identity.list_api_keys(&cx, request).await?;
+    let (has_more, data) = (!page.next_page_token.is_empty(), page.keys.into_iter().map(Key::from).collect());
+    Ok(Json(KeyList { object: "list", data, has_more, next_page_token: page.next_page_token }))
+}
+
+async fn retrieve(State(state): State<AppState>, Caller(cx): Caller, Path(id): Path<String>) -> Result<Json<Key>, ApiError> {
+    Ok(Json(state.identity.get_api_key(&cx, GetApiKeyRequest { id }).await?.into()))
+}
+
+async fn revoke(State(state): State<AppState>, Caller(cx): Caller, Path(id): Path<String>) -> Result<Json<Key>, ApiError> {
+    Ok(Json(state.identity.revoke_api_key(&cx, RevokeApiKeyRequest { id }).await?.into()))
+}
+
+async fn rotate(
+    State(state): State<AppState>,
+    Caller(cx): Caller,
+    Path(id): Path<String>,
+    Json(body): Json<RotateKey>,
+) -> Result<Json<Issued>, ApiError> {
+    let request = RotateApiKeyRequest { id, grace_seconds: body.grace_seconds };
+    Ok(Json(state.identity.rotate_api_key(&cx, request).await?.into()))
+}
+
+async fn whoami(State(state): State<AppState>, Caller(cx): Caller) -> Result<Json<Who>, ApiError> {
+    let v1::Caller { principal, tenant, roles, attributes, credential } = state.identity.get_caller(&cx, GetCallerRequest {}).await?;
+    Ok(Json(Who { principal, tenant, roles, attributes, credential }))
+}

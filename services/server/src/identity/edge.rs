@@ -1,0 +1,109 @@
+//! The gate: who a request is from is found out once, here, for HTTP and gRPC alike.
+
+use ::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tonic::{Status, metadata::MetadataMap};
+
+use llama_stack_core::{Authenticated, Code, Context, Error, Result};
+use llama_stack_identity::from_certificate;
+
+use super::{
+    Gate,
+    routes::{self, Access},
+    tls::PeerCertificate,
+};
+use crate::http::{ApiError, AppState};
+
+/// What a caller may only be found to be, not say.
+const CLAIMED: [&str; 3] = ["x-llama-stack-principal", "x-llama-stack-tenant", "x-llama-stack-roles"];
+
+impl Gate {
+    /// Finds out who it is, and leaves it in the extensions. The credential itself goes no further.
+    ///
+    /// # Errors
+    /// As [`llama_stack_identity::Authenticator::authenticate`].
+    async fn admit(&self, request: &mut Request) -> Result<()> {
+        let certificate = match (&self.mtls, request.extensions().get::<PeerCertificate>()) {
+            (Some(mtls), Some(certificate)) => Some(from_certificate(mtls, &certificate.0)?),
+            _ => None,
+        };
+        let shown = request.headers_mut().remove(header::AUTHORIZATION);
+        let unreadable = |_| Error::new(Code::Unauthenticated, "authorization must be Bearer and an API key or a token");
+        let shown = shown.as_ref().map(|shown| shown.to_str().map_err(unreadable)).transpose()?;
+        if let Some(who) = self.authenticator.authenticate(shown, certificate.as_ref()).await? {
+            // For whoever reads headers alone.
+            claim(request.headers_mut(), &who);
+            request.extensions_mut().insert(who);
+        }
+        Ok(())
+    }
+}
+
+fn claim(headers: &mut HeaderMap, who: &Authenticated) {
+    let (principal, roles) = (&who.principal, who.principal.roles.join(","));
+    for (name, value) in CLAIMED.into_iter().zip([&principal.id, &principal.tenant, &roles]) {
+        headers.remove(name);
+        if let Ok(value) = HeaderValue::from_str(value)
+            && !value.is_empty()
+        {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+/// A request of this process's own: no request from outside has a context yet.
+fn is_inner(request: &Request) -> bool {
+    request.extensions().get::<Context>().is_some()
+}
+
+pub(crate) async fn http(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let Some(gate) = state.gate.as_ref().filter(|_| !is_inner(&request)) else { return next.run(request).await };
+    let access = request.extensions().get::<MatchedPath>().map(|path| routes::access(path.as_str()));
+    if access == Some(Some(Access::Public)) {
+        return next.run(request).await;
+    }
+    if let Err(error) = gate.admit(&mut request).await {
+        return refused(error);
+    }
+    let allowed = match access {
+        // There is no such route: told below, to those who may ask.
+        None | Some(Some(Access::Services(_))) => Ok(()),
+        Some(Some(Access::Action(action))) => context(&request).and_then(|cx| gate.authorizer.allow(&cx, action)),
+        Some(Some(Access::Public)) => Ok(()),
+        Some(None) => Err(Error::new(Code::PermissionDenied, "no policy knows this route").with_reason("not_authorized")),
+    };
+    match allowed {
+        Ok(()) => next.run(request).await,
+        Err(error) => refused(error),
+    }
+}
+
+fn context(request: &Request) -> Result<Context> {
+    Context::from_request(&MetadataMap::from_headers(request.headers().clone()), request.extensions())
+}
+
+fn refused(error: Error) -> Response {
+    let unauthenticated = error.code() == Code::Unauthenticated;
+    let mut response = ApiError::from(error).into_response();
+    if unauthenticated {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// Health is everybody's; all else wants a caller. What they may do, the guard before each service says.
+pub(crate) async fn grpc(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let Some(gate) = state.gate.as_ref().filter(|_| !is_inner(&request)) else { return next.run(request).await };
+    if request.uri().path().starts_with("/grpc.health.v1.Health/") {
+        return next.run(request).await;
+    }
+    match gate.admit(&mut request).await {
+        Ok(()) => next.run(request).await,
+        Err(error) => Status::from(error).into_http::<Body>(),
+    }
+}

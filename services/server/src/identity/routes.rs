@@ -1,0 +1,122 @@
+//! What each HTTP route does, in the actions that policies know. A route that is not here is denied where callers are told apart.
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Everybody, known or not: it tells nothing that is anybody's.
+    Public,
+    /// Whom this action is permitted, as a guard knows it.
+    Action(&'static str),
+    /// Whom the services behind it permit these actions.
+    Services(&'static [&'static str]),
+}
+
+use Access::{Action, Public, Services};
+
+/// The matched path of a route → who may use it.
+const ROUTES: &[(&str, Access)] = &[
+    ("/livez", Public),
+    ("/readyz", Public),
+    ("/v1/health", Public),
+    ("/openapi.json", Public),
+    // The playground's pages: the same for everybody, and they ask the API as their reader.
+    ("/", Public),
+    ("/docs", Public),
+    ("/console/{file}", Public),
+    ("/metrics", Action("Http.metrics")),
+    ("/mcp", Services(&["Tools.InvokeTool", "Agents.CreateTurn", "Memory.Query"])),
+    ("/v1/whoami", Services(&["Identity.GetCaller"])),
+    ("/v1/api-keys", Services(&["Identity.CreateApiKey", "Identity.ListApiKeys"])),
+    ("/v1/api-keys/{id}", Services(&["Identity.GetApiKey", "Identity.RevokeApiKey"])),
+    ("/v1/api-keys/{id}/rotate", Services(&["Identity.RotateApiKey"])),
+    ("/v1/chat/completions", Services(&["Inference.Chat", "Inference.StreamChat"])),
+    ("/v1/completions", Services(&["Inference.Complete", "Inference.StreamComplete"])),
+    ("/v1/embeddings", Services(&["Inference.Embed"])),
+    ("/v1/rerank", Services(&["Inference.Rerank"])),
+    ("/v1/models", Services(&["Inference.ListModels"])),
+    ("/v1/models/{*model}", Services(&["Inference.GetModel"])),
+    ("/v1/moderations", Services(&["Safety.RunShield"])),
+    ("/v1/shields", Services(&["Safety.ListShields"])),
+    ("/v1/shields/{*identifier}", Services(&["Safety.GetShield"])),
+    ("/v1/safety/run-shield", Services(&["Safety.RunShield"])),
+    ("/v1/tools", Services(&["Tools.ListTools"])),
+    ("/v1/tools/{name}/invoke", Services(&["Tools.InvokeTool"])),
+    ("/v1/toolgroups", Services(&["Tools.ListToolGroups", "Tools.RegisterToolGroup"])),
+    ("/v1/toolgroups/{id}", Services(&["Tools.ListToolGroups", "Tools.UnregisterToolGroup"])),
+    ("/v1/vector-io/insert", Services(&["Memory.InsertChunks"])),
+    ("/v1/vector-io/query", Services(&["Memory.Query"])),
+    ("/v1/vector_stores", Services(&["Memory.CreateBank", "Memory.ListBanks"])),
+    ("/v1/vector_stores/{id}", Services(&["Memory.GetBank", "Memory.UpdateBank", "Memory.DeleteBank"])),
+    ("/v1/vector_stores/{id}/search", Services(&["Memory.Query"])),
+    ("/v1/vector_stores/{id}/files", Services(&["Memory.InsertDocuments", "Memory.ListDocuments"])),
+    ("/v1/vector_stores/{id}/files/{file_id}", Services(&["Memory.GetDocument", "Memory.UpdateDocument", "Memory.DeleteDocuments"])),
+    ("/v1/vector_stores/{id}/files/{file_id}/content", Services(&["Memory.ListChunks"])),
+    ("/v1/vector_stores/{id}/file_batches", Services(&["Memory.InsertDocuments"])),
+    ("/v1/vector_stores/{id}/file_batches/{batch_id}", Services(&["Memory.GetIngestion"])),
+    ("/v1/vector_stores/{id}/file_batches/{batch_id}/cancel", Services(&["Memory.CancelIngestion"])),
+    ("/v1/vector_stores/{id}/file_batches/{batch_id}/files", Services(&["Memory.ListDocuments"])),
+    ("/v1/batches", Services(&["Batches.CreateBatch", "Batches.ListBatches"])),
+    ("/v1/batches/{id}", Services(&["Batches.GetBatch"])),
+    ("/v1/batches/{id}/cancel", Services(&["Batches.CancelBatch"])),
+    ("/v1/requests", Services(&["Telemetry.ListRequests"])),
+    ("/v1/agents", Services(&["Agents.ListAgents"])),
+    ("/v1/responses/{id}/trace", Services(&["Telemetry.GetTurnTrace"])),
+    ("/v1/responses/{id}/steps", Services(&["Agents.GetTurn"])),
+    ("/v1/conversations/{id}/turns", Services(&["Agents.ListTurns"])),
+    ("/v1/files", Services(&["Files.UploadFile", "Files.ListFiles"])),
+    ("/v1/files/{id}", Services(&["Files.GetFile", "Files.DeleteFile"])),
+    ("/v1/files/{id}/content", Services(&["Files.DownloadFile"])),
+    ("/v1/prompts", Services(&["Prompts.CreatePrompt", "Prompts.ListPrompts"])),
+    ("/v1/prompts/{id}", Services(&["Prompts.GetPrompt", "Prompts.UpdatePrompt", "Prompts.DeletePrompt"])),
+    ("/v1/prompts/{id}/versions", Services(&["Prompts.ListPromptVersions"])),
+    ("/v1/prompts/{id}/set-default-version", Services(&["Prompts.SetDefaultPromptVersion"])),
+    ("/v1/responses", Services(&["Agents.CreateTurn", "Agents.ListTurns"])),
+    ("/v1/responses/compact", Services(&["Agents.Compact"])),
+    ("/v1/responses/{id}", Services(&["Agents.GetTurn", "Agents.WatchTurn", "Agents.DeleteTurn"])),
+    ("/v1/responses/{id}/cancel", Services(&["Agents.CancelTurn"])),
+    ("/v1/responses/{id}/input_items", Services(&["Agents.GetTurn"])),
+    ("/v1/conversations", Services(&["Agents.CreateSession", "Agents.ListSessions"])),
+    ("/v1/conversations/{id}", Services(&["Agents.GetSession", "Agents.UpdateSession", "Agents.DeleteSession"])),
+    ("/v1/conversations/{id}/items", Services(&["Agents.CreateTurn", "Agents.ListTurns"])),
+    ("/v1/conversations/{id}/items/{item_id}", Services(&["Agents.ListTurns", "Agents.RedactTurn"])),
+];
+
+/// None: nobody has said.
+pub(crate) fn access(path: &str) -> Option<Access> {
+    ROUTES.iter().find(|(route, _)| *route == path).map(|(_, access)| *access)
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_policy::access::actions;
+
+    use super::*;
+
+    #[test]
+    fn every_route_has_an_action() {
+        // The document writes `{name}` for what the router calls `{*name}`.
+        let known: Vec<String> = ROUTES.iter().map(|(route, _)| route.replace("{*", "{")).collect();
+        let document = crate::openapi::document();
+        let missing: Vec<&String> = document["paths"].as_object().unwrap().keys().filter(|path| !known.contains(path)).collect();
+        assert!(missing.is_empty(), "routes without an action in identity/routes.rs: {missing:?}");
+    }
+
+    #[test]
+    fn every_action_of_a_route_is_one_that_policies_know() {
+        let (names, keys): (Vec<String>, Vec<String>) = actions().map(|action| (action.name(), action.key())).unzip();
+        for (route, access) in ROUTES {
+            match access {
+                Public => {}
+                Action(key) => assert!(keys.contains(&(*key).to_owned()), "{route}: {key}"),
+                Services(actions) => actions.iter().for_each(|name| assert!(names.contains(&(*name).to_owned()), "{route}: {name}")),
+            }
+        }
+    }
+
+    #[test]
+    fn every_rpc_has_an_action() {
+        let names: Vec<String> = actions().map(|action| action.name()).collect();
+        let missing: Vec<String> = crate::grpc::contract_methods().into_iter().filter(|method| !names.contains(method)).collect();
+        assert!(missing.is_empty(), "RPCs without an action in llama_stack_policy::access::ACTIONS: {missing:?}");
+    }
+}

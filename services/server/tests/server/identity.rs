@@ -1,0 +1,273 @@
+//! Keys from their making to their end, the same caller over HTTP and gRPC, TLS, and policies that change.
+
+use std::{path::Path, time::Duration};
+
+use llama_stack_core::{
+    Code, Context, Error, Identity,
+    context::Secret,
+    grpc::{Remote, channel},
+};
+use llama_stack_proto::v1::{CreateApiKeyRequest, GetCallerRequest, identity_client::IdentityClient};
+use llama_stack_server::{Stack, bind};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::{
+    client::{Server, chat, manifest, options, serve, start_with},
+    scripted::Script,
+};
+
+const KEYS: &str = "server: { auth: { api_keys: true } }\n";
+
+/// A stack, and the secret of an admin of `acme`.
+async fn start(more: &str) -> (Server, String) {
+    let mut book = None;
+    let server = serve(more, |stack| book = Some(stack.identity.clone())).await;
+    let request = CreateApiKeyRequest { principal: "eve".into(), roles: vec!["admin".into()], ..Default::default() };
+    let issued = book.unwrap().create_api_key(&Context::test("acme"), request).await.unwrap();
+    (server, issued.secret)
+}
+
+async fn told(request: RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+async fn status(server: &Server, secret: &str) -> u16 {
+    told(server.http.get(server.url("/v1/whoami")).bearer_auth(secret)).await.0
+}
+
+/// Polls until it holds. What never holds ends the test by its own patience.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..200 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what} did not come about");
+}
+
+#[tokio::test]
+async fn a_key_is_made_used_rotated_and_revoked() {
+    let (server, admin) = start(KEYS).await;
+    let keys = server.url("/v1/api-keys");
+    let body = json!({ "name": "ci", "principal": "ann", "attributes": { "team": "blue" } });
+    let (code, key) = told(server.http.post(&keys).bearer_auth(&admin).json(&body)).await;
+    assert_eq!((code, key["tenant"].as_str(), key["created_by"].as_str()), (200, Some("acme"), Some("eve")), "{key}");
+    let (id, first) = (key["id"].as_str().unwrap(), key["secret"].as_str().unwrap().to_owned());
+    assert!(first.starts_with("lsk_"));
+    let (_, who) = told(server.http.get(server.url("/v1/whoami")).bearer_auth(&first)).await;
+    let expected = json!({ "principal": "ann", "tenant": "acme", "roles": [], "attributes": { "team": "blue" }, "credential": id });
+    assert_eq!(who, expected);
+
+    let rotate = |grace: u64| server.http.post(format!("{keys}/{id}/rotate")).bearer_auth(&admin).json(&json!({ "grace_seconds": grace }));
+    let second = told(rotate(3600)).await.1["secret"].as_str().unwrap().to_owned();
+    assert_eq!((status(&server, &first).await, status(&server, &second).await), (200, 200), "both are good for a while");
+    let third = told(rotate(0)).await.1["secret"].as_str().unwrap().to_owned();
+    assert_eq!((status(&server, &first).await, status(&server, &second).await, status(&server, &third).await), (401, 401, 200));
+
+    let (code, revoked) = told(server.http.delete(format!("{keys}/{id}")).bearer_auth(&admin)).await;
+    assert!(code == 200 && revoked["revoked_at"].is_number(), "{revoked}");
+    assert_eq!(status(&server, &third).await, 401);
+    let (_, list) = told(server.http.get(&keys).bearer_auth(&admin)).await;
+    assert_eq!(list["data"].as_array().unwrap().len(), 2);
+    assert!(!list.to_string().contains("lsk_"), "no list tells a secret: {list}");
+    let (code, error) = told(rotate(0)).await;
+    assert_eq!((code, error["error"]["code"].as_str()), (400, Some("api_key_revoked")));
+    let (code, error) = told(server.http.get(format!("{keys}/key_none")).bearer_auth(&admin)).await;
+    assert_eq!((code, error["error"]["code"].as_str()), (404, Some("api_key_not_found")));
+    let crooked = json!({ "principal": "a/../b" });
+    let (code, error) = told(server.http.post(&keys).bearer_auth(&admin).json(&crooked)).await;
+    assert_eq!((code, error["error"]["param"].as_str()), (400, Some("principal")));
+}
+
+/// Headers that name somebody else do not help who has a key.
+#[tokio::test]
+async fn http_and_grpc_see_the_same_caller_whatever_the_headers_say() {
+    let (server, admin) = start(KEYS).await;
+    let claimed = server.http.get(server.url("/v1/whoami")).bearer_auth(&admin);
+    let claimed = claimed.header("x-llama-stack-tenant", "umbrella").header("x-llama-stack-principal", "root");
+    let (_, over_http) = told(claimed.header("x-llama-stack-roles", "god")).await;
+    let remote = Remote::<IdentityClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(2)).unwrap());
+    let cx = Context::test("umbrella").with_bearer(Secret::new(&admin));
+    let over_grpc = remote.get_caller(&cx, GetCallerRequest {}).await.unwrap();
+    assert_eq!((over_grpc.principal.as_str(), over_grpc.tenant.as_str(), over_grpc.roles), ("eve", "acme", vec!["admin".to_owned()]));
+    assert_eq!((&over_http["principal"], &over_http["tenant"], &over_http["roles"]), (&json!("eve"), &json!("acme"), &json!(["admin"])));
+    let error = remote.get_caller(&Context::test("acme"), GetCallerRequest {}).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::Unauthenticated, Some("missing_credentials")));
+    let wrong = Context::test("acme").with_bearer(Secret::new("lsk_wrong"));
+    let error = remote.get_caller(&wrong, GetCallerRequest {}).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::Unauthenticated, Some("invalid_api_key")));
+}
+
+#[tokio::test]
+async fn who_has_no_key_is_told_in_openais_words() {
+    let (server, _) = start(KEYS).await;
+    let response = server.http.post(server.url("/v1/chat/completions")).json(&chat("hi")).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.headers()["www-authenticate"].to_str().unwrap()), (401, "Bearer"));
+    let error = response.json::<Value>().await.unwrap()["error"].clone();
+    assert_eq!((error["type"].as_str(), error["code"].as_str()), (Some("authentication_error"), Some("missing_credentials")));
+    let (code, error) = told(server.http.post(server.url("/v1/chat/completions")).bearer_auth("lsk_x").json(&chat("hi"))).await;
+    assert_eq!((code, error["error"]["code"].as_str()), (401, Some("invalid_api_key")));
+    // A route that there is not is none of a stranger's business either.
+    assert_eq!(told(server.http.get(server.url("/v1/nope"))).await.0, 401);
+}
+
+#[tokio::test]
+async fn headers_count_where_they_are_trusted() {
+    let server = start_with("server: { auth: { trust_headers: true } }\n").await;
+    let request = server.http.get(server.url("/v1/whoami")).header("x-llama-stack-principal", "ann");
+    let (_, who) = told(request.header("x-llama-stack-tenant", "acme")).await;
+    assert_eq!((&who["principal"], &who["tenant"]), (&json!("ann"), &json!("acme")));
+    // And may be denied what is not theirs.
+    assert_eq!(told(server.http.get(server.url("/v1/api-keys")).header("x-llama-stack-principal", "ann")).await.0, 403);
+}
+
+#[tokio::test]
+async fn anonymous_callers_have_no_roles_whatever_they_say() {
+    let server = start_with("server: { auth: { anonymous: true, api_keys: true } }\n").await;
+    assert_eq!(told(server.http.post(server.url("/v1/chat/completions")).json(&chat("hi"))).await.0, 200);
+    let request = server.http.get(server.url("/v1/api-keys")).header("x-llama-stack-roles", "admin");
+    assert_eq!(told(request).await.0, 403);
+}
+
+#[tokio::test]
+async fn a_public_listener_without_auth_does_not_start() {
+    let (script, home) = (Script::default(), TempDir::new().unwrap());
+    let stack = Stack::build(manifest(""), &script.registry(), options(&home)).await.unwrap();
+    let error = stack.serve(bind("0.0.0.0:0").await.unwrap(), CancellationToken::new()).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::FailedPrecondition, Some("listener_without_auth")));
+}
+
+#[tokio::test]
+async fn policies_are_read_again_when_their_file_changes() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("own.cedar");
+    let forbid = |what: &str| format!("@id(\"mine\") forbid (principal, action == Action::\"{what}\", resource);");
+    std::fs::write(&file, forbid("Inference.Embed")).unwrap();
+    let (server, admin) =
+        start(&format!("server: {{ auth: {{ api_keys: true, policy: {{ files: [\"{}\"] }} }} }}\n", file.display())).await;
+    let models = || told(server.http.get(server.url("/v1/models")).bearer_auth(&admin));
+    assert_eq!(models().await.0, 200);
+    std::fs::write(&file, forbid("Inference.ListModels")).unwrap();
+    until("the new policy", async || models().await.0 == 403).await;
+    let (_, error) = models().await;
+    assert!(error["error"]["message"].as_str().unwrap().contains("forbidden by policy mine"), "{error}");
+    // What is wrong changes nothing.
+    std::fs::write(&file, "permit (").unwrap();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(models().await.0, 403);
+    std::fs::write(&file, forbid("Inference.Embed")).unwrap();
+    until("the old policy", async || models().await.0 == 200).await;
+}
+
+#[tokio::test]
+async fn a_wrong_policy_or_certificate_is_refused_with_its_place() {
+    let refusal = async |more: &str| -> Error {
+        let (script, home) = (Script::default(), TempDir::new().unwrap());
+        Stack::build(manifest(more), &script.registry(), options(&home)).await.err().expect("was built")
+    };
+    let error = refusal("server: { auth: { api_keys: true, policy: { text: \"permit (\" } } }\n").await;
+    assert!(error.message().contains("server.auth.policy.text"), "{error}");
+    let error = refusal("server:\n  tls: { cert: /none/cert.pem, key: /none/key.pem }\n").await;
+    assert!(error.message().starts_with("test.yaml:8: server.tls.cert: /none/cert.pem: cannot be read"), "{error}");
+}
+
+/// An authority that signs for servers and clients.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "ours");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Certificate and key, in PEM.
+    fn certify(&self, name: &str) -> (String, String) {
+        let (params, key) = (CertificateParams::new([name.to_owned()]).unwrap(), KeyPair::generate().unwrap());
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn write(&self, folder: &Path) {
+        let (cert, key) = self.certify("127.0.0.1");
+        std::fs::write(folder.join("cert.pem"), cert).unwrap();
+        std::fs::write(folder.join("key.pem"), key).unwrap();
+    }
+
+    fn client(&self, name: Option<&str>) -> Client {
+        let root = reqwest::Certificate::from_pem(self.0.pem().as_bytes()).unwrap();
+        let builder = Client::builder().no_proxy().tls_certs_only([root]).timeout(Duration::from_secs(10));
+        let builder = match name {
+            Some(name) => {
+                let (cert, key) = self.certify(name);
+                builder.identity(reqwest::Identity::from_pem(format!("{cert}{key}").as_bytes()).unwrap())
+            }
+            None => builder,
+        };
+        builder.build().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_clients_certificate_says_who_calls_and_certificates_are_read_again() {
+    let (folder, ours) = (TempDir::new().unwrap(), Authority::new());
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    ours.write(folder.path());
+    std::fs::write(at("ca.pem"), ours.0.pem()).unwrap();
+    let (server, admin) = start(&format!(
+        "server:\n  tls: {{ cert: \"{}\", key: \"{}\", client_ca: \"{}\" }}\n  auth:\n    api_keys: true\n    mtls: {{ tenant: acme, roles_of: {{ robot.acme: [admin] }} }}\n",
+        at("cert.pem"),
+        at("key.pem"),
+        at("ca.pem")
+    ))
+    .await;
+    let whoami = format!("https://{}/v1/whoami", server.address);
+    let (code, who) = told(ours.client(Some("robot.acme")).get(&whoami)).await;
+    assert_eq!(code, 200, "{who}");
+    assert_eq!((&who["principal"], &who["tenant"], &who["roles"]), (&json!("robot.acme"), &json!("acme"), &json!(["admin"])));
+    assert_eq!(who["credential"], "certificate");
+    // Without one a key does; without either, nothing. A certificate of somebody else's authority ends in the handshake.
+    assert_eq!(told(ours.client(None).get(&whoami).bearer_auth(&admin)).await.1["principal"], "eve");
+    assert_eq!(told(ours.client(None).get(&whoami)).await.0, 401);
+    let theirs = Authority::new();
+    let (cert, key) = theirs.certify("robot.acme");
+    let root = reqwest::Certificate::from_pem(ours.0.pem().as_bytes()).unwrap();
+    let identity = reqwest::Identity::from_pem(format!("{cert}{key}").as_bytes()).unwrap();
+    let stranger = Client::builder().no_proxy().tls_certs_only([root]).identity(identity).build().unwrap();
+    assert!(stranger.get(&whoami).send().await.is_err());
+    // Another authority signs the server from now on.
+    theirs.write(folder.path());
+    until("the new certificate", async || {
+        theirs.client(None).get(&whoami).bearer_auth(&admin).send().await.is_ok_and(|response| response.status() == 200)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lists_hold_what_the_caller_may_read() {
+    let (server, admin) = start(KEYS).await;
+    let issue = async |principal: &str| {
+        let request = server.http.post(server.url("/v1/api-keys")).bearer_auth(&admin).json(&json!({ "principal": principal }));
+        told(request).await.1["secret"].as_str().unwrap().to_owned()
+    };
+    let (ann, bob) = (issue("ann").await, issue("bob").await);
+    let body = json!({ "model": "parrot", "input": "hi" });
+    let (code, response) = told(server.http.post(server.url("/v1/responses")).bearer_auth(&ann).json(&body)).await;
+    assert_eq!(code, 200, "{response}");
+    let listed = async |secret: &str| {
+        let (_, list) = told(server.http.get(server.url("/v1/responses")).bearer_auth(secret)).await;
+        list["data"].as_array().unwrap().len()
+    };
+    assert_eq!((listed(&ann).await, listed(&bob).await, listed(&admin).await), (1, 0, 1));
+    // Nor may it be gone on with.
+    let body = json!({ "model": "parrot", "input": "and?", "previous_response_id": response["id"] });
+    assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&bob).json(&body)).await.0, 404);
+    assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&ann).json(&body)).await.0, 200);
+}

@@ -1,0 +1,61 @@
+//! API keys and owners: on a file, in memory and on Postgres.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+#[macro_use]
+mod fixture;
+
+use fixture::{Fixture, TENANT};
+use llama_stack_core::{Code, Principal, ids};
+use llama_stack_proto::v1::ApiKey;
+use prost_types::Timestamp;
+
+on!(sqlite, memory, postgres: [
+    a_rotated_secret_is_good_until_its_time_and_a_revoked_one_never,
+    keys_are_a_tenants_and_listed_newest_first,
+    the_first_owner_stays,
+]);
+
+fn key(tenant: &str) -> ApiKey {
+    ApiKey { id: ids::new("key"), tenant: tenant.into(), principal: "ann".into(), created: Some(ids::now()), ..Default::default() }
+}
+
+fn in_seconds(seconds: i64) -> Option<Timestamp> {
+    let now = ids::now();
+    Some(Timestamp { seconds: now.seconds + seconds, ..now })
+}
+
+async fn a_rotated_secret_is_good_until_its_time_and_a_revoked_one_never(Fixture { store, .. }: &Fixture) {
+    let key = key(TENANT);
+    store.insert_api_key(&key, "one").await.unwrap();
+    let hashes = async || store.api_key_record(&key.id).await.unwrap().unwrap().hashes;
+    assert_eq!(hashes().await, ["one"]);
+    store.rotate_api_key(&key, "two", in_seconds(3600)).await.unwrap();
+    assert_eq!(hashes().await, ["two", "one"]);
+    store.rotate_api_key(&key, "three", in_seconds(-1)).await.unwrap();
+    assert_eq!(hashes().await, ["three"]);
+    store.revoke_api_key(&key).await.unwrap();
+    assert!(hashes().await.is_empty());
+    assert!(store.api_key_record("key_none").await.unwrap().is_none());
+    assert_eq!(store.insert_api_key(&key, "four").await.unwrap_err().code(), Code::AlreadyExists);
+}
+
+async fn keys_are_a_tenants_and_listed_newest_first(Fixture { store, .. }: &Fixture) {
+    let (first, second, other) = (key(TENANT), key(TENANT), key("umbrella"));
+    for key in [&first, &second, &other] {
+        store.insert_api_key(key, "hash").await.unwrap();
+    }
+    let (page, next) = store.list_api_keys(TENANT, 1, "").await.unwrap();
+    assert_eq!(page, [second]);
+    assert_eq!(store.list_api_keys(TENANT, 1, &next).await.unwrap(), (vec![first.clone()], String::new()));
+    assert_eq!(store.get_api_key("umbrella", &first.id).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(store.rotate_api_key(&ApiKey { tenant: "umbrella".into(), ..first }, "x", None).await.unwrap_err().code(), Code::NotFound);
+}
+
+async fn the_first_owner_stays(Fixture { store, .. }: &Fixture) {
+    let who = |id: &str| Principal { id: id.into(), tenant: TENANT.into(), roles: Vec::new() };
+    store.put_owner(&who("ann"), "agent_1").await.unwrap();
+    store.put_owner(&who("bob"), "agent_1").await.unwrap();
+    assert_eq!(store.owner(TENANT, "agent_1").await.unwrap().as_deref(), Some("ann"));
+    assert_eq!(store.owner("umbrella", "agent_1").await.unwrap(), None);
+    assert_eq!(store.owner_of_session(TENANT, "session_none").await.unwrap(), None);
+}
