@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = ["common", "inference", "safety", "memory", "files", "tools", "agents", "prompts", "stack"];
+const FILES: [&str; 10] = ["common", "inference", "safety", "memory", "files", "batches", "tools", "agents", "prompts", "stack"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=llama_stack");

@@ -26,11 +26,11 @@ use std::pin::Pin;
 
 use futures::Stream;
 
-pub use context::{Context, Principal};
+pub use context::{Context, Principal, Priority};
 pub use error::{Code, Error};
 pub use manifest::Manifest;
 pub use registry::{Deps, Progress, Registry, Table};
-pub use service::{Agents, Files, Inference, Memory, Prompts, Safety, Stack, Tools, no_such_model};
+pub use service::{Agents, Batches, Files, Inference, Memory, Prompts, Safety, Stack, Tools, no_such_model};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{Error, Result};
 
 mod agents;
+mod batches;
 mod egress;
 mod env;
 mod lines;
@@ -23,6 +24,7 @@ pub use agents::{
     AgentLimits, Agents, DeclaredAgent, DeclaredAgentTool, DeclaredApproval, DeclaredLimits, DeclaredModeration, DeclaredServer,
     ModerationMode, Price,
 };
+pub use batches::Batches;
 pub use egress::{Destination, Egress, Place};
 pub use lines::Lines;
 pub use policy::{DefaultPolicies, Policy};
@@ -57,6 +59,8 @@ pub struct Manifest {
     pub safety: Safety,
     #[serde(default)]
     pub tools: Tools,
+    #[serde(default)]
+    pub batches: Batches,
     #[serde(default)]
     pub telemetry: Telemetry,
     /// Where each path stands in the file, for errors that are found later.
@@ -214,6 +218,7 @@ impl Manifest {
             }
         }
         self.policy.validate(&self.lines)?;
+        self.batches.validate(&self.lines)?;
         self.safety.validate(&self.lines)
     }
 }

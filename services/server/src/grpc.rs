@@ -19,8 +19,9 @@ use llama_stack_core::{
 use llama_stack_proto::{
     DESCRIPTORS,
     v1::{
-        agents_server::AgentsServer, files_server::FilesServer, inference_server::InferenceServer, memory_server::MemoryServer,
-        prompts_server::PromptsServer, safety_server::SafetyServer, stack_server::StackServer, tools_server::ToolsServer,
+        agents_server::AgentsServer, batches_server::BatchesServer, files_server::FilesServer, inference_server::InferenceServer,
+        memory_server::MemoryServer, prompts_server::PromptsServer, safety_server::SafetyServer, stack_server::StackServer,
+        tools_server::ToolsServer,
     },
 };
 
@@ -98,6 +99,7 @@ pub(crate) async fn router(stack: &Stack, state: &AppState) -> Result<(Router, H
     serve!(SafetyServer, stack.safety);
     serve!(MemoryServer, stack.memory);
     serve!(FilesServer, stack.files);
+    serve!(BatchesServer, stack.batches);
     serve!(ToolsServer, stack.tools);
     serve!(AgentsServer, stack.agents);
     serve!(PromptsServer, stack.prompts);

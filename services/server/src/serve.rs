@@ -22,7 +22,7 @@ use tower::ServiceExt;
 
 use llama_stack_core::{Code, Error, Result};
 
-use crate::{Stack, grpc, http};
+use crate::{Stack, grpc, http, openai::batches::InProcess};
 
 /// A connection has this long to send its first request, and each later request's head: a slow sender holds no place.
 const HEAD: Duration = Duration::from_secs(10);
@@ -68,6 +68,8 @@ impl Stack {
             Ok(turns) => tracing::debug!(turns, "unfinished turns taken up"),
             Err(error) => tracing::error!(code = error.code().name(), message = error.message(), "unfinished turns could not be taken up"),
         }
+
+        self.batcher.start(Arc::new(InProcess(http::router(&state, &[]))));
 
         let connections = Connections::new(edge);
         connections.accept(&listener, &shutdown).await;

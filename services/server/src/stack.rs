@@ -8,8 +8,9 @@ use tokio_util::{
 };
 
 use llama_stack_agents::{Connect, PromptBook, Runtime, RuntimeParts};
+use llama_stack_batches::Batcher;
 use llama_stack_core::{
-    Agents, Context, Deps, Files, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools, manifest,
+    Agents, Batches, Context, Deps, Files, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools, manifest,
     registry::OnProgress,
 };
 use llama_stack_documents::Parse;
@@ -40,6 +41,7 @@ pub struct Stack {
     pub safety: Arc<dyn Safety>,
     pub memory: Arc<dyn Memory>,
     pub files: Arc<dyn Files>,
+    pub batches: Arc<dyn Batches>,
     pub tools: Arc<dyn Tools>,
     pub agents: Arc<dyn Agents>,
     pub prompts: Arc<dyn Prompts>,
@@ -47,6 +49,7 @@ pub struct Stack {
     pub info: Arc<dyn Info>,
     pub(crate) parser: Arc<dyn Parse>,
     pub(crate) runtime: Arc<Runtime>,
+    pub(crate) batcher: Arc<Batcher>,
     pub(crate) server: manifest::Server,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: TaskTracker,
@@ -125,6 +128,7 @@ impl Stack {
         });
         let runtime = runtime.map_err(|error| assemble::at_its_field(error, lines))?;
         let agents: Arc<dyn Agents> = runtime.clone();
+        let batcher = Batcher::new(store.clone(), files.clone(), manifest.batches.clone(), tasks.clone(), shutdown.clone());
         let info = info::Running::new(&manifest, registry, probes);
         Ok(Self {
             name: manifest.name,
@@ -132,6 +136,8 @@ impl Stack {
             safety,
             memory,
             files,
+            batches: batcher.clone(),
+            batcher,
             parser,
             tools,
             agents: Arc::new(Observed::new(agents, telemetry.clone(), metrics.clone())),

@@ -1,4 +1,4 @@
-//! The store: agents, sessions, the journals of turns, prompts, tool groups and banks of documents, in SQLite or Postgres.
+//! The store: agents, sessions, the journals of turns, prompts, tool groups, batches and banks of documents, in SQLite or Postgres.
 //!
 //! ```text
 //!                    ┌ SQLite: queue ─ one writer ─ a group of commands, one transaction, one sync
@@ -13,6 +13,7 @@
 
 mod agents;
 mod banks;
+mod batches;
 mod command;
 mod documents;
 mod failure;
@@ -42,6 +43,7 @@ use crate::{
 };
 
 pub use crate::banks::{BankList, DoomedBank};
+pub use crate::batches::{BatchLine, HeldBatch, LineResults, has_ended};
 pub use crate::documents::{Author, DocumentList, InsertedDocument, PendingDocument};
 pub use crate::files::{ExpiredFile, FileList};
 pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, Holder, TurnList, Unfinished};

@@ -3,6 +3,7 @@
 //! A method that a provider does not have answers `Unimplemented`; that is the default of all but the essential ones.
 
 mod agents;
+mod batches;
 mod files;
 mod inference;
 mod memory;
@@ -12,6 +13,7 @@ mod stack;
 mod tools;
 
 pub use agents::Agents;
+pub use batches::Batches;
 pub use files::Files;
 pub use inference::{Inference, no_such_model};
 pub use memory::Memory;

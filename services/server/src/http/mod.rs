@@ -20,7 +20,7 @@ use std::sync::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Code, Error, Files, Inference, Memory, Prompts, Safety, Tools};
+use llama_stack_core::{Agents, Batches, Code, Error, Files, Inference, Memory, Prompts, Safety, Tools};
 use llama_stack_documents::Parse;
 
 pub(crate) use caller::Caller;
@@ -42,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) tools: Arc<dyn Tools>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) files: Arc<dyn Files>,
+    pub(crate) batches: Arc<dyn Batches>,
     pub(crate) parser: Arc<dyn Parse>,
     pub(crate) mcp: mcp::Service,
     /// Origins that browsers may call from.
@@ -62,6 +63,7 @@ impl AppState {
             tools: stack.tools.clone(),
             agents: stack.agents.clone(),
             files: stack.files.clone(),
+            batches: stack.batches.clone(),
             parser: stack.parser.clone(),
             mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.memory.clone(), stack.server.max_body_bytes),
             origins: stack.server.cors_origins.clone(),
