@@ -89,7 +89,9 @@ impl Job {
                 let answer = loop {
                     let answer = self.ask.ask(&cx.clone().with_request_id(ids::new("req")), endpoint, body.clone()).await;
                     attempt += 1;
-                    if attempt == ATTEMPTS || !matches!(answer.status, 429 | 502 | 503 | 504) {
+                    // A quota that says when there is more is waited for as long as the batch has time.
+                    let is_patient = answer.status == 429 && answer.retry_after.is_some();
+                    if !matches!(answer.status, 429 | 502 | 503 | 504) || (attempt >= ATTEMPTS && !is_patient) {
                         break answer;
                     }
                     let pause = answer.retry_after.unwrap_or(Duration::from_secs(1 << attempt.min(6)));

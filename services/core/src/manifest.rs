@@ -16,6 +16,7 @@ mod agents;
 mod batches;
 mod egress;
 mod env;
+mod limits;
 mod lines;
 mod policy;
 mod safety;
@@ -26,6 +27,7 @@ pub use agents::{
 };
 pub use batches::Batches;
 pub use egress::{Destination, Egress, Place};
+pub use limits::{Limits, Quota};
 pub use lines::Lines;
 pub use policy::{DefaultPolicies, Policy};
 pub use safety::{DefaultShields, OnFailure, Safety};
@@ -61,6 +63,9 @@ pub struct Manifest {
     pub tools: Tools,
     #[serde(default)]
     pub batches: Batches,
+    /// How much may be asked, and by whom.
+    #[serde(default)]
+    pub limits: Limits,
     #[serde(default)]
     pub telemetry: Telemetry,
     /// Where each path stands in the file, for errors that are found later.
@@ -219,6 +224,7 @@ impl Manifest {
         }
         self.policy.validate(&self.lines)?;
         self.batches.validate(&self.lines)?;
+        self.limits.validate(&self.lines)?;
         self.safety.validate(&self.lines)
     }
 }

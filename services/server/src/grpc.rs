@@ -28,6 +28,7 @@ use llama_stack_proto::{
 use crate::{
     Stack,
     http::{AppState, cors, observe},
+    limits,
 };
 
 /// `/package.Service/Method` of every method here: what may become a metric's label.
@@ -114,7 +115,9 @@ pub(crate) async fn router(stack: &Stack, state: &AppState) -> Result<(Router, H
     routes.add_service(reflection().build_v1().map_err(broken)?);
     routes.add_service(reflection().build_v1alpha().map_err(broken)?);
 
-    let mut router = routes.routes().into_axum_router().layer(GrpcWebLayer::new());
+    let router = routes.routes().into_axum_router().layer(middleware::from_fn_with_state(state.clone(), limits::guard));
+    // Around the limits, so that a refusal is translated as well.
+    let mut router = router.layer(GrpcWebLayer::new());
     if let Some(cors) = cors(&stack.server.cors_origins) {
         router = router.layer(cors);
     }

@@ -14,6 +14,7 @@ mod assemble;
 mod grpc;
 mod http;
 mod info;
+mod limits;
 mod mcp;
 mod metrics;
 mod observed;

@@ -12,6 +12,7 @@ const DURATION: &str = "llama_stack_request_duration_seconds";
 const IN_FLIGHT: &str = "llama_stack_requests_in_flight";
 const TOKENS: &str = "llama_stack_tokens_total";
 const FIRST_TOKEN: &str = "llama_stack_time_to_first_token_seconds";
+const REFUSED: &str = "llama_stack_requests_refused_total";
 const VERDICTS: &str = "llama_stack_shield_verdicts_total";
 const JUDGED: &str = "llama_stack_shield_bytes_total";
 const JUDGING: &str = "llama_stack_shield_seconds";
@@ -39,6 +40,7 @@ impl Metrics {
         let describe = |name: &'static str, text: &'static str| (metrics::KeyName::from_const_str(name), SharedString::const_str(text));
         for (name, text) in [
             describe(REQUESTS, "Requests by route, method and code."),
+            describe(REFUSED, "Requests that limits refused, by reason: overloaded, rate_limit_exceeded, insufficient_quota."),
             describe(TOKENS, "Tokens read (input) and generated (output), by model."),
             describe(VERDICTS, "Verdicts by shield and outcome: safe, violation, redacted, no_verdict, error."),
             describe(JUDGED, "Bytes of text by shield: judged, or known from before."),
@@ -70,6 +72,12 @@ impl Metrics {
         self.0.recorder.register_counter(&Key::from_parts(REQUESTS, labels), &METADATA).increment(1);
         let key = Key::from_parts(DURATION, vec![Label::new("route", route.clone())]);
         self.0.recorder.register_histogram(&key, &METADATA).record(took);
+    }
+
+    /// `reason` is one of the limits', so that labels are bounded.
+    pub(crate) fn refused(&self, reason: String) {
+        let key = Key::from_parts(REFUSED, vec![Label::new("reason", reason)]);
+        self.0.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
     /// `model` is one that answered, so that labels are bounded.

@@ -20,7 +20,7 @@ use llama_stack_proto::v1::{ListProvidersRequest, ListProvidersResponse, McpServ
 use llama_stack_store::Store;
 use llama_stack_tools::Groups;
 
-use crate::{assemble, info, metrics::Metrics, observed::Observed, telemetry::Telemetry};
+use crate::{assemble, info, limits::Limits, metrics::Metrics, observed::Observed, telemetry::Telemetry};
 
 /// How long background work may take to end once it was told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -52,6 +52,7 @@ pub struct Stack {
     pub(crate) batcher: Arc<Batcher>,
     pub(crate) server: manifest::Server,
     pub(crate) metrics: Metrics,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
     telemetry: Option<Arc<Telemetry>>,
@@ -88,7 +89,10 @@ impl Stack {
 
         let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;
         let router: Arc<dyn Inference> = Arc::new(llama_stack_inference::Router::new(providers.clone()));
-        let inference: Arc<dyn Inference> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()));
+        let limits = Limits::new(manifest.limits.clone(), manifest.agents.prices.clone(), store.clone());
+        tasks.spawn(limits.clone().keep(shutdown.clone()));
+        let observed = Observed::new(router, telemetry.clone(), metrics.clone()).metered(limits.clone());
+        let inference: Arc<dyn Inference> = Arc::new(observed);
         let mut probes = info::probes(providers);
         deps.inference = Some(inference.clone()).filter(|_| !listed.inference.is_empty());
 
@@ -146,6 +150,7 @@ impl Stack {
             runtime,
             server: manifest.server,
             metrics,
+            limits,
             tasks,
             shutdown,
             telemetry,

@@ -29,6 +29,7 @@ mod sql;
 mod sqlite;
 mod tool_groups;
 mod turns;
+mod usage;
 mod writer;
 
 use std::{sync::Arc, time::Duration};
@@ -47,6 +48,7 @@ pub use crate::batches::{BatchLine, HeldBatch, LineResults, has_ended};
 pub use crate::documents::{Author, DocumentList, InsertedDocument, PendingDocument};
 pub use crate::files::{ExpiredFile, FileList};
 pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, Holder, TurnList, Unfinished};
+pub use crate::usage::DailyUsage;
 pub use llama_stack_core::manifest::Durability;
 
 /// How long a call waits for its turn at a busy database before it fails with `Unavailable`.

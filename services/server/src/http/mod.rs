@@ -29,7 +29,14 @@ pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::Json;
 pub(crate) use observe::observe;
 
-use crate::{Stack, mcp, metrics::Metrics, openapi::Api, safety, tools, vector_io};
+use crate::{
+    Stack,
+    limits::{self, Limits},
+    mcp,
+    metrics::Metrics,
+    openapi::Api,
+    safety, tools, vector_io,
+};
 
 /// What handlers reach. Cheap to clone.
 #[derive(Clone)]
@@ -49,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) origins: Vec<String>,
     pub(crate) prompts: Arc<dyn Prompts>,
     pub(crate) metrics: Metrics,
+    pub(crate) limits: Arc<Limits>,
     /// Largest request body, in bytes.
     pub(crate) max_body_bytes: usize,
     draining: AtomicBool,
@@ -69,6 +77,7 @@ impl AppState {
             origins: stack.server.cors_origins.clone(),
             prompts: stack.prompts.clone(),
             metrics: stack.metrics.clone(),
+            limits: stack.limits.clone(),
             max_body_bytes: stack.server.max_body_bytes,
             draining: AtomicBool::new(false),
         }))
@@ -107,6 +116,8 @@ pub(crate) fn api() -> Api {
 /// The whole of HTTP as one service.
 pub(crate) fn router(state: &AppState, origins: &[String]) -> Router {
     let mut router = api().into_router().fallback(unknown_route).method_not_allowed_fallback(wrong_method);
+    // Within CORS, so that a browser may read a refusal.
+    router = router.layer(middleware::from_fn_with_state(state.clone(), limits::guard));
     if let Some(cors) = cors(origins) {
         router = router.layer(cors);
     }

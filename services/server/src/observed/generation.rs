@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context as TaskContext, Poll},
     time::Instant,
 };
@@ -9,11 +10,11 @@ use std::{
 use futures::Stream;
 use opentelemetry::{Array, StringValue, Value};
 
-use llama_stack_core::{EventStream, Result, fold::ChatFold};
+use llama_stack_core::{Context, EventStream, Result, fold::ChatFold};
 use llama_stack_proto::v1::{ChatEvent, CompleteEvent, FinishReason, Usage, chat_event, complete_event};
 
 use super::content;
-use crate::{metrics::Metrics, telemetry::Span};
+use crate::{limits::Limits, metrics::Metrics, telemetry::Span};
 
 /// What is gathered about one generation. Dropping it ends the span.
 pub(super) struct Generation {
@@ -23,6 +24,8 @@ pub(super) struct Generation {
     pub(super) started: Instant,
     /// Only where content is captured.
     pub(super) answer: Option<ChatFold>,
+    /// Who is charged, and for whom.
+    pub(super) meter: Option<(Arc<Limits>, Context)>,
     begun: bool,
     reasons: Vec<FinishReason>,
 }
@@ -30,11 +33,14 @@ pub(super) struct Generation {
 impl Generation {
     pub(super) fn new(model: &str, metrics: Metrics, span: Option<Span>, capture: bool) -> Self {
         let answer = capture.then(ChatFold::default);
-        Self { model: model.into(), metrics, span, started: Instant::now(), answer, begun: false, reasons: Vec::new() }
+        Self { model: model.into(), metrics, span, started: Instant::now(), answer, meter: None, begun: false, reasons: Vec::new() }
     }
 
     pub(super) fn used(&mut self, usage: &Usage) {
         self.metrics.tokens(&self.model, usage);
+        if let Some((limits, cx)) = &self.meter {
+            limits.used(cx, &self.model, usage);
+        }
         if let Some(span) = &mut self.span {
             span.set("gen_ai.usage.input_tokens", i64::from(usage.prompt_tokens));
             span.set("gen_ai.usage.output_tokens", i64::from(usage.completion_tokens));

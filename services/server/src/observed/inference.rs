@@ -18,7 +18,9 @@ impl Observed<dyn Inference> {
     fn generation(&self, cx: &Context, name: &'static str, model: &str, sampling: Option<&SamplingParams>) -> (Generation, Context) {
         let attributes = if self.telemetry.is_some() { attributes(model, sampling) } else { Vec::new() };
         let (span, below) = self.span(cx, name, model, SpanKind::Client, attributes);
-        (Generation::new(model, self.metrics.clone(), span, self.captures() && name == "chat"), below)
+        let mut generation = Generation::new(model, self.metrics.clone(), span, self.captures() && name == "chat");
+        generation.meter = self.limits.clone().map(|limits| (limits, cx.clone()));
+        (generation, below)
     }
 
     fn chatting(&self, cx: &Context, request: &ChatRequest) -> (Generation, Context) {
@@ -85,6 +87,9 @@ impl Inference for Observed<dyn Inference> {
         let response = noted(&mut span, self.inner.embed(&below, request).await)?;
         if let Some(usage) = &response.usage {
             self.metrics.tokens(&model, usage);
+            if let Some(limits) = &self.limits {
+                limits.used(cx, &model, usage);
+            }
             if let Some(span) = &mut span {
                 span.set("gen_ai.usage.input_tokens", i64::from(usage.prompt_tokens));
             }

@@ -12,6 +12,7 @@ mod files;
 mod grpc;
 mod ledger;
 mod life;
+mod limits;
 mod models;
 mod probes;
 mod prompts;

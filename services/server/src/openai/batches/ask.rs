@@ -10,7 +10,7 @@ use llama_stack_core::{Code, Context, Error};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::{http::ErrorBody, request_id};
+use crate::{http::ErrorBody, limits::OfBatch, request_id};
 
 /// Of one answer: longer than any model's.
 const MAX_ANSWER: usize = 64 << 20;
@@ -32,6 +32,7 @@ impl Ask for InProcess {
         }
         // Who asks was known when the batch was made: it is not read from headers again.
         request.extensions_mut().insert(cx.clone());
+        request.extensions_mut().insert(OfBatch);
         let Ok(response) = self.0.clone().oneshot(request).await;
         let (parts, body) = response.into_parts();
         let text = |name: &header::HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
