@@ -100,7 +100,13 @@ async fn a_cancel_is_not_overruled(fixture: &Fixture) {
 
 async fn usage_adds_up(fixture: &Fixture) {
     let store = &fixture.store;
-    let used = |principal: &str, day, tokens| DailyUsage { tenant: TENANT.into(), principal: principal.into(), day, tokens, cost_micros: tokens * 2 };
+    let used = |principal: &str, day, tokens| DailyUsage {
+        tenant: TENANT.into(),
+        principal: principal.into(),
+        day,
+        tokens,
+        cost_micros: tokens * 2,
+    };
     store.add_usage(vec![used("ann", 5, 10), used("", 5, 10)]).await.unwrap();
     store.add_usage(vec![used("", 5, 7), used("bob", 5, 7), used("ann", 6, 1)]).await.unwrap();
     assert_eq!(store.daily_usage(TENANT, "", 5).await.unwrap(), used("", 5, 17));

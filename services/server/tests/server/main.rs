@@ -7,6 +7,7 @@ mod chat;
 mod client;
 mod completions;
 mod conversations;
+mod dashboard;
 mod embeddings;
 mod files;
 mod grpc;
