@@ -30,7 +30,7 @@ pub use context::{Context, Principal, Priority};
 pub use error::{Code, Error};
 pub use manifest::Manifest;
 pub use registry::{Deps, Progress, Registry, Table};
-pub use service::{Agents, Batches, Files, Inference, Memory, Prompts, Safety, Stack, Tools, no_such_model};
+pub use service::{Agents, Batches, Files, Inference, Memory, Prompts, Safety, Stack, Telemetry, Tools, no_such_model};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

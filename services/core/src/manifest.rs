@@ -158,13 +158,21 @@ impl Default for Tools {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
     /// OTLP over gRPC, for example `http://127.0.0.1:4317`. Empty: no traces are sent.
     pub otlp_endpoint: String,
     /// Record prompts and answers in traces. Off unless asked for.
     pub capture_content: bool,
+    /// How many of the latest requests to this process are kept in memory to be listed. Default 1,000; 0: none.
+    pub requests: usize,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { otlp_endpoint: String::new(), capture_content: false, requests: 1_000 }
+    }
 }
 
 impl Manifest {

@@ -21,7 +21,7 @@ use llama_stack_proto::{
     v1::{
         agents_server::AgentsServer, batches_server::BatchesServer, files_server::FilesServer, inference_server::InferenceServer,
         memory_server::MemoryServer, prompts_server::PromptsServer, safety_server::SafetyServer, stack_server::StackServer,
-        tools_server::ToolsServer,
+        telemetry_server::TelemetryServer, tools_server::ToolsServer,
     },
 };
 
@@ -105,6 +105,7 @@ pub(crate) async fn router(stack: &Stack, state: &AppState) -> Result<(Router, H
     serve!(AgentsServer, stack.agents);
     serve!(PromptsServer, stack.prompts);
     serve!(StackServer, stack.info);
+    serve!(TelemetryServer, stack.history);
 
     let broken = |error| Error::internal("the contract's descriptors cannot be read").with_source(error);
     let reflection = || {

@@ -20,7 +20,15 @@ use llama_stack_proto::v1::{ListProvidersRequest, ListProvidersResponse, McpServ
 use llama_stack_store::Store;
 use llama_stack_tools::Groups;
 
-use crate::{assemble, info, limits::Limits, metrics::Metrics, observed::Observed, telemetry::Telemetry};
+use crate::{
+    assemble,
+    history::{History, Requests},
+    info,
+    limits::Limits,
+    metrics::Metrics,
+    observed::{Audited, Observed},
+    telemetry::Telemetry,
+};
 
 /// How long background work may take to end once it was told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -47,6 +55,9 @@ pub struct Stack {
     pub prompts: Arc<dyn Prompts>,
     /// What runs here.
     pub info: Arc<dyn Info>,
+    /// What happened.
+    pub history: Arc<dyn llama_stack_core::Telemetry>,
+    pub(crate) requests: Arc<Requests>,
     pub(crate) parser: Arc<dyn Parse>,
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) batcher: Arc<Batcher>,
@@ -124,7 +135,7 @@ impl Stack {
             safety: Some(safety.clone()),
             memory: Some(memory.clone()),
             connect: Some(Arc::new(Wires(deps.clone()))),
-            policy: Some(Arc::new(CedarPolicy::from_manifest(&manifest)?)),
+            policy: Some(Arc::new(Audited(CedarPolicy::from_manifest(&manifest)?))),
             config: manifest.agents.clone(),
             shielding: manifest.safety.clone(),
             tasks: tasks.clone(),
@@ -132,6 +143,8 @@ impl Stack {
         });
         let runtime = runtime.map_err(|error| assemble::at_its_field(error, lines))?;
         let agents: Arc<dyn Agents> = runtime.clone();
+        let requests = Requests::new(manifest.telemetry.requests);
+        let history = History::new(agents.clone(), requests.clone());
         let batcher = Batcher::new(store.clone(), files.clone(), manifest.batches.clone(), tasks.clone(), shutdown.clone());
         let info = info::Running::new(&manifest, registry, probes);
         Ok(Self {
@@ -147,6 +160,8 @@ impl Stack {
             agents: Arc::new(Observed::new(agents, telemetry.clone(), metrics.clone())),
             prompts: Arc::new(PromptBook::new(store.clone())),
             info: Arc::new(info),
+            history: Arc::new(history),
+            requests,
             runtime,
             server: manifest.server,
             metrics,

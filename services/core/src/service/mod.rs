@@ -10,6 +10,7 @@ mod memory;
 mod prompts;
 mod safety;
 mod stack;
+mod telemetry;
 mod tools;
 
 pub use agents::Agents;
@@ -20,4 +21,5 @@ pub use memory::Memory;
 pub use prompts::Prompts;
 pub use safety::Safety;
 pub use stack::Stack;
+pub use telemetry::Telemetry;
 pub use tools::Tools;

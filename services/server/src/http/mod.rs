@@ -20,17 +20,18 @@ use std::sync::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Batches, Code, Error, Files, Inference, Memory, Prompts, Safety, Tools};
+use llama_stack_core::{Agents, Batches, Code, Error, Files, Inference, Memory, Prompts, Safety, Telemetry, Tools};
 use llama_stack_documents::Parse;
 
 pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
 pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::Json;
-pub(crate) use observe::observe;
+pub(crate) use observe::{code, grpc_code, observe};
 
 use crate::{
     Stack,
+    history::{self, Requests},
     limits::{self, Limits},
     mcp,
     metrics::Metrics,
@@ -57,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) prompts: Arc<dyn Prompts>,
     pub(crate) metrics: Metrics,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) history: Arc<dyn Telemetry>,
     /// Largest request body, in bytes.
     pub(crate) max_body_bytes: usize,
     draining: AtomicBool,
@@ -78,6 +81,8 @@ impl AppState {
             prompts: stack.prompts.clone(),
             metrics: stack.metrics.clone(),
             limits: stack.limits.clone(),
+            requests: stack.requests.clone(),
+            history: stack.history.clone(),
             max_body_bytes: stack.server.max_body_bytes,
             draining: AtomicBool::new(false),
         }))
@@ -110,6 +115,7 @@ pub(crate) fn api() -> Api {
     tools::routes(&mut api);
     vector_io::routes(&mut api);
     mcp::routes(&mut api);
+    history::routes(&mut api);
     api
 }
 

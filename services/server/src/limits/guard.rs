@@ -10,7 +10,7 @@ use std::{
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -25,32 +25,58 @@ use super::{
 };
 use crate::{
     grpc,
-    http::{ApiError, AppState},
+    history::Begun,
+    http::{ApiError, AppState, code, grpc_code},
+    request_id,
 };
 
 /// On a request of this process's own: a line of a batch, which waits where a caller would be refused.
 #[derive(Clone, Copy)]
 pub(crate) struct OfBatch;
 
-pub(crate) async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let is_grpc = grpc::is_grpc(request.headers());
     if !is_counted(&request, is_grpc) {
         return next.run(request).await;
     }
-    let (admitted, rates) = match admit(&state, &request, kind(&request, is_grpc)).await {
+    // Read here, because a request may not be lent across a wait.
+    let (kind, is_limited) = (kind(&request, is_grpc), state.limits.config.has_quotas());
+    let caller = (is_limited || state.requests.is_on()).then(|| caller(&mut request));
+    let mut begun = caller.as_ref().and_then(|caller| begin(&state, &request, caller.as_ref().ok()?, is_grpc));
+    let (admitted, rates) = match admit(&state, kind, caller.filter(|_| is_limited)).await {
         Ok(admitted) => admitted,
         Err((error, rates)) => {
             state.metrics.refused(error.reason().unwrap_or("other").to_owned());
-            return refusal(error, rates, is_grpc);
+            let response = refusal(error, rates, is_grpc);
+            note(&mut begun, &response);
+            return response;
         }
     };
     let mut response = next.run(request).await;
+    note(&mut begun, &response);
     tell(response.headers_mut(), rates);
     // A body that is there is as good as sent.
     if response.body().size_hint().exact().is_none() {
-        response = response.map(|body| Body::new(Held { body, _admitted: admitted }));
+        response = response.map(|body| Body::new(Held { body, begun, _admitted: admitted }));
     }
     response
+}
+
+/// For the log of requests, where there is one.
+fn begin(state: &AppState, request: &Request, cx: &Context, is_grpc: bool) -> Option<Begun> {
+    let route = match request.extensions().get::<MatchedPath>() {
+        _ if is_grpc => grpc::route(request.uri().path()).to_string(),
+        Some(path) => path.as_str().to_owned(),
+        None => "unknown".to_owned(),
+    };
+    let id = request.headers().get(request_id::HEADER).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    state.requests.is_on().then(|| state.requests.begin(cx, id, request.method().as_str(), &route))
+}
+
+fn note(begun: &mut Option<Begun>, response: &Response) {
+    if let Some(begun) = begun {
+        begun.answered(&code(response));
+    }
 }
 
 /// Whoever asks how the server is gets an answer, however busy it is.
@@ -74,24 +100,29 @@ fn kind(request: &Request, is_grpc: bool) -> Kind {
     if is_look { Kind::Look } else { Kind::Spend }
 }
 
-async fn admit(state: &AppState, request: &Request, kind: Kind) -> Result<(Admitted, Rates), (Error, Rates)> {
+/// `caller`: none where nobody is limited.
+async fn admit(state: &AppState, kind: Kind, caller: Option<Result<Context>>) -> Result<(Admitted, Rates), (Error, Rates)> {
     let limits = &state.limits;
     let alone = |error| (error, Rates::default());
     let room = if kind == Kind::OfBatch { None } else { Some(limits.enter().map_err(alone)?) };
-    if !limits.config.has_quotas() {
+    let Some(caller) = caller else {
         return Ok((Admitted { limits: Arc::clone(limits), subjects: Vec::new(), _room: room }, Rates::default()));
-    }
-    let cx = caller(request).map_err(alone)?;
+    };
+    let cx = caller.map_err(alone)?;
     let (mut admitted, rates) = limits.admit(&cx, kind).await?;
     admitted._room = room;
     Ok((admitted, rates))
 }
 
-fn caller(request: &Request) -> Result<Context> {
+fn caller(request: &mut Request) -> Result<Context> {
     if let Some(cx) = request.extensions().get::<Context>() {
         return Ok(cx.clone());
     }
-    Context::from_metadata(&MetadataMap::from_headers(request.headers().clone()))
+    // Lent to the metadata map and taken back, so that nothing is copied.
+    let metadata = MetadataMap::from_headers(std::mem::take(request.headers_mut()));
+    let context = Context::from_metadata(&metadata);
+    *request.headers_mut() = metadata.into_headers();
+    context
 }
 
 fn refusal(error: Error, rates: Rates, is_grpc: bool) -> Response {
@@ -131,6 +162,7 @@ fn written(time: Duration) -> String {
 /// A body whose end, or loss, gives the place back.
 struct Held {
     body: Body,
+    begun: Option<Begun>,
     _admitted: Admitted,
 }
 
@@ -139,7 +171,13 @@ impl HttpBody for Held {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let (Poll::Ready(Some(Ok(frame))), Some(begun)) = (&frame, &mut self.begun)
+            && let Some(code) = frame.trailers_ref().and_then(grpc_code)
+        {
+            begun.answered(&code);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

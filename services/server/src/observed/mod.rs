@@ -6,6 +6,7 @@ mod agents;
 mod content;
 mod generation;
 mod inference;
+mod policy;
 mod safety;
 mod tools;
 
@@ -20,6 +21,8 @@ use crate::{
     metrics::Metrics,
     telemetry::{Span, Telemetry},
 };
+
+pub(crate) use policy::Audited;
 
 /// A service trait's implementation that forwards to another.
 pub(crate) struct Observed<S: ?Sized> {

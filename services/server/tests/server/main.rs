@@ -11,6 +11,7 @@ mod dashboard;
 mod embeddings;
 mod files;
 mod grpc;
+mod history;
 mod ledger;
 mod life;
 mod limits;

@@ -43,11 +43,6 @@ impl Script {
         self.0.asked.lock().unwrap().last().cloned().expect("nobody asked")
     }
 
-    /// How often the chat was asked.
-    pub(crate) fn asked_times(&self) -> usize {
-        self.0.asked.lock().unwrap().len()
-    }
-
     /// Lets `slow` finish.
     pub(crate) fn go_on(&self) {
         self.0.go_on.notify_one();
