@@ -21,7 +21,7 @@ use support::command;
 struct Planted(Mutex<Vec<String>>);
 
 impl Planted {
-    fn new(&self) -> String {
+    fn plant(&self) -> String {
         let mut all = self.0.lock().unwrap();
         let secret = format!("canary{:02}x{}", all.len(), "q7".repeat(8));
         all.push(secret.clone());
@@ -96,18 +96,18 @@ async fn no_line_holds_a_canary(level: &str, with_words: bool) {
         served.url
     );
     std::fs::write(&manifest, text).unwrap();
-    let (_server, url) = start(home.path(), &manifest, level, &[("CANARY_KEY", planted.new())]);
+    let (_server, url) = start(home.path(), &manifest, level, &[("CANARY_KEY", planted.plant())]);
     let http = reqwest::Client::new();
-    let words = || if with_words { planted.new() } else { "words".to_owned() };
+    let words = || if with_words { planted.plant() } else { "words".to_owned() };
     let mut asked = 0;
     let mut send = async |path: &str, body: String| {
         let request = http
             .post(format!("{url}{path}"))
             .header("content-type", "application/json")
-            .header("authorization", format!("Bearer {}", planted.new()))
-            .header("x-api-key", planted.new())
-            .header("cookie", format!("session={}", planted.new()))
-            .header("x-llama-stack-provider-key", format!("elsewhere={}", planted.new()));
+            .header("authorization", format!("Bearer {}", planted.plant()))
+            .header("x-api-key", planted.plant())
+            .header("cookie", format!("session={}", planted.plant()))
+            .header("x-llama-stack-provider-key", format!("elsewhere={}", planted.plant()));
         request.body(body).send().await.unwrap().text().await.unwrap();
         asked += 1;
     };
@@ -124,7 +124,7 @@ async fn no_line_holds_a_canary(level: &str, with_words: bool) {
     let call = format!("call calculator {{\"expression\": \"{}\"}}", words());
     let tools = json!([{ "type": "function", "name": "calculator", "parameters": { "type": "object" } }]);
     send("/v1/responses", json!({ "model": MODEL, "input": call, "tools": tools }).to_string()).await;
-    let server = json!([{ "type": "mcp", "server_label": "x", "server_url": "http://127.0.0.1:9/", "authorization": planted.new() }]);
+    let server = json!([{ "type": "mcp", "server_label": "x", "server_url": "http://127.0.0.1:9/", "authorization": planted.plant() }]);
     send("/v1/responses", json!({ "model": MODEL, "input": words(), "tools": server }).to_string()).await;
     send("/v1/embeddings", json!({ "model": "scripted-embedding", "input": words() }).to_string()).await;
     assert!(asked > 10 && planted.0.lock().unwrap().len() >= 45, "too few were planted");
