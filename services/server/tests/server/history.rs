@@ -8,6 +8,7 @@ use llama_stack_core::{
 };
 use llama_stack_proto::v1::{GetTurnTraceRequest, ListRequestsRequest, telemetry_client::TelemetryClient};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tonic::transport::Channel;
 
 use crate::client::{Server, chat, start, start_with};
@@ -47,9 +48,17 @@ async fn a_caller_sees_their_requests_and_an_admin_those_of_the_tenant() {
     let listed = over_grpc(&server).list_requests(&cx, request.clone()).await.unwrap().requests;
     assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].method.as_str()), (1, "a-1", "POST"));
     assert!(listed[0].seconds > 0.0 && listed[0].started.is_some());
-    let route = "/llama_stack.v1.Telemetry/ListRequests".to_owned();
-    let listed = over_grpc(&server).list_requests(&cx, ListRequestsRequest { route, ..request.clone() }).await.unwrap().requests;
-    assert_eq!(listed[0].code, "OK");
+    // A stream is written down when the server is done with its body, a moment after the client is.
+    let own = ListRequestsRequest { route: "/llama_stack.v1.Telemetry/ListRequests".into(), ..request.clone() };
+    let written = async {
+        loop {
+            match over_grpc(&server).list_requests(&cx, own.clone()).await.unwrap().requests.pop() {
+                Some(record) => return record,
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    assert_eq!(timeout(Duration::from_secs(5), written).await.expect("gRPC is not written down").code, "OK");
     let error = over_grpc(&server).list_requests(&cx, ListRequestsRequest { page_size: 5_000, ..request }).await.unwrap_err();
     assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("page_size")));
     assert_eq!(server.refused("GET", "/v1/requests?limit=0", Value::Null).await.1, "limit");
