@@ -4,7 +4,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 10] = ["common", "identity", "inference", "safety", "memory", "files", "tools", "agents", "prompts", "stack"];
+const FILES: [&str; 12] =
+    ["common", "identity", "inference", "safety", "memory", "files", "batches", "tools", "agents", "prompts", "stack", "telemetry"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=llama_stack");

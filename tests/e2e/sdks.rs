@@ -92,9 +92,12 @@ async fn the_python_package_agrees() {
             agrees(SHIELDED, script).await;
             // One after the other, so that the package is installed once.
             let memory = format!("{SHIELDED}  memory:\n    - {{ id: banks, type: inline::sqlite }}\n");
-            let mut script = Command::new(python);
+            let mut script = Command::new(&python);
             script.arg(scripts().join("vector_stores.py"));
             agrees(&memory, script).await;
+            let mut script = Command::new(python);
+            script.arg(scripts().join("batches.py"));
+            agrees(SHIELDED, script).await;
         }
     }
 }

@@ -24,6 +24,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const REQUEST_ID: &str = "x-request-id";
 const TRACE: &str = "traceparent";
 const PROVIDER_KEY: &str = "x-llama-stack-provider-key";
+const PRIORITY: &str = "x-llama-stack-priority";
 const TIMEOUT: &str = "grpc-timeout";
 
 /// Cheap to clone: everything is behind one `Arc`.
@@ -43,8 +44,19 @@ struct Inner {
     credential: String,
     /// What this process shows to the stack that it calls. Never read from a request, so never a caller's.
     bearer: Option<Secret>,
+    priority: Priority,
     /// Provider id → the caller's own key there. Read at the edge, used by the provider, never sent on or logged.
     provider_keys: Vec<(String, Secret)>,
+}
+
+/// How urgent a call is: where not all can run at once, interactive ones go first, until the others have waited for long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Somebody waits for it.
+    #[default]
+    Interactive,
+    /// It is done some time within hours.
+    Batch,
 }
 
 /// On whose behalf a call is made.
@@ -171,6 +183,11 @@ impl Context {
         })
     }
 
+    #[must_use]
+    pub fn with_priority(self, priority: Priority) -> Self {
+        self.edit(|inner| inner.priority = priority)
+    }
+
     /// For work that outlives the call that began it: same caller and trace, no deadline, no key.
     #[must_use]
     pub fn detached(&self) -> Self {
@@ -208,6 +225,10 @@ impl Context {
 
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
+    }
+
+    pub fn priority(&self) -> Priority {
+        self.0.priority
     }
 
     /// A W3C `traceparent`.
@@ -266,6 +287,11 @@ impl Context {
         inner.idempotency_key = text(IDEMPOTENCY_KEY).filter(|key| !key.is_empty() && key.len() <= 256).map(Into::into);
         inner.request_id = text(REQUEST_ID).map(Into::into);
         inner.trace = text(TRACE).map(Into::into);
+        inner.priority = match text(PRIORITY) {
+            None | Some("interactive") => Priority::Interactive,
+            Some("batch") => Priority::Batch,
+            Some(_) => return Err(Error::invalid(PRIORITY, format!("{PRIORITY} must be interactive or batch"))),
+        };
         for value in metadata.get_all(PROVIDER_KEY) {
             if let Some((id, key)) = value.to_str().ok().and_then(|value| value.split_once('=')) {
                 inner.provider_keys.push((id.trim().into(), Secret::new(key.trim())));
@@ -293,6 +319,9 @@ impl Context {
             if let Some(value) = value {
                 put(name, value);
             }
+        }
+        if self.priority() == Priority::Batch {
+            put(PRIORITY, "batch");
         }
     }
 }
@@ -340,7 +369,11 @@ mod tests {
     #[test]
     fn metadata_round_trip() {
         let principal = Principal { id: "ann".into(), tenant: "acme".into(), roles: vec!["admin".into(), "dev".into()] };
-        let cx = Context::new(principal).with_idempotency_key("k1").with_request_id("r1").with_trace("00-aa-bb-01");
+        let cx = Context::new(principal)
+            .with_idempotency_key("k1")
+            .with_request_id("r1")
+            .with_trace("00-aa-bb-01")
+            .with_priority(Priority::Batch);
         let mut metadata = MetadataMap::new();
         cx.write_metadata(&mut metadata);
         metadata.insert(TIMEOUT, "250m".parse().unwrap());
@@ -348,6 +381,7 @@ mod tests {
         assert_eq!(back.principal(), cx.principal());
         assert_eq!((back.idempotency_key(), back.request_id(), back.trace()), (Some("k1"), Some("r1"), Some("00-aa-bb-01")));
         assert!(back.deadline().unwrap() <= Instant::now() + Duration::from_millis(250));
+        assert_eq!(back.priority(), Priority::Batch);
     }
 
     #[tokio::test]

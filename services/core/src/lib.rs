@@ -27,11 +27,11 @@ use std::pin::Pin;
 
 use futures::Stream;
 
-pub use context::{Authenticated, Context, Principal};
+pub use context::{Authenticated, Context, Principal, Priority};
 pub use error::{Code, Error};
 pub use manifest::Manifest;
 pub use registry::{Deps, Progress, Registry, Table};
-pub use service::{Agents, Files, Identity, Inference, Memory, Prompts, Safety, Stack, Tools, no_such_model};
+pub use service::{Agents, Batches, Files, Identity, Inference, Memory, Prompts, Safety, Stack, Telemetry, Tools, no_such_model};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

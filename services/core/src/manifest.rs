@@ -14,8 +14,10 @@ use crate::{Error, Result};
 
 mod agents;
 mod auth;
+mod batches;
 mod egress;
 mod env;
+mod limits;
 mod lines;
 mod policy;
 mod safety;
@@ -25,7 +27,9 @@ pub use agents::{
     ModerationMode, Price,
 };
 pub use auth::{AccessPolicy, Auth, CertificateName, Claims, Introspection, Jwt, Mtls, Tls};
+pub use batches::Batches;
 pub use egress::{Destination, Egress, Place};
+pub use limits::{Limits, Quota};
 pub use lines::Lines;
 pub use policy::{DefaultPolicies, Policy};
 pub use safety::{DefaultShields, OnFailure, Safety};
@@ -59,6 +63,11 @@ pub struct Manifest {
     pub safety: Safety,
     #[serde(default)]
     pub tools: Tools,
+    #[serde(default)]
+    pub batches: Batches,
+    /// How much may be asked, and by whom.
+    #[serde(default)]
+    pub limits: Limits,
     #[serde(default)]
     pub telemetry: Telemetry,
     /// Where each path stands in the file, for errors that are found later.
@@ -165,13 +174,21 @@ impl Default for Tools {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
     /// OTLP over gRPC, for example `http://127.0.0.1:4317`. Empty: no traces are sent.
     pub otlp_endpoint: String,
     /// Record prompts and answers in traces. Off unless asked for.
     pub capture_content: bool,
+    /// How many of the latest requests to this process are kept in memory to be listed. Default 1,000; 0: none.
+    pub requests: usize,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { otlp_endpoint: String::new(), capture_content: false, requests: 1_000 }
+    }
 }
 
 impl Manifest {
@@ -233,6 +250,8 @@ impl Manifest {
             auth.validate(self.server.tls.as_ref(), &self.lines)?;
         }
         self.policy.validate(&self.lines)?;
+        self.batches.validate(&self.lines)?;
+        self.limits.validate(&self.lines)?;
         self.safety.validate(&self.lines)
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 
 /// Who has this role reaches every file of their tenant.
 const ADMIN: &str = "admin";
-const PURPOSES: [&str; 6] = ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"];
+const PURPOSES: [&str; 7] = ["assistants", "batch", "batch_output", "fine-tune", "vision", "user_data", "evals"];
 /// OpenAI's own range: an hour to thirty days.
 const EXPIRES_AFTER: std::ops::RangeInclusive<u64> = 3_600..=2_592_000;
 const DEFAULT_PAGE: u32 = 1_000;

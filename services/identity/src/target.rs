@@ -2,14 +2,14 @@
 
 use llama_stack_core::guard::Message;
 use llama_stack_proto::v1::{
-    CancelIngestionRequest, CancelTurnRequest, ChatRequest, CompactRequest, CompleteRequest, CreateTurnRequest, DeleteAgentRequest,
-    DeleteBankRequest, DeleteDocumentsRequest, DeleteFileRequest, DeletePromptRequest, DeleteSessionRequest, DeleteTurnRequest,
-    EmbedRequest, GetAgentRequest, GetApiKeyRequest, GetBankRequest, GetDocumentRequest, GetFileRequest, GetIngestionRequest,
-    GetModelRequest, GetPromptRequest, GetSessionRequest, GetShieldRequest, GetTurnRequest, InsertChunksRequest, InsertDocumentsRequest,
-    InvokeToolRequest, ListChunksRequest, ListDocumentsRequest, ListPromptVersionsRequest, ListTurnsRequest, QueryRequest,
-    RedactTurnRequest, RegisterToolGroupRequest, ResumeTurnRequest, RevokeApiKeyRequest, RotateApiKeyRequest, RunShieldRequest,
-    SetDefaultPromptVersionRequest, UnregisterToolGroupRequest, UpdateAgentRequest, UpdateBankRequest, UpdateDocumentRequest,
-    UpdatePromptRequest, UpdateSessionRequest, WatchTurnRequest,
+    CancelBatchRequest, CancelIngestionRequest, CancelTurnRequest, ChatRequest, CompactRequest, CompleteRequest, CreateTurnRequest,
+    DeleteAgentRequest, DeleteBankRequest, DeleteDocumentsRequest, DeleteFileRequest, DeletePromptRequest, DeleteSessionRequest,
+    DeleteTurnRequest, EmbedRequest, GetAgentRequest, GetApiKeyRequest, GetBankRequest, GetBatchRequest, GetDocumentRequest,
+    GetFileRequest, GetIngestionRequest, GetModelRequest, GetPromptRequest, GetSessionRequest, GetShieldRequest, GetTurnRequest,
+    GetTurnTraceRequest, InsertChunksRequest, InsertDocumentsRequest, InvokeToolRequest, ListChunksRequest, ListDocumentsRequest,
+    ListPromptVersionsRequest, ListTurnsRequest, QueryRequest, RedactTurnRequest, RegisterToolGroupRequest, ResumeTurnRequest,
+    RevokeApiKeyRequest, RotateApiKeyRequest, RunShieldRequest, SetDefaultPromptVersionRequest, UnregisterToolGroupRequest,
+    UpdateAgentRequest, UpdateBankRequest, UpdateDocumentRequest, UpdatePromptRequest, UpdateSessionRequest, WatchTurnRequest,
 };
 
 /// A kind, as policies call it, and an id that is not empty.
@@ -69,6 +69,9 @@ pub(crate) fn targets(request: &Message) -> Option<Vec<Target>> {
         DeleteTurnRequest: "turn" id;
         RedactTurnRequest: "turn" turn_id;
         CompactRequest: "turn" turn_id;
+        GetTurnTraceRequest: "turn" turn_id;
+        GetBatchRequest: "batch" id;
+        CancelBatchRequest: "batch" id;
         GetPromptRequest: "prompt" id;
         ListPromptVersionsRequest: "prompt" id;
         UpdatePromptRequest: "prompt" id;

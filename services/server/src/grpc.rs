@@ -19,16 +19,16 @@ use llama_stack_core::{
 use llama_stack_proto::{
     DESCRIPTORS,
     v1::{
-        agents_server::AgentsServer, files_server::FilesServer, identity_server::IdentityServer, inference_server::InferenceServer,
-        memory_server::MemoryServer, prompts_server::PromptsServer, safety_server::SafetyServer, stack_server::StackServer,
-        tools_server::ToolsServer,
+        agents_server::AgentsServer, batches_server::BatchesServer, files_server::FilesServer, identity_server::IdentityServer,
+        inference_server::InferenceServer, memory_server::MemoryServer, prompts_server::PromptsServer, safety_server::SafetyServer,
+        stack_server::StackServer, telemetry_server::TelemetryServer, tools_server::ToolsServer,
     },
 };
 
 use crate::{
     Stack,
     http::{AppState, cors, observe},
-    identity,
+    identity, limits,
 };
 
 /// `/package.Service/Method` of every method here: what may become a metric's label.
@@ -107,11 +107,13 @@ pub(crate) async fn router(stack: &Stack, state: &AppState) -> Result<(Router, H
     serve!(SafetyServer, stack.safety);
     serve!(MemoryServer, stack.memory);
     serve!(FilesServer, stack.files);
+    serve!(BatchesServer, stack.batches);
     serve!(ToolsServer, stack.tools);
     serve!(AgentsServer, stack.agents);
     serve!(PromptsServer, stack.prompts);
     serve!(StackServer, stack.info);
     serve!(IdentityServer, stack.identity);
+    serve!(TelemetryServer, stack.history);
 
     let broken = |error| Error::internal("the contract's descriptors cannot be read").with_source(error);
     let reflection = || {
@@ -122,8 +124,10 @@ pub(crate) async fn router(stack: &Stack, state: &AppState) -> Result<(Router, H
     routes.add_service(reflection().build_v1().map_err(broken)?);
     routes.add_service(reflection().build_v1alpha().map_err(broken)?);
 
-    let router = routes.routes().into_axum_router().layer(middleware::from_fn_with_state(state.clone(), identity::grpc));
-    // Around the gate, so that a refusal is translated as well.
+    // The gate is around the limits: these know by then who calls.
+    let router = routes.routes().into_axum_router().layer(middleware::from_fn_with_state(state.clone(), limits::guard));
+    let router = router.layer(middleware::from_fn_with_state(state.clone(), identity::grpc));
+    // Around both, so that a refusal is translated as well.
     let mut router = router.layer(GrpcWebLayer::new());
     if let Some(cors) = cors(&stack.server.cors_origins) {
         router = router.layer(cors);

@@ -4,7 +4,7 @@
 //! Manifest ── Stack::build ──> providers, left to right ── a router per service ── agents over the store
 //!                                                              │ Observed: spans and metrics
 //!                Stack::serve(listener, token)                 │
-//! one port ─┬─ application/grpc* ─ tonic: 9 services, health, reflection, gRPC-Web ─┤
+//! one port ─┬─ application/grpc* ─ tonic: 11 services, health, reflection, gRPC-Web ─┤
 //!           └─ everything else ─── axum: OpenAI-compatible HTTP, MCP, health, metrics ┘
 //! ```
 //!
@@ -12,9 +12,11 @@
 
 mod assemble;
 mod grpc;
+mod history;
 mod http;
 mod identity;
 mod info;
+mod limits;
 mod mcp;
 mod metrics;
 mod observed;

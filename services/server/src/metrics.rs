@@ -12,6 +12,9 @@ const DURATION: &str = "llama_stack_request_duration_seconds";
 const IN_FLIGHT: &str = "llama_stack_requests_in_flight";
 const TOKENS: &str = "llama_stack_tokens_total";
 const FIRST_TOKEN: &str = "llama_stack_time_to_first_token_seconds";
+const PER_TOKEN: &str = "llama_stack_time_per_output_token_seconds";
+const GENERATED: &str = "llama_stack_generation_seconds";
+const REFUSED: &str = "llama_stack_requests_refused_total";
 const VERDICTS: &str = "llama_stack_shield_verdicts_total";
 const JUDGED: &str = "llama_stack_shield_bytes_total";
 const JUDGING: &str = "llama_stack_shield_seconds";
@@ -39,6 +42,7 @@ impl Metrics {
         let describe = |name: &'static str, text: &'static str| (metrics::KeyName::from_const_str(name), SharedString::const_str(text));
         for (name, text) in [
             describe(REQUESTS, "Requests by route, method and code."),
+            describe(REFUSED, "Requests that limits refused, by reason: overloaded, rate_limit_exceeded, insufficient_quota."),
             describe(TOKENS, "Tokens read (input) and generated (output), by model."),
             describe(VERDICTS, "Verdicts by shield and outcome: safe, violation, redacted, no_verdict, error."),
             describe(JUDGED, "Bytes of text by shield: judged, or known from before."),
@@ -48,6 +52,8 @@ impl Metrics {
         for (name, text) in [
             describe(DURATION, "Seconds from a request's head to the end of its answer."),
             describe(FIRST_TOKEN, "Seconds from a streamed generation's start to its first event, by model."),
+            describe(PER_TOKEN, "Seconds between the tokens of a streamed answer after its first, by model."),
+            describe(GENERATED, "Seconds that an operation of a model took, by model and operation."),
             describe(JUDGING, "Seconds that a verdict took, by shield."),
         ] {
             recorder.describe_histogram(name, None, text);
@@ -72,6 +78,12 @@ impl Metrics {
         self.0.recorder.register_histogram(&key, &METADATA).record(took);
     }
 
+    /// `reason` is one of the limits', so that labels are bounded.
+    pub(crate) fn refused(&self, reason: String) {
+        let key = Key::from_parts(REFUSED, vec![Label::new("reason", reason)]);
+        self.0.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
     /// `model` is one that answered, so that labels are bounded.
     pub(crate) fn tokens(&self, model: &str, usage: &Usage) {
         // Cached tokens are a part of the input: their share is the hit ratio of the prefix cache.
@@ -87,6 +99,17 @@ impl Metrics {
     pub(crate) fn first_token(&self, model: &str, took: Duration) {
         let key = Key::from_parts(FIRST_TOKEN, vec![Label::new("model", model.to_owned())]);
         self.0.recorder.register_histogram(&key, &METADATA).record(took);
+    }
+
+    pub(crate) fn per_token(&self, model: &str, took: Duration) {
+        let key = Key::from_parts(PER_TOKEN, vec![Label::new("model", model.to_owned())]);
+        self.0.recorder.register_histogram(&key, &METADATA).record(took);
+    }
+
+    /// `operation`: `chat`, `text_completion` or `embeddings`.
+    pub(crate) fn generated(&self, model: &str, operation: &'static str, took: Duration) {
+        let labels = vec![Label::new("model", model.to_owned()), Label::from_static_parts("operation", operation)];
+        self.0.recorder.register_histogram(&Key::from_parts(GENERATED, labels), &METADATA).record(took);
     }
 
     /// `shield` is one that there is, so that labels are bounded.

@@ -28,6 +28,7 @@ use llama_stack_core::{Code, Error, Result};
 use crate::{
     Stack, check_exposure, grpc, http,
     identity::tls::{PeerCertificate, Tls},
+    openai::batches::InProcess,
 };
 
 /// A connection has this long to send its first request, and each later request's head: a slow sender holds no place.
@@ -82,6 +83,8 @@ impl Stack {
         if let Some(tls) = &self.tls {
             self.tasks.spawn(tls.clone().watch(self.shutdown.clone()));
         }
+        self.batcher.start(Arc::new(InProcess(http::router(&state, &[]))));
+
         let connections = Connections::new(edge, self.tls.clone());
         connections.accept(&listener, &shutdown).await;
         drop(listener);

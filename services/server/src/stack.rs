@@ -8,9 +8,10 @@ use tokio_util::{
 };
 
 use llama_stack_agents::{Connect, PromptBook, Runtime, RuntimeParts};
+use llama_stack_batches::Batcher;
 use llama_stack_core::{
-    Agents, Context, Deps, Files, Identity, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools, manifest,
-    registry::OnProgress,
+    Agents, Batches, Context, Deps, Files, Identity, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools,
+    manifest, registry::OnProgress,
 };
 use llama_stack_documents::Parse;
 use llama_stack_files::DiskFiles;
@@ -22,10 +23,12 @@ use llama_stack_tools::Groups;
 
 use crate::{
     assemble,
+    history::{History, Requests},
     identity::{Gate, tls::Tls},
     info,
+    limits::Limits,
     metrics::Metrics,
-    observed::Observed,
+    observed::{Audited, Observed},
     telemetry::Telemetry,
 };
 
@@ -48,6 +51,7 @@ pub struct Stack {
     pub safety: Arc<dyn Safety>,
     pub memory: Arc<dyn Memory>,
     pub files: Arc<dyn Files>,
+    pub batches: Arc<dyn Batches>,
     pub tools: Arc<dyn Tools>,
     pub agents: Arc<dyn Agents>,
     pub prompts: Arc<dyn Prompts>,
@@ -55,13 +59,18 @@ pub struct Stack {
     pub identity: Arc<dyn Identity>,
     /// What runs here.
     pub info: Arc<dyn Info>,
+    /// What happened.
+    pub history: Arc<dyn llama_stack_core::Telemetry>,
+    pub(crate) requests: Arc<Requests>,
     pub(crate) parser: Arc<dyn Parse>,
     pub(crate) runtime: Arc<Runtime>,
     /// None: everybody is whom their headers say.
     pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) batcher: Arc<Batcher>,
     pub(crate) server: manifest::Server,
     pub(crate) metrics: Metrics,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
     telemetry: Option<Arc<Telemetry>>,
@@ -100,7 +109,10 @@ impl Stack {
 
         let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;
         let router: Arc<dyn Inference> = Arc::new(llama_stack_inference::Router::new(providers.clone()));
-        let inference: Arc<dyn Inference> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()));
+        let limits = Limits::new(manifest.limits.clone(), manifest.agents.prices.clone(), store.clone());
+        tasks.spawn(limits.clone().keep(shutdown.clone()));
+        let observed = Observed::new(router, telemetry.clone(), metrics.clone()).metered(limits.clone());
+        let inference: Arc<dyn Inference> = Arc::new(observed);
         let mut probes = info::probes(providers);
         deps.inference = Some(inference.clone()).filter(|_| !listed.inference.is_empty());
 
@@ -132,7 +144,7 @@ impl Stack {
             safety: Some(safety.clone()),
             memory: Some(memory.clone()),
             connect: Some(Arc::new(Wires(deps.clone()))),
-            policy: Some(Arc::new(CedarPolicy::from_manifest(&manifest)?)),
+            policy: Some(Arc::new(Audited(CedarPolicy::from_manifest(&manifest)?))),
             config: manifest.agents.clone(),
             shielding: manifest.safety.clone(),
             tasks: tasks.clone(),
@@ -140,6 +152,9 @@ impl Stack {
         });
         let runtime = runtime.map_err(|error| assemble::at_its_field(error, lines))?;
         let agents: Arc<dyn Agents> = runtime.clone();
+        let requests = Requests::new(manifest.telemetry.requests);
+        let history = History::new(agents.clone(), requests.clone());
+        let batcher = Batcher::new(store.clone(), files.clone(), manifest.batches.clone(), tasks.clone(), shutdown.clone());
         let info = info::Running::new(&manifest, registry, probes);
         Ok(Self {
             name: manifest.name,
@@ -147,6 +162,8 @@ impl Stack {
             safety,
             memory,
             files,
+            batches: batcher.clone(),
+            batcher,
             parser,
             tools,
             agents: Arc::new(Observed::new(agents, telemetry.clone(), metrics.clone())),
@@ -155,9 +172,12 @@ impl Stack {
             gate,
             tls,
             info: Arc::new(info),
+            history: Arc::new(history),
+            requests,
             runtime,
             server: manifest.server,
             metrics,
+            limits,
             tasks,
             shutdown,
             telemetry,

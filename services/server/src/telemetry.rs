@@ -1,6 +1,8 @@
-//! Traces by OTLP, under the names of OpenTelemetry's GenAI conventions. Spans are made by [`crate::observed`].
+//! Traces and measures by OTLP, under the names of OpenTelemetry's GenAI conventions. Spans are made by [`crate::observed`].
 //!
 //! Source of the names: the semantic conventions for generative AI, `gen_ai.*`.
+
+mod instruments;
 
 use std::{
     collections::HashMap,
@@ -9,17 +11,21 @@ use std::{
 
 use opentelemetry::{
     KeyValue,
+    metrics::MeterProvider as _,
     propagation::TextMapPropagator,
     trace::{Span as _, SpanKind, Status, TraceContextExt, Tracer, TracerProvider},
 };
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
+    metrics::SdkMeterProvider,
     propagation::TraceContextPropagator,
     trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan},
 };
 
 use llama_stack_core::{Context, Error, Manifest, Result};
+
+pub(crate) use instruments::Instruments;
 
 /// The last spans get this long to leave.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -27,6 +33,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 pub(crate) struct Telemetry {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
+    meters: SdkMeterProvider,
+    pub(crate) instruments: Instruments,
     /// Prompts and answers are recorded only where the manifest asks for it.
     pub(crate) capture_content: bool,
 }
@@ -42,10 +50,12 @@ impl Telemetry {
             return Ok(None);
         }
         let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
-        let exporter = exporter.map_err(|error| {
+        let measures = MetricExporter::builder().with_tonic().with_endpoint(endpoint).build();
+        let no_url = |error| {
             let what = format!("{endpoint:?} is not a URL like http://127.0.0.1:4317");
             manifest.lines.error("telemetry.otlp_endpoint", &what).with_source(error)
-        })?;
+        };
+        let (exporter, measures) = (exporter.map_err(no_url)?, measures.map_err(no_url)?);
         let service = Resource::builder()
             .with_service_name("llama-stack")
             .with_attributes([
@@ -53,13 +63,11 @@ impl Telemetry {
                 KeyValue::new("llama_stack.distribution", manifest.name.clone()),
             ])
             .build();
+        let meters = SdkMeterProvider::builder().with_periodic_exporter(measures).with_resource(service.clone()).build();
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(service).build();
-        Ok(Some(Self::over(provider, manifest.telemetry.capture_content)))
-    }
-
-    pub(crate) fn over(provider: SdkTracerProvider, capture_content: bool) -> Self {
+        let instruments = Instruments::new(&meters.meter("llama-stack"));
         let tracer = provider.tracer("llama-stack");
-        Self { provider, tracer, capture_content }
+        Ok(Some(Self { provider, tracer, meters, instruments, capture_content: manifest.telemetry.capture_content }))
     }
 
     /// A span below the caller's trace, and the context under which what it does goes on.
@@ -79,11 +87,15 @@ impl Telemetry {
 
     /// Sends what is left, for at most five seconds.
     pub(crate) async fn shutdown(&self) {
-        let provider = self.provider.clone();
-        // Blocks until the exporter's thread is done.
-        let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH)).await;
-        if let Ok(Err(error)) = ended {
+        let (provider, meters) = (self.provider.clone(), self.meters.clone());
+        // Each blocks until its exporter's thread is done.
+        let traces = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH));
+        let measures = tokio::task::spawn_blocking(move || meters.shutdown_with_timeout(FLUSH));
+        if let Ok(Err(error)) = traces.await {
             tracing::warn!(%error, "the last traces could not be sent");
+        }
+        if let Ok(Ok(Err(error))) = tokio::time::timeout(FLUSH, measures).await {
+            tracing::warn!(%error, "the last measures could not be sent");
         }
     }
 }

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use llama_stack_core::Error;
 
 use crate::{
+    batches::HeldBatch,
     sql::{Arg, Conn},
     turns::{Claimed, Held},
 };
@@ -27,6 +28,9 @@ pub(crate) enum Outcome {
     Epoch(i64),
     Held(Vec<Held>),
     Claimed(Vec<Claimed>),
+    Batches(Vec<HeldBatch>),
+    /// A status, as it is stored.
+    Status(i64),
 }
 
 pub(crate) enum Failure {

@@ -1,4 +1,4 @@
-//! The store: agents, sessions, the journals of turns, prompts, tool groups and banks of documents, in SQLite or Postgres.
+//! The store: agents, sessions, the journals of turns, prompts, tool groups, batches and banks of documents, in SQLite or Postgres.
 //!
 //! ```text
 //!                    ┌ SQLite: queue ─ one writer ─ a group of commands, one transaction, one sync
@@ -14,6 +14,7 @@
 mod agents;
 mod api_keys;
 mod banks;
+mod batches;
 mod command;
 mod documents;
 mod failure;
@@ -30,6 +31,7 @@ mod sql;
 mod sqlite;
 mod tool_groups;
 mod turns;
+mod usage;
 mod writer;
 
 use std::{sync::Arc, time::Duration};
@@ -45,9 +47,11 @@ use crate::{
 
 pub use crate::api_keys::KeyRecord;
 pub use crate::banks::{BankList, DoomedBank};
+pub use crate::batches::{BatchLine, HeldBatch, LineResults, has_ended};
 pub use crate::documents::{Author, DocumentList, InsertedDocument, PendingDocument};
 pub use crate::files::{ExpiredFile, FileList};
 pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, Holder, TurnList, Unfinished};
+pub use crate::usage::DailyUsage;
 pub use llama_stack_core::manifest::Durability;
 
 /// How long a call waits for its turn at a busy database before it fails with `Unavailable`.

@@ -13,6 +13,7 @@ use sqlx::{
 };
 
 use crate::{
+    batches,
     command::{Command, Outcome},
     failure::{self, Kind},
     presence::Presence,
@@ -76,6 +77,7 @@ impl Sqlite {
         if alone {
             let mut conn = writing.acquire().await.map_err(|error| failure::report(&error).context(&shown))?;
             lease::end_all(&mut Conn::Sqlite(&mut conn)).await.map_err(|error| error.context(&shown))?;
+            batches::end_all(&mut Conn::Sqlite(&mut conn)).await.map_err(|error| error.context(&shown))?;
             drop(conn);
             presence.share(patience).await.map_err(|error| unusable(&shown, error))?;
         }

@@ -10,7 +10,6 @@ use llama_stack_core::{Context, Deps, Error, Result};
 use llama_stack_models::{
     ModelSpec, Resolved,
     admission::Admission,
-    batching::Priority,
     decode::{self, Generation, Plan},
     memory::{self, Available, Footprint},
     template::ChatTemplate,
@@ -175,12 +174,12 @@ impl LocalModel {
     ///
     /// # Errors
     /// `ResourceExhausted` with a time to come back, where as many as may wait do · as [`LocalModel::engine`].
-    pub(crate) async fn generate(self: &Arc<Self>, cx: &Context, plan: Plan, priority: Priority) -> Result<Generation> {
+    pub(crate) async fn generate(self: &Arc<Self>, cx: &Context, plan: Plan) -> Result<Generation> {
         let permit = self.admission.enter(cx).await?;
         // It may have been unloaded since the prompt was prepared.
         let engine = cx.within(self.engine()).await?;
         let (making, generation) = decode::channel(plan, cx.deadline());
-        let tenant = cx.tenant().into();
+        let (tenant, priority) = (cx.tenant().into(), cx.priority());
         engine.send(Command::Generate(Box::new(Generate { making, tenant, priority, deadline: cx.deadline(), permit })));
         Ok(generation)
     }

@@ -7,7 +7,6 @@ use indexmap::IndexMap;
 use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Result, no_such_model, page};
 use llama_stack_models::{
     ModelStore,
-    batching::Priority,
     decode::{Lexicon, chat, completion},
 };
 use llama_stack_proto::v1::{
@@ -134,7 +133,7 @@ impl Inference for LlamaCpp {
         let (vocabulary, max_tokens) = (lexicon.vocabulary.clone(), self.max_tokens);
         let plan = self.compute(cx, move || Ok((lexicon.chat(&mut request, max_tokens)?, request)));
         let (plan, request) = plan.await?;
-        Ok(chat::events(model.generate(cx, plan, Priority::Interactive).await?, request, vocabulary))
+        Ok(chat::events(model.generate(cx, plan).await?, request, vocabulary))
     }
 
     async fn stream_complete(&self, cx: &Context, request: CompleteRequest) -> Result<EventStream<CompleteEvent>> {
@@ -143,7 +142,7 @@ impl Inference for LlamaCpp {
         let (vocabulary, max_tokens) = (lexicon.vocabulary.clone(), self.max_tokens);
         let plan = self.compute(cx, move || Ok((lexicon.complete(&request, max_tokens)?, request)));
         let ((plan, echo), request) = plan.await?;
-        Ok(completion::events(model.generate(cx, plan, Priority::Interactive).await?, request, echo, vocabulary))
+        Ok(completion::events(model.generate(cx, plan).await?, request, echo, vocabulary))
     }
 
     async fn embed(&self, cx: &Context, request: EmbedRequest) -> Result<EmbedResponse> {

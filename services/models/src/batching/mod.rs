@@ -19,7 +19,8 @@ mod tests;
 use llama_stack_core::Error;
 
 pub use cache::{Begun, Cache};
-pub use scheduler::{Job, Limits, Priority, Scheduler, Worked};
+pub use llama_stack_core::Priority;
+pub use scheduler::{Job, Limits, Scheduler, Worked};
 
 /// The number of a sequence in the engine's cache.
 pub type Sequence = u32;

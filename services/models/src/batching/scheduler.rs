@@ -12,21 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use llama_stack_core::{Code, Error};
+use llama_stack_core::{Code, Error, Priority};
 
 use super::{
     Answer, Backend, Entry, Sequence,
     cache::{Cache, shared},
     draft::Drafter,
 };
-
-/// What is urgent goes first, until the other has waited for long.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
-    #[default]
-    Interactive,
-    Batch,
-}
 
 /// An answer that is wanted.
 pub struct Job<A> {

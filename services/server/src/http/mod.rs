@@ -20,16 +20,25 @@ use std::sync::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Code, Error, Files, Identity, Inference, Memory, Prompts, Safety, Tools};
+use llama_stack_core::{Agents, Batches, Code, Error, Files, Identity, Inference, Memory, Prompts, Safety, Telemetry, Tools};
 use llama_stack_documents::Parse;
 
 pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
 pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::Json;
-pub(crate) use observe::observe;
+pub(crate) use observe::{code, grpc_code, observe};
 
-use crate::{Stack, identity, mcp, metrics::Metrics, openapi::Api, safety, tools, vector_io};
+use crate::{
+    Stack,
+    history::{self, Requests},
+    identity,
+    limits::{self, Limits},
+    mcp,
+    metrics::Metrics,
+    openapi::Api,
+    safety, tools, vector_io,
+};
 
 /// What handlers reach. Cheap to clone.
 #[derive(Clone)]
@@ -42,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) tools: Arc<dyn Tools>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) files: Arc<dyn Files>,
+    pub(crate) batches: Arc<dyn Batches>,
     pub(crate) parser: Arc<dyn Parse>,
     pub(crate) mcp: mcp::Service,
     /// Origins that browsers may call from.
@@ -51,6 +61,9 @@ pub(crate) struct Inner {
     /// None: callers are not told apart.
     pub(crate) gate: Option<Arc<identity::Gate>>,
     pub(crate) metrics: Metrics,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) history: Arc<dyn Telemetry>,
     /// Largest request body, in bytes.
     pub(crate) max_body_bytes: usize,
     draining: AtomicBool,
@@ -65,6 +78,7 @@ impl AppState {
             tools: stack.tools.clone(),
             agents: stack.agents.clone(),
             files: stack.files.clone(),
+            batches: stack.batches.clone(),
             parser: stack.parser.clone(),
             mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.memory.clone(), stack.server.max_body_bytes),
             origins: stack.server.cors_origins.clone(),
@@ -72,6 +86,9 @@ impl AppState {
             identity: stack.identity.clone(),
             gate: stack.gate.clone(),
             metrics: stack.metrics.clone(),
+            limits: stack.limits.clone(),
+            requests: stack.requests.clone(),
+            history: stack.history.clone(),
             max_body_bytes: stack.server.max_body_bytes,
             draining: AtomicBool::new(false),
         }))
@@ -105,6 +122,7 @@ pub(crate) fn api() -> Api {
     vector_io::routes(&mut api);
     mcp::routes(&mut api);
     identity::routes(&mut api);
+    history::routes(&mut api);
     api
 }
 
@@ -112,6 +130,8 @@ pub(crate) fn api() -> Api {
 pub(crate) fn router(state: &AppState, origins: &[String]) -> Router {
     let mut router = api().into_router().fallback(unknown_route).method_not_allowed_fallback(wrong_method);
     // Within CORS, so that a browser may read a refusal.
+    // The gate is around the limits: these know by then who calls.
+    router = router.layer(middleware::from_fn_with_state(state.clone(), limits::guard));
     router = router.layer(middleware::from_fn_with_state(state.clone(), identity::http));
     if let Some(cors) = cors(origins) {
         router = router.layer(cors);

@@ -103,7 +103,7 @@ fn method(method: &Method) -> &'static str {
 }
 
 /// The HTTP status, or gRPC's code by name where the answer has one already.
-fn code(response: &Response) -> SharedString {
+pub(crate) fn code(response: &Response) -> SharedString {
     match grpc_code(response.headers()) {
         Some(code) => code,
         None if response.status() == StatusCode::OK => SharedString::const_str("200"),
@@ -111,7 +111,8 @@ fn code(response: &Response) -> SharedString {
     }
 }
 
-fn grpc_code(headers: &HeaderMap) -> Option<SharedString> {
+/// Where an answer, or its end, says it.
+pub(crate) fn grpc_code(headers: &HeaderMap) -> Option<SharedString> {
     let code = tonic::Code::from_bytes(headers.get("grpc-status")?.as_bytes());
     Some(SharedString::const_str(if code == tonic::Code::Ok { "OK" } else { Code::from_grpc(code).name() }))
 }

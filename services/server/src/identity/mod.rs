@@ -61,7 +61,7 @@ impl Stack {
         macro_rules! guard {
             ($($service:ident),*) => { $(self.$service = Arc::new(Guarded::new(self.$service.clone(), guard.clone()));)* };
         }
-        guard!(inference, safety, memory, files, tools, agents, prompts, info, identity);
+        guard!(inference, safety, memory, files, batches, tools, agents, prompts, info, identity, history);
     }
 }
 

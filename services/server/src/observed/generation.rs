@@ -2,39 +2,105 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context as TaskContext, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::Stream;
 use opentelemetry::{Array, StringValue, Value};
 
-use llama_stack_core::{EventStream, Result, fold::ChatFold};
+use llama_stack_core::{Code, Context, Error, EventStream, Result, fold::ChatFold};
 use llama_stack_proto::v1::{ChatEvent, CompleteEvent, FinishReason, Usage, chat_event, complete_event};
 
 use super::content;
-use crate::{metrics::Metrics, telemetry::Span};
+use crate::{
+    limits::Limits,
+    metrics::Metrics,
+    telemetry::{Span, Telemetry},
+};
 
 /// What is gathered about one generation. Dropping it ends the span.
 pub(super) struct Generation {
+    /// In the conventions' word: `chat`, `text_completion`.
+    operation: &'static str,
     pub(super) model: String,
     pub(super) metrics: Metrics,
     pub(super) span: Option<Span>,
     pub(super) started: Instant,
     /// Only where content is captured.
     pub(super) answer: Option<ChatFold>,
-    begun: bool,
+    /// Who is charged, and for whom.
+    pub(super) meter: Option<(Arc<Limits>, Context)>,
+    telemetry: Option<Arc<Telemetry>>,
+    /// When the first event came, and the last.
+    told: Option<(Instant, Instant)>,
+    output_tokens: u32,
+    outcome: Outcome,
     reasons: Vec<FinishReason>,
 }
 
+/// How a generation ended, as far as it is known.
+enum Outcome {
+    Fine,
+    /// In a stable word.
+    Failed(String),
+    /// There was none: what was asked for is not there, or makes no sense. Its names become no labels.
+    Refused,
+}
+
 impl Generation {
-    pub(super) fn new(model: &str, metrics: Metrics, span: Option<Span>, capture: bool) -> Self {
-        let answer = capture.then(ChatFold::default);
-        Self { model: model.into(), metrics, span, started: Instant::now(), answer, begun: false, reasons: Vec::new() }
+    pub(super) fn new(
+        operation: &'static str,
+        model: &str,
+        metrics: Metrics,
+        telemetry: Option<Arc<Telemetry>>,
+        span: Option<Span>,
+        capture: bool,
+    ) -> Self {
+        Self {
+            operation,
+            model: model.into(),
+            metrics,
+            span,
+            started: Instant::now(),
+            answer: capture.then(ChatFold::default),
+            meter: None,
+            telemetry,
+            told: None,
+            output_tokens: 0,
+            outcome: Outcome::Fine,
+            reasons: Vec::new(),
+        }
+    }
+
+    /// Notes a failure, and hands the result on.
+    pub(super) fn noted<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            self.failed(error);
+        }
+        result
+    }
+
+    fn failed(&mut self, error: &Error) {
+        if let Some(span) = &mut self.span {
+            span.fail(error);
+        }
+        self.outcome = match error.code() {
+            Code::NotFound | Code::InvalidArgument => Outcome::Refused,
+            code => Outcome::Failed(error.reason().unwrap_or(code.name()).to_owned()),
+        };
     }
 
     pub(super) fn used(&mut self, usage: &Usage) {
         self.metrics.tokens(&self.model, usage);
+        self.output_tokens = usage.completion_tokens;
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.instruments.tokens(self.operation, &self.model, usage);
+        }
+        if let Some((limits, cx)) = &self.meter {
+            limits.used(cx, &self.model, usage);
+        }
         if let Some(span) = &mut self.span {
             span.set("gen_ai.usage.input_tokens", i64::from(usage.prompt_tokens));
             span.set("gen_ai.usage.output_tokens", i64::from(usage.completion_tokens));
@@ -47,15 +113,48 @@ impl Generation {
         }
     }
 
-    fn first(&mut self) {
-        if !std::mem::replace(&mut self.begun, true) {
-            self.metrics.first_token(&self.model, self.started.elapsed());
+    /// Something of the answer came.
+    fn came(&mut self) {
+        let now = Instant::now();
+        if let Some((_, last)) = &mut self.told {
+            *last = now;
+            return;
+        }
+        self.told = Some((now, now));
+        let took = now.saturating_duration_since(self.started);
+        self.metrics.first_token(&self.model, took);
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.instruments.first_token(self.operation, &self.model, took);
+        }
+    }
+
+    fn measure(&self) {
+        let (took, error) = match &self.outcome {
+            Outcome::Refused => return,
+            Outcome::Fine => (self.started.elapsed(), None),
+            Outcome::Failed(error) => (self.started.elapsed(), Some(error.as_str())),
+        };
+        self.metrics.generated(&self.model, self.operation, took);
+        // Of one token there is no time between.
+        let per_token = self.told.filter(|_| self.output_tokens > 1).map(|(first, last)| {
+            let between: Duration = last.saturating_duration_since(first);
+            between / (self.output_tokens - 1)
+        });
+        if let Some(per_token) = per_token {
+            self.metrics.per_token(&self.model, per_token);
+        }
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.instruments.took(self.operation, &self.model, took, error);
+            if let Some(per_token) = per_token {
+                telemetry.instruments.per_token(self.operation, &self.model, per_token);
+            }
         }
     }
 }
 
 impl Drop for Generation {
     fn drop(&mut self) {
+        self.measure();
         let Some(span) = &mut self.span else { return };
         let reasons = self.reasons.iter().map(|reason| StringValue::from(word(*reason))).collect();
         span.set("gen_ai.response.finish_reasons", Value::Array(Array::String(reasons)));
@@ -88,7 +187,7 @@ impl Told for ChatEvent {
         match &self.event {
             Some(chat_event::Event::Usage(usage)) => generation.used(usage),
             Some(chat_event::Event::Finish(reason)) => generation.finished(FinishReason::try_from(*reason).unwrap_or_default()),
-            _ => generation.first(),
+            _ => generation.came(),
         }
         if let Some(answer) = &mut generation.answer {
             // A stream that breaks its own rules is refused where it is read; here it is only written down.
@@ -102,7 +201,7 @@ impl Told for CompleteEvent {
         match &self.event {
             Some(complete_event::Event::Usage(usage)) => generation.used(usage),
             Some(complete_event::Event::Finish(reason)) => generation.finished(FinishReason::try_from(*reason).unwrap_or_default()),
-            _ => generation.first(),
+            _ => generation.came(),
         }
     }
 }
@@ -121,11 +220,7 @@ impl<T: Told> Stream for Telling<T> {
         let event = this.events.as_mut().poll_next(cx);
         match &event {
             Poll::Ready(Some(Ok(event))) => event.tell(&mut this.generation),
-            Poll::Ready(Some(Err(error))) => {
-                if let Some(span) = &mut this.generation.span {
-                    span.fail(error);
-                }
-            }
+            Poll::Ready(Some(Err(error))) => this.generation.failed(error),
             _ => {}
         }
         event

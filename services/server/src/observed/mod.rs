@@ -6,6 +6,7 @@ mod agents;
 mod content;
 mod generation;
 mod inference;
+mod policy;
 mod safety;
 mod tools;
 
@@ -16,20 +17,29 @@ use opentelemetry::{KeyValue, trace::SpanKind};
 use llama_stack_core::{Context, Result};
 
 use crate::{
+    limits::Limits,
     metrics::Metrics,
     telemetry::{Span, Telemetry},
 };
+
+pub(crate) use policy::Audited;
 
 /// A service trait's implementation that forwards to another.
 pub(crate) struct Observed<S: ?Sized> {
     inner: Arc<S>,
     telemetry: Option<Arc<Telemetry>>,
     metrics: Metrics,
+    /// Who is charged for what models read and write.
+    limits: Option<Arc<Limits>>,
 }
 
 impl<S: ?Sized> Observed<S> {
     pub(crate) fn new(inner: Arc<S>, telemetry: Option<Arc<Telemetry>>, metrics: Metrics) -> Self {
-        Self { inner, telemetry, metrics }
+        Self { inner, telemetry, metrics, limits: None }
+    }
+
+    pub(crate) fn metered(self, limits: Arc<Limits>) -> Self {
+        Self { limits: Some(limits), ..self }
     }
 
     /// A span named by what is done and to what, and the context below it; where nothing is traced, the context as it is.

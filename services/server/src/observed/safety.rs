@@ -21,13 +21,23 @@ fn outcome(response: &Result<RunShieldResponse>) -> &'static str {
     }
 }
 
+/// Who was judged by what, and how it ended: never what was judged.
+fn audit(cx: &Context, shield: &str, stage: &str, outcome: &'static str) {
+    let (tenant, principal, request_id) = (cx.tenant(), cx.principal().id.as_str(), cx.request_id().unwrap_or_default());
+    if outcome == "safe" {
+        tracing::debug!(target: "llama_stack_audit", tenant, principal, request_id, shield, stage, outcome, "shield decided");
+    } else {
+        tracing::info!(target: "llama_stack_audit", tenant, principal, request_id, shield, stage, outcome, "shield decided");
+    }
+}
+
 #[async_trait::async_trait]
 impl Safety for Observed<dyn Safety> {
     async fn run_shield(&self, cx: &Context, request: RunShieldRequest) -> Result<RunShieldResponse> {
-        let shield = request.shield_id.clone();
+        let (shield, stage) = (request.shield_id.clone(), request.stage().as_str_name().trim_start_matches("SHIELD_STAGE_"));
         let attributes = match &self.telemetry {
             Some(_) => {
-                let stage = request.stage().as_str_name().trim_start_matches("SHIELD_STAGE_").to_lowercase();
+                let stage = stage.to_lowercase();
                 vec![KeyValue::new("llama_stack.shield.id", shield.clone()), KeyValue::new("llama_stack.shield.stage", stage)]
             }
             None => Vec::new(),
@@ -40,6 +50,7 @@ impl Safety for Observed<dyn Safety> {
         if !response.as_ref().is_err_and(|error| matches!(error.code(), Code::NotFound | Code::InvalidArgument)) {
             self.metrics.verdict(&shield, outcome, begun.elapsed());
         }
+        audit(cx, &shield, stage, outcome);
         if let Ok(response) = &response {
             self.metrics.judged(&shield, response.judged_bytes, response.known_bytes);
         }

@@ -6,11 +6,13 @@
 //! moderations                                 view of Safety
 //! prompts                                     view of Prompts
 //! files/                                      view of Files
+//! batches                                     view of Batches, whose lines ask the routes above
 //! vector_stores/                              view of Memory: a vector store is a bank
 //! rerank                                      view of Inference
 //! sse                                         events on the wire
 //! ```
 
+pub(crate) mod batches;
 pub(crate) mod chat;
 mod completions;
 mod conversations;
@@ -67,6 +69,7 @@ pub(crate) fn routes(api: &mut Api) {
     conversations::routes(api);
     prompts::routes(api);
     files::routes(api);
+    batches::routes(api);
     vector_stores::routes(api);
     rerank::routes(api);
 }

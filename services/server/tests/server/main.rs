@@ -2,16 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod batches;
 mod chat;
 mod client;
 mod completions;
 mod conversations;
+mod dashboard;
 mod embeddings;
 mod files;
 mod grpc;
+mod history;
 mod identity;
 mod ledger;
 mod life;
+mod limits;
 mod matrix;
 mod models;
 mod probes;

@@ -68,6 +68,57 @@ struct Any {
     integer: Option<i64>,
 }
 
+/// Source: `opentelemetry/proto/{collector/metrics/v1/metrics_service,metrics/v1/metrics}.proto`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ExportMeasures {
+    #[prost(message, repeated, tag = "1")]
+    resource_metrics: Vec<ResourceMeasures>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ResourceMeasures {
+    #[prost(message, repeated, tag = "2")]
+    scope_metrics: Vec<ScopeMeasures>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ScopeMeasures {
+    #[prost(message, repeated, tag = "2")]
+    metrics: Vec<Measure>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Measure {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "3")]
+    unit: String,
+    #[prost(message, optional, tag = "9")]
+    histogram: Option<Histogram>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Histogram {
+    #[prost(message, repeated, tag = "1")]
+    points: Vec<Point>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Point {
+    #[prost(fixed64, tag = "4")]
+    count: u64,
+    #[prost(double, optional, tag = "5")]
+    sum: Option<f64>,
+    #[prost(message, repeated, tag = "9")]
+    attributes: Vec<Attribute>,
+}
+
+impl Point {
+    fn text(&self, key: &str) -> Option<&str> {
+        self.attributes.iter().find(|attribute| attribute.key == key)?.value.as_ref()?.text.as_deref()
+    }
+}
+
 impl Span {
     fn value(&self, key: &str) -> Option<Any> {
         self.attributes.iter().find(|attribute| attribute.key == key)?.value.clone()
@@ -86,10 +137,29 @@ impl Span {
 async fn collector() -> (SocketAddr, mpsc::Receiver<Span>) {
     let (send, received) = mpsc::channel(64);
     let router = Router::new().route("/opentelemetry.proto.collector.trace.v1.TraceService/Export", post(export)).with_state(send);
+    (served(router).await, received)
+}
+
+/// Takes measures.
+async fn measurer() -> (SocketAddr, mpsc::Receiver<Measure>) {
+    let (send, received) = mpsc::channel(64);
+    let router = Router::new().route("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", post(measured)).with_state(send);
+    (served(router).await, received)
+}
+
+async fn served(router: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
-    (address, received)
+    address
+}
+
+async fn measured(State(send): State<mpsc::Sender<Measure>>, body: Bytes) -> Response<Body> {
+    let export = ExportMeasures::decode(&body[5..]).unwrap();
+    for measure in export.resource_metrics.into_iter().flat_map(|of| of.scope_metrics).flat_map(|of| of.metrics) {
+        send.send(measure).await.unwrap();
+    }
+    accepted()
 }
 
 async fn export(State(send): State<mpsc::Sender<Span>>, body: Bytes) -> Response<Body> {
@@ -97,6 +167,10 @@ async fn export(State(send): State<mpsc::Sender<Span>>, body: Bytes) -> Response
     for span in export.resource_spans.into_iter().flat_map(|of| of.scope_spans).flat_map(|of| of.spans) {
         send.send(span).await.unwrap();
     }
+    accepted()
+}
+
+fn accepted() -> Response<Body> {
     let trailers = [("grpc-status".parse().unwrap(), "0".parse().unwrap())].into_iter().collect();
     let frames = [Frame::data(Bytes::from_static(&[0; 5])), Frame::trailers(trailers)];
     let body = StreamBody::new(stream::iter(frames.map(Ok::<_, std::io::Error>)));
@@ -183,4 +257,45 @@ async fn a_collector_that_is_not_there_harms_nobody() {
     server.answer("/v1/chat/completions", &chat("hi")).await;
     server.stop.cancel();
     timeout(Duration::from_secs(20), server.served).await.expect("did not stop").unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_and_times_are_measured_under_the_conventions_names() {
+    let (address, mut received) = measurer().await;
+    let server = start_with(&format!("telemetry: {{ otlp_endpoint: \"http://{address}\" }}\n")).await;
+    server.transcript("/v1/chat/completions", &streamed("my secret")).await;
+    server.answer("/v1/embeddings", &serde_json::json!({ "model": "org/vectors", "input": "my secret" })).await;
+    server.post("/v1/chat/completions", &chat("fail at once")).await;
+    // A name that somebody made up becomes no label.
+    let mut unknown = chat("hi");
+    unknown["model"] = "made-up".into();
+    server.post("/v1/chat/completions", &unknown).await;
+    server.stop.cancel();
+    timeout(Duration::from_secs(15), server.served).await.expect("did not stop").unwrap().unwrap();
+    received.close();
+    let mut measures = Vec::new();
+    while let Some(measure) = received.recv().await {
+        measures.push(measure);
+    }
+    assert!(!format!("{measures:?}").contains("secret") && !format!("{measures:?}").contains("made-up"), "{measures:?}");
+    let points = |name: &str, unit: &str| -> Vec<Point> {
+        let measure = measures.iter().rev().find(|measure| measure.name == name).unwrap_or_else(|| panic!("no {name}: {measures:?}"));
+        assert_eq!(measure.unit, unit);
+        measure.histogram.clone().unwrap().points
+    };
+    let of = |points: &[Point], operation: &str, key: &str, value: Option<&str>| -> Point {
+        let found = points.iter().find(|point| point.text("gen_ai.operation.name") == Some(operation) && point.text(key) == value);
+        found.unwrap_or_else(|| panic!("no {operation} {key} {value:?}: {points:?}")).clone()
+    };
+    let tokens = points("gen_ai.client.token.usage", "{token}");
+    assert_eq!(of(&tokens, "chat", "gen_ai.token.type", Some("input")).sum, Some(7.0));
+    let output = of(&tokens, "chat", "gen_ai.token.type", Some("output"));
+    assert_eq!((output.sum, output.text("gen_ai.request.model")), (Some(2.0), Some("parrot")));
+    assert_eq!(of(&tokens, "embeddings", "gen_ai.token.type", Some("input")).sum, Some(7.0));
+    let durations = points("gen_ai.client.operation.duration", "s");
+    assert_eq!(of(&durations, "chat", "error.type", None).count, 1);
+    assert_eq!(of(&durations, "chat", "error.type", Some("stream_broken")).count, 1);
+    assert_eq!(of(&durations, "embeddings", "error.type", None).count, 1);
+    assert_eq!(points("gen_ai.server.time_to_first_token", "s")[0].count, 1);
+    assert_eq!(points("gen_ai.server.time_per_output_token", "s")[0].count, 1);
 }

@@ -31,7 +31,7 @@ const MAX_FIELD: usize = 1_024;
 pub(super) struct CreateFile {
     /// The content, with its name.
     file: String,
-    /// `assistants`, `batch`, `fine-tune`, `vision`, `user_data` or `evals`.
+    /// `assistants`, `batch`, `batch_output`, `fine-tune`, `vision`, `user_data` or `evals`.
     purpose: String,
     /// `created_at`.
     #[serde(rename = "expires_after[anchor]")]

@@ -1,0 +1,24 @@
+use tonic::transport::Channel;
+
+use llama_stack_proto::v1::{
+    GetTurnTraceRequest, ListRequestsRequest, ListRequestsResponse, TurnTrace, telemetry_client::TelemetryClient, telemetry_server,
+};
+
+use crate::{Context, Error, Result, grpc::grpc_service};
+
+/// What happened, read back from what is kept.
+#[async_trait::async_trait]
+pub trait Telemetry: Send + Sync + 'static {
+    async fn get_turn_trace(&self, _cx: &Context, _request: GetTurnTraceRequest) -> Result<TurnTrace> {
+        Err(Error::unimplemented("GetTurnTrace"))
+    }
+
+    async fn list_requests(&self, _cx: &Context, _request: ListRequestsRequest) -> Result<ListRequestsResponse> {
+        Err(Error::unimplemented("ListRequests"))
+    }
+}
+
+grpc_service!(Telemetry, telemetry_server::Telemetry, TelemetryClient<Channel> {
+    unary get_turn_trace(GetTurnTraceRequest) -> TurnTrace;
+    unary list_requests(ListRequestsRequest) -> ListRequestsResponse;
+});

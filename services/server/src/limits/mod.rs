@@ -1,0 +1,222 @@
+//! How much may be asked of this process, and by whom.
+//!
+//! ```text
+//! request ─ guard ─┬─ is there room at all?            no: 503 at once, UNAVAILABLE
+//!                  ├─ the caller's and the tenant's quotas   no: 429 with the time to come back, RESOURCE_EXHAUSTED
+//!                  └─ handler … the answer's end gives the place back
+//! Observed ─ tokens and their cost, after they were used ─┐
+//! every 2 s ─ what was used since ─ the store ─ what all processes used today
+//! ```
+//!
+//! Rates are each process's own; what a day allows is shared.
+
+mod account;
+mod bucket;
+mod guard;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use llama_stack_core::{
+    Context, Error, Result,
+    manifest::{self, Price, Quota},
+};
+use llama_stack_proto::v1::Usage;
+use llama_stack_store::{DailyUsage, Store};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use account::{Account, Kind, Rate, Rates, Subject, today};
+
+pub(crate) use guard::{OfBatch, guard};
+
+/// How often what was used goes to the store, and what others used comes from there.
+const BEAT: Duration = Duration::from_secs(2);
+/// Accounts beyond this many are forgotten as soon as that changes nothing.
+const MANY: usize = 10_000;
+/// Days for which usage is kept.
+const KEPT_DAYS: i64 = 400;
+
+/// The limits of one stack.
+pub(crate) struct Limits {
+    config: manifest::Limits,
+    prices: BTreeMap<String, Price>,
+    store: Store,
+    room: Arc<Semaphore>,
+    accounts: Mutex<HashMap<Subject, Account>>,
+}
+
+/// A request that was let in. Dropping it gives its place back.
+pub(crate) struct Admitted {
+    limits: Arc<Limits>,
+    subjects: Vec<Subject>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if self.subjects.is_empty() {
+            return;
+        }
+        let mut accounts = self.limits.accounts();
+        for subject in &self.subjects {
+            if let Some(account) = accounts.get_mut(subject) {
+                account.end();
+            }
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn new(config: manifest::Limits, prices: BTreeMap<String, Price>, store: Store) -> Arc<Self> {
+        let room = Arc::new(Semaphore::new(config.max_in_flight.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self { config, prices, store, room, accounts: Mutex::default() })
+    }
+
+    fn accounts(&self) -> MutexGuard<'_, HashMap<Subject, Account>> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more request.
+    ///
+    /// # Errors
+    /// `Unavailable` there is none (`overloaded`)
+    fn enter(&self) -> Result<OwnedSemaphorePermit> {
+        self.room.clone().try_acquire_owned().map_err(|_| {
+            let message = format!("this server has {} requests under way, which is the most", self.config.max_in_flight);
+            Error::unavailable(message).with_reason("overloaded").with_retry_after(Duration::from_secs(1))
+        })
+    }
+
+    /// # Errors
+    /// `ResourceExhausted` with the time to come back · `Unavailable` what was used today cannot be read
+    async fn admit(self: &Arc<Self>, cx: &Context, kind: Kind) -> Result<(Admitted, Rates), (Error, Rates)> {
+        let mut subjects = Vec::new();
+        for (subject, quota) in self.quotas(cx) {
+            self.know(&subject, quota).await.map_err(|error| (error, Rates::default()))?;
+            subjects.push(subject);
+        }
+        let (mut accounts, now) = (self.accounts(), Instant::now());
+        // All are asked before any is charged.
+        for subject in &subjects {
+            let Some(account) = accounts.get_mut(subject) else { continue };
+            if let Err(error) = account.check(subject, kind, now) {
+                return Err((error, account.rates()));
+            }
+        }
+        if kind == Kind::OfBatch {
+            return Ok((Admitted { limits: self.clone(), subjects: Vec::new(), _room: None }, Rates::default()));
+        }
+        let mut rates = Rates::default();
+        for subject in &subjects {
+            let Some(account) = accounts.get_mut(subject) else { continue };
+            let own = account.begin();
+            rates.requests = Rate::tighter(rates.requests, own.requests);
+            rates.tokens = Rate::tighter(rates.tokens, own.tokens);
+        }
+        drop(accounts);
+        Ok((Admitted { limits: self.clone(), subjects, _room: None }, rates))
+    }
+
+    /// Those that limit this caller.
+    fn quotas(&self, cx: &Context) -> impl Iterator<Item = (Subject, Quota)> {
+        let (tenant, id) = (cx.tenant().to_owned(), cx.principal().id.clone());
+        let of_principal = self.config.of_principal(&tenant, &id);
+        let of_tenant = self.config.of_tenant(&tenant);
+        let both =
+            [(Subject { tenant: tenant.clone(), principal: id }, of_principal), (Subject { tenant, principal: String::new() }, of_tenant)];
+        both.into_iter().filter(|(_, quota)| !quota.is_none())
+    }
+
+    /// Makes the account, with what was used today, where there is none yet.
+    async fn know(&self, subject: &Subject, quota: Quota) -> Result<()> {
+        if self.accounts().contains_key(subject) {
+            return Ok(());
+        }
+        let day = today();
+        let counted = if quota.is_durable() {
+            self.store.daily_usage(&subject.tenant, &subject.principal, day).await?
+        } else {
+            DailyUsage { tenant: subject.tenant.clone(), principal: subject.principal.clone(), day, ..DailyUsage::default() }
+        };
+        // Somebody else may have made it meanwhile, and begun to charge it.
+        self.accounts().entry(subject.clone()).or_insert_with(|| Account::new(quota, counted, Instant::now()));
+        Ok(())
+    }
+
+    /// Charges what a model read and wrote.
+    pub(crate) fn used(&self, cx: &Context, model: &str, usage: &Usage) {
+        if !self.config.has_quotas() {
+            return;
+        }
+        let tokens = u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens);
+        let price = self.prices.get(model);
+        let cost = price.map_or(0.0, |price| price.of(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens));
+        let (mut accounts, now) = (self.accounts(), Instant::now());
+        for (subject, quota) in self.quotas(cx) {
+            let fresh = || {
+                let counted = DailyUsage {
+                    tenant: subject.tenant.clone(),
+                    principal: subject.principal.clone(),
+                    day: today(),
+                    ..DailyUsage::default()
+                };
+                Account::new(quota, counted, now)
+            };
+            // A turn may go on after its caller's account was forgotten, or in another process than it was asked of.
+            accounts.entry(subject.clone()).or_insert_with(fresh).used(tokens, (cost * 1e6).round() as u64, now);
+        }
+    }
+
+    /// Tells the store what was used, and learns what other processes did, until the shutdown and once more then.
+    pub(crate) async fn keep(self: Arc<Self>, shutdown: CancellationToken) {
+        if !self.config.has_quotas() {
+            return;
+        }
+        if let Err(error) = self.store.forget_usage(today() - KEPT_DAYS).await {
+            tracing::warn!(error = ?error, "old usage could not be forgotten");
+        }
+        loop {
+            let is_over = tokio::time::timeout(BEAT, shutdown.cancelled()).await.is_ok();
+            if let Err(error) = self.settle().await {
+                tracing::warn!(error = ?error, "what was used could not be counted: it is kept, and counted later");
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    async fn settle(&self) -> Result<()> {
+        let sent: Vec<DailyUsage> = self.accounts().values_mut().filter_map(Account::send).collect();
+        if !sent.is_empty()
+            && let Err(error) = self.store.add_usage(sent.clone()).await
+        {
+            let mut accounts = self.accounts();
+            for used in &sent {
+                let subject = Subject { tenant: used.tenant.clone(), principal: used.principal.clone() };
+                if let Some(account) = accounts.get_mut(&subject) {
+                    account.unsend(used);
+                }
+            }
+            return Err(error);
+        }
+        let shared: Vec<Subject> = {
+            let (mut accounts, now) = (self.accounts(), Instant::now());
+            if accounts.len() > MANY {
+                accounts.retain(|_, account| !account.is_idle(now));
+            }
+            accounts.iter().filter(|(_, account)| account.is_durable()).map(|(subject, _)| subject.clone()).collect()
+        };
+        for subject in shared {
+            let counted = self.store.daily_usage(&subject.tenant, &subject.principal, today()).await?;
+            if let Some(account) = self.accounts().get_mut(&subject) {
+                account.learn(counted);
+            }
+        }
+        Ok(())
+    }
+}

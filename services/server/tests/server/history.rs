@@ -1,0 +1,103 @@
+//! What happened, read back: the latest requests, and turns as spans.
+
+use std::time::Duration;
+
+use llama_stack_core::{
+    Code, Context, Principal, Telemetry,
+    grpc::{Remote, channel},
+};
+use llama_stack_proto::v1::{GetTurnTraceRequest, ListRequestsRequest, telemetry_client::TelemetryClient};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tonic::transport::Channel;
+
+use crate::client::{Server, chat, start, start_with};
+
+fn over_grpc(server: &Server) -> Remote<TelemetryClient<Channel>> {
+    Remote::<TelemetryClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(5)).unwrap())
+}
+
+/// Route, code and caller of what is listed to this caller.
+async fn seen(server: &Server, principal: &str, roles: &str) -> Vec<(String, String, String)> {
+    let request = server.http.get(server.url("/v1/requests")).header("x-llama-stack-principal", principal);
+    let listed: Value = request.header("x-llama-stack-roles", roles).send().await.unwrap().json().await.unwrap();
+    let text = |record: &Value, name: &str| record[name].as_str().unwrap().to_owned();
+    let data = listed["data"].as_array().unwrap_or_else(|| panic!("{listed}"));
+    data.iter().map(|record| (text(record, "route"), text(record, "code"), text(record, "principal"))).collect()
+}
+
+#[tokio::test]
+async fn a_caller_sees_their_requests_and_an_admin_those_of_the_tenant() {
+    let server = start().await;
+    let ask = async |principal: &str, id: &str, path: &str, body: &Value| {
+        let request = server.http.post(server.url(path)).header("x-llama-stack-principal", principal).header("x-request-id", id);
+        request.json(body).send().await.unwrap().text().await.unwrap();
+    };
+    ask("ann", "a-1", "/v1/chat/completions", &chat("hi")).await;
+    ask("bob", "b-1", "/v1/chat/completions", &json!({})).await;
+    ask("ann", "a-2", "/v1/nothing", &json!({})).await;
+    server.get("/livez").await;
+    let line = |route: &str, code: &str, who: &str| (route.to_owned(), code.to_owned(), who.to_owned());
+    let chats = "/v1/chat/completions";
+    assert_eq!(seen(&server, "ann", "").await, [line("unknown", "404", "ann"), line(chats, "200", "ann")]);
+    assert_eq!(seen(&server, "bob", "").await, [line(chats, "400", "bob")]);
+    assert_eq!(seen(&server, "root", "admin").await.len(), 5, "three, and the two looks at them");
+
+    let cx = Context::new(Principal { id: "ann".into(), ..Principal::default() });
+    let request = ListRequestsRequest { page_size: 1, route: chats.into() };
+    let listed = over_grpc(&server).list_requests(&cx, request.clone()).await.unwrap().requests;
+    assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].method.as_str()), (1, "a-1", "POST"));
+    assert!(listed[0].seconds > 0.0 && listed[0].started.is_some());
+    // A stream is written down when the server is done with its body, a moment after the client is.
+    let own = ListRequestsRequest { route: "/llama_stack.v1.Telemetry/ListRequests".into(), ..request.clone() };
+    let written = async {
+        loop {
+            match over_grpc(&server).list_requests(&cx, own.clone()).await.unwrap().requests.pop() {
+                Some(record) => return record,
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    assert_eq!(timeout(Duration::from_secs(5), written).await.expect("gRPC is not written down").code, "OK");
+    let error = over_grpc(&server).list_requests(&cx, ListRequestsRequest { page_size: 5_000, ..request }).await.unwrap_err();
+    assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("page_size")));
+    assert_eq!(server.refused("GET", "/v1/requests?limit=0", Value::Null).await.1, "limit");
+}
+
+#[tokio::test]
+async fn the_log_of_requests_has_an_end_and_can_be_off() {
+    let server = start_with("telemetry: { requests: 2 }\n").await;
+    for _ in 0..4 {
+        server.get("/v1/models").await.text().await.unwrap();
+    }
+    assert_eq!(seen(&server, "root", "admin").await.len(), 2);
+    let server = start_with("telemetry: { requests: 0 }\n").await;
+    server.get("/v1/models").await.text().await.unwrap();
+    assert!(seen(&server, "root", "admin").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_response_is_spans_without_its_words() {
+    let server = start_with("  tools: [ { id: builtin, type: inline::builtin } ]\n").await;
+    let tools = json!([{ "type": "function", "name": "add", "parameters": { "type": "object" } }]);
+    let body = json!({ "model": "parrot", "input": "my secret", "tools": tools });
+    let response = server.json("POST", "/v1/responses", body).await;
+    let id = response["id"].as_str().unwrap();
+    let trace = server.json("GET", &format!("/v1/responses/{id}/trace"), Value::Null).await;
+    assert!(!trace.to_string().contains("secret"), "{trace}");
+    let spans = trace["spans"].as_array().unwrap();
+    let names: Vec<(&Value, &Value)> = spans.iter().map(|span| (&span["operation"], &span["name"])).collect();
+    assert_eq!(names.last(), Some(&(&json!("chat"), &json!("chat parrot"))), "{trace}");
+    assert_eq!(names[0].0, "invoke_agent");
+    let chat = spans.last().unwrap();
+    assert_eq!((&chat["parent_id"], &spans[0]["parent_id"]), (&spans[0]["id"], &Value::Null));
+    assert_eq!(chat["attributes"]["gen_ai.usage.output_tokens"], "2");
+    assert!(chat["ended_at"].as_f64().unwrap() >= chat["started_at"].as_f64().unwrap());
+    // Over gRPC by the turn's own id, and not for another tenant.
+    let turn_id = id.replacen("resp_", "turn_", 1);
+    let request = GetTurnTraceRequest { turn_id };
+    let told = over_grpc(&server).get_turn_trace(&Context::default(), request.clone()).await.unwrap();
+    assert_eq!(told.spans.len(), spans.len());
+    assert_eq!(over_grpc(&server).get_turn_trace(&Context::test("other"), request).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(server.refused("GET", "/v1/responses/resp_0/trace", Value::Null).await, (404, json!("id"), json!("response_not_found")));
+}

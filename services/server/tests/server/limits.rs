@@ -1,0 +1,216 @@
+//! Limits at the door: who is refused, with which words and headers, and who is not.
+
+use std::time::Duration;
+
+use llama_stack_core::{
+    Code, Context, Error, Inference, Principal,
+    grpc::{Remote, channel},
+};
+use llama_stack_proto::v1::{ListModelsRequest, inference_client::InferenceClient};
+use reqwest::{Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::timeout;
+use tonic::transport::Channel;
+
+use crate::client::{Server, chat, start_with, streamed};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// A request of this caller.
+async fn ask(server: &Server, tenant: &str, principal: &str) -> Response {
+    let request = server.http.post(server.url(CHAT)).header("x-llama-stack-tenant", tenant).header("x-llama-stack-principal", principal);
+    request.json(&chat("hi")).send().await.unwrap()
+}
+
+fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+    response.headers().get(name).unwrap_or_else(|| panic!("no {name}: {:?}", response.headers())).to_str().unwrap()
+}
+
+async fn code(response: Response) -> Value {
+    response.json::<Value>().await.unwrap()["error"]["code"].clone()
+}
+
+fn over_grpc(server: &Server) -> Remote<InferenceClient<Channel>> {
+    Remote::<InferenceClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(5)).unwrap())
+}
+
+async fn models(server: &Server, principal: &str) -> Result<(), Error> {
+    let cx = Context::new(Principal { id: principal.into(), ..Principal::default() });
+    over_grpc(server).list_models(&cx, ListModelsRequest::default()).await.map(drop)
+}
+
+#[tokio::test]
+async fn requests_a_minute_are_counted_down_and_then_refused_with_a_time() {
+    let server = start_with("limits: { each_principal: { requests_per_minute: 3 } }\n").await;
+    for left in ["2", "1", "0"] {
+        let response = ask(&server, "acme", "ann").await;
+        assert_eq!((response.status(), header(&response, "x-ratelimit-remaining-requests")), (StatusCode::OK, left));
+        assert_eq!(header(&response, "x-ratelimit-limit-requests"), "3");
+        assert!(header(&response, "x-ratelimit-reset-requests").ends_with('s'));
+    }
+    let response = ask(&server, "acme", "ann").await;
+    assert_eq!((response.status(), header(&response, "x-ratelimit-remaining-requests")), (StatusCode::TOO_MANY_REQUESTS, "0"));
+    let seconds: u64 = header(&response, "retry-after").parse().unwrap();
+    assert!((1..=20).contains(&seconds), "{seconds}");
+    assert!(response.headers().contains_key("x-request-id"));
+    let body: Value = response.json().await.unwrap();
+    assert_eq!((&body["error"]["code"], &body["error"]["type"]), (&json!("rate_limit_exceeded"), &json!("rate_limit_error")), "{body}");
+    // Another caller has their own, and so has one of the same name elsewhere.
+    assert_eq!(ask(&server, "acme", "bob").await.status(), 200);
+    assert_eq!(ask(&server, "other", "ann").await.status(), 200);
+    // Whoever asks how the server is gets an answer.
+    for _ in 0..5 {
+        assert_eq!(server.get("/v1/health").await.status(), 200);
+    }
+    let metrics = server.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains(r#"llama_stack_requests_refused_total{reason="rate_limit_exceeded"} 1"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn both_protocols_draw_on_the_same_account() {
+    let server = start_with("limits: { principals: { default/ann: { requests_per_minute: 2 } } }\n").await;
+    models(&server, "ann").await.unwrap();
+    assert_eq!(ask(&server, "default", "ann").await.status(), 200);
+    let error = models(&server, "ann").await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::ResourceExhausted, Some("rate_limit_exceeded")), "{error:?}");
+    assert!(error.retry_after().is_some_and(|after| after >= Duration::from_secs(1)), "{error:?}");
+    models(&server, "bob").await.unwrap();
+}
+
+/// The scripted model says that each answer took nine tokens.
+#[tokio::test]
+async fn tokens_are_charged_when_they_were_used_and_a_debt_is_waited_for() {
+    let server = start_with("limits: { each_tenant: { tokens_per_minute: 10 } }\n").await;
+    let first = ask(&server, "acme", "ann").await;
+    assert_eq!((first.status(), header(&first, "x-ratelimit-remaining-tokens")), (StatusCode::OK, "10"));
+    assert_eq!(ask(&server, "acme", "bob").await.status(), 200, "one token is left");
+    let refused = ask(&server, "acme", "ann").await;
+    assert_eq!((refused.status(), header(&refused, "x-ratelimit-remaining-tokens")), (StatusCode::TOO_MANY_REQUESTS, "0"));
+    assert!(header(&refused, "retry-after").parse::<u64>().unwrap() > 30, "the debt of eight tokens was forgotten");
+    assert_eq!(ask(&server, "other", "ann").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_request_counts_until_the_end_of_its_answer() {
+    let server = start_with("limits: { each_principal: { concurrent_requests: 1 } }\n").await;
+    let slow = server.post(CHAT, &streamed("slow")).await;
+    assert_eq!(slow.status(), 200);
+    let refused = server.post(CHAT, &chat("hi")).await;
+    assert_eq!((refused.status(), header(&refused, "retry-after")), (StatusCode::TOO_MANY_REQUESTS, "1"));
+    assert_eq!(ask(&server, "default", "bob").await.status(), 200);
+    server.script.go_on();
+    assert!(slow.text().await.unwrap().contains("[DONE]"));
+    // The place is given back when the server is done with the body, a moment after the client is.
+    let again = async {
+        while server.post(CHAT, &chat("hi")).await.status() != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), again).await.expect("the place was not given back");
+    // One who goes away gives it back as well.
+    drop(server.post(CHAT, &streamed("forever")).await);
+    let again = async {
+        while server.post(CHAT, &chat("hi")).await.status() != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), again).await.expect("the place was not given back");
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_at_once_and_still_says_how_it_is() {
+    let server = start_with("limits: { max_in_flight: 1 }\n").await;
+    let slow = server.post(CHAT, &streamed("slow")).await;
+    let refused = server.post(CHAT, &chat("hi")).await;
+    assert_eq!((refused.status(), header(&refused, "retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "1"));
+    assert_eq!(code(refused).await, "overloaded");
+    let error = models(&server, "ann").await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("overloaded")));
+    assert_eq!(server.get("/livez").await.status(), 200);
+    assert_eq!(server.get("/v1/health").await.status(), 200);
+    server.script.go_on();
+    slow.text().await.unwrap();
+}
+
+/// Nine tokens an answer, and twenty a day: the third is let in, the fourth is not; nor after a restart, nor elsewhere.
+#[tokio::test]
+async fn a_days_tokens_are_counted_in_the_store_by_all_processes() {
+    let folder = TempDir::new().unwrap();
+    let more = format!(
+        "store: {{ url: \"sqlite://{}/shared.db\" }}\nlimits: {{ each_tenant: {{ tokens_per_day: 20 }} }}\n",
+        folder.path().display()
+    );
+    let (one, other) = (start_with(&more).await, start_with(&more).await);
+    // Both have an account of this tenant.
+    assert_eq!(ask(&other, "acme", "ann").await.status(), 200);
+    for _ in 0..2 {
+        assert_eq!(ask(&one, "acme", "ann").await.status(), 200);
+    }
+    let refused = async {
+        loop {
+            let (here, there) = (ask(&one, "acme", "bob").await, ask(&other, "acme", "ann").await);
+            if (here.status(), there.status()) == (StatusCode::TOO_MANY_REQUESTS, StatusCode::TOO_MANY_REQUESTS) {
+                return there;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let refused = timeout(Duration::from_secs(15), refused).await.expect("what one used did not reach the other");
+    assert!(header(&refused, "retry-after").parse::<u64>().unwrap() <= 86_400);
+    assert_eq!(code(refused).await, "insufficient_quota");
+    for server in [one, other] {
+        server.stop.cancel();
+        timeout(Duration::from_secs(10), server.served).await.expect("did not stop").unwrap().unwrap();
+    }
+    let again = start_with(&more).await;
+    assert_eq!(code(ask(&again, "acme", "ann").await).await, "insufficient_quota");
+    assert_eq!(ask(&again, "other", "ann").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_days_budget_is_counted_by_the_prices() {
+    let prices = "agents: { prices: { parrot: { input: 100000, output: 100000 } } }\n";
+    let server = start_with(&format!("{prices}limits: {{ each_principal: {{ cost_per_day: 0.85 }} }}\n")).await;
+    // Nine tokens at a tenth each.
+    assert_eq!(ask(&server, "acme", "ann").await.status(), 200);
+    let refused = ask(&server, "acme", "ann").await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(code(refused).await, "insufficient_quota");
+    assert_eq!(ask(&server, "acme", "bob").await.status(), 200);
+}
+
+/// A line of a batch waits where a caller is refused, and is not counted as a request.
+#[tokio::test]
+async fn a_batch_is_charged_for_tokens_and_not_for_requests() {
+    let quota = "each_principal: { requests_per_minute: 3, tokens_per_day: 45 }, principals: { default/root: {} }";
+    let server = start_with(&format!("limits: {{ {quota} }}\n")).await;
+    let line = |n: usize| json!({ "custom_id": format!("c{n}"), "method": "POST", "url": CHAT, "body": chat("hi") }).to_string();
+    let lines: Vec<String> = (0..5).map(line).collect();
+    let form = format!(
+        "--line\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--line\r\ncontent-disposition: form-data; \
+         name=\"file\"; filename=\"in.jsonl\"\r\n\r\n{}\r\n--line--\r\n",
+        lines.join("\n")
+    );
+    let request = server.http.post(server.url("/v1/files")).header("content-type", "multipart/form-data; boundary=line").body(form);
+    let file: Value = request.send().await.unwrap().json().await.unwrap();
+    let asked = json!({ "input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h" });
+    let batch = server.json("POST", "/v1/batches", asked).await;
+    let url = server.url(&format!("/v1/batches/{}", batch["id"].as_str().unwrap()));
+    let done = async {
+        loop {
+            let look = server.http.get(&url).header("x-llama-stack-principal", "root").header("x-llama-stack-roles", "admin");
+            let batch: Value = look.send().await.unwrap().json().await.unwrap();
+            if batch["status"] == "completed" {
+                return batch;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let batch = timeout(Duration::from_secs(20), done).await.expect("the batch did not end");
+    assert_eq!(batch["request_counts"]["completed"], 5, "{batch}");
+    // Five answers of nine tokens: the day's are used up, by two requests of which one is left.
+    assert_eq!(code(server.post(CHAT, &chat("hi")).await).await, "insufficient_quota");
+    // What there is can be looked at still.
+    assert_eq!(server.get("/v1/models").await.status(), 200);
+}

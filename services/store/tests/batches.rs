@@ -1,0 +1,118 @@
+//! Batches and daily usage: who runs, what is kept, and what is counted, on every kind of database.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+#[macro_use]
+mod fixture;
+
+use fixture::{Fixture, TENANT, later, of};
+use llama_stack_core::{Code, ids};
+use llama_stack_proto::v1::{Batch, BatchStatus};
+use llama_stack_store::{BatchLine, DailyUsage, HeldBatch, LineResults};
+
+on!(sqlite, memory, postgres: [
+    a_batch_goes_to_one_and_an_old_owner_is_refused,
+    a_lines_first_answer_stays_and_is_counted_once,
+    a_cancel_is_not_overruled,
+    usage_adds_up,
+]);
+
+async fn made(fixture: &Fixture) -> Batch {
+    let status = BatchStatus::Validating.into();
+    let batch = Batch { id: ids::new("batch"), owner: "ann".into(), status, created: Some(ids::now()), ..Batch::default() };
+    fixture.store.insert_batch(TENANT, &batch, &["dev".into(), "ops".into()]).await.unwrap();
+    batch
+}
+
+async fn claimed(fixture: &Fixture) -> HeldBatch {
+    made(fixture).await;
+    fixture.store.claim_batches(of("one"), 1).await.unwrap().pop().unwrap()
+}
+
+fn answer(line: u64, failed: bool, text: &str) -> BatchLine {
+    BatchLine { line, failed, body: text.into() }
+}
+
+async fn a_batch_goes_to_one_and_an_old_owner_is_refused(fixture: &Fixture) {
+    let store = &fixture.store;
+    let (first, second) = (made(fixture).await, made(fixture).await);
+    let one = store.claim_batches(of("one"), 1).await.unwrap();
+    assert_eq!((one.len(), one[0].batch_id.as_str(), one[0].epoch), (1, first.id.as_str(), 1), "the oldest goes first");
+    let other = store.claim_batches(of("other"), 10).await.unwrap();
+    assert_eq!(other.iter().map(|held| &held.batch_id).collect::<Vec<_>>(), [&second.id]);
+    assert!(store.claim_batches(of("third"), 10).await.unwrap().is_empty());
+    assert_eq!(store.renew_batches(of("one")).await.unwrap(), one);
+    let (batch, author) = store.batch_and_author(TENANT, &first.id, "ann").await.unwrap();
+    assert_eq!((author.principal.as_str(), author.roles.len()), ("ann", 2));
+
+    // The lease runs out, and another takes it.
+    let taken = store.claim_batches(later("third", 120), 1).await.unwrap();
+    assert_eq!((taken[0].batch_id.as_str(), taken[0].epoch), (first.id.as_str(), 2));
+    let refused = store.record_batch_line(&one[0], answer(1, false, "late")).await.unwrap_err();
+    assert_eq!((refused.code(), refused.reason()), (Code::Aborted, Some("lease_lost")));
+    assert_eq!(store.advance_batch(&one[0], &batch).await.unwrap_err().reason(), Some("lease_lost"));
+    assert!(store.renew_batches(of("one")).await.unwrap().is_empty());
+    // What is given up is anybody's at once; what ended is nobody's.
+    store.release_batch(&taken[0]).await.unwrap();
+    let again = store.claim_batches(of("one"), 10).await.unwrap();
+    let ended = Batch { status: BatchStatus::Completed.into(), ..batch };
+    assert_eq!(store.advance_batch(&again[0], &ended).await.unwrap().status(), BatchStatus::Completed);
+    assert!(store.claim_batches(later("x", 600), 10).await.unwrap().iter().all(|held| held.batch_id != first.id));
+}
+
+async fn a_lines_first_answer_stays_and_is_counted_once(fixture: &Fixture) {
+    let (store, held) = (&fixture.store, claimed(fixture).await);
+    for line in [answer(2, false, "two"), answer(1, false, "one"), answer(3, true, "three"), answer(2, true, "again")] {
+        assert_eq!(store.record_batch_line(&held, line).await.unwrap(), BatchStatus::Validating);
+    }
+    let batch = store.get_batch(TENANT, &held.batch_id, "").await.unwrap();
+    assert_eq!((batch.completed, batch.failed), (2, 1));
+    let mut lines = store.recorded_batch_lines(&held).await.unwrap();
+    lines.sort_unstable();
+    assert_eq!(lines, [1, 2, 3]);
+    let read = async |failed, after| store.batch_results(&held, LineResults { failed, after, limit: 1 }).await.unwrap();
+    assert_eq!(read(false, 0).await, [answer(1, false, "one")]);
+    assert_eq!(read(false, 1).await, [answer(2, false, "two")]);
+    assert_eq!((read(false, 2).await, read(true, 0).await), (vec![], vec![answer(3, true, "three")]));
+    // At the end they are in files, and here no more.
+    store.advance_batch(&held, &Batch { status: BatchStatus::Completed.into(), total: 3, ..batch }).await.unwrap();
+    assert!(store.recorded_batch_lines(&held).await.unwrap().is_empty());
+    let batch = store.get_batch(TENANT, &held.batch_id, "ann").await.unwrap();
+    assert_eq!((batch.total, batch.completed, batch.failed), (3, 2, 1));
+    assert_eq!(store.get_batch(TENANT, &held.batch_id, "bob").await.unwrap_err().code(), Code::NotFound);
+}
+
+async fn a_cancel_is_not_overruled(fixture: &Fixture) {
+    let (store, held) = (&fixture.store, claimed(fixture).await);
+    let batch = store.get_batch(TENANT, &held.batch_id, "").await.unwrap();
+    assert_eq!(store.cancel_batch(TENANT, &held.batch_id, "bob").await.unwrap_err().code(), Code::NotFound);
+    let cancelled = store.cancel_batch(TENANT, &held.batch_id, "ann").await.unwrap();
+    assert_eq!(cancelled.status(), BatchStatus::Cancelling);
+    // Whoever runs it does not know yet, and goes a step on.
+    let on = Batch { status: BatchStatus::InProgress.into(), total: 5, ..batch };
+    let told = store.advance_batch(&held, &on).await.unwrap();
+    assert_eq!((told.status(), told.total, told.cancelling), (BatchStatus::Cancelling, 5, cancelled.cancelling));
+    assert_eq!(store.record_batch_line(&held, answer(1, false, "one")).await.unwrap(), BatchStatus::Cancelling);
+    assert_eq!(store.renew_batches(of("one")).await.unwrap()[0].status, BatchStatus::Cancelling);
+    let end = Batch { status: BatchStatus::Cancelled.into(), ..told };
+    assert_eq!(store.advance_batch(&held, &end).await.unwrap().status(), BatchStatus::Cancelled);
+    assert_eq!(store.cancel_batch(TENANT, &held.batch_id, "ann").await.unwrap().status(), BatchStatus::Cancelled);
+}
+
+async fn usage_adds_up(fixture: &Fixture) {
+    let store = &fixture.store;
+    let used = |principal: &str, day, tokens| DailyUsage {
+        tenant: TENANT.into(),
+        principal: principal.into(),
+        day,
+        tokens,
+        cost_micros: tokens * 2,
+    };
+    store.add_usage(vec![used("ann", 5, 10), used("", 5, 10)]).await.unwrap();
+    store.add_usage(vec![used("", 5, 7), used("bob", 5, 7), used("ann", 6, 1)]).await.unwrap();
+    assert_eq!(store.daily_usage(TENANT, "", 5).await.unwrap(), used("", 5, 17));
+    assert_eq!(store.daily_usage(TENANT, "ann", 5).await.unwrap(), used("ann", 5, 10));
+    assert_eq!(store.daily_usage("other", "ann", 5).await.unwrap().tokens, 0);
+    store.forget_usage(6).await.unwrap();
+    assert_eq!(store.daily_usage(TENANT, "ann", 5).await.unwrap().tokens, 0);
+    assert_eq!(store.daily_usage(TENANT, "ann", 6).await.unwrap().tokens, 1);
+}
