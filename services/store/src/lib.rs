@@ -18,6 +18,7 @@ mod documents;
 mod failure;
 mod files;
 mod ingestions;
+mod inspect;
 mod page;
 mod pins;
 mod postgres;
@@ -44,6 +45,7 @@ use crate::{
 pub use crate::banks::{BankList, DoomedBank};
 pub use crate::documents::{Author, DocumentList, InsertedDocument, PendingDocument};
 pub use crate::files::{ExpiredFile, FileList};
+pub use crate::inspect::{Inspected, inspect};
 pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, Holder, TurnList, Unfinished};
 pub use llama_stack_core::manifest::Durability;
 
