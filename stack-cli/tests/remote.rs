@@ -127,10 +127,13 @@ fn an_agent_runs_and_its_calls_can_want_a_decision() {
 #[test]
 fn a_provider_that_keeps_the_contract_is_told_so() {
     let stack = Stack::start();
-    let said = call(stack.home.path(), &["provider", "check", &stack.upstream.url]);
+    let said = call(stack.home.path(), &["provider", "check", &stack.server.url, "--api", "inference"]);
     assert_eq!(said.code, 0, "{}{}", said.out, said.err);
-    assert!(said.out.starts_with(&format!("inference at {}\n", stack.upstream.url)), "{}", said.out);
+    assert!(said.out.starts_with(&format!("inference at {}\n", stack.server.url)), "{}", said.out);
     assert!(said.out.contains("kept     StreamChat writes an answer") && said.out.contains("0 broken"), "{}", said.out);
+    // The scripted model leaves it to its router to refuse an empty request for vectors.
+    let said = call(stack.home.path(), &["provider", "check", &stack.upstream.url]);
+    assert!(said.code == 1 && said.out.contains("BROKEN   Embed of nothing") && said.out.contains("1 broken"), "{}", said.out);
     // A stack is a provider of everything that it has.
     let report = call(stack.home.path(), &["provider", "check", &stack.server.url, "--api", "tools", "--json"]);
     let report: Value = serde_json::from_str(&report.out).unwrap();
