@@ -53,13 +53,14 @@ impl Talk {
             };
             let decisions = if approvals.is_empty() { None } else { self.decide(approvals).await? };
             let Some(decisions) = decisions else { return self.client.get_turn(&cx, GetTurnRequest { id: turn }).await };
-            let request = ResumeTurnRequest { turn_id: turn, decisions, ..ResumeTurnRequest::default() };
+            let on_disconnect = OnDisconnect::Cancel.into();
+            let request = ResumeTurnRequest { turn_id: turn, decisions, on_disconnect, ..ResumeTurnRequest::default() };
             events = self.client.resume_turn(&cx, request).await?;
         }
     }
 
     async fn follow(&self, mut events: EventStream<TurnEvent>) -> Result<Pause> {
-        let mut id = String::new();
+        let (mut id, mut waits) = (String::new(), None);
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
@@ -69,8 +70,10 @@ impl Talk {
                     return Ok(Pause::Ended(Box::new(turn)));
                 }
             };
+            // Read to its end: a stream that is dropped before cancels its turn.
             let Some(event) = event.transpose()? else {
-                return Err(Error::unavailable("the stack broke off; `llama-stack session list` shows what became of the turn"));
+                let broken = || Error::unavailable("the stack broke off; `llama-stack session list` shows what became of the turn");
+                return waits.map(|approvals| Pause::Waits { turn: id, approvals }).ok_or_else(broken);
             };
             id = event.turn_id;
             match event.event {
@@ -80,7 +83,8 @@ impl Talk {
                     }
                 }
                 Some(Event::StepCompleted(step)) => self.step(&step)?,
-                Some(Event::AwaitingTools(awaited)) => return Ok(Pause::Waits { turn: id, approvals: awaited.approvals }),
+                Some(Event::AwaitingTools(awaited)) => waits = Some(awaited.approvals),
+                Some(Event::Resumed(_)) => waits = None,
                 Some(Event::Ended(turn)) => return Ok(Pause::Ended(turn)),
                 _ => {}
             }
