@@ -88,6 +88,26 @@ async fn the_rust_scaffold_keeps_the_contract() {
 }
 
 #[test]
+fn the_typescript_scaffold_runs_passes_its_tests_and_keeps_the_contract() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("ts");
+    let arguments = ["provider", "new", "tools", "my-own", "--language", "typescript", "--folder", folder.to_str().unwrap()];
+    assert_eq!(call(home.path(), &arguments).code, 0);
+    let npm = |arguments: &[&str]| Command::new("npm").current_dir(&folder).args(arguments).output();
+    match npm(&["install", "--silent", "--no-audit", "--no-fund"]) {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => return eprintln!("skipped: the TypeScript scaffold: {}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => return eprintln!("skipped: the TypeScript scaffold wants npm: {error}"),
+    }
+    let tests = npm(&["test"]).unwrap();
+    assert!(tests.status.success(), "{}", String::from_utf8_lossy(&tests.stdout));
+    let types = npm(&["run", "check"]).unwrap();
+    assert!(types.status.success(), "{}", String::from_utf8_lossy(&types.stdout));
+    let provider = Process::start(Command::new("node").current_dir(&folder).args(["--import", "tsx", "provider.ts", "127.0.0.1:0"]));
+    keeps_the_contract(home.path(), &provider.1, "tools");
+}
+
+#[test]
 fn what_breaks_the_contract_is_reported() {
     let Ok(python) = python().inspect_err(|why| eprintln!("skipped: a Python provider that breaks the contract: {why}")) else { return };
     let home = tempfile::tempdir().unwrap();
