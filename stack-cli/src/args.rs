@@ -5,6 +5,16 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+mod agent;
+mod distribution;
+mod process;
+mod provider;
+
+pub(crate) use agent::{AgentArgs, AgentChatArgs, AgentRunArgs, AgentVerb, Approve, ToolVerb};
+pub(crate) use distribution::{DistributionVerb, InitArgs, MemoryChoice, ModelsChoice, ShieldChoice, ToolChoice};
+pub(crate) use process::{DoctorArgs, LogsArgs, StopArgs};
+pub(crate) use provider::{Api, ApiVerb, CheckArgs, Language, NewArgs, ProviderVerb};
+
 /// An agent platform in one file: inference, safety, memory, tools and agents over gRPC and the OpenAI API.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong input, 3 not found, 4 not reachable.
@@ -22,7 +32,13 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     /// Start a distribution and serve until stopped
     Run(RunArgs),
-    /// Look at distributions
+    /// Stop a stack that runs on this machine, as Ctrl-C does
+    Stop(StopArgs),
+    /// Print what a stack of this machine has logged
+    Logs(LogsArgs),
+    /// Look for what keeps a distribution from running well, and say what to do
+    Doctor(DoctorArgs),
+    /// Look at distributions, write, compare and convert them
     Distribution {
         #[command(subcommand)]
         verb: DistributionVerb,
@@ -36,6 +52,26 @@ pub(crate) enum Verb {
     Ps(ServerArgs),
     /// Talk to a model of a running stack; reads a question from a pipe as well
     Chat(ChatArgs),
+    /// Look at the agents of a running stack, and talk to them
+    Agent {
+        #[command(subcommand)]
+        verb: AgentVerb,
+    },
+    /// Look at the tools of a running stack, and call them
+    Tool {
+        #[command(subcommand)]
+        verb: ToolVerb,
+    },
+    /// Look at providers, check one of your own, begin a new one
+    Provider {
+        #[command(subcommand)]
+        verb: ProviderVerb,
+    },
+    /// Read the gRPC contract
+    Api {
+        #[command(subcommand)]
+        verb: ApiVerb,
+    },
     /// Look at sessions, take them out as a file, run them again
     Session {
         #[command(subcommand)]
@@ -91,20 +127,6 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum DistributionVerb {
-    /// List the built-in distributions
-    List,
-    /// Print a manifest
-    Show { distribution: String },
-    /// Do everything that `run` does, but listen
-    Check {
-        distribution: String,
-        #[arg(long, env = "LLAMA_STACK_HOME", value_name = "DIR")]
-        home: Option<PathBuf>,
-    },
-}
-
-#[derive(Subcommand)]
 pub(crate) enum ModelVerb {
     /// List the model files in the store
     List(HomeArgs),
@@ -114,6 +136,31 @@ pub(crate) enum ModelVerb {
         model: String,
         #[command(flatten)]
         home: HomeArgs,
+    },
+    /// Show what a running stack says of a model; where none answers, what the built-in distributions do
+    Show {
+        /// The model's id
+        model: String,
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(flatten)]
+        home: HomeArgs,
+    },
+    /// Show what a model of a running stack really reads: a conversation as its template renders it
+    PromptFormat {
+        /// The model's id
+        model: String,
+        /// What the user says
+        #[arg(long, default_value = "What is the weather in Oslo?")]
+        text: String,
+        /// A system message
+        #[arg(long)]
+        system: Option<String>,
+        /// With a tool that was called and has answered
+        #[arg(long)]
+        tools: bool,
+        #[command(flatten)]
+        server: ServerArgs,
     },
     /// Compare stored files with their hashes
     Verify {

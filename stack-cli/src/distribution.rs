@@ -1,5 +1,12 @@
 //! Built-in distributions, and manifests in files.
 
+mod diff;
+mod import;
+mod init;
+mod kept;
+mod wizard;
+mod yaml;
+
 use std::path::{Path, PathBuf};
 
 use llama_stack_core::{Error, Manifest, Result};
@@ -45,6 +52,11 @@ impl Source {
     }
 }
 
+/// The text of a built-in distribution; empty where there is none of that name.
+fn built_in_text(name: &str) -> &'static str {
+    BUILT_IN.iter().find(|(built_in, _)| *built_in == name).map_or("", |(_, text)| text)
+}
+
 /// The manifests of all built-in distributions. Those that need a variable which is not set are left out.
 pub(crate) fn built_in() -> impl Iterator<Item = Manifest> {
     BUILT_IN.iter().filter_map(|(name, text)| Manifest::parse(text, name).ok())
@@ -67,6 +79,9 @@ pub(crate) async fn run(verb: DistributionVerb, output: &Output) -> Result<()> {
         DistributionVerb::List => list(output),
         DistributionVerb::Show { distribution } => output.write(&Source::find(&distribution)?.text),
         DistributionVerb::Check { distribution, home } => check(&distribution, home, output).await,
+        DistributionVerb::Init(args) => init::run(args, output).await,
+        DistributionVerb::Diff { a, b, text, exit_code } => diff::run(&a, &b, text, exit_code, output),
+        DistributionVerb::Import { file, output: target, force } => import::run(&file, target.as_deref(), force, output),
     }
 }
 

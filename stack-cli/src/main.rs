@@ -5,26 +5,35 @@
 //!                      └─ output: the only place that prints
 //! ```
 
+mod agent;
+mod api;
 mod args;
 mod caller;
 mod chat;
 mod distribution;
+mod doctor;
 mod home;
 mod key;
+mod log_file;
+mod logs;
 mod memory;
 mod model;
 mod output;
 mod policy;
 mod processor;
 mod proto_json;
+mod provider;
 mod ps;
 mod reach;
 mod registry;
 mod run;
+mod running;
 mod safety;
 mod session;
 mod shield;
+mod stop;
 mod table;
+mod tool;
 mod version;
 
 use std::process::ExitCode;
@@ -51,6 +60,13 @@ fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.verb {
             Verb::Run(args) => run::run(args, &output).await,
+            Verb::Stop(args) => stop::run(args, &output).await,
+            Verb::Logs(args) => logs::run(args, &output).await,
+            Verb::Doctor(args) => doctor::run(args, &output).await,
+            Verb::Agent { verb } => agent::run(verb, &output).await,
+            Verb::Tool { verb } => tool::run(verb, &output).await,
+            Verb::Provider { verb } => provider::run(verb, &output).await,
+            Verb::Api { verb } => api::run(verb, &output),
             Verb::Distribution { verb } => distribution::run(verb, &output).await,
             Verb::Model { verb } => model::run(verb, &output).await,
             Verb::Ps(args) => ps::run(args, &output).await,

@@ -1,4 +1,6 @@
-//! The model files on this machine.
+//! `llama-stack model`: the model files on this machine, and what a running stack says of its models.
+
+mod show;
 
 use llama_stack_core::{Error, Manifest, Result};
 use llama_stack_models::{ModelSpec, ModelStore, StoredFile};
@@ -16,12 +18,16 @@ pub(crate) async fn run(verb: ModelVerb, output: &Output) -> Result<()> {
     match verb {
         ModelVerb::List(args) => list(&open(args)?, output).await,
         ModelVerb::Pull { model, home } => pull(&open(home)?, &model, output).await,
+        ModelVerb::Show { model, server, home } => show::show(&model, &server.server, home, output).await,
+        ModelVerb::PromptFormat { model, text, system, tools, server } => {
+            show::prompt_format(show::Question { model, text, system, tools }, &server.server, output).await
+        }
         ModelVerb::Verify { file, home } => verify(&open(home)?, file.as_deref(), output).await,
         ModelVerb::Remove { file, home } => remove(&open(home)?, &file, output).await,
     }
 }
 
-fn open(args: HomeArgs) -> Result<ModelStore> {
+pub(super) fn open(args: HomeArgs) -> Result<ModelStore> {
     ModelStore::open(home(args.home)?.join("models"))
 }
 
@@ -55,7 +61,7 @@ async fn list(store: &ModelStore, output: &Output) -> Result<()> {
 }
 
 /// Decimal units, as disks and download pages count.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
@@ -103,7 +109,7 @@ fn wanted_specs(wanted: &str) -> Result<Vec<ModelSpec>> {
 }
 
 /// What the in-process providers of a manifest run: they name models alike.
-fn specs(manifest: &Manifest) -> Result<Vec<ModelSpec>> {
+pub(crate) fn specs(manifest: &Manifest) -> Result<Vec<ModelSpec>> {
     let mut specs = Vec::new();
     for (index, provider) in manifest.providers.inference.iter().enumerate().filter(|(_, provider)| provider.kind.starts_with("inline::")) {
         let Some(models) = provider.config.get("models") else { continue };

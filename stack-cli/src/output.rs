@@ -17,6 +17,32 @@ use serde_json::json;
 
 use crate::args::Cli;
 
+/// How long work goes on in silence before a terminal is told that it does.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What a word means, for those who see colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Good,
+    Warning,
+    Bad,
+    Faint,
+}
+
+/// Shown while work takes long; gone when it is dropped.
+pub(crate) struct Working(Option<tokio::task::JoinHandle<()>>, Arc<Mutex<Option<ProgressBar>>>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+        }
+        if let Some(bar) = self.1.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// Text for people, or JSON for programs.
 #[derive(Clone, Default)]
 pub(crate) struct Output {
@@ -57,6 +83,45 @@ impl Output {
         if !self.json {
             eprintln!("{text}");
         }
+    }
+
+    /// A question to whoever sits at the terminal; the answer stands on the same line.
+    pub(crate) fn ask(&self, question: &str) {
+        eprint!("{question}");
+        // Where it cannot be shown it cannot be answered either, which counts as no.
+        let _ = std::io::stderr().flush();
+    }
+
+    /// A word in its colour, on a terminal of somebody who has not asked for none (`NO_COLOR`, see no-color.org).
+    pub(crate) fn paint(&self, tone: Tone, word: &str) -> String {
+        let plain = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        if self.json || dumb || plain("NO_COLOR") || !std::io::stdout().is_terminal() {
+            return word.to_owned();
+        }
+        let code = match tone {
+            Tone::Good => 32,
+            Tone::Warning => 33,
+            Tone::Bad => 31,
+            Tone::Faint => 2,
+        };
+        format!("\x1b[{code}m{word}\x1b[0m")
+    }
+
+    /// Says on a terminal what is being waited for, once that takes longer than a second.
+    pub(crate) fn working(&self, what: &str) -> Working {
+        let shown = Arc::new(Mutex::new(None));
+        if self.json || !std::io::stderr().is_terminal() {
+            return Working(None, shown);
+        }
+        let (later, what) = (shown.clone(), what.to_owned());
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(SILENCE).await;
+            let bar = ProgressBar::new_spinner().with_message(what);
+            bar.enable_steady_tick(std::time::Duration::from_millis(100));
+            *later.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
+        });
+        Working(Some(task), shown)
     }
 
     pub(crate) fn completions(&self, shell: clap_complete::Shell) -> Result<()> {

@@ -1,6 +1,14 @@
 //! What to say where no stack answers.
 
-use llama_stack_core::Error;
+use std::time::Duration;
+
+use llama_stack_core::{Error, Result, grpc::channel};
+use tonic::transport::Channel;
+
+/// A channel to a stack. It connects with the first call.
+pub(crate) fn connect(server: &str) -> Result<Channel> {
+    channel(server, Duration::from_secs(5))
+}
 
 pub(crate) fn explained(error: Error, server: &str) -> Error {
     match error.reason() {

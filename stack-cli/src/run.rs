@@ -1,12 +1,6 @@
 //! `llama-stack run`: a manifest becomes a server.
 
-use std::{
-    fs::{File, OpenOptions},
-    net::SocketAddr,
-    path::Path,
-    sync::Mutex,
-    time::Instant,
-};
+use std::{net::SocketAddr, path::Path, time::Instant};
 
 use llama_stack_core::{Error, Manifest, Result};
 use llama_stack_server::{Options, Stack};
@@ -14,10 +8,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, fmt::writer::MakeWriterExt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::{args::RunArgs, distribution::Source, home::home, output::Output, registry::registry};
-
-/// A log that has grown past this is put aside at the next start.
-const LOG_BYTES: u64 = 16 << 20;
+use crate::{args::RunArgs, distribution::Source, home::home, log_file::LogFile, output::Output, registry::registry, running::Running};
 
 #[derive(Serialize)]
 struct Ready {
@@ -31,7 +22,8 @@ pub(crate) async fn run(args: RunArgs, output: &Output) -> Result<()> {
     let mut manifest = Source::find(&args.distribution)?.manifest()?;
     manifest.server.listen = listen(&args, &manifest)?;
     let home = home(args.home)?;
-    start_logging(&home.join(&manifest.name))?;
+    let folder = home.join(&manifest.name);
+    start_logging(&folder)?;
 
     // Before the models: a taken port is told at once.
     let listener = llama_stack_server::bind(&manifest.server.listen).await?;
@@ -55,6 +47,7 @@ pub(crate) async fn run(args: RunArgs, output: &Output) -> Result<()> {
         () = shutdown.cancelled() => return Err(Error::new(llama_stack_core::Code::Cancelled, "stopped before it was ready")),
     };
     let ready = Ready { name, url: format!("{scheme}://{}", reachable(address)), ready_ms: begun.elapsed().as_millis() };
+    let note = Running::write(&folder, &ready.name, &ready.url);
     output.result(&ready, |ready| {
         format!(
             "{} is ready at {} ({} ms)\n  OpenAI API  {}/v1\n  gRPC        {}\n  stop with Ctrl-C\n",
@@ -63,6 +56,7 @@ pub(crate) async fn run(args: RunArgs, output: &Output) -> Result<()> {
     })?;
     let served = stack.serve(listener, shutdown).await;
     signals.abort();
+    drop(note);
     output.note("stopped");
     served
 }
@@ -101,20 +95,11 @@ async fn stop_signal() -> bool {
 
 /// Logs go to standard error and to `server.log` beside the state.
 fn start_logging(folder: &Path) -> Result<()> {
-    let log = open_log(folder)
+    let log = LogFile::open(folder)
         .map_err(|error| Error::failed_precondition(format!("{} cannot be written: {error}", folder.display())).with_source(error))?;
     // The engines speak much at `info`; this project's own words are what an operator wants.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,llama_stack=info"));
-    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr.and(Mutex::new(log)));
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr.and(log));
     let subscriber = tracing_subscriber::registry().with(filter).with(lines);
     subscriber.try_init().map_err(|error| Error::internal("logging could not start").with_source(error))
-}
-
-fn open_log(folder: &Path) -> std::io::Result<File> {
-    std::fs::create_dir_all(folder)?;
-    let path = folder.join("server.log");
-    if std::fs::metadata(&path).is_ok_and(|log| log.len() > LOG_BYTES) {
-        std::fs::rename(&path, folder.join("server.log.1"))?;
-    }
-    OpenOptions::new().create(true).append(true).open(path)
 }

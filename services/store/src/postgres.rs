@@ -16,7 +16,7 @@ use crate::{
     sql::{Arg, Conn, Row},
 };
 
-const MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+pub(crate) const MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Below the server's usual limit of 100, so that several replicas fit.
 const CONNECTIONS: u32 = 16;

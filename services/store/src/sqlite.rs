@@ -22,7 +22,7 @@ use crate::{
     writer::Writer,
 };
 
-const MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+pub(crate) const MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 const READERS: u32 = 4;
 
@@ -165,7 +165,7 @@ async fn migrated(pool: SqlitePoolOptions, options: SqliteConnectOptions) -> Res
 }
 
 /// The path in `//PATH` or `PATH`.
-fn file(place: &str) -> Result<PathBuf> {
+pub(crate) fn file(place: &str) -> Result<PathBuf> {
     let place = place.strip_prefix("//").unwrap_or(place);
     if place.is_empty() || place.contains(['?', '\0']) {
         return Err(Error::invalid("store.url", "store.url must be sqlite://PATH, without parameters, or sqlite::memory:"));

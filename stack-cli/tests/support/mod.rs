@@ -71,6 +71,11 @@ impl Server {
         panic!("the server ended before it was ready: {:?}", child.wait());
     }
 
+    /// How it ends, when somebody else ends it.
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
     /// SIGTERM, as an operator's tools send it.
     pub fn stop(mut self) -> ExitStatus {
         assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());

@@ -1,0 +1,213 @@
+//! `distribution import`: a `run.yaml` of Meta's Llama Stack becomes a manifest; what has no place in one is listed.
+//!
+//! ```text
+//! run.yaml ─ env: references ─ providers: each type's twin ─ tool groups, shields ─> manifest + notes
+//! ```
+
+mod env;
+mod providers;
+#[cfg(test)]
+mod tests;
+
+use std::{io::Read, path::Path};
+
+use llama_stack_core::{Error, Manifest, Result};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{kept, yaml};
+use crate::output::Output;
+
+/// Something that did not come over as it was.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct Note {
+    /// Where it stands in the run.yaml.
+    path: String,
+    /// False: it is left out; true: it is converted, and something about that should be known.
+    converted: bool,
+    message: String,
+}
+
+/// What a conversion has found so far.
+#[derive(Default)]
+pub(super) struct Notes(Vec<Note>);
+
+impl Notes {
+    fn left_out(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Note { path: path.into(), converted: false, message: message.into() });
+    }
+
+    fn changed(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Note { path: path.into(), converted: true, message: message.into() });
+    }
+}
+
+#[derive(Serialize)]
+struct Imported {
+    manifest: String,
+    notes: Vec<Note>,
+}
+
+pub(super) fn run(file: &Path, target: Option<&Path>, force: bool, output: &Output) -> Result<()> {
+    let text = read(file)?;
+    let (manifest, notes) = convert(&text, &file.display().to_string())?;
+    if let Some(target) = target {
+        kept::write(target, &manifest, force)?;
+    }
+    let imported = Imported { manifest, notes };
+    output.result(&imported, |imported| if target.is_some() { String::new() } else { imported.manifest.clone() })?;
+    if output.is_json() {
+        return Ok(());
+    }
+    for note in &imported.notes {
+        output.note(&format!("{} {}: {}", if note.converted { "note   " } else { "left out" }, note.path, note.message));
+    }
+    if let Some(target) = target {
+        let shown = target.display();
+        output.note(&format!("{shown} is written; look at it whole with `llama-stack distribution check {shown}`"));
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<String> {
+    if file.as_os_str() == "-" {
+        let mut text = String::new();
+        let read = std::io::stdin().read_to_string(&mut text);
+        return read.map(|_| text).map_err(|error| Error::invalid("stdin", "standard input is not text").with_source(error));
+    }
+    std::fs::read_to_string(file).map_err(|error| Error::not_found(format!("{} cannot be read: {error}", file.display())))
+}
+
+/// The manifest's text, and what did not come over as it was.
+fn convert(text: &str, file: &str) -> Result<(String, Vec<Note>)> {
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let run: Value = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| Error::invalid("file", format!("{file}: not valid YAML: {}", error.to_string().trim())))?;
+    if !run.get("providers").is_some_and(Value::is_object) {
+        let sentence = format!("{file} has no `providers:` with a list for each API: is it the run.yaml of a Llama Stack distribution?");
+        return Err(Error::invalid("providers", sentence));
+    }
+    if run.get("providers").and_then(|providers| providers.get("tools")).is_some() && run.get("name").is_some() {
+        return Err(Error::invalid("file", format!("{file} is a manifest of this program already; start it with `llama-stack run`")));
+    }
+    let mut notes = Notes::default();
+    let run = env::expand(run, "", &mut notes);
+    let mut manifest = Map::new();
+    manifest.insert("version".into(), json!(1));
+    manifest.insert("name".into(), json!(name(&run, &mut notes)));
+    manifest.insert("description".into(), json!(format!("Converted from {}", short(file))));
+    server(&run, &mut manifest, &mut notes);
+    store(&run, &mut manifest, &mut notes);
+    manifest.insert("providers".into(), providers::convert(&run, &mut notes));
+    telemetry(&run, &mut manifest, &mut notes);
+    leftovers(&run, &mut notes);
+    let header = "# Converted from the run.yaml of a Llama Stack distribution by `llama-stack distribution import`.\n";
+    let text = format!("{header}{}", yaml::block(&Value::Object(manifest), 0));
+    // What is written here must be right whatever was converted; variables count as set.
+    Manifest::parse_with(&text, "the converted manifest", &|_| Some("set".into()))?;
+    Ok((text, notes.0))
+}
+
+fn short(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file)
+}
+
+fn name(run: &Value, notes: &mut Notes) -> String {
+    let had = ["image_name", "distro_name", "distribution_spec"].iter().find_map(|key| run.get(*key).and_then(Value::as_str));
+    let had = had.unwrap_or("imported");
+    let name: String = had.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(64).collect();
+    let name = name.trim_matches('-').to_owned();
+    let name = if name.is_empty() { "imported".to_owned() } else { name };
+    if name != had {
+        notes.changed("image_name", format!("{had:?} is called {name} here: names are a-z, 0-9 and -"));
+    }
+    name
+}
+
+fn server(run: &Value, manifest: &mut Map<String, Value>, notes: &mut Notes) {
+    let server = run.get("server").cloned().unwrap_or_default();
+    let port = server.get("port").and_then(|port| port.as_u64().or_else(|| port.as_str()?.parse().ok())).unwrap_or(8321);
+    // Llama Stack listens for everyone unless it is told otherwise.
+    let host = server.get("host").and_then(Value::as_str).filter(|host| !matches!(*host, "0.0.0.0" | "::" | ""));
+    if host.is_none() {
+        notes.changed("server", "listens on this machine alone; 0.0.0.0 belongs behind a proxy, since callers are believed who they are");
+    }
+    manifest.insert("server".into(), json!({ "listen": format!("{}:{port}", host.unwrap_or("127.0.0.1")) }));
+    for key in ["tls_certfile", "tls_keyfile", "tls_cafile", "auth", "quota"] {
+        if server.get(key).is_some_and(|value| !value.is_null()) {
+            notes.left_out(format!("server.{key}"), "belongs to a proxy in front of the stack");
+        }
+    }
+}
+
+/// Postgres comes over by its address; every other database was a file that this program cannot read.
+fn store(run: &Value, manifest: &mut Map<String, Value>, notes: &mut Notes) {
+    let backends = run.get("storage").and_then(|storage| storage.get("backends")).and_then(Value::as_object);
+    let backends = backends.into_iter().flatten().map(|(name, value)| (format!("storage.backends.{name}"), value));
+    let named = ["metadata_store", "inference_store", "conversations_store"];
+    let named = named.into_iter().filter_map(|key| run.get(key).map(|value| (key.to_owned(), value)));
+    let (mut url, mut sqlite) = (None, false);
+    for (path, value) in backends.chain(named) {
+        let kind = value.get("type").and_then(Value::as_str).unwrap_or_default();
+        match kind {
+            "postgres" | "kv_postgres" | "sql_postgres" if url.is_none() => url = Some(postgres(value)),
+            "postgres" | "kv_postgres" | "sql_postgres" => {}
+            "sqlite" | "kv_sqlite" | "sql_sqlite" | "" => sqlite = true,
+            other => notes.left_out(path, format!("{other} is no database of this program; state is in SQLite or Postgres")),
+        }
+    }
+    match url {
+        Some(url) => {
+            manifest.insert("store".into(), json!({ "url": url }));
+            notes.changed("store", "one Postgres database for all; agents, sessions and files of the old stack are not taken over");
+        }
+        None if sqlite => {
+            notes.changed("store", "state is a new SQLite file; agents, sessions and files of the old stack are not taken over")
+        }
+        None => {}
+    }
+}
+
+fn postgres(value: &Value) -> String {
+    let part = |key: &str, default: &str| match value.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => default.to_owned(),
+    };
+    let (user, password) = (part("user", "postgres"), part("password", ""));
+    let password = if password.is_empty() { String::new() } else { format!(":{password}") };
+    format!("postgres://{user}{password}@{}:{}/{}", part("host", "localhost"), part("port", "5432"), part("db", "llamastack"))
+}
+
+fn telemetry(run: &Value, manifest: &mut Map<String, Value>, notes: &mut Notes) {
+    let listed = run["providers"]["telemetry"].as_array().into_iter().flatten();
+    let endpoint = listed.filter_map(|one| one["config"]["otel_exporter_otlp_endpoint"].as_str()).find(|endpoint| !endpoint.is_empty());
+    if let Some(endpoint) = endpoint {
+        manifest.insert("telemetry".into(), json!({ "otlp_endpoint": endpoint }));
+        notes.changed("providers.telemetry", "traces are sent over gRPC: the collector's port is most often 4317, not 4318");
+    }
+}
+
+/// Sections that have no place in a manifest.
+fn leftovers(run: &Value, notes: &mut Notes) {
+    let resources = run.get("registered_resources").cloned().unwrap_or_default();
+    let filled = |key: &str| {
+        let list = run.get(key).or_else(|| resources.get(key)).and_then(Value::as_array);
+        list.map_or(0, Vec::len)
+    };
+    for (key, what) in [
+        ("vector_dbs", "banks are made by callers, with POST /v1/vector_stores or CreateBank; put the documents in again"),
+        ("vector_stores", "banks are made by callers, with POST /v1/vector_stores or CreateBank; put the documents in again"),
+        ("datasets", "this program evaluates nothing"),
+        ("scoring_fns", "this program evaluates nothing"),
+        ("benchmarks", "this program evaluates nothing"),
+    ] {
+        match filled(key) {
+            0 => {}
+            count => notes.left_out(key, format!("{count} of them: {what}")),
+        }
+    }
+    if run.get("external_providers_dir").is_some_and(|value| !value.is_null()) {
+        notes.left_out("external_providers_dir", "a provider of your own is a gRPC server here: `llama-stack provider new`");
+    }
+}

@@ -1,0 +1,95 @@
+//! Conversions of whole files.
+
+use super::*;
+
+const RUN: &str = r#"
+version: '2'
+image_name: My Starter
+apis: [agents, inference, safety, tool_runtime, vector_io, eval]
+providers:
+  inference:
+  - provider_id: ${env.OLLAMA_URL:+ollama}
+    provider_type: remote::ollama
+    config: { url: "${env.OLLAMA_URL:=http://localhost:11434}" }
+  - provider_id: openai
+    provider_type: remote::openai
+    config: { api_key: "${env.OPENAI_API_KEY:=}", base_url: "${env.OPENAI_BASE_URL:=https://api.openai.com/v1}" }
+  - provider_id: st
+    provider_type: inline::sentence-transformers
+  vector_io:
+  - provider_id: faiss
+    provider_type: inline::faiss
+    config: { kvstore: { type: sqlite } }
+  - provider_id: pg
+    provider_type: remote::pgvector
+  safety:
+  - provider_id: llama-guard
+    provider_type: inline::llama-guard
+    config: { excluded_categories: [] }
+  agents:
+  - provider_id: meta-reference
+    provider_type: inline::meta-reference
+  eval:
+  - provider_id: e
+    provider_type: inline::meta-reference
+  tool_runtime:
+  - provider_id: tavily-search
+    provider_type: remote::tavily-search
+    config: { api_key: "${env.TAVILY_SEARCH_API_KEY:=}", max_results: 3 }
+  - provider_id: rag-runtime
+    provider_type: inline::rag-runtime
+  - provider_id: mcp
+    provider_type: remote::model-context-protocol
+metadata_store: { type: sqlite, db_path: /x }
+shields:
+- { shield_id: "meta-llama/Llama-Guard-3-8B", provider_id: llama-guard, provider_shield_id: "ollama/llama-guard3:8b" }
+tool_groups:
+- { toolgroup_id: "mcp::files", provider_id: mcp, mcp_endpoint: { uri: "http://localhost:8000/sse" } }
+vector_dbs: []
+datasets: [{ dataset_id: d }]
+server: { port: 8321, auth: { provider_config: { type: oauth2 } } }
+"#;
+
+#[test]
+fn what_has_a_twin_comes_over_and_the_rest_is_listed() {
+    let (text, notes) = convert(RUN, "run.yaml").unwrap();
+    let manifest = Manifest::parse(&text, "m").unwrap();
+    assert_eq!(manifest.name, "my-starter");
+    assert_eq!(manifest.server.listen, "127.0.0.1:8321");
+    let entries: Vec<(&str, &str, &str)> = manifest
+        .providers
+        .by_api()
+        .into_iter()
+        .flat_map(|(api, list)| list.iter().map(move |one| (api, one.id.as_str(), one.kind.as_str())))
+        .collect();
+    assert_eq!(
+        entries,
+        [
+            ("inference", "ollama", "remote::openai"),
+            ("inference", "openai", "remote::openai"),
+            ("safety", "meta-llama-Llama-Guard-3-8B", "inline::llama-guard"),
+            ("memory", "faiss", "inline::sqlite"),
+            ("tools", "tavily-search", "remote::tavily-search"),
+            ("tools", "rag-runtime", "inline::memory"),
+            ("tools", "mcp-files", "remote::mcp"),
+        ]
+    );
+    assert_eq!(manifest.providers.inference[0].config["url"], "http://localhost:11434/v1");
+    assert_eq!(manifest.providers.safety[0].config["model"], "llama-guard3:8b");
+    let left: Vec<&str> = notes.iter().filter(|note| !note.converted).map(|note| note.path.as_str()).collect();
+    assert_eq!(left, ["server.auth", "providers.inference[2]", "providers.vector_io[1]", "providers.eval[0]", "datasets"]);
+    assert!(notes.iter().any(|note| note.path == "providers.inference[0].provider_id" && note.message.contains("OLLAMA_URL")));
+}
+
+#[test]
+fn postgres_comes_over_by_its_address() {
+    let text = "providers: {}\nmetadata_store: { type: postgres, host: db, port: 5433, db: d, user: u, password: \"${env.PW}\" }\n";
+    let (text, _) = convert(text, "run.yaml").unwrap();
+    assert!(text.contains(r#"url: "postgres://u:${env.PW}@db:5433/d""#), "{text}");
+}
+
+#[test]
+fn what_is_no_run_yaml_is_told() {
+    assert!(convert("a: 1\n", "x.yaml").unwrap_err().message().contains("no `providers:`"));
+    assert!(convert("a: [", "x.yaml").unwrap_err().message().contains("not valid YAML"));
+}

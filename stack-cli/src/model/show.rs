@@ -1,0 +1,136 @@
+//! What a running stack says of a model, and what the model reads.
+
+use llama_stack_core::{Code, Context, Error, Inference, Result, grpc::Remote};
+use llama_stack_proto::v1::{
+    GetModelRequest, Message, Model, Part, Role, TokenizeRequest, ToolCall, ToolDefinition, ToolResult, inference_client::InferenceClient,
+    part::Content,
+};
+use serde::Serialize;
+use serde_json::json;
+use tonic::transport::Channel;
+
+use super::{open, size, specs};
+use crate::{args::HomeArgs, distribution, output::Output, proto_json::to_json, reach};
+
+fn client(server: &str) -> Result<Remote<InferenceClient<Channel>>> {
+    Ok(Remote::<InferenceClient<Channel>>::new(reach::connect(server)?))
+}
+
+pub(super) async fn show(id: &str, server: &str, home: HomeArgs, output: &Output) -> Result<()> {
+    match client(server)?.get_model(&Context::default(), GetModelRequest { id: id.to_owned() }).await {
+        Ok(model) => output.result(&to_json("Model", &model)?, |_| text(&model)),
+        Err(error) if error.reason() == Some("upstream_unreachable") => match local(id, home).await? {
+            Some(files) => {
+                output.note(&format!("no stack answers at {server}: this is what the built-in distributions and the model store say"));
+                output.result(&files, Local::text)
+            }
+            None => Err(reach::explained(error, server)),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+fn text(model: &Model) -> String {
+    let kind = model.kind().as_str_name().trim_start_matches("MODEL_KIND_").to_lowercase();
+    let mut rows = vec![("id", model.id.clone()), ("kind", kind), ("provider", model.provider_id.clone())];
+    if model.provider_model_id != model.id && !model.provider_model_id.is_empty() {
+        rows.push(("there called", model.provider_model_id.clone()));
+    }
+    if model.context_length > 0 {
+        rows.push(("context", format!("{} tokens", model.context_length)));
+    }
+    if model.embedding_dimension > 0 {
+        rows.push(("dimension", model.embedding_dimension.to_string()));
+    }
+    if !model.labels.is_empty() {
+        rows.push(("labels", model.labels.join(", ")));
+    }
+    let mut metadata: Vec<(&str, String)> = model.metadata.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    metadata.sort();
+    rows.extend(metadata);
+    let width = rows.iter().map(|(key, _)| key.chars().count()).max().unwrap_or_default();
+    rows.iter().map(|(key, value)| format!("{key:<width$}  {value}\n")).collect()
+}
+
+/// A model of the built-in distributions, and which of its files are here.
+#[derive(Serialize)]
+struct Local {
+    id: String,
+    context_length: Option<u32>,
+    files: Vec<LocalFile>,
+}
+
+#[derive(Serialize)]
+struct LocalFile {
+    name: String,
+    size: Option<u64>,
+    sha256: Option<String>,
+    from: Vec<String>,
+    here: bool,
+}
+
+impl Local {
+    fn text(&self) -> String {
+        let mut text = format!("{}\n", self.id);
+        for file in &self.files {
+            let here = if file.here { "here" } else { "not fetched" };
+            let bytes = file.size.map(size).unwrap_or_default();
+            text += &format!("  {:<28} {bytes:>10}  {here}\n", file.name);
+            text += &file.from.iter().map(|from| format!("    {from}\n")).collect::<String>();
+        }
+        text
+    }
+}
+
+async fn local(id: &str, home: HomeArgs) -> Result<Option<Local>> {
+    let stored: Vec<String> = open(home)?.list().await?.into_iter().map(|file| file.name).collect();
+    for manifest in distribution::built_in() {
+        let Some(spec) = specs(&manifest)?.into_iter().find(|spec| spec.id == id) else { continue };
+        let files = spec.files.iter().map(|file| LocalFile {
+            name: file.name.to_string(),
+            size: file.size,
+            sha256: file.sha256.as_ref().map(|hash| hash.as_str().to_owned()),
+            from: file.from.iter().map(ToString::to_string).collect(),
+            here: stored.contains(&format!("{id}/{}", file.name)),
+        });
+        return Ok(Some(Local { id: spec.id.clone(), context_length: spec.context_length, files: files.collect() }));
+    }
+    Ok(None)
+}
+
+/// A conversation to be rendered.
+pub(super) struct Question {
+    pub(super) model: String,
+    pub(super) text: String,
+    pub(super) system: Option<String>,
+    pub(super) tools: bool,
+}
+
+pub(super) async fn prompt_format(question: Question, server: &str, output: &Output) -> Result<()> {
+    let mut messages: Vec<Message> = question.system.iter().map(Message::system).collect();
+    messages.push(Message::user(&question.text));
+    let mut tools = Vec::new();
+    if question.tools {
+        let schema = json!({ "type": "object", "properties": { "city": { "type": "string" } }, "required": ["city"] });
+        tools.push(ToolDefinition::new("weather", "The weather in a city, now", schema.to_string()));
+        let call = ToolCall::new("call_1", "weather", r#"{"city":"Oslo"}"#);
+        let result = ToolResult::text(&call, "21 degrees and sunny", false);
+        messages.push(Message::new(Role::Assistant, vec![Part::new(Content::ToolCall(call))]));
+        messages.push(Message::tool(vec![result]));
+    }
+    let request = TokenizeRequest { model: question.model.clone(), messages, tools, ..TokenizeRequest::default() };
+    let response = client(server)?.tokenize(&Context::default(), request).await;
+    let response = response.map_err(|error| match error.code() {
+        Code::Unimplemented => Error::new(
+            Code::Unimplemented,
+            format!("{} runs on a server that does not tell its template; only models in the stack's own process do", question.model),
+        ),
+        _ => reach::explained(error, server),
+    })?;
+    let shown = json!({
+        "model": question.model, "prompt": response.prompt, "tokens": response.tokens.len(), "context_length": response.context_length,
+    });
+    output.result(&shown, |_| {
+        format!("{}\n\n({} tokens of {})\n", response.prompt.trim_end_matches('\n'), response.tokens.len(), response.context_length)
+    })
+}

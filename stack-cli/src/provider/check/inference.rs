@@ -1,0 +1,166 @@
+//! What is promised of models.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use llama_stack_core::{Code, Context, Error, Inference, Result, grpc::Remote};
+use llama_stack_proto::v1::{
+    ChatEvent, ChatRequest, EmbedInput, EmbedRequest, GetModelRequest, ListModelsRequest, Model, ModelKind, SamplingParams,
+    chat_event::Event, inference_client::InferenceClient,
+};
+use tonic::transport::Channel;
+
+use super::{Peer, refused, report::Report, told};
+
+type Client = Remote<InferenceClient<Channel>>;
+
+const NOBODY: &str = "no-such-model-of-anyone";
+
+pub(super) async fn check(peer: &Peer, report: &mut Report) {
+    let client = Client::new(peer.channel.clone());
+    let promise = "ListModels lists its models, each with its kind";
+    let models = match client.list_models(&peer.cx(), ListModelsRequest::default()).await {
+        Ok(listed) if listed.models.is_empty() => return report.broken(promise, "the list is empty: there is nothing to ask for"),
+        Ok(listed) => listed.models,
+        Err(error) => return report.broken(promise, told(&error)),
+    };
+    let kindless = models.iter().find(|model| model.kind() == ModelKind::Unspecified);
+    report.judge(promise, kindless.map(|model| format!("{:?} has no kind", model.id)));
+    got(&client, peer, &models, report).await;
+    let answer = client.get_model(&peer.cx(), GetModelRequest { id: NOBODY.into() }).await;
+    refused(report, "GetModel of a model that is not there is NOT_FOUND", answer, &[Code::NotFound]);
+    let first = |kind: ModelKind| models.iter().find(|model| model.kind() == kind);
+    match first(ModelKind::Chat) {
+        Some(model) => chats(&client, peer, model, report).await,
+        None => report.skipped("StreamChat writes an answer", "it has no chat model"),
+    }
+    match first(ModelKind::Embedding) {
+        Some(model) => embeds(&client, peer, model, report).await,
+        None => report.skipped("Embed makes a vector of each text", "it has no embedding model"),
+    }
+}
+
+async fn got(client: &Client, peer: &Peer, models: &[Model], report: &mut Report) {
+    let promise = "GetModel gives each model of the list";
+    for model in models {
+        match client.get_model(&peer.cx(), GetModelRequest { id: model.id.clone() }).await {
+            Ok(got) if got.id == model.id && got.kind == model.kind => {}
+            Ok(got) => return report.broken(promise, format!("{:?} gives {:?}", model.id, got.id)),
+            Err(error) if error.code() == Code::Unimplemented => return report.skipped(promise, "it does not have that method"),
+            Err(error) => return report.broken(promise, told(&error)),
+        }
+    }
+    report.kept(promise);
+}
+
+fn request(model: &str, tokens: u32) -> ChatRequest {
+    let sampling = SamplingParams { temperature: Some(0.0), max_tokens: Some(tokens), ..SamplingParams::default() };
+    ChatRequest { sampling: Some(sampling), ..ChatRequest::user(model, "Count from one to one hundred.") }
+}
+
+/// Opening the stream, or its first event: either may bring the refusal.
+async fn stream(client: &Client, cx: &Context, request: ChatRequest) -> Result<Vec<ChatEvent>> {
+    let mut events = client.stream_chat(cx, request).await?;
+    let mut all = Vec::new();
+    while let Some(event) = events.next().await {
+        all.push(event?);
+    }
+    Ok(all)
+}
+
+async fn chats(client: &Client, peer: &Peer, model: &Model, report: &mut Report) {
+    let answer = stream(client, &peer.cx(), request(NOBODY, 1)).await;
+    refused(report, "a chat with a model that is not there is NOT_FOUND", answer, &[Code::NotFound]);
+    let answer = stream(client, &peer.cx(), ChatRequest { messages: Vec::new(), ..request(&model.id, 1) }).await;
+    refused(report, "a chat without messages is INVALID_ARGUMENT", answer, &[Code::InvalidArgument]);
+
+    let promise = "StreamChat writes an answer: deltas, one finish, then one usage";
+    match stream(client, &peer.cx(), request(&model.id, 8)).await {
+        Ok(events) => report.judge(promise, disorder(&events)),
+        Err(error) => return report.broken(promise, told(&error)),
+    }
+
+    let promise = "a stream that is dropped ends its generation: the next caller is answered";
+    let dropped = async {
+        let mut events = client.stream_chat(&peer.cx(), request(&model.id, 200)).await?;
+        events.next().await.transpose()?;
+        drop(events);
+        stream(client, &peer.cx(), request(&model.id, 4)).await.map(drop)
+    };
+    report.judge(promise, dropped.await.err().map(|error: Error| told(&error)));
+
+    let promise = "a deadline ends a generation";
+    let cx = Context::default().with_timeout(Duration::from_millis(1));
+    match stream(client, &cx, request(&model.id, 2_000)).await {
+        Ok(_) => report.skipped(promise, "it answered within a millisecond"),
+        // A stream that its server cuts off at the deadline is cancelled on the wire, in some languages.
+        answer => refused(report, promise, answer, &[Code::DeadlineExceeded, Code::Cancelled]),
+    }
+    let after = stream(client, &peer.cx(), request(&model.id, 4)).await;
+    report.judge("after a deadline the next caller is answered", after.err().map(|error| told(&error)));
+}
+
+/// What is out of order, if anything is.
+fn disorder(events: &[ChatEvent]) -> Option<String> {
+    let is = |event: &ChatEvent, finish: bool| match &event.event {
+        Some(Event::Finish(_)) => finish,
+        Some(Event::Usage(_)) => !finish,
+        _ => false,
+    };
+    let place = |finish: bool| events.iter().enumerate().filter(|(_, event)| is(event, finish)).map(|(at, _)| at).collect::<Vec<_>>();
+    match (place(true).as_slice(), place(false).as_slice()) {
+        ([_], []) => Some("there is no usage after the finish".into()),
+        ([finish], [usage]) if usage < finish => Some("the usage comes before the finish".into()),
+        ([finish], [usage]) if *usage != finish + 1 || *usage != events.len() - 1 => {
+            Some("something follows the finish, or the usage".into())
+        }
+        ([0], _) => Some("nothing was said before the finish".into()),
+        ([_], [_]) => {
+            events.iter().any(|event| matches!(&event.event, Some(Event::Text(text)) if text.is_empty())).then(|| "a text is empty".into())
+        }
+        (finishes, usages) => Some(format!("{} finishes and {} usages, where one each is due", finishes.len(), usages.len())),
+    }
+}
+
+async fn embeds(client: &Client, peer: &Peer, model: &Model, report: &mut Report) {
+    let request = |inputs: Vec<EmbedInput>| EmbedRequest { model: model.id.clone(), inputs, ..EmbedRequest::default() };
+    let promise = "Embed makes a vector of each text, all of one dimension";
+    let texts = vec![EmbedInput::text("a cat"), EmbedInput::text("a dog"), EmbedInput::text("a very long sentence about nothing")];
+    match client.embed(&peer.cx(), request(texts)).await {
+        Err(error) => report.broken(promise, told(&error)),
+        Ok(answer) => {
+            let sizes: Vec<usize> = answer.embeddings.iter().map(|one| one.values.len()).collect();
+            let expected =
+                if model.embedding_dimension > 0 { model.embedding_dimension as usize } else { sizes.first().copied().unwrap_or_default() };
+            let finite = answer.embeddings.iter().flat_map(|one| &one.values).all(|value| value.is_finite());
+            let good = sizes.len() == 3 && expected > 0 && sizes.iter().all(|size| *size == expected) && finite;
+            report.judge(promise, (!good).then(|| format!("the vectors of three texts have {sizes:?} numbers, {expected} are due")));
+        }
+    }
+    let answer = client.embed(&peer.cx(), request(Vec::new())).await;
+    refused(report, "Embed of nothing is INVALID_ARGUMENT", answer, &[Code::InvalidArgument]);
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_proto::v1::{FinishReason, Usage};
+
+    use super::*;
+
+    #[test]
+    fn an_order_that_is_wrong_is_told() {
+        let (text, finish, usage) =
+            (ChatEvent::text(0, "one"), ChatEvent::finish(0, FinishReason::Stop), ChatEvent::usage(Usage::default()));
+        assert_eq!(disorder(&[text.clone(), finish.clone(), usage.clone()]), None);
+        for wrong in [
+            vec![text.clone(), usage.clone(), finish.clone()],
+            vec![text.clone(), finish.clone()],
+            vec![finish.clone(), usage.clone()],
+            vec![finish.clone(), text.clone(), usage.clone()],
+            vec![text.clone(), finish.clone(), usage.clone(), text.clone()],
+            vec![text],
+        ] {
+            assert!(disorder(&wrong).is_some(), "{wrong:?}");
+        }
+    }
+}

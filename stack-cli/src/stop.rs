@@ -1,0 +1,51 @@
+//! `llama-stack stop`: ends a stack of this machine, as Ctrl-C does.
+
+use std::time::{Duration, Instant};
+
+use llama_stack_core::{Code, Error, Result};
+use serde_json::json;
+
+use crate::{args::StopArgs, home::home, output::Output, running::Running};
+
+/// How often a process is looked at that is to end.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(crate) async fn run(args: StopArgs, output: &Output) -> Result<()> {
+    let home = home(args.home.home)?;
+    let mut stacks = Running::all(&home);
+    let names: Vec<String> = stacks.iter().map(|stack| stack.name.clone()).collect();
+    if let Some(name) = &args.name {
+        stacks.retain(|stack| stack.name == *name);
+        if stacks.is_empty() {
+            let there = if names.is_empty() { "none does".to_owned() } else { names.join(", ") };
+            return Err(Error::not_found(format!("no stack {name:?} runs with the home {}; running: {there}", home.display())));
+        }
+    } else if stacks.len() > 1 && !args.all {
+        return Err(Error::invalid("name", format!("several stacks run: name one of {}, or give --all", names.join(", "))));
+    } else if stacks.is_empty() {
+        return Err(Error::not_found(format!("no stack runs with the home {}; --home or LLAMA_STACK_HOME name another", home.display())));
+    }
+    for stack in &stacks {
+        if !stack.interrupt() && stack.is_alive() {
+            let sentence = format!("{} (process {}) belongs to another user: ask them, or stop it as them", stack.name, stack.pid);
+            return Err(Error::new(Code::PermissionDenied, sentence));
+        }
+    }
+    let (until, patience) = (Instant::now() + Duration::from_secs(args.timeout), args.timeout);
+    for stack in &stacks {
+        let _working = output.working(&format!("{} finishes what is under way", stack.name));
+        while stack.is_alive() {
+            if Instant::now() >= until {
+                let sentence = format!(
+                    "{} (process {}) has not ended within {patience} s; wait longer with --timeout, or end it with kill -9: turns go on at \
+                     the next start",
+                    stack.name, stack.pid
+                );
+                return Err(Error::new(Code::DeadlineExceeded, sentence));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    let names: Vec<&str> = stacks.iter().map(|stack| stack.name.as_str()).collect();
+    output.result(&json!({ "stopped": names }), |_| names.iter().map(|name| format!("{name} has stopped\n")).collect())
+}
