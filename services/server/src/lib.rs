@@ -14,6 +14,7 @@ mod assemble;
 mod grpc;
 mod http;
 mod info;
+mod journal;
 mod mcp;
 mod metrics;
 mod observed;

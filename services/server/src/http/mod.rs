@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! observe (request id, span, metrics, panics) ─ CORS ─ route ─ Caller (Context from headers) ─ Json ─ handler
+//!                                                          ├─ console: the playground's pages
 //!                                                          └─ unknown route 404, wrong method 405
 //! ```
 
 mod caller;
+mod console;
 mod cors;
 mod error;
 mod json;
@@ -29,7 +31,7 @@ pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::Json;
 pub(crate) use observe::observe;
 
-use crate::{Stack, mcp, metrics::Metrics, openapi::Api, safety, tools, vector_io};
+use crate::{Stack, journal, mcp, metrics::Metrics, openapi::Api, safety, tools, vector_io};
 
 /// What handlers reach. Cheap to clone.
 #[derive(Clone)]
@@ -98,13 +100,14 @@ pub(crate) fn api() -> Api {
     safety::routes(&mut api);
     tools::routes(&mut api);
     vector_io::routes(&mut api);
+    journal::routes(&mut api);
     mcp::routes(&mut api);
     api
 }
 
 /// The whole of HTTP as one service.
 pub(crate) fn router(state: &AppState, origins: &[String]) -> Router {
-    let mut router = api().into_router().fallback(unknown_route).method_not_allowed_fallback(wrong_method);
+    let mut router = api().into_router().merge(console::routes()).fallback(unknown_route).method_not_allowed_fallback(wrong_method);
     if let Some(cors) = cors(origins) {
         router = router.layer(cors);
     }
