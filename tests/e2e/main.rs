@@ -6,6 +6,7 @@ mod approvals;
 mod conformance;
 mod mcp;
 mod memory;
+mod playground;
 mod running;
 mod sdks;
 mod shields;

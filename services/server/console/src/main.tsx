@@ -32,7 +32,7 @@ const THEMES: Record<string, { next: string; icon: string; label: string }> = {
 
 function Access({ onClose }: { onClose: () => void }) {
   return (
-    <Dialog title="Who asks" onClose={onClose}>
+    <Dialog title="Credentials" onClose={onClose}>
       <form method="dialog" class="form">
         <Field label="API key" hint="Sent as a bearer token. Kept until this tab is closed.">
           <input type="password" autocomplete="off" value={apiKey.value} onChange={(event) => (apiKey.value = event.currentTarget.value.trim())} />
@@ -120,9 +120,9 @@ function App() {
           ))}
         </ul>
         <div class="rail-foot">
-          <span class={`state ${reachable.value ? "up" : "down"}`} role="status">{reachable.value ? "connected" : "no answer"}</span>
+          <span class={`state ${reachable.value ? "up" : "down"}`} role="status">{reachable.value ? "connected" : "disconnected"}</span>
           <span class="spacer" />
-          <Button kind="quiet" icon="key" label="Who asks: API key and tenant" onClick={() => setDialog("access")} />
+          <Button kind="quiet" icon="key" label="Credentials: API key and tenant" onClick={() => setDialog("access")} />
           <Button kind="quiet" icon={look.icon} label={look.label} onClick={() => (theme.value = look.next)} />
         </div>
       </nav>

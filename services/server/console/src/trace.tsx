@@ -114,8 +114,8 @@ function Timeline({ rows, from, to }: { rows: { step: Json; row: Row }[]; from: 
 
 /** One lane for each kind of party, one line down for each step. */
 function Graph({ rows }: { rows: { step: Json; row: Row }[] }) {
-  const [width, high, top] = [560, 46, 34];
-  const x = (lane: string) => 70 + Math.max(0, LANES.indexOf((lane === "other" ? "tool" : lane) as never)) * 140;
+  const [width, high, top] = [420, 44, 34];
+  const x = (lane: string) => 54 + Math.max(0, LANES.indexOf((lane === "other" ? "tool" : lane) as never)) * 104;
   const nodes = [{ lane: "you", title: "asks", state: undefined as string | undefined }, ...rows.map(({ row }) => row)];
   const last = rows.at(-1)?.step;
   if (last?.type !== "shield" || last.outcome === "safe") nodes.push({ lane: "you", title: last?.ended_ms ? "read the answer" : "wait", state: undefined });
@@ -125,7 +125,7 @@ function Graph({ rows }: { rows: { step: Json; row: Row }[] }) {
     const [x1, y1, x2, y2] = [x(nodes[index - 1].lane), y(index - 1) + 13, x(nodes[index].lane), y(index) - 14];
     edges.push(<path class="edge" d={`M${x1} ${y1} C${x1} ${y1 + 14} ${x2} ${y2 - 14} ${x2} ${y2}`} />);
   }
-  const short = (text: string) => (text.length > 17 ? `${text.slice(0, 16)}…` : text);
+  const short = (text: string) => (text.length > 16 ? `${text.slice(0, 15)}…` : text);
   return (
     <div class="graph-box">
       <svg class="graph" viewBox={`0 0 ${width} ${y(nodes.length) - 14}`} role="img" aria-label={`Graph of ${rows.length} steps: ${rows.map(({ row }) => row.title).join(", ")}`}>
@@ -133,8 +133,9 @@ function Graph({ rows }: { rows: { step: Json; row: Row }[] }) {
         {LANES.map((lane) => [<text class="lane-name" x={x(lane)} y="16" text-anchor="middle">{LANE_NAMES[lane]}</text>, <path class="lane-line" d={`M${x(lane)} 26V${y(nodes.length) - 26}`} />])}
         {edges}
         {nodes.map((node, index) => (
-          <g class={`node node-${node.lane} ${node.state && !good(node.state) ? "node-bad" : ""}`}>
-            <rect x={x(node.lane) - 62} y={y(index) - 13} width="124" height="26" rx="6" />
+          <g key={index} class={`node node-${node.lane} ${node.state && !good(node.state) ? "node-bad" : ""}`}>
+            <title>{node.title}</title>
+            <rect x={x(node.lane) - 50} y={y(index) - 13} width="100" height="26" rx="6" />
             <text x={x(node.lane)} y={y(index) + 4} text-anchor="middle">{short(node.title)}</text>
           </g>
         ))}

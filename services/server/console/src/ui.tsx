@@ -1,6 +1,6 @@
 /** Small parts that every view is made of. */
-import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { type ComponentChildren, type JSX, type VNode, cloneElement } from "preact";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { ApiError } from "./api";
 import { type Call, LANGUAGES, write } from "./code";
 
@@ -46,13 +46,17 @@ export const Button = ({ icon, kind, label, children, ...rest }: ButtonProps) =>
   </button>
 );
 
-export const Field = ({ label, hint, children }: { label: string; hint?: ComponentChildren; children: ComponentChildren }) => (
-  <label class="field">
-    <span class="field-label">{label}</span>
-    {children}
-    {hint && <span class="hint">{hint}</span>}
-  </label>
-);
+/** One control with its name; `hint` describes it. */
+export function Field({ label, hint, children }: { label: string; hint?: ComponentChildren; children: VNode<any> }) {
+  const id = useId();
+  return (
+    <div class="field">
+      <label class="field-label" for={id}>{label}</label>
+      {cloneElement(children, { id, "aria-describedby": hint ? `${id}-hint` : undefined })}
+      {hint && <span class="hint" id={`${id}-hint`}>{hint}</span>}
+    </div>
+  );
+}
 
 export const Badge = ({ tone, children }: { tone?: string; children: ComponentChildren }) => (
   <span class={`badge ${tone ?? ""}`}>{children}</span>

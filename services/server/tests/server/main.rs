@@ -5,6 +5,7 @@
 mod chat;
 mod client;
 mod completions;
+mod console;
 mod conversations;
 mod embeddings;
 mod files;

@@ -167,7 +167,7 @@ function Settings() {
               <label class="check" key={shield.identifier}><input type="checkbox" checked={guarded.value.has(shield.identifier)} onChange={() => toggle(guarded, shield.identifier)} /><span>{shield.identifier}</span></label>
             ))}
           </fieldset>
-          <Field label="Most tokens"><input type="number" min="1" value={maxTokens.value} onInput={(event) => (maxTokens.value = event.currentTarget.value)} /></Field>
+          <Field label="Max tokens"><input type="number" min="1" value={maxTokens.value} onInput={(event) => (maxTokens.value = event.currentTarget.value)} /></Field>
         </>
       )}
     </aside>

@@ -214,7 +214,7 @@ export function Chat() {
         <div class="column">
           <div class="scroll" {...follow} aria-live="polite" aria-busy={busy}>
             {said.value.length === 0 && (loaded.value && options.length === 0
-              ? <Empty title="No chat model"><p>This stack has no model that chats. Its manifest names the models under <code>providers.inference</code>.</p><Button onClick={() => refresh()}>Look again</Button></Empty>
+              ? <Empty title="No chat model"><p>This stack has no model that chats. Its manifest names the models under <code>providers.inference</code>.</p><Button onClick={() => refresh()}>Refresh</Button></Empty>
               : (
                 <Empty title="Ask a model of this stack">
                   <ul class="hints">{HINTS.map((hint) => <li key={hint}><button type="button" onClick={() => { draft.value = hint; document.querySelector<HTMLElement>(".composer textarea")?.focus(); }}>{hint}</button></li>)}</ul>
@@ -243,7 +243,7 @@ export function Chat() {
             <Field label="Temperature">
               <input type="number" min="0" max="2" step="0.1" value={temperature.value} onInput={(event) => (temperature.value = event.currentTarget.value)} />
             </Field>
-            <Field label="Most tokens">
+            <Field label="Max tokens">
               <input type="number" min="1" step="1" value={maxTokens.value} onInput={(event) => (maxTokens.value = event.currentTarget.value)} />
             </Field>
           </div>
