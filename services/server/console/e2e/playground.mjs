@@ -185,14 +185,14 @@ const cases = {
     const page = await visit("/#/models");
     await page.getByRole("row", { name: /scripted-embedding.*embedding/ }).waitFor();
     await page.getByRole("link", { name: "Metrics" }).click();
-    await page.getByRole("row", { name: "POST /v1/responses" }).waitFor();
+    await page.getByRole("row", { name: "POST /v1/responses" }).first().waitFor();
     await page.getByRole("link", { name: "API reference" }).click();
     await page.waitForURL("**/docs");
     await page.getByRole("textbox", { name: "Filter routes" }).fill("moderations");
     await page.getByRole("button", { name: /\/v1\/moderations/ }).click();
     await page.getByRole("heading", { name: /\/v1\/moderations/ }).waitFor();
     await page.getByRole("textbox", { name: "Filter routes" }).fill("/v1/models");
-    await page.getByRole("button", { name: "get /v1/models", exact: true }).click();
+    await page.getByRole("button", { name: /^get ?\/v1\/models$/i }).click();
     await page.getByRole("button", { name: "Send" }).click();
     await page.locator(".answer").filter({ hasText: '"scripted"' }).waitFor();
     return page;
@@ -212,7 +212,8 @@ const cases = {
   },
   "it is used by keyboard, in the dark, and on a narrow screen": async () => {
     const page = await visit("/", { viewport: { width: 390, height: 780 }, colorScheme: "dark" });
-    assert.equal(await page.evaluate(() => getComputedStyle(document.body).colorScheme), "light dark");
+    const shade = await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
+    assert(shade.match(/\d+/g).slice(0, 3).every((part) => Number(part) < 60), `the page is not dark: ${shade}`);
     const wide = await page.evaluate(() => document.documentElement.scrollWidth);
     assert(wide <= 390, `the page is ${wide} wide`);
     await page.getByRole("button", { name: "Menu" }).click();

@@ -153,7 +153,7 @@ function Store({ store, reload }: { store: Json; reload: () => Promise<void> }) 
         <h2>{store.name || store.id} <Badge tone={tone[store.status]}>{store.status.replace("_", " ")}</Badge><span class="spacer" />
           <Button kind="quiet" icon="trash" label="Delete this store" onClick={doing(async () => { if (confirm(`Delete the store ${store.name || store.id}? Its files stay.`)) await remove(at(store.id)); })} />
         </h2>
-        <p class="sub mono">{store.id} · {store.embedding_model}, {store.embedding_dimension} dimensions · {store.provider_id} · made {when(store.created_at)}</p>
+        <p class="sub mono">{store.id} · {store.embedding_model}, {store.embedding_dimension} dimensions · {store.provider_id} · created {when(store.created_at)}</p>
       </section>
       <section class="section" aria-labelledby="files-title">
         <h2 id="files-title">Files</h2>
