@@ -195,6 +195,10 @@ const cases = {
     await page.getByRole("button", { name: /^get ?\/v1\/models$/i }).click();
     await page.getByRole("button", { name: "Send" }).click();
     await page.locator(".answer").filter({ hasText: '"scripted"' }).waitFor();
+    await page.getByRole("tab", { name: "gRPC" }).click();
+    await page.getByRole("button", { name: "CreateTurn", exact: true }).click();
+    await page.getByText("Begins a turn and streams what happens in it.").waitFor();
+    await page.getByText("parent_turn_id").first().waitFor();
     return page;
   },
   "a stack that does not answer is told, and is back when it is": async () => {

@@ -66,3 +66,6 @@ export function Markdown({ text }: { text: string }) {
   }
   return <div class="markdown">{out}</div>;
 }
+
+/** One line of it, for comments of schemas. */
+export const Inline = ({ text }: { text: string }) => <>{inline(text)}</>;

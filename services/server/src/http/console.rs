@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! /, /docs              index.html, asked for again each time
+//! /console/proto        every .proto file, one after the other
 //! /console/{file}       scripts and styles, whose names hold a hash of what is in them: kept for ever
 //! ```
 //!
@@ -24,6 +25,11 @@ use super::{ApiError, AppState};
 #[folder = "console/dist"]
 struct Files;
 
+/// The contract of gRPC as it is written, for the reference: its comments are in no descriptor.
+#[derive(RustEmbed)]
+#[folder = "../../proto/llama_stack/v1"]
+struct Protos;
+
 const PAGE: &str = "index.html";
 /// Nothing but what this server has, and nobody may frame it: an answer of a model that is shown as a page can do no harm.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -32,7 +38,7 @@ const FOREVER: &str = "public, max-age=31536000, immutable";
 
 /// Pages are no part of the API, so the OpenAPI document does not name them.
 pub(super) fn routes() -> Router<AppState> {
-    Router::new().route("/", get(page)).route("/docs", get(page)).route("/console/{file}", get(asset))
+    Router::new().route("/", get(page)).route("/docs", get(page)).route("/console/proto", get(protos)).route("/console/{file}", get(asset))
 }
 
 async fn page(headers: HeaderMap, uri: OriginalUri) -> Response {
@@ -51,6 +57,14 @@ async fn asset(headers: HeaderMap, uri: OriginalUri, Path(name): Path<String>) -
         Some(file) => answer(&name, &file, &headers, FOREVER),
         None => missing(uri.path()),
     }
+}
+
+async fn protos() -> Response {
+    let mut names: Vec<_> = Protos::iter().filter(|name| name.ends_with(".proto")).collect();
+    names.sort_unstable();
+    let texts: Vec<String> = names.iter().filter_map(|name| Some(String::from_utf8_lossy(&Protos::get(name)?.data).into_owned())).collect();
+    let told = [(header::CONTENT_TYPE, kind("proto.txt")), (header::CACHE_CONTROL, "no-cache")];
+    (told, texts.join("\n")).into_response()
 }
 
 fn prefers_json(headers: &HeaderMap) -> bool {

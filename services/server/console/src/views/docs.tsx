@@ -3,11 +3,14 @@ import { signal } from "@preact/signals";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { type Json, apiKey, get, tenant } from "../api";
 import type { Call } from "../code";
+import { Inline } from "../markdown";
 import { Badge, Button, CodeButton, Empty, Failure, Field, Page, pretty, seconds } from "../ui";
+import { Grpc } from "./grpc";
 
 const doc = signal<Json | null>(null);
 const opened = signal("");
 const filter = signal("");
+const protocol = signal("HTTP");
 
 interface Route {
   key: string;
@@ -65,13 +68,13 @@ function Schema({ schema, depth = 0 }: { schema: Json; depth?: number }) {
   const required = new Set<string>(full.required ?? []);
   return (
     <div class="schema">
-      {full.description && <p class="sub">{full.description}</p>}
+      {full.description && <p class="sub"><Inline text={full.description} /></p>}
       {full.properties && (
         <dl>
           {Object.entries<Json>(full.properties).map(([name, of]) => [
             <dt><code>{name}</code>{required.has(name) && <span class="required" title="required">required</span>} <span class="sub mono">{word(of)}</span></dt>,
             <dd>
-              {of.description && <span class="sub">{of.description}</span>}
+              {of.description && <span class="sub"><Inline text={of.description} /></span>}
               {depth < 6 && below(of).filter((one) => lookUp(one).properties || lookUp(one).oneOf).map((one) => <Nested key={one.$ref} schema={one} depth={depth + 1} />)}
             </dd>,
           ])}
@@ -170,7 +173,7 @@ function Operation({ route }: { route: Route }) {
   return (
     <article class="operation">
       <h2><span class={`method ${method}`}>{method}</span> <code>{path}</code></h2>
-      <p>{operation.summary}</p>
+      <p><Inline text={operation.summary} /></p>
       <div class="operation-split">
         <div>
           {(schema || isForm) && <section class="section"><h3>Request {isForm && <Badge>form</Badge>}</h3><Schema schema={schema ?? content["multipart/form-data"].schema} /></section>}
@@ -196,6 +199,16 @@ function Operation({ route }: { route: Route }) {
 }
 
 export function Docs() {
+  const doors = (
+    <div class="tabs" role="tablist" aria-label="Protocol">
+      {["HTTP", "gRPC"].map((name) => <button key={name} type="button" role="tab" aria-selected={protocol.value === name} onClick={() => (protocol.value = name)}>{name}</button>)}
+    </div>
+  );
+  const lead = doc.value && <>{doc.value.info.summary} Version {doc.value.info.version}, <a href="/openapi.json">openapi.json</a></>;
+  return <Page title="API reference" lead={lead} actions={doors}>{protocol.value === "gRPC" ? <Grpc /> : <Http />}</Page>;
+}
+
+function Http() {
   const [error, setError] = useState<unknown>(null);
   const load = () => get("/openapi.json").then((json) => { doc.value = json; setError(null); }, setError);
   useEffect(() => void (doc.value ?? load()), []);
@@ -204,27 +217,25 @@ export function Docs() {
   const groups = [...new Set(wanted.map(({ group }) => group))];
   const current = all.find(({ key }) => key === opened.value) ?? all[0];
   return (
-    <Page title="API reference" lead={doc.value && <>{doc.value.info.summary} Version {doc.value.info.version}, <a href="/openapi.json">openapi.json</a></>}>
-      <div class="split left wide">
-        <nav class="panel list" aria-label="Routes">
-          <input aria-label="Filter routes" placeholder="Filter" value={filter.value} onInput={(event) => (filter.value = event.currentTarget.value)} />
-          {groups.map((name) => (
-            <section key={name}>
-              <h3 class="group">{name}</h3>
-              {wanted.filter(({ group }) => group === name).map((route) => (
-                <button type="button" key={route.key} class="list-item route" title={route.operation.summary} aria-current={route === current ? "true" : undefined} onClick={() => (opened.value = route.key)}>
-                  <span class={`method ${route.method}`}>{route.method}</span><span class="route-path">{route.path}</span>
-                </button>
-              ))}
-            </section>
-          ))}
-          {doc.value && wanted.length === 0 && <span class="sub">No route has that in it.</span>}
-        </nav>
-        <div class="scroll">
-          <Failure error={error} retry={load} />
-          {current ? <Operation key={current.key} route={current} /> : !error && <Empty title="Reading openapi.json …" />}
-        </div>
+    <div class="split left wide">
+      <nav class="panel list" aria-label="Routes">
+        <input aria-label="Filter routes" placeholder="Filter" value={filter.value} onInput={(event) => (filter.value = event.currentTarget.value)} />
+        {groups.map((name) => (
+          <section key={name}>
+            <h3 class="group">{name}</h3>
+            {wanted.filter(({ group }) => group === name).map((route) => (
+              <button type="button" key={route.key} class="list-item route" title={route.operation.summary} aria-current={route === current ? "true" : undefined} onClick={() => (opened.value = route.key)}>
+                <span class={`method ${route.method}`}>{route.method}</span><span class="route-path">{route.path}</span>
+              </button>
+            ))}
+          </section>
+        ))}
+        {doc.value && wanted.length === 0 && <span class="sub">No route has that in it.</span>}
+      </nav>
+      <div class="scroll">
+        <Failure error={error} retry={load} />
+        {current ? <Operation key={current.key} route={current} /> : !error && <Empty title="Reading openapi.json …" />}
       </div>
-    </Page>
+    </div>
   );
 }
