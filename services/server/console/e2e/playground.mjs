@@ -47,6 +47,8 @@ async function visit(path, options = {}) {
 const message = (page) => page.getByRole("textbox", { name: "Message" });
 async function say(page, text) {
   await message(page).fill(text);
+  // It can be sent once the list of models has come.
+  await page.locator('button[aria-label="Send"]:enabled').waitFor();
   await message(page).press("Enter");
 }
 const answers = (page) => page.locator('[data-role="assistant"]');
@@ -226,6 +228,7 @@ const cases = {
     await page.waitForURL("**/#/chat");
     await page.locator("body").press("/");
     await page.keyboard.type("count 2");
+    await page.locator('button[aria-label="Send"]:enabled').waitFor();
     await page.keyboard.press("Enter");
     await answers(page).filter({ hasText: "1 2" }).waitFor();
     const nameless = await page.evaluate(() => [...document.querySelectorAll("button, input, select, textarea, a")].filter((node) => !(node.ariaLabel || node.innerText?.trim() || node.textContent.trim() || node.labels?.length)).map((node) => node.outerHTML));
