@@ -13,6 +13,9 @@ const sessions = signal<Json[]>([]);
 const next = signal<string | null>(null);
 const open = signal("");
 
+/** Of one session, in the tree. */
+const MOST_TURNS = 1_000;
+
 interface Branch {
   turn: Json;
   children: Branch[];
@@ -75,7 +78,14 @@ function Session({ session, reload }: { session: Json; reload: () => Promise<voi
 
   const load = async () => {
     try {
-      setTurns((await get(`/v1/conversations/${session.id}/turns`)).data);
+      const all: Json[] = [];
+      let page: string | null = "";
+      do {
+        const answer: Json = await get(`/v1/conversations/${session.id}/turns${page && `?page=${encodeURIComponent(page)}`}`);
+        all.push(...answer.data);
+        page = answer.next_page;
+      } while (page && all.length < MOST_TURNS);
+      setTurns(all);
     } catch (error) {
       setError(error);
     }
