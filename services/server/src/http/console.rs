@@ -31,6 +31,8 @@ struct Files;
 struct Protos;
 
 const PAGE: &str = "index.html";
+/// Of `Protos`, below `/console`.
+const CONTRACT: &str = "proto";
 /// Nothing but what this server has, and nobody may frame it: an answer of a model that is shown as a page can do no harm.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -38,7 +40,8 @@ const FOREVER: &str = "public, max-age=31536000, immutable";
 
 /// Pages are no part of the API, so the OpenAPI document does not name them.
 pub(super) fn routes() -> Router<AppState> {
-    Router::new().route("/", get(page)).route("/docs", get(page)).route("/console/proto", get(protos)).route("/console/{file}", get(asset))
+    let routes = Router::new().route("/", get(page)).route("/docs", get(page)).route("/console/{file}", get(asset));
+    routes.method_not_allowed_fallback(super::wrong_method)
 }
 
 async fn page(headers: HeaderMap, uri: OriginalUri) -> Response {
@@ -53,13 +56,16 @@ async fn page(headers: HeaderMap, uri: OriginalUri) -> Response {
 }
 
 async fn asset(headers: HeaderMap, uri: OriginalUri, Path(name): Path<String>) -> Response {
+    if name == CONTRACT {
+        return protos();
+    }
     match Files::get(&name).filter(|_| name != PAGE) {
         Some(file) => answer(&name, &file, &headers, FOREVER),
         None => missing(uri.path()),
     }
 }
 
-async fn protos() -> Response {
+fn protos() -> Response {
     let mut names: Vec<_> = Protos::iter().filter(|name| name.ends_with(".proto")).collect();
     names.sort_unstable();
     let texts: Vec<String> = names.iter().filter_map(|name| Some(String::from_utf8_lossy(&Protos::get(name)?.data).into_owned())).collect();

@@ -31,7 +31,7 @@ pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::Json;
 pub(crate) use observe::observe;
 
-use crate::{Stack, journal, mcp, metrics::Metrics, openapi::Api, safety, tools, vector_io};
+use crate::{Stack, mcp, metrics::Metrics, openapi::Api, safety, tools, vector_io};
 
 /// What handlers reach. Cheap to clone.
 #[derive(Clone)]
@@ -97,21 +97,21 @@ pub(crate) fn api() -> Api {
     let mut api = Api::default();
     probes::routes(&mut api);
     crate::openai::routes(&mut api);
+    crate::journal::routes(&mut api);
     safety::routes(&mut api);
     tools::routes(&mut api);
     vector_io::routes(&mut api);
-    journal::routes(&mut api);
     mcp::routes(&mut api);
     api
 }
 
 /// The whole of HTTP as one service.
 pub(crate) fn router(state: &AppState, origins: &[String]) -> Router {
-    let mut router = api().into_router().merge(console::routes()).fallback(unknown_route).method_not_allowed_fallback(wrong_method);
+    let mut router = api().into_router().fallback(unknown_route).method_not_allowed_fallback(wrong_method);
     if let Some(cors) = cors(origins) {
         router = router.layer(cors);
     }
-    router.layer(middleware::from_fn_with_state(state.clone(), observe)).with_state(state.clone())
+    router.merge(console::routes()).layer(middleware::from_fn_with_state(state.clone(), observe)).with_state(state.clone())
 }
 
 async fn unknown_route(request: Request) -> ApiError {
