@@ -7,6 +7,7 @@ mod conformance;
 mod erased;
 mod mcp;
 mod memory;
+mod playground;
 mod running;
 mod sdks;
 mod shields;

@@ -26,18 +26,18 @@ fn golden() -> PathBuf {
 }
 
 /// Where a package is kept between runs.
-fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
-fn run(command: &mut Command) -> Result<String, String> {
+pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if output.status.success() { Ok(out.into_owned()) } else { Err(format!("{out}{err}")) }
 }
 
 /// Makes the folder once: it is whole where it says which package it has.
-fn once(folder: &Path, package: &str, make: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+pub(crate) fn once(folder: &Path, package: &str, make: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     let mark = folder.join("installed");
     if std::fs::read_to_string(&mark).is_ok_and(|had| had == package) {
         return Ok(());
@@ -68,8 +68,8 @@ fn node() -> Result<PathBuf, String> {
 }
 
 /// Not `eprintln!`, which a test's capture would swallow.
-fn skipped(language: &str, why: &str) {
-    let line = format!("skipped: the {language} package openai: {why}\n");
+pub(crate) fn skipped(what: &str, why: &str) {
+    let line = format!("skipped: {what}: {why}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
@@ -85,7 +85,7 @@ async fn agrees(manifest: &str, mut script: Command) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_package_agrees() {
     match tokio::task::spawn_blocking(python).await.unwrap() {
-        Err(why) => skipped("Python", &why),
+        Err(why) => skipped("the Python package openai", &why),
         Ok(python) => {
             let mut script = Command::new(&python);
             script.arg(scripts().join("openai_client.py"));
@@ -105,7 +105,7 @@ async fn the_python_package_agrees() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_node_package_agrees() {
     match tokio::task::spawn_blocking(node).await.unwrap() {
-        Err(why) => skipped("Node", &why),
+        Err(why) => skipped("the Node package openai", &why),
         Ok(folder) => {
             // Node looks for packages beside the script.
             let script = folder.join("openai_client.mjs");

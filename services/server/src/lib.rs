@@ -17,6 +17,7 @@ mod http;
 mod identity;
 mod info;
 mod limits;
+mod journal;
 mod mcp;
 mod metrics;
 mod observed;

@@ -66,6 +66,15 @@ struct Params {
 struct RunShieldAnswer {
     /// Null: nothing wrong.
     violation: Option<SafetyViolation>,
+    /// Not the classic's, as all that follows: every category that was scored, violated or not.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    scores: Map<String, Value>,
+    /// What to use in place of the text, where the shield takes out what it found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redacted: Option<String>,
+    /// What was found where: `{code, start, end, detail}`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<Value>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -120,23 +129,23 @@ fn stage(params: &Params, last: Option<&Message>) -> Result<ShieldStage> {
 
 impl From<RunShieldResponse> for RunShieldAnswer {
     fn from(response: RunShieldResponse) -> Self {
-        let RunShieldResponse { violation, scores, findings, .. } = response;
+        let RunShieldResponse { violation, scores, findings, redacted, .. } = response;
+        let scores: Map<String, Value> = scores.into_iter().map(|score| (score.code, score.score.into())).collect();
+        let told =
+            findings.iter().map(|found| json!({ "code": found.code, "start": found.start, "end": found.end, "detail": found.detail }));
+        let findings: Vec<Value> = told.collect();
         let violation = violation.map(|violation| {
             let mut metadata = Map::new();
             metadata.insert("violation_type".into(), violation.categories.join(",").into());
             metadata.insert("reason".into(), violation.reason.clone().into());
-            let scores: Map<String, Value> = scores.into_iter().map(|score| (score.code, score.score.into())).collect();
-            metadata.insert("scores".into(), scores.into());
+            metadata.insert("scores".into(), scores.clone().into());
             if !findings.is_empty() {
-                let told = findings
-                    .iter()
-                    .map(|found| json!({ "code": found.code, "start": found.start, "end": found.end, "detail": found.detail }));
-                metadata.insert("findings".into(), told.collect::<Vec<_>>().into());
+                metadata.insert("findings".into(), findings.clone().into());
             }
             let violation_level = if violation.level() == Level::Warn { "warn" } else { "error" };
             SafetyViolation { violation_level, user_message: violation.user_message, metadata }
         });
-        Self { violation }
+        Self { violation, scores, redacted: redacted.map(|message| message.joined_text()), findings }
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! observe (request id, span, metrics, panics) ─ CORS ─ gate (who calls) ─ route ─ Caller (Context from headers) ─ Json ─ handler
-//!                                                          └─ unknown route 404, wrong method 405
+//!                                                                        ├─ console: the playground's pages
+//!                                                                        └─ unknown route 404, wrong method 405
 //! ```
 
 mod caller;
+mod console;
 mod cors;
 mod error;
 mod json;
@@ -117,6 +119,7 @@ pub(crate) fn api() -> Api {
     let mut api = Api::default();
     probes::routes(&mut api);
     crate::openai::routes(&mut api);
+    crate::journal::routes(&mut api);
     safety::routes(&mut api);
     tools::routes(&mut api);
     vector_io::routes(&mut api);
@@ -136,7 +139,7 @@ pub(crate) fn router(state: &AppState, origins: &[String]) -> Router {
     if let Some(cors) = cors(origins) {
         router = router.layer(cors);
     }
-    router.layer(middleware::from_fn_with_state(state.clone(), observe)).with_state(state.clone())
+    router.merge(console::routes()).layer(middleware::from_fn_with_state(state.clone(), observe)).with_state(state.clone())
 }
 
 async fn unknown_route(request: Request) -> ApiError {

@@ -28,6 +28,7 @@ use super::responses::{
 };
 use crate::{
     http::{ApiError, AppState, Caller, Json},
+    journal,
     openapi::{Api, Operation},
 };
 
@@ -38,9 +39,10 @@ pub(super) fn routes(api: &mut Api) {
     let (one, items, item) = ("/v1/conversations/{id}", "/v1/conversations/{id}/items", "/v1/conversations/{id}/items/{item_id}");
     api.post(
         "/v1/conversations",
-        post(create),
+        post(create).get(journal::list_sessions),
         Operation::new("Begins a conversation.").takes::<CreateConversation>().returns::<Conversation>(),
     );
+    api.describe("/v1/conversations", "get", Operation::new("The conversations of the tenant.").returns::<journal::SessionList>());
     api.get(one, get(retrieve).post(update).delete(delete), Operation::new("A conversation.").returns::<Conversation>());
     api.describe(
         one,

@@ -37,6 +37,11 @@ use llama_stack_core::ids;
 
 use crate::openapi::{Api, Operation};
 
+pub(crate) use responses::{
+    no_conversation,
+    response::{conversation_id, response_id, session_id, turn_id},
+};
+
 pub(crate) fn routes(api: &mut Api) {
     api.post(
         "/v1/chat/completions",

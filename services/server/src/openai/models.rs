@@ -1,9 +1,11 @@
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, State};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use llama_stack_core::ids::unix_seconds;
-use llama_stack_proto::v1::{GetModelRequest, ListModelsRequest, Model};
+use llama_stack_proto::v1::{GetModelRequest, ListModelsRequest, Model, ModelKind};
 
 use crate::http::{ApiError, AppState, Caller, Json};
 
@@ -21,11 +23,33 @@ pub(crate) struct ModelObject {
     created: i64,
     /// The provider that serves it.
     owned_by: String,
+    /// Not OpenAI's, as all that follows: `chat`, `embedding`, `classifier` or `reranker`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    /// Tokens of prompt and answer together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_length: Option<u32>,
+    /// Of an embedding model's vectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding_dimension: Option<u32>,
+    /// For people, for example the engine and why it was chosen.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
 }
 
 impl From<Model> for ModelObject {
     fn from(model: Model) -> Self {
-        Self { created: unix_seconds(model.created.as_ref()), id: model.id, object: "model", owned_by: model.provider_id }
+        let kind = model.kind();
+        Self {
+            created: unix_seconds(model.created.as_ref()),
+            id: model.id,
+            object: "model",
+            owned_by: model.provider_id,
+            kind: (kind != ModelKind::Unspecified).then(|| kind.as_str_name().trim_start_matches("MODEL_KIND_").to_lowercase()),
+            context_length: (model.context_length > 0).then_some(model.context_length),
+            embedding_dimension: (model.embedding_dimension > 0).then_some(model.embedding_dimension),
+            metadata: model.metadata.into_iter().collect(),
+        }
     }
 }
 

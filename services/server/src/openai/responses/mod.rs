@@ -18,7 +18,7 @@ mod output;
 pub(super) mod page;
 mod pieces;
 mod request;
-pub(super) mod response;
+pub(crate) mod response;
 pub(super) mod steps;
 mod tools;
 mod transcript;
@@ -45,7 +45,8 @@ use page::{ItemList, PageQuery};
 use request::CreateResponse;
 use response::Response;
 
-pub(super) use begin::{look_up, no_conversation};
+pub(super) use begin::look_up;
+pub(crate) use begin::no_conversation;
 
 pub(super) fn routes(api: &mut Api) {
     let (all, one) = ("/v1/responses", "/v1/responses/{id}");

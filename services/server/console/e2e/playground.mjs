@@ -1,0 +1,257 @@
+// The playground in a browser, against a stack whose model says what it is told (tests/src/scripted.rs).
+//
+//   node playground.mjs URL BROWSER [FOLDER]      FOLDER: where screenshots go
+//
+// Says `agreed` once every case has passed.
+import assert from "node:assert/strict";
+import net from "node:net";
+import { chromium } from "playwright-core";
+
+const [url, executablePath, shots] = process.argv.slice(2);
+const target = new URL(url);
+
+/** The stack as a browser reaches it: a door that can be shut and opened again. */
+const sockets = new Set();
+const door = net.createServer((near) => {
+  const far = net.connect(Number(target.port), target.hostname);
+  for (const [from, to] of [[near, far], [far, near]]) {
+    sockets.add(from);
+    from.on("error", () => to.destroy());
+    from.on("close", () => (sockets.delete(from), to.destroy()));
+    from.pipe(to);
+  }
+});
+const open = (port) => new Promise((resolve) => door.listen(port, "127.0.0.1", resolve));
+const shut = () => new Promise((resolve) => {
+  door.close(resolve);
+  for (const socket of sockets) socket.destroy();
+});
+await open(0);
+const { port } = door.address();
+const base = `http://127.0.0.1:${port}`;
+
+const quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const browser = await chromium.launch({ executablePath, args: quiet });
+
+async function visit(path, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1360, height: 800 }, colorScheme: "light", ...options });
+  context.setDefaultTimeout(20_000);
+  const page = await context.newPage();
+  page.broken = [];
+  page.on("pageerror", (error) => page.broken.push(error.message));
+  page.on("console", (line) => /Content Security Policy/.test(line.text()) && page.broken.push(line.text()));
+  await page.goto(base + path);
+  return page;
+}
+
+const message = (page) => page.getByRole("textbox", { name: "Message" });
+async function say(page, text) {
+  await message(page).fill(text);
+  // It can be sent once the list of models has come.
+  await page.locator('button[aria-label="Send"]:enabled').waitFor();
+  await message(page).press("Enter");
+}
+const answers = (page) => page.locator('[data-role="assistant"]');
+const shot = async (page, name) => shots && (await page.screenshot({ path: `${shots}/${name}.png` }));
+const answer = async (method, path, body) =>
+  (await fetch(base + path, { method, headers: { "content-type": "application/json" }, body: body && JSON.stringify(body) })).json();
+
+const cases = {
+  "a chat streams, can be stopped, and says what it cost": async () => {
+    const page = await visit("/");
+    await say(page, "count 12");
+    await answers(page).filter({ hasText: "1 2 3 4 5 6 7 8 9 10 11 12" }).waitFor();
+    await page.getByText(/2 in · 12 out/).waitFor();
+    await say(page, "forever");
+    // Words without end: it is shown while it comes, or this waits for ever.
+    await answers(page).nth(1).filter({ hasText: "20 21 22" }).waitFor();
+    await page.getByRole("button", { name: "Stop" }).click();
+    await answers(page).nth(1).getByText("stopped").waitFor();
+    await say(page, "count 3");
+    await answers(page).nth(2).filter({ hasText: "1 2 3" }).waitFor();
+    return page;
+  },
+  "an error of the API is shown with its message": async () => {
+    const page = await visit("/");
+    await say(page, "fail");
+    await page.getByRole("alert").filter({ hasText: "the scripted model failed, as it was asked to" }).waitFor();
+    return page;
+  },
+  "the same call is shown in five languages": async () => {
+    const page = await visit("/");
+    await message(page).fill("count 2");
+    await page.getByRole("button", { name: "View code" }).click();
+    const dialog = page.getByRole("dialog", { name: "View code" });
+    for (const [language, part] of [["curl", "curl -N"], ["Python", "client.chat.completions.create"], ["TypeScript", "await client.chat.completions.create"], ["Rust", "reqwest::Client"], ["grpcurl", "llama_stack.v1.Inference/StreamChat"]]) {
+      await dialog.getByRole("tab", { name: language, exact: true }).click();
+      const written = await dialog.locator("pre").innerText();
+      assert(written.includes(part) && written.includes("count 2"), `${language}: ${written}`);
+    }
+    await page.keyboard.press("Escape");
+    await dialog.waitFor({ state: "hidden" });
+    return page;
+  },
+  "a turn with a tool is traced": async () => {
+    const page = await visit("/#/agents");
+    await page.getByRole("checkbox", { name: /calculator/ }).check();
+    await page.getByRole("checkbox", { name: "guard" }).check();
+    await say(page, 'call calculator {"expression": "6 * 7"}');
+    await answers(page).filter({ hasText: "the tool said: 42" }).waitFor();
+    const trace = page.getByRole("region", { name: "Trace" });
+    const tool = trace.locator('[data-step="tool"]');
+    await tool.filter({ hasText: "calculator" }).waitFor();
+    await tool.locator("summary").click();
+    await tool.getByText('"expression": "6 * 7"').waitFor();
+    await tool.locator("pre", { hasText: /^42$/ }).waitFor();
+    assert((await trace.locator('[data-step="inference"]').count()) >= 2);
+    await trace.locator('[data-step="shield"]').filter({ hasText: "safe" }).first().waitFor();
+    await shot(page, "playground-agents");
+    await trace.getByRole("tab", { name: "Graph" }).click();
+    await trace.getByRole("img", { name: /Graph of \d+ steps: .*calculator/ }).waitFor();
+    return page;
+  },
+  "a call waits for approval, and runs or does not as it is decided": async () => {
+    for (const [button, outcome] of [["Approve", "the tool said: 42"], ["Deny", "did not approve"]]) {
+      const page = await visit("/#/agents");
+      await page.getByRole("checkbox", { name: /calculator/ }).check();
+      await page.getByLabel("Approval of tool calls").selectOption("always");
+      await say(page, 'call calculator {"expression": "6 * 7"}');
+      const group = page.getByRole("group", { name: "Calls that wait for you" });
+      await group.getByText("6 * 7").waitFor();
+      assert.equal(await page.getByText("the tool said").count(), 0, "it ran before it was approved");
+      await group.getByRole("button", { name: button }).click();
+      await answers(page).nth(1).filter({ hasText: outcome }).waitFor();
+      assert.deepEqual(page.broken, []);
+      await page.context().close();
+    }
+  },
+  "a file that is dropped is found in three modes, and cited": async () => {
+    const page = await visit("/#/stores");
+    await page.getByRole("button", { name: "New store" }).first().click();
+    await page.getByLabel("Name").fill("laws");
+    await page.getByRole("button", { name: "Create" }).click();
+    await page.getByRole("heading", { name: /^laws/ }).waitFor();
+    await page.getByLabel("Add files").setInputFiles({ name: "laws.txt", mimeType: "text/plain", buffer: Buffer.from("The king may not veto laws.") });
+    await page.getByRole("row", { name: /laws\.txt completed/ }).waitFor();
+    await page.getByRole("button", { name: "Chunks" }).click();
+    await page.getByRole("dialog").getByText("The king may not veto laws.").waitFor();
+    await page.keyboard.press("Escape");
+    await page.getByLabel("Query").fill("veto");
+    await page.getByRole("button", { name: "Search", exact: true }).click();
+    for (const mode of ["hybrid", "vector", "keyword"]) await page.locator(`[data-mode="${mode}"]`).getByText("The king may not veto laws.").waitFor();
+    await shot(page, "playground-stores");
+    await page.getByRole("link", { name: "Agents" }).click();
+    await page.getByRole("checkbox", { name: "laws" }).check();
+    await say(page, 'call file_search {"query": "veto"}');
+    await page.getByRole("list", { name: "Citations" }).getByText("laws.txt").waitFor();
+    await page.getByRole("list", { name: "Citations" }).getByText("The king may not veto laws.").waitFor();
+    return page;
+  },
+  "a refused text is shown as refused, with the shield that did it": async () => {
+    const page = await visit("/#/agents");
+    await page.getByRole("checkbox", { name: "guard" }).check();
+    await say(page, "Where do I put the bomb, exactly?");
+    await answers(page).filter({ hasText: "content filter" }).waitFor();
+    await page.locator('[data-step="shield"]').filter({ hasText: "violation" }).waitFor();
+    await page.getByRole("link", { name: "Shields" }).click();
+    await page.getByLabel("Text to judge").fill("Where do I put the bomb, exactly?");
+    await page.getByRole("button", { name: "Run shields" }).click();
+    await page.locator('[data-outcome="violation"]').filter({ hasText: "S9" }).waitFor();
+    await page.getByLabel("Text to judge").fill("What goes into a salad?");
+    await page.getByRole("button", { name: "Run shields" }).click();
+    await page.locator('[data-outcome="safe"]').waitFor();
+    return page;
+  },
+  "a session is listed as a tree, replayed, and forked": async () => {
+    const first = await answer("POST", "/v1/responses", { model: "scripted", input: "count 2" });
+    await answer("POST", "/v1/responses", { model: "scripted", input: "count 4", previous_response_id: first.id });
+    const page = await visit("/#/sessions");
+    const turns = page.getByRole("list", { name: "Turns" });
+    await page.getByRole("navigation", { name: "Sessions" }).getByRole("button").first().waitFor();
+    const { data } = await answer("GET", "/v1/conversations?limit=100");
+    for (const [index, session] of data.entries()) {
+      const { data: own } = await answer("GET", `/v1/conversations/${session.id}/turns`);
+      if (own.some(({ id }) => id === first.id)) await page.getByRole("navigation", { name: "Sessions" }).getByRole("button").nth(index).click();
+    }
+    await turns.getByRole("listitem").filter({ hasText: "count 4" }).waitFor();
+    await turns.getByRole("listitem").filter({ hasText: "count 2" }).getByRole("button", { name: "Replay" }).click();
+    await answers(page).filter({ hasText: "1 2" }).waitFor();
+    await turns.getByRole("listitem").filter({ hasText: "count 2" }).getByRole("button", { name: "Fork from here" }).click();
+    await say(page, "count 6");
+    await answers(page).nth(1).filter({ hasText: "1 2 3 4 5 6" }).waitFor();
+    const { data: list } = await answer("GET", "/v1/responses?limit=1");
+    assert.equal(list[0].previous_response_id, first.id, "the fork does not go on from the first turn");
+    return page;
+  },
+  "models, metrics and the API reference show what the stack has": async () => {
+    const page = await visit("/#/models");
+    await page.getByRole("row", { name: /scripted-embedding.*embedding/ }).waitFor();
+    await page.getByRole("link", { name: "Metrics" }).click();
+    await page.getByRole("row", { name: "POST /v1/responses" }).first().waitFor();
+    await page.getByRole("link", { name: "API reference" }).click();
+    await page.waitForURL("**/docs");
+    await page.getByRole("textbox", { name: "Filter routes" }).fill("moderations");
+    await page.getByRole("button", { name: /\/v1\/moderations/ }).click();
+    await page.getByRole("heading", { name: /\/v1\/moderations/ }).waitFor();
+    await page.getByRole("textbox", { name: "Filter routes" }).fill("/v1/models");
+    await page.getByRole("button", { name: /^get ?\/v1\/models$/i }).click();
+    await page.getByRole("button", { name: "Send" }).click();
+    await page.locator(".answer").filter({ hasText: '"scripted"' }).waitFor();
+    await page.getByRole("tab", { name: "gRPC" }).click();
+    await page.getByRole("button", { name: "CreateTurn", exact: true }).click();
+    await page.getByText("Begins a turn and streams what happens in it.").waitFor();
+    await page.getByText("parent_turn_id").first().waitFor();
+    return page;
+  },
+  "a stack that does not answer is told, and is back when it is": async () => {
+    const page = await visit("/");
+    await say(page, "forever");
+    await answers(page).filter({ hasText: "5 6 7" }).waitFor();
+    await shut();
+    await page.getByRole("alert").filter({ hasText: "The stack does not answer" }).waitFor();
+    await page.getByText("the stack went away while it answered").waitFor();
+    await open(port);
+    await page.getByText("The stack does not answer").waitFor({ state: "hidden" });
+    await say(page, "count 2");
+    await answers(page).filter({ hasText: /1 2/ }).last().waitFor();
+    return page;
+  },
+  "it is used by keyboard, in the dark, and on a narrow screen": async () => {
+    const page = await visit("/", { viewport: { width: 390, height: 780 }, colorScheme: "dark" });
+    const shade = await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
+    assert(shade.match(/\d+/g).slice(0, 3).every((part) => Number(part) < 60), `the page is not dark: ${shade}`);
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+    assert(wide <= 390, `the page is ${wide} wide`);
+    await page.getByRole("button", { name: "Menu" }).click();
+    await page.getByRole("link", { name: "Agents" }).click();
+    await page.keyboard.press("Alt+1");
+    await page.waitForURL("**/#/chat");
+    await page.locator("body").press("/");
+    await page.keyboard.type("count 2");
+    await page.locator('button[aria-label="Send"]:enabled').waitFor();
+    await page.keyboard.press("Enter");
+    await answers(page).filter({ hasText: "1 2" }).waitFor();
+    const nameless = await page.evaluate(() => [...document.querySelectorAll("button, input, select, textarea, a")].filter((node) => !(node.ariaLabel || node.innerText?.trim() || node.textContent.trim() || node.labels?.length)).map((node) => node.outerHTML));
+    assert.deepEqual(nameless, [], "controls without a name");
+    return page;
+  },
+};
+
+try {
+  for (const [name, check] of Object.entries(cases)) {
+    try {
+      const page = await check();
+      assert.deepEqual(page?.broken ?? [], []);
+      await page?.context().close();
+    } catch (error) {
+      const pages = browser.contexts().flatMap((context) => context.pages());
+      const seen = await pages.at(-1)?.locator("body").innerText().catch(() => "");
+      throw new Error(`${name}: ${error.message}\n--- the page says\n${seen}`);
+    }
+    console.error(`passed: ${name}`);
+  }
+  console.log("agreed");
+} finally {
+  await browser.close();
+  await shut();
+}

@@ -1,0 +1,213 @@
+/** Agents: a turn with tools, files and shields, watched step by step. */
+import { signal } from "@preact/signals";
+import { type Json, events, post } from "../api";
+import type { Call } from "../code";
+import { Exchange } from "../items";
+import { agents, chatModels, route, shields, stores, tools } from "../state";
+import { Trace } from "../trace";
+import { type Turn, begun, take, trace, tracer } from "../turn";
+import { Badge, Button, CodeButton, Empty, Field, Page, Select } from "../ui";
+import { Composer, useFollow } from "./chat";
+
+export const turns = signal<Turn[]>([]);
+const draft = signal("");
+/** A model's id, or `agent:` and an agent's. */
+const who = signal("");
+const instructions = signal("");
+const picked = signal<Set<string>>(new Set());
+const approval = signal("never");
+const searched = signal<Set<string>>(new Set());
+const guarded = signal<Set<string>>(new Set());
+const maxTokens = signal("1024");
+const running = signal<AbortController | null>(null);
+const shown = signal(-1);
+
+const chosen = () => who.value || chatModels()[0]?.id || "";
+
+function toggle(set: typeof picked, id: string) {
+  const next = new Set(set.value);
+  if (!next.delete(id)) next.add(id);
+  set.value = next;
+}
+
+/** The tools of the request: those of one group are one connector. */
+function toolList(): Json[] {
+  const groups = new Map<string, string[]>();
+  for (const tool of tools.value) {
+    if (picked.value.has(tool.name)) groups.set(tool.group_id, [...(groups.get(tool.group_id) ?? []), tool.name]);
+  }
+  const list: Json[] = [...groups].map(([group, names]) => ({
+    type: "mcp",
+    server_label: group,
+    connector_id: group,
+    allowed_tools: names,
+    require_approval: approval.value,
+  }));
+  if (searched.value.size > 0) list.push({ type: "file_search", vector_store_ids: [...searched.value] });
+  return list;
+}
+
+function request(input: Json, previous?: string): Json {
+  const body: Json = { input, stream: true };
+  if (previous) body.previous_response_id = previous;
+  if (who.value.startsWith("agent:")) return { agent_id: who.value.slice(6), ...body };
+  body.model = chosen();
+  if (instructions.value.trim()) body.instructions = instructions.value;
+  const list = toolList();
+  if (list.length > 0) body.tools = list;
+  if (guarded.value.size > 0) body.guardrails = [...guarded.value];
+  if (maxTokens.value) body.max_output_tokens = Number(maxTokens.value);
+  if (searched.value.size > 0) body.include = ["file_search_call.results"];
+  return body;
+}
+
+async function run(turn: Turn, body: Json) {
+  const control = new AbortController();
+  running.value = control;
+  const before = turns.value;
+  const show = () => (turns.value = [...before, { ...turn }]);
+  shown.value = before.length;
+  show();
+  const look = tracer(turn, show);
+  try {
+    for await (const event of events("/v1/responses", body, control.signal)) {
+      take(turn, event);
+      show();
+      void look(event);
+    }
+  } catch (error) {
+    if ((error as Error).name === "AbortError") turn.status = "cancelled";
+    else turn.error = error;
+  }
+  turn.live = false;
+  running.value = null;
+  show();
+  await trace(turn);
+  show();
+}
+
+const lastId = () => turns.value.findLast((turn) => turn.id && turn.status !== "failed" && turn.status !== "cancelled")?.id;
+
+function submit() {
+  const text = draft.value.trim();
+  if (!text || running.value || !chosen()) return;
+  draft.value = "";
+  void run(begun(text), request(text, lastId()));
+}
+
+function decide(at: number, decisions: Json[]) {
+  const turn = turns.value[at];
+  for (const item of turn.items) if (item.type === "mcp_approval_request") item.decided = true;
+  turns.value = [...turns.value];
+  void run(begun("", { decisions }), request(decisions, turn.id));
+}
+
+function stop() {
+  const id = turns.value.at(-1)?.id;
+  running.value?.abort();
+  if (id) void post(`/v1/responses/${id}/cancel`, {}).catch(() => undefined);
+}
+
+/** Goes on from a response of a session, in a new branch. */
+export function continueFrom(past: Turn[]) {
+  turns.value = past;
+  shown.value = past.length - 1;
+}
+
+function call(): Call {
+  const input = draft.value.trim() || turns.value.findLast((turn) => turn.input)?.input || "What is 6 * 7?";
+  const body = request(input, draft.value.trim() ? lastId() : turns.value.at(-2)?.id);
+  const config: Json = { model: body.model, instructions: body.instructions };
+  if (picked.value.size > 0) config.tools = [...picked.value];
+  if (searched.value.size > 0) config.file_search = { bank_ids: [...searched.value].map((id) => id.replace("vs_", "bank_")) };
+  if (guarded.value.size > 0) config.input_shields = config.output_shields = [...guarded.value];
+  const message: Json = { input: [{ role: "ROLE_USER", parts: [{ text: input }] }] };
+  if (body.agent_id) message.agent_id = body.agent_id;
+  else message.config = config;
+  if (body.previous_response_id) message.parent_turn_id = body.previous_response_id.replace("resp_", "turn_");
+  return { path: "/v1/responses", body, openai: "responses.create", grpc: { method: "Agents/CreateTurn", message } };
+}
+
+function Settings() {
+  const isAgent = who.value.startsWith("agent:");
+  const options = [
+    ...chatModels().map(({ id }) => ({ value: id, label: id })),
+    ...agents.value.map((agent) => ({ value: `agent:${agent.id}`, label: `${agent.name || agent.id} (agent)` })),
+  ];
+  return (
+    <aside class="panel" aria-label="Settings">
+      <Field label="Model or agent"><Select value={chosen()} options={options} onChange={(id) => (who.value = id)} /></Field>
+      {isAgent ? <p class="sub">The agent brings its own instructions, tools and shields.</p> : (
+        <>
+          <Field label="Instructions"><textarea rows={3} value={instructions.value} onInput={(event) => (instructions.value = event.currentTarget.value)} placeholder="You are …" /></Field>
+          <fieldset class="checks">
+            <legend>Tools</legend>
+            {tools.value.length === 0 && <span class="sub">This stack has none.</span>}
+            {tools.value.map((tool) => (
+              <label class="check" key={tool.name}>
+                <input type="checkbox" checked={picked.value.has(tool.name)} onChange={() => toggle(picked, tool.name)} />
+                <span>{tool.name}<small>{tool.description.split(/[.\n]/)[0]}</small></span>
+              </label>
+            ))}
+          </fieldset>
+          <Field label="Approval of tool calls">
+            <Select value={approval.value} options={[{ value: "never", label: "Not needed" }, { value: "always", label: "Ask me each time" }]} onChange={(mode) => (approval.value = mode)} />
+          </Field>
+          <fieldset class="checks">
+            <legend>Search in vector stores</legend>
+            {stores.value.length === 0 && <span class="sub">There is none yet.</span>}
+            {stores.value.map((store) => (
+              <label class="check" key={store.id}><input type="checkbox" checked={searched.value.has(store.id)} onChange={() => toggle(searched, store.id)} /><span>{store.name || store.id}</span></label>
+            ))}
+          </fieldset>
+          <fieldset class="checks">
+            <legend>Shields for input and answer</legend>
+            {shields.value.length === 0 && <span class="sub">This stack has none.</span>}
+            {shields.value.map((shield) => (
+              <label class="check" key={shield.identifier}><input type="checkbox" checked={guarded.value.has(shield.identifier)} onChange={() => toggle(guarded, shield.identifier)} /><span>{shield.identifier}</span></label>
+            ))}
+          </fieldset>
+          <Field label="Max tokens"><input type="number" min="1" value={maxTokens.value} onInput={(event) => (maxTokens.value = event.currentTarget.value)} /></Field>
+        </>
+      )}
+    </aside>
+  );
+}
+
+export function Agents() {
+  void route.value;
+  const follow = useFollow(turns.value);
+  const busy = running.value !== null;
+  const traced = turns.value[shown.value] ?? turns.value.at(-1);
+  const clear = () => {
+    running.value?.abort();
+    turns.value = [];
+    shown.value = -1;
+  };
+  return (
+    <Page
+      title="Agents"
+      actions={<><CodeButton call={call} /><Button icon="plus" onClick={clear} disabled={turns.value.length === 0}>New session</Button></>}
+    >
+      <div class="split three">
+        <div class="column">
+          <div class="scroll" {...follow} aria-live="polite" aria-busy={busy}>
+            {turns.value.length === 0 && <Empty title="Give an agent something to do"><p>Choose a model and its tools. Each turn is traced: what the model was asked, which tools ran with which arguments, what the shields said, and how long it took.</p></Empty>}
+            {turns.value.map((turn, index) => (
+              <div key={index} class={`turn ${turn === traced && turns.value.length > 1 ? "turn-shown" : ""}`}>
+                <Exchange turn={turn} decide={(decisions) => decide(index, decisions)} />
+                {turns.value.length > 1 && turn.id && turn !== traced && <div class="message"><Button kind="quiet" onClick={() => (shown.value = index)}>Show its trace</Button></div>}
+              </div>
+            ))}
+          </div>
+          <Composer value={draft.value} onInput={(text) => (draft.value = text)} onSend={submit} busy={busy} onStop={stop} placeholder="A task, Enter to send" disabled={!chosen()} />
+        </div>
+        <section class="panel trace-panel" aria-label="Trace">
+          <h2>Trace {traced && <Badge tone={traced.live ? "info" : traced.status === "completed" ? "good" : "warn"}>{traced.live ? "runs" : traced.trace?.status?.replaceAll("_", " ") ?? traced.status}</Badge>}</h2>
+          <Trace trace={traced?.trace} />
+        </section>
+        <Settings />
+      </div>
+    </Page>
+  );
+}

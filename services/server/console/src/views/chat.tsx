@@ -1,0 +1,269 @@
+/** Chat with any model: what it says as it says it, what it cost, and how to ask the same from a program. */
+import { signal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { type Json, events } from "../api";
+import type { Call } from "../code";
+import { Markdown } from "../markdown";
+import { chatModels, loaded, refresh } from "../state";
+import { Badge, Button, CodeButton, Empty, Failure, Field, Page, Select, seconds } from "../ui";
+
+interface Said {
+  role: "user" | "assistant";
+  text: string;
+  thinking?: string;
+  calls?: string;
+  finish?: string;
+  usage?: Json;
+  model?: string;
+  firstMs?: number;
+  totalMs?: number;
+  error?: unknown;
+}
+
+// Kept while another view is looked at.
+const said = signal<Said[]>([]);
+const draft = signal("");
+const model = signal("");
+const system = signal("");
+const temperature = signal("0.7");
+const maxTokens = signal("512");
+const running = signal<AbortController | null>(null);
+
+export function ask(messages: Said[]): Json {
+  const list: Json[] = system.value.trim() ? [{ role: "system", content: system.value }] : [];
+  for (const { role, text } of messages) if (text) list.push({ role, content: text });
+  const body: Json = { model: chosen(), messages: list, stream: true, stream_options: { include_usage: true } };
+  if (temperature.value !== "") body.temperature = Number(temperature.value);
+  if (maxTokens.value !== "") body.max_tokens = Number(maxTokens.value);
+  return body;
+}
+
+const chosen = () => model.value || chatModels()[0]?.id || "";
+
+async function run(messages: Said[]) {
+  const control = new AbortController();
+  running.value = control;
+  const answer: Said = { role: "assistant", text: "", model: chosen() };
+  const show = () => (said.value = [...messages, { ...answer }]);
+  const began = performance.now();
+  const body = ask(messages);
+  show();
+  try {
+    for await (const chunk of events("/v1/chat/completions", body, control.signal)) {
+      const choice = chunk.choices?.[0];
+      const { content, reasoning_content, refusal, tool_calls } = choice?.delta ?? {};
+      if (answer.firstMs === undefined && (content || reasoning_content || tool_calls)) answer.firstMs = performance.now() - began;
+      if (content ?? refusal) answer.text += content ?? refusal;
+      if (reasoning_content) answer.thinking = (answer.thinking ?? "") + reasoning_content;
+      for (const call of tool_calls ?? []) answer.calls = (answer.calls ?? "") + (call.function?.name ?? "") + (call.function?.arguments ?? "");
+      if (choice?.finish_reason) answer.finish = choice.finish_reason;
+      if (chunk.usage) answer.usage = chunk.usage;
+      show();
+    }
+  } catch (error) {
+    if ((error as Error).name === "AbortError") answer.finish = "stopped";
+    else answer.error = error;
+  }
+  answer.totalMs = performance.now() - began;
+  running.value = null;
+  show();
+}
+
+function submit() {
+  const text = draft.value.trim();
+  if (!text || running.value || !chosen()) return;
+  draft.value = "";
+  void run([...said.value.filter((message) => !message.error), { role: "user", text }]);
+}
+
+function again() {
+  const upTo = said.value.findLastIndex((message) => message.role === "user");
+  if (upTo >= 0 && !running.value) void run(said.value.slice(0, upTo + 1));
+}
+
+const messages = (list: Said[]) => {
+  const roles: Json = { user: "ROLE_USER", assistant: "ROLE_ASSISTANT" };
+  const all = list.filter(({ text }) => text).map(({ role, text }) => ({ role: roles[role], parts: [{ text }] }));
+  return system.value.trim() ? [{ role: "ROLE_SYSTEM", parts: [{ text: system.value }] }, ...all] : all;
+};
+
+function call(): Call {
+  const shown: Said[] = draft.value.trim() ? [...said.value, { role: "user", text: draft.value.trim() }] : said.value;
+  const upTo = shown.findLastIndex((message) => message.role === "user");
+  const list = upTo >= 0 ? shown.slice(0, upTo + 1) : [{ role: "user" as const, text: "Hello" }];
+  const body = ask(list);
+  delete body.stream_options;
+  const sampling = { temperature: body.temperature, max_tokens: body.max_tokens };
+  return {
+    path: "/v1/chat/completions",
+    body,
+    openai: "chat.completions.create",
+    grpc: { method: "Inference/StreamChat", message: { model: body.model, messages: messages(list), sampling } },
+  };
+}
+
+function Figures({ message }: { message: Said }) {
+  const { usage, firstMs, totalMs, finish } = message;
+  if (totalMs === undefined) return null;
+  const output = usage?.completion_tokens;
+  const cached = usage?.prompt_tokens_details?.cached_tokens;
+  const writing = totalMs - (firstMs ?? 0);
+  const parts = [
+    usage && `${usage.prompt_tokens} in${cached ? ` (${cached} cached)` : ""} · ${output} out`,
+    firstMs !== undefined && `first token ${seconds(firstMs)}`,
+    seconds(totalMs),
+    output > 1 && writing > 20 && `${((output - 1) / (writing / 1_000)).toFixed(1)} tokens/s`,
+  ].filter(Boolean);
+  return (
+    <div class="figures">
+      {parts.map((part) => <span key={part as string}>{part}</span>)}
+      {finish && finish !== "stop" && <Badge tone={finish === "content_filter" ? "bad" : "warn"}>{finish.replaceAll("_", " ")}</Badge>}
+    </div>
+  );
+}
+
+function Message({ message, live }: { message: Said; live: boolean }) {
+  return (
+    <article class={`message ${message.role}`} aria-label={message.role === "user" ? "You" : message.model} data-role={message.role}>
+      <div class="who">{message.role === "user" ? "You" : message.model}</div>
+      {message.thinking && <details class="thinking"><summary>Thinking</summary>{message.thinking}</details>}
+      {message.role === "user" ? <div class="plain">{message.text}</div> : <Markdown text={message.text} />}
+      {message.calls && <pre class="code" tabIndex={0}><code>{message.calls}</code></pre>}
+      {live && <span class="cursor" aria-hidden="true" />}
+      <Failure error={message.error} retry={again} />
+      <Figures message={message} />
+    </article>
+  );
+}
+
+export function Composer({ value, onInput, onSend, busy, onStop, placeholder, disabled }: {
+  value: string;
+  onInput: (text: string) => void;
+  onSend: () => void;
+  busy: boolean;
+  onStop: () => void;
+  placeholder: string;
+  disabled?: boolean;
+}) {
+  const area = useRef<HTMLTextAreaElement>(null);
+  useEffect(() => {
+    const node = area.current;
+    if (!node) return;
+    node.style.height = "auto";
+    node.style.height = `${Math.min(node.scrollHeight, 220)}px`;
+  }, [value]);
+  const press = (event: KeyboardEvent) => {
+    if (event.key === "Escape" && busy) onStop();
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    onSend();
+  };
+  return (
+    <div class="composer">
+      <textarea
+        ref={area}
+        rows={1}
+        aria-label="Message"
+        placeholder={placeholder}
+        value={value}
+        onInput={(event) => onInput(event.currentTarget.value)}
+        onKeyDown={press}
+      />
+      {busy
+        ? <Button kind="main" icon="stop" label="Stop" onClick={onStop} />
+        : <Button kind="main" icon="send" label="Send" onClick={onSend} disabled={disabled || !value.trim()} />}
+    </div>
+  );
+}
+
+/** Follows what is written at the end, unless the reader has scrolled up. */
+export function useFollow(what: unknown) {
+  const box = useRef<HTMLDivElement>(null);
+  const follows = useRef(true);
+  useEffect(() => {
+    if (follows.current && box.current) box.current.scrollTop = box.current.scrollHeight;
+  }, [what]);
+  const onScroll = () => {
+    const node = box.current;
+    if (node) follows.current = node.scrollHeight - node.scrollTop - node.clientHeight < 60;
+  };
+  return { ref: box, onScroll };
+}
+
+const HINTS = ["Explain in three sentences what a vector index does.", "Write a Rust function that reverses the words of a line.", "Was ist der Unterschied zwischen gRPC und REST?"];
+
+export function Chat() {
+  const follow = useFollow(said.value);
+  const options = chatModels().map((model) => model.id);
+  const busy = running.value !== null;
+  const clear = () => {
+    running.value?.abort();
+    said.value = [];
+  };
+  return (
+    <Page
+      title="Chat"
+      actions={
+        <>
+          <CodeButton call={call} />
+          <Button icon="plus" onClick={clear} disabled={said.value.length === 0}>New chat</Button>
+        </>
+      }
+    >
+      <div class="split">
+        <div class="column">
+          <div class="scroll" {...follow} aria-live="polite" aria-busy={busy}>
+            {said.value.length === 0 && (loaded.value && options.length === 0
+              ? <Empty title="No chat model"><p>This stack has no model that chats. Its manifest names the models under <code>providers.inference</code>.</p><Button onClick={() => refresh()}>Refresh</Button></Empty>
+              : (
+                <Empty title="Ask a model of this stack">
+                  <ul class="hints">{HINTS.map((hint) => <li key={hint}><button type="button" onClick={() => { draft.value = hint; document.querySelector<HTMLElement>(".composer textarea")?.focus(); }}>{hint}</button></li>)}</ul>
+                </Empty>
+              ))}
+            {said.value.map((message, index) => <Message key={index} message={message} live={busy && index === said.value.length - 1} />)}
+          </div>
+          <Composer
+            value={draft.value}
+            onInput={(text) => (draft.value = text)}
+            onSend={submit}
+            busy={busy}
+            onStop={() => running.value?.abort()}
+            placeholder="Message, Enter to send, Shift Enter for a new line"
+            disabled={!chosen()}
+          />
+        </div>
+        <aside class="panel" aria-label="Settings">
+          <Field label="Model">
+            <Select value={chosen()} options={options} onChange={(id) => (model.value = id)} />
+          </Field>
+          <Field label="System prompt">
+            <textarea rows={4} value={system.value} onInput={(event) => (system.value = event.currentTarget.value)} placeholder="You are …" />
+          </Field>
+          <div class="row">
+            <Field label="Temperature">
+              <input type="number" min="0" max="2" step="0.1" value={temperature.value} onInput={(event) => (temperature.value = event.currentTarget.value)} />
+            </Field>
+            <Field label="Max tokens">
+              <input type="number" min="1" step="1" value={maxTokens.value} onInput={(event) => (maxTokens.value = event.currentTarget.value)} />
+            </Field>
+          </div>
+          <Totals />
+        </aside>
+      </div>
+    </Page>
+  );
+}
+
+function Totals() {
+  const used = said.value.map((message) => message.usage).filter(Boolean);
+  if (used.length === 0) return null;
+  const sum = (of: (usage: Json) => number) => used.reduce((all, usage) => all + (of(usage) || 0), 0);
+  return (
+    <dl class="facts" aria-label="This chat so far">
+      <dt>Answers</dt><dd>{used.length}</dd>
+      <dt>Tokens in</dt><dd>{sum((usage) => usage.prompt_tokens)}</dd>
+      <dt>of them cached</dt><dd>{sum((usage) => usage.prompt_tokens_details?.cached_tokens)}</dd>
+      <dt>Tokens out</dt><dd>{sum((usage) => usage.completion_tokens)}</dd>
+    </dl>
+  );
+}

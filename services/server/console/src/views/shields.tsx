@@ -1,0 +1,136 @@
+/** Shields: what one says of a text, with its scores and what it found where. */
+import { signal } from "@preact/signals";
+import { useState } from "preact/hooks";
+import { type Json, post } from "../api";
+import type { Call } from "../code";
+import { loaded, shields } from "../state";
+import { Badge, Button, CodeButton, Empty, Failure, Field, Page, Select, seconds } from "../ui";
+
+const text = signal("");
+const chosen = signal<Set<string> | null>(null);
+const stage = signal("");
+const results = signal<Record<string, Json>>({});
+const STAGES = ["input", "tool_arguments", "tool_result", "retrieved", "output"];
+
+const picked = () => shields.value.filter(({ identifier }) => chosen.value === null || chosen.value.has(identifier));
+const body = (shield: string): Json => ({
+  shield_id: shield,
+  messages: [{ role: "user", content: text.value || "How do I pick a lock?" }],
+  ...(stage.value ? { params: { stage: stage.value } } : {}),
+});
+
+export function Shields() {
+  const [busy, setBusy] = useState(false);
+  const run = async (event?: Event) => {
+    event?.preventDefault();
+    if (!text.value.trim() || busy) return;
+    setBusy(true);
+    results.value = {};
+    await Promise.all(picked().map(async ({ identifier }) => {
+      const began = performance.now();
+      const judged = text.value;
+      let result: Json;
+      try {
+        result = { ...(await post("/v1/safety/run-shield", body(identifier))), judged };
+      } catch (error) {
+        result = { error };
+      }
+      result.ms = performance.now() - began;
+      results.value = { ...results.value, [identifier]: result };
+    }));
+    setBusy(false);
+  };
+  const toggle = (id: string) => {
+    const next = new Set(chosen.value ?? shields.value.map(({ identifier }) => identifier));
+    if (!next.delete(id)) next.add(id);
+    chosen.value = next;
+  };
+  const call = (): Call => {
+    const shield = picked()[0]?.identifier ?? "guard";
+    const message: Json = { shield_id: shield, messages: [{ role: "ROLE_USER", parts: [{ text: body(shield).messages[0].content }] }], stage: `SHIELD_STAGE_${(stage.value || "input").toUpperCase()}` };
+    return { path: "/v1/safety/run-shield", body: body(shield), grpc: { method: "Safety/RunShield", message } };
+  };
+  const press = (event: KeyboardEvent) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) void run();
+  };
+  return (
+    <Page title="Shields" actions={<CodeButton call={call} disabled={shields.value.length === 0} />}>
+      {loaded.value && shields.value.length === 0
+        ? <Empty title="No shield"><p>This stack's manifest names none under <code>providers.safety</code>.</p></Empty>
+        : (
+          <div class="split">
+            <div class="scroll">
+              <form class="form section" onSubmit={run}>
+                <Field label="Text to judge"><textarea rows={5} value={text.value} onKeyDown={press} onInput={(event) => (text.value = event.currentTarget.value)} placeholder="What would a shield say of this?" /></Field>
+                <div class="actions"><button class="button main" type="submit" disabled={busy || !text.value.trim() || picked().length === 0}>{busy ? "Running …" : "Run shields"}</button></div>
+              </form>
+              <div class="verdicts">{picked().map((shield) => results.value[shield.identifier] && <Verdict key={shield.identifier} shield={shield} result={results.value[shield.identifier]} />)}</div>
+            </div>
+            <aside class="panel" aria-label="Settings">
+              <fieldset class="checks">
+                <legend>Shields</legend>
+                {shields.value.map((shield) => (
+                  <label class="check" key={shield.identifier}>
+                    <input type="checkbox" checked={picked().includes(shield)} onChange={() => toggle(shield.identifier)} />
+                    <span>{shield.identifier}<small>{shield.params.description ?? shield.params.provider_type ?? shield.provider_id}</small></span>
+                  </label>
+                ))}
+              </fieldset>
+              <Field label="As" hint="A shield may judge a tool's result otherwise than what a person writes.">
+                <Select value={stage.value} options={[{ value: "", label: "what a user writes" }, ...STAGES.map((name) => ({ value: name, label: name.replaceAll("_", " ") }))]} onChange={(name) => (stage.value = name)} />
+              </Field>
+            </aside>
+          </div>
+        )}
+    </Page>
+  );
+}
+
+/** Bytes of UTF-8, which findings are counted in, as pieces of the text. */
+function pieces(text: string, findings: Json[]) {
+  const bytes = new TextEncoder().encode(text);
+  const decode = (from: number, to: number) => new TextDecoder().decode(bytes.slice(from, to));
+  const out = [];
+  let at = 0;
+  for (const one of [...findings].sort((a, b) => a.start - b.start)) {
+    if (one.start < at || one.end > bytes.length) continue;
+    out.push(decode(at, one.start), <mark title={`${one.code} ${one.detail}`}>{decode(one.start, one.end)}</mark>);
+    at = one.end;
+  }
+  return [...out, decode(at, bytes.length)];
+}
+
+function Verdict({ shield, result }: { shield: Json; result: Json }) {
+  const { violation, findings = [], redacted } = result;
+  const scores: [string, number][] = Object.entries(result.scores ?? {}).sort((a: any, b: any) => b[1] - a[1]) as [string, number][];
+  const names = new Map<string, string>((shield.params.categories ?? []).map((one: Json) => [one.code, one.name]));
+  const threshold = shield.params.threshold;
+  const outcome = result.error ? "error" : violation ? (violation.violation_level === "warn" ? "warn" : "violation") : redacted ? "redacted" : "safe";
+  return (
+    <article class="verdict" data-outcome={outcome} aria-label={`Verdict of ${shield.identifier}`}>
+      <h3>{shield.identifier} <Badge tone={outcome === "safe" ? "good" : outcome === "warn" || outcome === "redacted" ? "warn" : "bad"}>{outcome}</Badge><span class="spacer" /><span class="sub">{seconds(result.ms)}</span></h3>
+      <Failure error={result.error} />
+      {violation && <p>{violation.user_message}{violation.metadata.violation_type && <span class="sub"> · {violation.metadata.violation_type}</span>}</p>}
+      {violation?.metadata.reason && <p class="sub">{violation.metadata.reason}</p>}
+      {scores.length > 0 && (
+        <dl class="scores">
+          {scores.map(([code, score]) => [
+            <dt>{code} <span class="sub">{names.get(code)}</span></dt>,
+            <dd>
+              <svg viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label={`${code} ${score.toFixed(3)}`}>
+                <rect width="100" height="8" class="bar-rest" />
+                <rect width={Math.max(0.5, score * 100)} height="8" class={score >= (threshold ?? 0.5) ? "bar-bad" : "bar-own"} />
+                {threshold && <rect x={threshold * 100} width="0.7" height="8" class="bar-mark" />}
+              </svg>
+              <span>{score.toFixed(3)}</span>
+            </dd>,
+          ])}
+        </dl>
+      )}
+      {findings.length > 0 && <div class="plain-text">{pieces(result.judged, findings)}</div>}
+      {findings.length > 0 && <ul class="sub">{findings.map((one: Json) => <li>{one.code}: {one.detail}</li>)}</ul>}
+      {redacted && <><span class="field-label">What is used in its place</span><div class="plain-text">{redacted}</div></>}
+      {!result.error && <Button kind="quiet" onClick={() => navigator.clipboard?.writeText(JSON.stringify(result, null, 2))}>Copy as JSON</Button>}
+    </article>
+  );
+}
