@@ -51,7 +51,9 @@ fn section(types: &Types, one: &Type, text: &mut String) {
     }
     text.push_str(if one.is_enum { "| value | |\n|---|---|\n" } else { "| key | type | |\n|---|---|---|\n" });
     for member in &one.members {
-        let doc = member.doc.replace('|', "\\|");
+        // A section whose key says nothing says it itself.
+        let doc = if member.doc.is_empty() { types.get(&member.holds).map_or("", |held| &held.doc) } else { &member.doc };
+        let doc = doc.replace('|', "\\|");
         if one.is_enum {
             let holds = if member.holds.is_empty() { String::new() } else { format!(": {}", shown(types, &member.holds)) };
             let _ = writeln!(text, "| `{}`{holds} | {doc} |", member.name);
