@@ -74,9 +74,9 @@ async fn the_report_is_written_by_agents_that_call_each_other() {
     let Ok(venv) = tokio::task::spawn_blocking(runtimes::python).await.unwrap() else { return };
     let stack = Running::start().await;
     let mut report = python(&venv, &stack, "apps/report_writer.py");
-    report.arg("call researcher {\"input\": \"wheels\"}\ncall writer {\"input\": \"two wheels\"}");
+    report.arg("call ask_researcher {\"input\": \"wheels\"}\ncall ask_writer {\"input\": \"two wheels\"}");
     let said = says(report).await;
-    assert!(said.contains("[researcher: you said: wheels]") && said.contains("[writer: you said: two wheels]"), "{said}");
+    assert!(said.contains("[ask_researcher: you said: wheels]") && said.contains("[ask_writer: you said: two wheels]"), "{said}");
     assert!(said.contains("TURN_STATUS_COMPLETED"), "{said}");
     stack.stop().await;
 }
