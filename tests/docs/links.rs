@@ -62,3 +62,22 @@ fn the_book_has_every_page() {
     }
     assert!(missing.is_empty(), "{SUMMARY} lacks {missing:?}: UPDATE_DOCS=1 adds them");
 }
+
+/// Every program of `examples/` has its line.
+#[test]
+fn the_list_of_examples_has_every_program() {
+    let listed = pages::read("examples/README.md").links;
+    let mut missing = Vec::new();
+    for folder in ["python", "notebooks", "typescript", "rust", "apps"] {
+        for entry in std::fs::read_dir(repository().join("examples").join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let program = [".py", ".ipynb", ".ts", ".rs"].iter().any(|ending| name.ends_with(ending));
+            let path = format!("{folder}/{name}");
+            // What the others import.
+            if program && name != "stubs.py" && !listed.contains(&path) {
+                missing.push(path);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "examples/README.md lacks {missing:?}");
+}

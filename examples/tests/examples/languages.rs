@@ -35,6 +35,25 @@ async fn python_clients_are_answered() {
     stack.stop().await;
 }
 
+/// A stack's banks take their vectors from any OpenAI-compatible server, which here is another stack.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_searched_with_the_models_of_another_server() {
+    let Ok(venv) = tokio::task::spawn_blocking(runtimes::python).await.unwrap() else { return };
+    let far = Running::start().await;
+    let near = Running::of(&format!(
+        "version: 1\nname: near\nproviders:\n  inference:\n    - {{ id: far, type: remote::openai, config: {{ url: \"{}/v1\" }} }}\n  \
+         memory:\n    - {{ id: banks, type: inline::sqlite, config: {{ embedding_model: worded }} }}\n",
+        far.url
+    ))
+    .await;
+    let mut cited = python(&venv, &near, "python/file_search.py");
+    cited.arg(r#"call file_search {"query": "days of paid leave"}"#);
+    let cited = says(cited).await;
+    assert!(cited.contains("  [handbook.txt] Every employee of Fjord Cycles has 31 days"), "{cited}");
+    near.stop().await;
+    far.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn frameworks_run_on_a_stack() {
     let Ok(venv) = tokio::task::spawn_blocking(runtimes::python).await.unwrap() else { return };
@@ -82,9 +101,13 @@ async fn typescript_clients_are_answered() {
     let Ok(modules) = tokio::task::spawn_blocking(runtimes::typescript).await.unwrap() else { return };
     let stack = Running::start().await;
     // Node finds packages beside the program: the programs are put beside theirs.
-    for name in ["chat.ts", "agent.ts", "tsconfig.json"] {
-        std::fs::copy(runtimes::examples().join("typescript").join(name), modules.parent().unwrap().join(name)).unwrap();
+    let folder = modules.parent().unwrap().to_owned();
+    for name in ["chat.ts", "agent.ts", "custom_tool.ts", "tsconfig.json"] {
+        std::fs::copy(runtimes::examples().join("typescript").join(name), folder.join(name)).unwrap();
     }
+    let mut types = Command::new("node");
+    types.arg(modules.join("typescript/bin/tsc")).args(["--noEmit", "--project"]).arg(folder);
+    assert_eq!(says(types).await, "");
     let chat = says(typescript(&modules, &stack, "chat.ts")).await;
     assert_eq!(chat, "you said: Name the capital of France in one short sentence.\n");
     let mut agent = typescript(&modules, &stack, "agent.ts");

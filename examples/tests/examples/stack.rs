@@ -51,7 +51,8 @@ impl Running {
         Self::of(&(text + more)).await
     }
 
-    async fn of(text: &str) -> Self {
+    /// Of a manifest of its own.
+    pub async fn of(text: &str) -> Self {
         let mut registry = llama_stack_server::registry();
         scripted::register(&mut registry);
         worded::register(&mut registry);
