@@ -15,7 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut agents = AgentsClient::connect(url).await?;
 
     let config = AgentConfig {
-        model: "qwen2.5-coder-0.5b-instruct".into(),
+        model: std::env::var("MODEL").unwrap_or_else(|_| "qwen2.5-coder-0.5b-instruct".into()),
         instructions: "You answer briefly. Use the calculator for arithmetic.".into(),
         tools: vec!["calculator".into()],
         sampling: Some(SamplingParams::greedy(200)),

@@ -7,12 +7,16 @@
 //!
 //! `cargo run --release -p llama-stack-examples --bin custom_tool`
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::sync::Arc;
 
 use llama_stack_core::{Context, Error, Result, Tools, grpc::Served};
 use llama_stack_proto::v1::{
     InvokeToolRequest, InvokeToolResponse, ListToolsRequest, ListToolsResponse, Part, Tool, ToolDefinition, tools_server::ToolsServer,
 };
+use tokio::net::TcpListener;
+use tonic::transport::server::TcpIncoming;
 
 struct Weather;
 
@@ -34,8 +38,11 @@ impl Tools for Weather {
 
 #[tokio::main]
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9000".into()).parse()?;
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9000".into());
+    let listener = TcpListener::bind(address).await?;
+    println!("listening on port {}", listener.local_addr()?.port());
     let tools: Arc<dyn Tools> = Arc::new(Weather);
-    tonic::transport::Server::builder().add_service(ToolsServer::new(Served(tools))).serve(address).await?;
+    let server = tonic::transport::Server::builder().add_service(ToolsServer::new(Served(tools)));
+    server.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))).await?;
     Ok(())
 }

@@ -68,6 +68,9 @@ fn the_starter_answers_every_client() {
             assert!(turn.contains("[calculator ") && turn.contains("7006652"), "{turn}");
             assert!(turn.contains("TURN_STATUS_COMPLETED"), "{turn}");
 
+            let memory = example(&python, &server, "memory_search.py", &[]);
+            assert_eq!(memory, "banks: The garage opens at nine.\n");
+
             let responses = example(&python, &server, "responses.py", &[]);
             assert!(responses.contains("completed"), "{responses}");
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use llama_stack_core::{Context, Error, Inference, Result};
+use llama_stack_core::{Code, Context, Error, Inference, Result};
 use llama_stack_documents::{CountTokens, Estimate};
 use llama_stack_proto::v1::{
     EmbedInput, EmbedPurpose, EmbedRequest, GetModelRequest, ListModelsRequest, ModelKind, Truncation, embed_input,
@@ -64,14 +64,20 @@ impl Banks {
         let mut vectors = Vec::with_capacity(texts.len());
         for batch in batches(texts) {
             let input = |text: &String| EmbedInput { input: Some(embed_input::Input::Text(text.clone())) };
-            let request = EmbedRequest {
+            let request = |truncation: Truncation| EmbedRequest {
                 model: model.into(),
                 inputs: batch.iter().map(input).collect(),
                 purpose: purpose.into(),
-                truncation: Truncation::End.into(),
+                truncation: truncation.into(),
                 ..EmbedRequest::default()
             };
-            let answer = models.embed(cx, request).await?;
+            let answer = match models.embed(cx, request(Truncation::End)).await {
+                // A server that cannot be told what to do with a text that is too long decides it by itself.
+                Err(error) if error.code() == Code::Unimplemented && error.field() == Some("truncation") => {
+                    models.embed(cx, request(Truncation::Unspecified)).await?
+                }
+                answer => answer?,
+            };
             if answer.embeddings.len() != batch.len() {
                 let message = format!("{model} made {} vectors of {} texts", answer.embeddings.len(), batch.len());
                 return Err(Error::internal("the embedding model answered with the wrong number of vectors").with_source(message));

