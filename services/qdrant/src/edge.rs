@@ -47,6 +47,7 @@ pub(crate) struct Config {
     embedding_model: String,
     contextual_model: String,
     max_document_bytes: Option<u64>,
+    max_tenant_bytes: Option<u64>,
     /// `scalar` keeps vectors rounded to a byte for each number in memory, and the whole ones on the disk.
     quantization: Quantization,
 }
@@ -70,8 +71,8 @@ struct Settings {
 
 pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Memory>> {
     let folder = deps.folder.join("memory").join(&deps.provider_id);
-    let Config { embedding_model, contextual_model, max_document_bytes, quantization } = config;
-    let banks = banks::Config { embedding_model, contextual_model, max_document_bytes };
+    let Config { embedding_model, contextual_model, max_document_bytes, max_tenant_bytes, quantization } = config;
+    let banks = banks::Config { embedding_model, contextual_model, max_document_bytes, max_tenant_bytes };
     let index = open(&folder, quantization).await?;
     Ok(Arc::new(Banks::new(BanksParts::new(index, banks, &deps)?).await?))
 }

@@ -191,7 +191,8 @@ impl<E: Engine> Index for QdrantIndex<E> {
                 let depth = (limit * 2).max(50);
                 let (vector, keyword) =
                     futures::try_join!(self.hits(bank, dense(), search, depth), self.hits(bank, words(), search, depth))?;
-                fuse(vector, keyword, &search.ranker, limit)
+                let whole = self.words.whole_query(&search.text, &keyword);
+                fuse(vector, keyword, whole, &search.ranker, limit)
             }
             _ => self.hits(bank, dense(), search, limit).await?,
         };

@@ -64,6 +64,8 @@ pub struct Config {
     pub contextual_model: String,
     #[serde(default)]
     pub max_document_bytes: Option<u64>,
+    #[serde(default)]
+    pub max_tenant_bytes: Option<u64>,
 }
 
 fn prefix() -> String {
@@ -79,6 +81,7 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Memory>>
         embedding_model: config.embedding_model.clone(),
         contextual_model: config.contextual_model.clone(),
         max_document_bytes: config.max_document_bytes,
+        max_tenant_bytes: config.max_tenant_bytes,
     };
     let index = connect(config)?;
     Ok(Arc::new(Banks::new(BanksParts::new(index, banks, &deps)?).await?))

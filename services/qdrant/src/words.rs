@@ -1,6 +1,7 @@
 //! Words as sparse vectors: BM25's weights for a chunk, ones for a query. How rare a word is weighs the engine.
 
 use llama_stack_core::{Error, Result};
+use llama_stack_memory::index::Hit;
 use qdrant_edge::bm25_embed::{EdgeBm25, EdgeBm25Config};
 use serde_json::json;
 
@@ -31,6 +32,15 @@ impl Words {
     pub(crate) fn of_query(&self, text: &str) -> Sparse {
         let found = self.0.embed_query(text);
         Sparse { indices: found.indices, values: found.values }
+    }
+
+    /// What a passage with all of the query's words would score, as far as the best one tells: how rare each word is, the
+    /// engine keeps to itself.
+    pub(crate) fn whole_query(&self, text: &str, hits: &[Hit]) -> f32 {
+        let Some(best) = hits.first() else { return 0.0 };
+        let (asked, there) = (self.of_query(text), self.of_chunk(&best.chunk.title, &best.chunk.text));
+        let met = asked.indices.iter().filter(|index| there.indices.contains(index)).count();
+        if met == 0 { best.score } else { best.score * asked.indices.len() as f32 / met as f32 }
     }
 }
 
