@@ -9,7 +9,7 @@ use std::{path::Path, process::Command};
 use support::{call, repository};
 
 /// Runs the program in a pseudo-terminal, and answers each prompt once it is seen: pairs of what to wait for and what to type.
-fn session(home: &Path, arguments: &[&str], script: &[(&str, &str)]) -> Option<(i32, String)> {
+fn session(home: &Path, arguments: &[&str], script: &[(&str, &str)]) -> std::io::Result<(i32, String)> {
     let pairs: Vec<&str> = script.iter().flat_map(|(wait, keys)| [*wait, *keys]).collect();
     let output = Command::new("python3")
         .arg(repository().join("stack-cli/tests/terminal.py"))
@@ -20,14 +20,8 @@ fn session(home: &Path, arguments: &[&str], script: &[(&str, &str)]) -> Option<(
         .env("LLAMA_STACK_HOME", home)
         .env("TERM", "xterm-256color")
         .env_remove("NO_COLOR")
-        .output();
-    match output {
-        Ok(output) => Some((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())),
-        Err(error) => {
-            eprintln!("skipped: the pseudo-terminal wants python3: {error}");
-            None
-        }
-    }
+        .output()?;
+    Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
 const ENTER: &str = "\r";
@@ -49,7 +43,11 @@ fn the_wizard_asks_and_writes_a_manifest_that_check_accepts() {
         ("Shields", " \r"),
         ("Tools for agents", ENTER),
     ];
-    let Some((code, screen)) = session(home.path(), &["distribution", "init", path], &script) else { return };
+    let Ok((code, screen)) = session(home.path(), &["distribution", "init", path], &script)
+        .inspect_err(|why| eprintln!("skipped: the pseudo-terminal wants python3: {why}"))
+    else {
+        return;
+    };
     assert_eq!(code, 0, "{screen}");
     assert!(screen.contains("is written"), "{screen}");
     let text = std::fs::read_to_string(path).unwrap();
@@ -63,7 +61,11 @@ fn a_wrong_answer_is_asked_again_and_escape_writes_nothing() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("mine.yaml");
     let script = [("Name of the distribution", "My Stack\r"), ("a-z, 0-9", "\x1b")];
-    let Some((code, screen)) = session(home.path(), &["distribution", "init", path.to_str().unwrap()], &script) else { return };
+    let Ok((code, screen)) = session(home.path(), &["distribution", "init", path.to_str().unwrap()], &script)
+        .inspect_err(|why| eprintln!("skipped: the pseudo-terminal wants python3: {why}"))
+    else {
+        return;
+    };
     assert_eq!(code, 1, "{screen}");
     assert!(screen.contains("nothing was written"), "{screen}");
     assert!(!path.exists());
@@ -72,7 +74,11 @@ fn a_wrong_answer_is_asked_again_and_escape_writes_nothing() {
 #[test]
 fn colours_are_for_terminals_of_those_who_want_them() {
     let home = tempfile::tempdir().unwrap();
-    let Some((_, screen)) = session(home.path(), &["doctor", "remote"], &[]) else { return };
+    let Ok((_, screen)) =
+        session(home.path(), &["doctor", "remote"], &[]).inspect_err(|why| eprintln!("skipped: the pseudo-terminal wants python3: {why}"))
+    else {
+        return;
+    };
     assert!(screen.contains("\u{1b}[31mfail"), "{screen:?}");
     assert!(!call(home.path(), &["doctor", "remote"]).out.contains('\u{1b}'));
 }
