@@ -183,9 +183,15 @@ const cases = {
     assert.equal(list[0].previous_response_id, first.id, "the fork does not go on from the first turn");
     return page;
   },
-  "models, metrics and the API reference show what the stack has": async () => {
+  "models, requests, metrics and the API reference show what the stack has": async () => {
     const page = await visit("/#/models");
     await page.getByRole("row", { name: /scripted-embedding.*embedding/ }).waitFor();
+    await answer("GET", "/v1/models");
+    await page.getByRole("link", { name: "Requests" }).click();
+    await page.getByRole("textbox", { name: "Filter requests" }).fill("GET /v1/models 200");
+    await page.getByRole("row", { name: /GET \/v1\/models 200/ }).first().waitFor();
+    await page.getByRole("textbox", { name: "Filter requests" }).fill("no such route");
+    await page.getByText("No request is like that.").waitFor();
     await page.getByRole("link", { name: "Metrics" }).click();
     await page.getByRole("row", { name: "POST /v1/responses" }).first().waitFor();
     await page.getByRole("link", { name: "API reference" }).click();

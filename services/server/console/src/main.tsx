@@ -9,6 +9,7 @@ import { Chat } from "./views/chat";
 import { Docs } from "./views/docs";
 import { Metrics } from "./views/metrics";
 import { Models } from "./views/models";
+import { Requests } from "./views/requests";
 import { Sessions } from "./views/sessions";
 import { Shields } from "./views/shields";
 import { Stores } from "./views/stores";
@@ -20,6 +21,7 @@ const VIEWS = [
   { id: "shields", name: "Shields", view: Shields },
   { id: "sessions", name: "Sessions", view: Sessions },
   { id: "models", name: "Models", view: Models },
+  { id: "requests", name: "Requests", view: Requests },
   { id: "metrics", name: "Metrics", view: Metrics },
   { id: "docs", name: "API reference", view: Docs },
 ];
@@ -51,7 +53,7 @@ function Shortcuts({ onClose }: { onClose: () => void }) {
     ["⌘/Ctrl Enter", "send, search or run"],
     ["Esc", "stop an answer, close a dialog"],
     ["/", "go to the first text field"],
-    ["Alt 1 … 8", VIEWS.map((view) => view.name).join(", ")],
+    ["Alt 1 … 9", VIEWS.map((view) => view.name).join(", ")],
     ["?", "this list"],
   ];
   return (
@@ -74,7 +76,7 @@ function App() {
 
   useEffect(() => {
     const press = (event: KeyboardEvent) => {
-      const digit = event.code.match(/^Digit([1-8])$/);
+      const digit = event.code.match(/^Digit([1-9])$/);
       if (event.altKey && digit) {
         event.preventDefault();
         return go(VIEWS[Number(digit[1]) - 1].id);

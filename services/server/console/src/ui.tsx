@@ -11,6 +11,7 @@ const PATHS: Record<string, string> = {
   shields: "M8 2l5 2v4c0 3-2.200 5-5 6-2.800-1-5-3-5-6V4zM6 8l1.500 1.500L10.500 6.500",
   sessions: "M4 3v10M4 6h4v3h4M4 11h4M12 9v0M8 11v0",
   models: "M8 2l5.500 3L8 8 2.500 5zM2.500 8L8 11l5.500-3M2.500 11L8 14l5.500-3",
+  requests: "M3 4h2M7 4h6M3 8h2M7 8h6M3 12h2M7 12h6",
   metrics: "M2.500 13.500h11M4 11V8M7 11V4M10 11V6.500M13 11V9",
   docs: "M4 2.500h6l3 3v8H4zM10 2.500v3h3M6 8.500h5M6 11h5",
   code: "M5.500 5L2.500 8l3 3M10.500 5l3 3-3 3",

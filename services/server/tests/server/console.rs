@@ -57,6 +57,17 @@ async fn programs_and_unknown_paths_are_answered_in_json() {
 }
 
 #[tokio::test]
+async fn the_contract_is_served_with_its_comments() {
+    let server = start().await;
+    let answer = fetch(&server, "/console/proto", &[]).await;
+    assert_eq!((answer.status().as_u16(), answer.headers()["content-type"].to_str().unwrap()), (200, "text/plain; charset=utf-8"));
+    let text = answer.text().await.unwrap();
+    for part in ["// Begins a turn", "rpc CreateTurn(CreateTurnRequest)", "rpc StreamChat(", "rpc RunShield("] {
+        assert!(text.contains(part), "{part}");
+    }
+}
+
+#[tokio::test]
 async fn turns_of_a_conversation_say_which_they_continue() {
     let server = start().await;
     let first = server.json("POST", "/v1/responses", json!({ "model": "parrot", "input": "one" })).await;
