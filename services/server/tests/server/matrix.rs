@@ -160,7 +160,7 @@ impl House {
                 prompt["prompt_id"].as_str().unwrap().to_owned()
             }
             "bank" => {
-                let body = json!({ "name": CANARY, "embedding_model": "org/vectors", "embedding_dimension": 2 });
+                let body = json!({ "name": CANARY, "embedding_dimension": 2 });
                 id(self.json(Who::Owner, "/v1/vector_stores", &body).await).replacen("vs_", "bank_", 1)
             }
             "file" => {
