@@ -67,7 +67,7 @@ impl Row {
 pub(crate) async fn all(client: &Client) -> Result<Vec<Tool>> {
     let (mut tools, mut request) = (Vec::new(), ListToolsRequest::default());
     loop {
-        let page = client.list_tools(&Context::default(), request.clone()).await?;
+        let page = client.list_tools(&crate::caller::caller(), request.clone()).await?;
         tools.extend(page.tools);
         if page.next_page_token.is_empty() {
             return Ok(tools);
@@ -93,7 +93,7 @@ async fn call(tool: &str, arguments: &[String], server: &str, output: &Output) -
     let arguments = object(arguments)?;
     let request = InvokeToolRequest { name: tool.into(), arguments: arguments.to_string(), call_id: String::new() };
     let working = output.working(&format!("{tool} is at work"));
-    let answer = Client::new(reach::connect(server)?).invoke_tool(&Context::default(), request).await;
+    let answer = Client::new(reach::connect(server)?).invoke_tool(&crate::caller::caller(), request).await;
     let answer = answer.map_err(|error| reach::explained(error, server))?;
     drop(working);
     output.result(&to_json("InvokeToolResponse", &answer)?, |_| text(&answer))?;

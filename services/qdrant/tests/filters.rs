@@ -90,6 +90,7 @@ fn every_index_finds_what_a_look_at_every_chunk_finds() {
             embedding_model: String::new(),
             contextual_model: String::new(),
             max_document_bytes: None,
+            max_tenant_bytes: None,
         };
         let indexes: Vec<(&str, Arc<dyn Index>)> = vec![
             ("sqlite", Arc::new(SqliteIndex::open(&folder.path().join("sqlite")).await.unwrap())),

@@ -44,7 +44,7 @@ async fn list(server: &str, output: &Output) -> Result<()> {
     let (client, mut agents) = (Client::new(reach::connect(server)?), Vec::<Agent>::new());
     let mut request = ListAgentsRequest { page_size: 1000, ..ListAgentsRequest::default() };
     loop {
-        let page = client.list_agents(&Context::default(), request.clone()).await.map_err(|error| reach::explained(error, server))?;
+        let page = client.list_agents(&crate::caller::caller(), request.clone()).await.map_err(|error| reach::explained(error, server))?;
         agents.extend(page.agents);
         if page.next_page_token.is_empty() {
             break;
@@ -80,7 +80,7 @@ async fn config(args: &AgentArgs) -> Result<Option<AgentConfig>> {
         None => {
             let request = ListModelsRequest { kind: ModelKind::Chat.into(), ..ListModelsRequest::default() };
             let models = Remote::<InferenceClient<Channel>>::new(reach::connect(server)?);
-            let models = models.list_models(&Context::default(), request).await.map_err(|error| reach::explained(error, server))?;
+            let models = models.list_models(&crate::caller::caller(), request).await.map_err(|error| reach::explained(error, server))?;
             let first = models.models.into_iter().next();
             first.map(|model| model.id).ok_or_else(|| Error::failed_precondition("this stack has no chat model"))?
         }

@@ -36,7 +36,7 @@ enum Pause {
 impl Talk {
     /// Runs a turn to its end, or to where it waits for what nobody here can give.
     pub(super) async fn say(&mut self, text: &str) -> Result<Turn> {
-        let (cx, message) = (Context::default(), Message::user(text));
+        let (cx, message) = (crate::caller::caller(), Message::user(text));
         let request = CreateTurnRequest {
             session_id: self.session.clone(),
             agent_id: self.agent.clone(),
@@ -65,7 +65,7 @@ impl Talk {
             let event = tokio::select! {
                 event = events.next() => event,
                 _ = tokio::signal::ctrl_c(), if !id.is_empty() => {
-                    let turn = self.client.cancel_turn(&Context::default(), CancelTurnRequest { id: id.clone() }).await?;
+                    let turn = self.client.cancel_turn(&crate::caller::caller(), CancelTurnRequest { id: id.clone() }).await?;
                     self.show("\n(stopped)\n")?;
                     return Ok(Pause::Ended(Box::new(turn)));
                 }

@@ -17,7 +17,7 @@ fn client(server: &str) -> Result<Remote<InferenceClient<Channel>>> {
 }
 
 pub(super) async fn show(id: &str, server: &str, home: HomeArgs, output: &Output) -> Result<()> {
-    match client(server)?.get_model(&Context::default(), GetModelRequest { id: id.to_owned() }).await {
+    match client(server)?.get_model(&crate::caller::caller(), GetModelRequest { id: id.to_owned() }).await {
         Ok(model) => output.result(&to_json("Model", &model)?, |_| text(&model)),
         Err(error) if error.reason() == Some("upstream_unreachable") => match local(id, home).await? {
             Some(files) => {
@@ -119,7 +119,7 @@ pub(super) async fn prompt_format(question: Question, server: &str, output: &Out
         messages.push(Message::tool(vec![result]));
     }
     let request = TokenizeRequest { model: question.model.clone(), messages, tools, ..TokenizeRequest::default() };
-    let response = client(server)?.tokenize(&Context::default(), request).await;
+    let response = client(server)?.tokenize(&crate::caller::caller(), request).await;
     let response = response.map_err(|error| match error.code() {
         Code::Unimplemented => Error::new(
             Code::Unimplemented,

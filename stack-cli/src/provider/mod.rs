@@ -51,7 +51,7 @@ impl From<Provider> for Row {
 async fn rows(api: Option<Api>, server: &str) -> Result<Vec<Row>> {
     let request = ListProvidersRequest { api: api.map(|api| api.name().to_owned()).unwrap_or_default() };
     let stack = Remote::<StackClient<Channel>>::new(reach::connect(server)?);
-    let listed = stack.list_providers(&Context::default(), request).await.map_err(|error| reach::explained(error, server))?;
+    let listed = stack.list_providers(&crate::caller::caller(), request).await.map_err(|error| reach::explained(error, server))?;
     Ok(listed.providers.into_iter().map(Row::from).collect())
 }
 
@@ -100,7 +100,7 @@ async fn show(name: &str, server: &str, output: &Output) -> Result<()> {
 }
 
 async fn brings(row: &Row, server: &str) -> Result<Vec<String>> {
-    let (cx, channel) = (Context::default(), reach::connect(server)?);
+    let (cx, channel) = (crate::caller::caller(), reach::connect(server)?);
     let names: Vec<(String, String)> = match row.api.as_str() {
         "inference" => {
             let request = ListModelsRequest::default();

@@ -5,7 +5,9 @@ use std::{
     process::{Command, Stdio},
 };
 
+#[cfg(feature = "engine")]
 use serde_json::Value;
+#[cfg(feature = "engine")]
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout},
@@ -25,6 +27,7 @@ impl Python {
     }
 
     /// Has these packages. What `LLAMA_STACK_DRILL_PYTHON` names is taken to have them.
+    #[cfg(feature = "engine")]
     pub(crate) fn with(packages: &[&str]) -> Self {
         if let Some(named) = std::env::var_os("LLAMA_STACK_DRILL_PYTHON") {
             return Self { folder: tempfile::tempdir().unwrap(), named: Some(named.into()) };
@@ -51,12 +54,14 @@ impl Python {
 }
 
 /// A script that answers one line of JSON by another. Ends with this value.
+#[cfg(feature = "engine")]
 pub(crate) struct Peer {
     _child: Child,
     commands: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
 }
 
+#[cfg(feature = "engine")]
 impl Peer {
     /// Waits until the script says `ready`.
     pub(crate) async fn start(python: &Python, script: &str, args: &[&str]) -> Self {
