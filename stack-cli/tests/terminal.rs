@@ -20,6 +20,7 @@ fn session(home: &Path, arguments: &[&str], script: &[(&str, &str)]) -> std::io:
         .env("LLAMA_STACK_HOME", home)
         .env("TERM", "xterm-256color")
         .env_remove("NO_COLOR")
+        .env_remove("OPENAI_BASE_URL")
         .output()?;
     Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned()))
 }
