@@ -29,6 +29,8 @@ mod startup;
 mod steps;
 mod turn;
 mod upstream;
+#[cfg(feature = "engine")]
+mod vectors;
 
 use std::process::ExitCode;
 
@@ -73,6 +75,10 @@ const DRILLS: &[(&str, &str)] = &[
     ("guard", "classifying 512 tokens with a model of Prompt Guard 2 22M's shape, beside transformers and onnxruntime"),
     ("shields", "what input shields add to the first token, and how much of a 20-turn session they judge again"),
     ("mistralrs", "decode and prefill of inline::mistralrs, beside mistralrs used bare"),
+    (
+        "vectors",
+        "inline::qdrant-edge: 100,000 vectors written, indexed and searched, beside exact search, faiss and sqlite-vec; --long: a million",
+    ),
 ];
 
 /// The command line.
@@ -100,6 +106,8 @@ pub fn main() -> ExitCode {
             "guard" => Some(guard::run(args.long).await),
             #[cfg(feature = "engine")]
             "mistralrs" => Some(mistralrs::run(args.long).await),
+            #[cfg(feature = "engine")]
+            "vectors" => Some(vectors::run(args.long).await),
             _ => None,
         }
     });

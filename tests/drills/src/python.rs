@@ -42,6 +42,14 @@ impl Python {
         done(Command::new(self.path()).args(pip).args(options).arg(package), &format!("pip install {package}"));
     }
 
+    /// For a peer that may be missing.
+    #[cfg(feature = "engine")]
+    pub(crate) fn try_install(&self, package: &str) -> bool {
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"];
+        let pip = Command::new(self.path()).args(pip).arg(package).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        pip.is_ok_and(|status| status.success())
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.named.clone().unwrap_or_else(|| self.folder.path().join("bin/python"))
     }
