@@ -1,6 +1,6 @@
 //! `llama-stack tool`: the tools of a running stack, over gRPC.
 
-use llama_stack_core::{Code, Context, Error, Result, Tools, grpc::Remote};
+use llama_stack_core::{Code, Error, Result, Tools, grpc::Remote};
 use llama_stack_proto::v1::{
     InvokeToolRequest, InvokeToolResponse, ListToolsRequest, Part, Tool, part::Content, tools_client::ToolsClient,
 };

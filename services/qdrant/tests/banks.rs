@@ -150,8 +150,9 @@ async fn questions_are_answered_as_well_as_by_the_exact_index() {
     let stand = Stand::new(EDGE, json!({})).await;
     let exact = stand.beside("inline::sqlite", "sqlite", json!({})).await;
     let cx = memory::somebody();
-    let found = retrieval::measured(stand.memory.clone(), &cx, EMBEDDING).await;
-    let expected = retrieval::measured(exact, &cx, EMBEDDING).await;
+    let inference = stand.deps.inference.clone().unwrap();
+    let found = retrieval::measured(stand.memory.clone(), inference.as_ref(), &cx, EMBEDDING).await;
+    let expected = retrieval::measured(exact, inference.as_ref(), &cx, EMBEDDING).await;
     for way in ["vector", "keyword", "hybrid"] {
         let (found, expected) = (found.all(way), expected.all(way));
         assert!(found.recall > expected.recall - 0.02 && found.ndcg > expected.ndcg - 0.03, "{way}: {found:?}, and {expected:?}");

@@ -4,7 +4,7 @@ mod turn;
 
 use std::io::{IsTerminal, Read};
 
-use llama_stack_core::{Agents, Context, Error, Inference, Result, grpc::Remote};
+use llama_stack_core::{Agents, Error, Inference, Result, grpc::Remote};
 use llama_stack_proto::v1::{
     Agent, AgentConfig, ListAgentsRequest, ListModelsRequest, ModelKind, SamplingParams, TurnStatus, agents_client::AgentsClient,
     inference_client::InferenceClient,

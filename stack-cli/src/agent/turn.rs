@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal};
 
 use futures::StreamExt;
-use llama_stack_core::{Agents, Context, Error, EventStream, Result};
+use llama_stack_core::{Agents, Error, EventStream, Result};
 use llama_stack_proto::v1::{
     AgentConfig, ApprovalDecision, ApprovalRequest, CancelTurnRequest, CreateTurnRequest, GetTurnRequest, Message, OnDisconnect,
     ResumeTurnRequest, Step, Turn, TurnEvent, chat_event, step, turn_event::Event,

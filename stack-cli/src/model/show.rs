@@ -1,6 +1,6 @@
 //! What a running stack says of a model, and what the model reads.
 
-use llama_stack_core::{Code, Context, Error, Inference, Result, grpc::Remote};
+use llama_stack_core::{Code, Error, Inference, Result, grpc::Remote};
 use llama_stack_proto::v1::{
     GetModelRequest, Message, Model, Part, Role, TokenizeRequest, ToolCall, ToolDefinition, ToolResult, inference_client::InferenceClient,
     part::Content,

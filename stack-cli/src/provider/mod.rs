@@ -3,7 +3,7 @@
 mod check;
 mod new;
 
-use llama_stack_core::{Context, Error, Inference, Memory, Result, Safety, Stack, grpc::Remote};
+use llama_stack_core::{Error, Inference, Memory, Result, Safety, Stack, grpc::Remote};
 use llama_stack_proto::v1::{
     ListBanksRequest, ListModelsRequest, ListProvidersRequest, ListShieldsRequest, Provider, ProviderStatus,
     inference_client::InferenceClient, memory_client::MemoryClient, safety_client::SafetyClient, stack_client::StackClient,

@@ -120,7 +120,7 @@ fn caller(request: &mut Request) -> Result<Context> {
     }
     // Lent to the metadata map and taken back, so that nothing is copied.
     let metadata = MetadataMap::from_headers(std::mem::take(request.headers_mut()));
-    let context = Context::from_metadata(&metadata);
+    let context = Context::from_request(&metadata, request.extensions());
     *request.headers_mut() = metadata.into_headers();
     context
 }

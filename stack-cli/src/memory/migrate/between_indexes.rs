@@ -1,7 +1,7 @@
 //! From one real index to the other and back.
 
 use super::*;
-use llama_stack_core::Deps;
+use llama_stack_core::{Context, Deps};
 use llama_stack_proto::v1::{BankKind, QueryRequest, SearchMode};
 use llama_stack_store::{Durability, Store};
 
