@@ -35,7 +35,7 @@ pub(super) fn convert(run: &Value, notes: &mut Notes) -> Value {
             let found = match api.as_str() {
                 "inference" => inference(&id, kind, config, &path, notes),
                 "safety" => safety(&id, kind, run, &path, notes),
-                "vector_io" | "memory" => memory(&id, kind, &path, notes),
+                "vector_io" | "memory" => memory(&id, kind, config, &path, notes),
                 "tool_runtime" => tool(&id, kind, config, run, &path, notes),
                 _ => {
                     other(api, kind, &path, notes);
@@ -157,7 +157,23 @@ fn is_provider(run: &Value, id: &str) -> bool {
     run["providers"]["inference"].as_array().into_iter().flatten().any(|entry| entry["provider_id"] == id)
 }
 
-fn memory(id: &str, kind: &str, path: &str, notes: &mut Notes) -> Vec<Value> {
+/// Qdrant stays Qdrant; what else runs in the process is one file here.
+fn memory(id: &str, kind: &str, config: &Value, path: &str, notes: &mut Notes) -> Vec<Value> {
+    if kind == "inline::qdrant" {
+        notes.changed(path, "its folder is not taken over, put its documents in again");
+        return vec![json!({ "id": id, "type": "inline::qdrant-edge" })];
+    }
+    if let ("remote::qdrant", Some(url)) = (kind, config["url"].as_str()) {
+        notes.changed(
+            path,
+            "banks are collections of their own in that server: put the documents in again. `url` names its gRPC port, usually 6334",
+        );
+        let mut made = json!({ "url": url });
+        if let Some(key) = config["api_key"].as_str() {
+            made["api_key"] = json!(key);
+        }
+        return vec![json!({ "id": id, "type": "remote::qdrant", "config": made })];
+    }
     if kind.starts_with("inline::") {
         notes.changed(path, format!("{kind} is one file of SQLite here; its documents are not taken over, put them in again"));
         return vec![json!({ "id": id, "type": "inline::sqlite" })];
