@@ -37,9 +37,9 @@ use shard::{Of, Shard};
 
 /// Shards that are open at a time, besides those that are being used: each has some fifty files and a thread.
 const OPEN: usize = 32;
-/// Changed points after which a shard is optimized, if it is not before, when nothing is asked: building a graph takes all cores,
-/// and so many are compared one by one in some 20 ms.
-const OPTIMIZE_AFTER: usize = 100_000;
+/// Changed points after which a shard is optimized, if it is not before, when nothing is asked. Insertion slows down as the
+/// segment grows that it goes to, so this is measured rather than large.
+const OPTIMIZE_AFTER: usize = 20_000;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
