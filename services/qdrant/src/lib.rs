@@ -6,7 +6,7 @@
 //!            fusion, order
 //! ```
 //!
-//! Both engines are asked in one form ([`Engine`]): what a filter means and what a point holds is written once, so the two
+//! Both engines are asked in one form (`Engine`): what a filter means and what a point holds is written once, so the two
 //! find the same. A bank has a shard or a collection of its own, because banks differ in their dimension, because how rare
 //! a word is in one bank must tell nothing about another, and because a bank that is deleted goes as a whole. Tenant and
 //! bank stand in every point and in every condition all the same.
