@@ -30,6 +30,7 @@ async fn the_embedded_engine_keeps_every_promise() {
     memory::all(stand.memory.clone()).await;
 }
 
+#[ignore = "takes minutes: `cargo test --release --workspace --test banks -- --ignored`"]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_embedded_engine_keeps_every_promise_with_rounded_vectors_and_over_a_socket() {
     let stand = Stand::new(EDGE, json!({ "quantization": "scalar" })).await;
@@ -145,6 +146,7 @@ async fn what_is_wrong_with_a_server_is_said() {
 }
 
 /// The same texts are found as well as by the index that compares everything, in every way.
+#[ignore = "takes minutes: `cargo test --release --workspace --test banks -- --ignored`"]
 #[tokio::test(flavor = "multi_thread")]
 async fn questions_are_answered_as_well_as_by_the_exact_index() {
     let stand = Stand::new(EDGE, json!({})).await;
