@@ -14,6 +14,13 @@ use crate::{Code, Context, Error, EventStream, Result, context::deadline_passed}
 /// Largest message either way. tonic's own 4 MB is less than one embedding batch; without a bound a peer decides.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
+/// Bytes that a peer may send on one connection before they are read. h2 counts 256 for each smaller frame, as each word of
+/// a model is one, and closes a connection on which frames for more than half of this wait: one slow reader among many
+/// streams must not cost the others theirs.
+const CONNECTION_WINDOW: u32 = 64 << 20;
+/// The same, of one stream.
+const STREAM_WINDOW: u32 = 512 << 10;
+
 /// A service trait as a tonic server: `InferenceServer::new(Served(arc))`.
 pub struct Served<S: ?Sized>(pub Arc<S>);
 
@@ -27,7 +34,11 @@ pub struct Remote<C>(pub C);
 pub fn channel(url: &str, connect_timeout: Duration) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|error| Error::invalid("url", format!("{url:?} is not a URL like http://127.0.0.1:9000")).with_source(error))?;
-    let mut endpoint = endpoint.tcp_nodelay(true).connect_timeout(connect_timeout).http2_adaptive_window(true);
+    let mut endpoint = endpoint
+        .tcp_nodelay(true)
+        .connect_timeout(connect_timeout)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW);
     if url.starts_with("https://") {
         let tls = ClientTlsConfig::new().with_webpki_roots();
         endpoint = endpoint.tls_config(tls).map_err(|error| Error::invalid("url", "TLS could not be set up").with_source(error))?;

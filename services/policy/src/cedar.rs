@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, str::FromStr};
 
-use cedar_policy::{Request, Schema, Validator};
+use cedar_policy::{Entities, EntityUid, Request, Schema, Validator};
 use llama_stack_core::{Error, Result};
 
 use crate::{
     Decision, Policy, Question, SCHEMA,
-    request::{Asked, Names},
+    arguments::Arguments,
+    request::{Asked, Names, Scope},
     rule::{self, Rule},
+    shortcut::Known,
     sources::{self, Source},
 };
 
@@ -45,44 +47,56 @@ impl CedarPolicy {
     }
 
     fn decided(&self, question: &Question<'_>) -> Result<Decision> {
-        let asked = self.names.asked(question, self.wanted.as_ref())?;
-        match self.verdicts(&asked)? {
+        let arguments = Arguments::of(question.arguments, self.wanted.as_ref());
+        match self.verdicts(&Known::of(question, &arguments))? {
             Ok([call, unattended]) => Ok(decision(&call, &unattended)),
             Err(failure) => Ok(failure),
         }
     }
 
-    /// Of `call` and of `call_unattended`; or the denial that a failing policy is.
-    fn verdicts(&self, asked: &Asked) -> Result<Result<[Verdict<'_>; 2], Decision>> {
-        let request = |action: &cedar_policy::EntityUid| {
-            Request::new(asked.principal.clone(), action.clone(), asked.resource.clone(), asked.context.clone(), None)
+    /// The question, to Cedar: once for each action.
+    fn asked(&self, scope: &Scope, known: &Known<'_>) -> Result<([Request; 2], Entities)> {
+        let Asked { context, entities } = self.names.asked(scope, known)?;
+        let request = |action: &EntityUid, context| {
+            Request::new(scope.principal.clone(), action.clone(), scope.resource.clone(), context, None)
                 .map_err(|error| Error::invalid("policy", error.to_string()))
         };
+        Ok(([request(&self.names.call, context.clone())?, request(&self.names.call_unattended, context)?], entities))
+    }
+
+    /// Of `call` and of `call_unattended`; or the denial that a failing policy is.
+    fn verdicts(&self, known: &Known<'_>) -> Result<Result<[Verdict<'_>; 2], Decision>> {
+        let scope = self.names.scope(known.question);
         let actions = [&self.names.call, &self.names.call_unattended];
-        let requests = [request(actions[0])?, request(actions[1])?];
+        // Made for the first policy that plain facts do not settle.
+        let mut asked: Option<([Request; 2], Entities)> = None;
         let mut verdicts = [Verdict::default(), Verdict::default()];
         let mut failed: Vec<(&Rule, String)> = Vec::new();
         for rule in &self.rules {
-            let mut known = None;
-            for (index, request) in requests.iter().enumerate() {
-                if !rule.concerns(&asked.principal, actions[index], &asked.resource) {
-                    continue;
-                }
-                let holds = match known.filter(|_| rule.for_any_action) {
-                    Some(holds) => holds,
-                    None => match rule.holds(request, &asked.entities) {
-                        Ok(holds) => holds,
+            let concerns = actions.map(|action| rule.concerns(&scope.principal, action, &scope.resource));
+            if concerns == [false, false] {
+                continue;
+            }
+            let mut holds = rule.settled(known);
+            let settled = holds.is_some();
+            for (index, verdict) in verdicts.iter_mut().enumerate().filter(|(index, _)| concerns[*index]) {
+                if !settled && !(holds.is_some() && rule.for_any_action) {
+                    let (requests, entities) = match &mut asked {
+                        Some(asked) => asked,
+                        none => none.insert(self.asked(&scope, known)?),
+                    };
+                    match rule.holds(&requests[index], entities) {
+                        Ok(now) => holds = Some(now),
                         Err(error) => {
                             failed.push((rule, error));
                             break;
                         }
-                    },
-                };
-                known = Some(holds);
+                    }
+                }
                 match (holds, rule.forbids) {
-                    (true, true) => verdicts[index].forbids.push(rule),
-                    (true, false) => verdicts[index].permits.push(rule),
-                    (false, _) => {}
+                    (Some(true), true) => verdict.forbids.push(rule),
+                    (Some(true), false) => verdict.permits.push(rule),
+                    (Some(false) | None, _) => {}
                 }
             }
         }

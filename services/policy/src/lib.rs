@@ -18,6 +18,7 @@ mod facts;
 mod from_manifest;
 mod request;
 mod rule;
+mod shortcut;
 mod sources;
 
 use std::{collections::BTreeSet, fmt};

@@ -9,14 +9,10 @@ use std::{
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
 use llama_stack_core::{Error, Result};
 
-use crate::{
-    Question,
-    arguments::Arguments,
-    facts::{PRIVATE, UNTRUSTED},
-};
+use crate::{Question, arguments::Arguments, shortcut::Known};
 
 /// Labels that policies can look at. Sessions have one per tool and bank.
-const LABELS: usize = 128;
+pub(crate) const LABELS: usize = 128;
 
 /// The names of the schema, read once.
 pub(crate) struct Names {
@@ -32,9 +28,13 @@ pub(crate) struct Names {
 }
 
 /// What a question is about.
-pub(crate) struct Asked {
+pub(crate) struct Scope {
     pub(crate) principal: EntityUid,
     pub(crate) resource: EntityUid,
+}
+
+/// All that Cedar must know to evaluate a condition.
+pub(crate) struct Asked {
     pub(crate) context: Context,
     pub(crate) entities: Entities,
 }
@@ -54,14 +54,18 @@ impl Names {
         })
     }
 
-    /// With those arguments that are `wanted`; None: all.
-    ///
+    pub(crate) fn scope(&self, question: &Question<'_>) -> Scope {
+        let (who, tool) = (question.principal, question.tool);
+        Scope {
+            principal: uid(&self.user, &format!("{}/{}", who.tenant, who.id)),
+            resource: uid(&self.tool, &format!("{}/{}", tool.group, tool.name)),
+        }
+    }
+
     /// # Errors
     /// `InvalidArgument`, if Cedar refuses a value.
-    pub(crate) fn asked(&self, question: &Question<'_>, wanted: Option<&BTreeSet<String>>) -> Result<Asked> {
-        let (who, tool) = (question.principal, question.tool);
-        let principal = uid(&self.user, &format!("{}/{}", who.tenant, who.id));
-        let resource = uid(&self.tool, &format!("{}/{}", tool.group, tool.name));
+    pub(crate) fn asked(&self, scope: &Scope, known: &Known<'_>) -> Result<Asked> {
+        let (who, tool) = (known.question.principal, known.question.tool);
         let user =
             [("id".to_owned(), string(&who.id)), ("tenant".to_owned(), string(&who.tenant)), ("roles".to_owned(), strings(&who.roles))];
         let facts = [
@@ -72,40 +76,42 @@ impl Names {
             ("changes_state".to_owned(), RestrictedExpression::new_bool(tool.changes_state)),
             ("remote".to_owned(), RestrictedExpression::new_bool(tool.remote)),
         ];
-        let arguments = Arguments::of(question.arguments, wanted);
-        let context = self.context(question, arguments.unreadable)?;
+        let Arguments { text, whole, decimals, lists, .. } = known.arguments;
+        let table = |uid: &EntityUid, tags: &[(String, RestrictedExpression)]| {
+            Entity::new_with_tags(uid.clone(), [], [], tags.iter().cloned()).map_err(refused)
+        };
         let entities = [
-            Entity::new_with_tags(principal.clone(), user, [], []).map_err(refused)?,
-            Entity::new_with_tags(resource.clone(), facts, [], []).map_err(refused)?,
-            Entity::new_with_tags(self.text.clone(), [], [], arguments.text).map_err(refused)?,
-            Entity::new_with_tags(self.whole.clone(), [], [], arguments.whole).map_err(refused)?,
-            Entity::new_with_tags(self.decimals.clone(), [], [], arguments.decimals).map_err(refused)?,
-            Entity::new_with_tags(self.lists.clone(), [], [], arguments.lists).map_err(refused)?,
+            Entity::new_with_tags(scope.principal.clone(), user, [], []).map_err(refused)?,
+            Entity::new_with_tags(scope.resource.clone(), facts, [], []).map_err(refused)?,
+            table(&self.text, text)?,
+            table(&self.whole, whole)?,
+            table(&self.decimals, decimals)?,
+            table(&self.lists, lists)?,
         ];
         // Without the schema: these values have its types by construction, and checking them again would cost more
         // than the decision. A test holds them against it.
         let entities = Entities::from_entities(entities, None).map_err(refused)?;
-        Ok(Asked { principal, resource, context, entities })
+        Ok(Asked { context: self.context(known)?, entities })
     }
 
-    fn context(&self, question: &Question<'_>, unreadable: bool) -> Result<Context> {
+    fn context(&self, known: &Known<'_>) -> Result<Context> {
+        let question = known.question;
         let tables = [("text", &self.text), ("whole", &self.whole), ("decimals", &self.decimals), ("lists", &self.lists)];
         let tables = tables.map(|(name, table)| (name.to_owned(), RestrictedExpression::new_entity_uid(table.clone())));
-        let unreadable = unreadable || question.seen.len() > LABELS;
         Context::from_pairs([
             ("agent".to_owned(), RestrictedExpression::new_entity_uid(uid(&self.agent, question.agent_id))),
             ("arguments".to_owned(), RestrictedExpression::new_record(tables).map_err(refused)?),
-            ("unreadable".to_owned(), RestrictedExpression::new_bool(unreadable)),
+            ("unreadable".to_owned(), RestrictedExpression::new_bool(known.unreadable)),
             ("seen".to_owned(), strings(question.seen.iter().take(LABELS))),
-            ("seen_untrusted".to_owned(), RestrictedExpression::new_bool(any(question.seen, UNTRUSTED))),
-            ("seen_private".to_owned(), RestrictedExpression::new_bool(any(question.seen, PRIVATE))),
+            ("seen_untrusted".to_owned(), RestrictedExpression::new_bool(known.seen_untrusted)),
+            ("seen_private".to_owned(), RestrictedExpression::new_bool(known.seen_private)),
         ])
         .map_err(refused)
     }
 }
 
 /// Whether a label begins with `prefix`: labels are sorted, so the first that is not before it tells.
-fn any(seen: &BTreeSet<String>, prefix: &str) -> bool {
+pub(crate) fn any(seen: &BTreeSet<String>, prefix: &str) -> bool {
     seen.range::<str, _>((Included(prefix), Unbounded)).next().is_some_and(|label| label.starts_with(prefix))
 }
 
@@ -135,7 +141,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Facts, Principal, SCHEMA};
+    use crate::{
+        Facts, Principal, SCHEMA,
+        facts::{PRIVATE, UNTRUSTED},
+    };
 
     #[test]
     fn questions_have_the_types_of_the_schema() {
@@ -145,11 +154,12 @@ mod tests {
         let seen = ["tool:x".to_owned(), "untrusted:tool:x".to_owned()].into();
         let tool = Facts::unknown("t", "g");
         let question = Question { principal: &principal, agent_id: "a", tool: &tool, arguments: &arguments, seen: &seen };
-        let names = Names::new().unwrap();
+        let (names, arguments) = (Names::new().unwrap(), Arguments::of(&arguments, None));
         for action in [&names.call, &names.call_unattended] {
-            let asked = names.asked(&question, None).unwrap();
+            let scope = names.scope(&question);
+            let asked = names.asked(&scope, &Known::of(&question, &arguments)).unwrap();
             Entities::from_entities(asked.entities, Some(&schema)).unwrap();
-            Request::new(asked.principal, action.clone(), asked.resource, asked.context, Some(&schema)).unwrap();
+            Request::new(scope.principal, action.clone(), scope.resource, asked.context, Some(&schema)).unwrap();
         }
     }
 

@@ -1,8 +1,8 @@
 //! One policy, made ready to be asked many times.
 //!
 //! Cedar's authorizer puts a policy's condition together each time that it is asked, evaluates every policy for every
-//! action, and passes over those that fail. Here the condition is kept, what cannot apply is not evaluated, and what
-//! does not depend on the action is evaluated once for both.
+//! action, and passes over those that fail. Here the condition is kept, what cannot apply is not evaluated, what plain
+//! facts settle is not evaluated either, and what does not depend on the action is evaluated once for both.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,10 @@ use cedar_policy::{
 };
 use serde_json::Value;
 
-use crate::sources::Checked;
+use crate::{
+    shortcut::{Known, Shortcut},
+    sources::Checked,
+};
 
 pub(crate) struct Rule {
     pub(crate) id: String,
@@ -26,6 +29,8 @@ pub(crate) struct Rule {
     resource: Option<EntityUid>,
     /// None: it holds wherever it concerns.
     condition: Option<Expression>,
+    /// The same, as far as it can be decided without Cedar.
+    shortcut: Shortcut,
     /// The paths of arguments that it asks for. None: it may ask for any.
     asks_for: Option<BTreeSet<String>>,
 }
@@ -46,10 +51,10 @@ impl Rule {
             _ => (None, false),
         };
         // Where `concerns` has looked at all of the scope, evaluating it again would double the work.
-        let condition = if any_principal && any_resource {
-            policy.as_ref().non_scope_constraints().cloned().map(Into::into)
+        let (condition, shortcut) = if any_principal && any_resource {
+            (policy.as_ref().non_scope_constraints().cloned().map(Into::into), Shortcut::of(&policy))
         } else {
-            Some(policy.as_ref().condition().into())
+            (Some(policy.as_ref().condition().into()), Shortcut::Unknown)
         };
         Self {
             id: policy.id().to_string(),
@@ -60,6 +65,7 @@ impl Rule {
             principal,
             resource,
             condition,
+            shortcut,
             asks_for: body.asks_for,
         }
     }
@@ -73,6 +79,11 @@ impl Rule {
         };
         let is = |named: &Option<EntityUid>, it| named.as_ref().is_none_or(|named| named == it);
         concerned && is(&self.resource, resource) && is(&self.principal, principal)
+    }
+
+    /// Whether it holds, where Cedar need not be asked.
+    pub(crate) fn settled(&self, known: &Known<'_>) -> Option<bool> {
+        if self.condition.is_none() { Some(true) } else { self.shortcut.holds(known) }
     }
 
     /// # Errors

@@ -39,6 +39,11 @@ const SILENCE: Duration = Duration::from_secs(60);
 const HEAD_BYTES: usize = 64 << 10;
 /// Requests at once on one HTTP/2 connection. (Streams that a client resets in a flood are bounded by hyper's defaults.)
 const STREAMS: u32 = 1_024;
+/// Bytes that may come on one HTTP/2 connection before they are read; h2 counts 256 for each smaller frame, and closes a
+/// connection on which frames for more than half of this wait. A small request is such a frame, and many may come at once.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// The same, of one request.
+const REQUEST_WINDOW: u32 = 1 << 20;
 /// A peer that is gone without a word is noticed after about this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How often metrics are folded into their buckets.
@@ -240,7 +245,8 @@ fn protocols() -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .adaptive_window(true)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(REQUEST_WINDOW)
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEAD_BYTES as u32)
         .keep_alive_interval(KEEP_ALIVE)

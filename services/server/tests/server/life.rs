@@ -74,6 +74,21 @@ async fn idle_connections_do_not_hold_up_a_drain() {
     drop(silent);
 }
 
+/// As after a restart, when all clients come back: h2 takes small frames that nobody has read yet for a flood.
+#[tokio::test]
+async fn a_thousand_small_requests_at_once_share_one_connection() {
+    let server = start().await;
+    let channel = tonic::transport::Endpoint::from_shared(server.url("")).unwrap().connect().await.unwrap();
+    let health = tonic_health::pb::health_client::HealthClient::new(channel);
+    let asked = futures::future::join_all((0..1_000).map(|_| {
+        let mut health = health.clone();
+        async move { health.check(tonic_health::pb::HealthCheckRequest { service: "llama_stack.v1.Inference".into() }).await }
+    }));
+    for answer in timeout(Duration::from_secs(20), asked).await.expect("they wait for ever") {
+        assert_eq!(answer.unwrap().into_inner().status, 1, "serving");
+    }
+}
+
 #[tokio::test]
 async fn a_drain_has_an_end() {
     let server = start_with("server: { drain_seconds: 1 }\n").await;
