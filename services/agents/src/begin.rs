@@ -241,8 +241,15 @@ async fn configuration(
     session: &Session,
 ) -> Result<(String, AgentConfig)> {
     let (agent_id, mut config) = match own {
-        Some(_) if !agent_id.is_empty() => {
-            return Err(Error::invalid("config", "name an agent_id or bring a config, not both"));
+        Some(more) if !agent_id.is_empty() => {
+            if !check::only_shields(&more) {
+                let message = "name an agent_id or bring a config, not both: beside an agent_id a config may only add shields";
+                return Err(Error::invalid("config", message));
+            }
+            check::shields(&shared.parts, cx, &more).await?;
+            let (agent_id, mut config) = agents_own(shared, cx, agent_id).await?;
+            check::add_shields(&mut config, more);
+            (agent_id, config)
         }
         Some(config) => {
             check::config(&shared.parts, cx, &config).await?;
@@ -254,13 +261,17 @@ async fn configuration(
             if agent_id.is_empty() {
                 return Err(Error::invalid("agent_id", "an agent_id or a config is required: the session has no agent of its own"));
             }
-            let agent = shared.agent(cx.tenant(), &agent_id).await.map_err(|error| error.with_field("agent_id"))?;
-            let config = agent.config.unwrap_or_default();
-            check::shields(&shared.parts, cx, &config).await?;
-            (agent_id, config)
+            agents_own(shared, cx, agent_id).await?
         }
     };
     config.limits = Some(check::effective(config.limits.as_ref(), &shared.parts.config.limits));
     check::add_defaults(&mut config, &shared.parts.shielding.defaults);
+    Ok((agent_id, config))
+}
+
+async fn agents_own(shared: &Shared, cx: &Context, agent_id: String) -> Result<(String, AgentConfig)> {
+    let agent = shared.agent(cx.tenant(), &agent_id).await.map_err(|error| error.with_field("agent_id"))?;
+    let config = agent.config.unwrap_or_default();
+    check::shields(&shared.parts, cx, &config).await?;
     Ok((agent_id, config))
 }

@@ -129,6 +129,28 @@ fn shield_lists(config: &AgentConfig) -> [(&'static str, &Vec<String>); 5] {
     ]
 }
 
+/// Whether a configuration names nothing but shields: one that an agent's can be made stricter with.
+pub(crate) fn only_shields(config: &AgentConfig) -> bool {
+    let rest = AgentConfig {
+        input_shields: Vec::new(),
+        tool_argument_shields: Vec::new(),
+        tool_result_shields: Vec::new(),
+        retrieved_shields: Vec::new(),
+        output_shields: Vec::new(),
+        ..config.clone()
+    };
+    rest == AgentConfig::default()
+}
+
+/// Adds the shields of a request to those of its agent. How answers are shown stays the agent's choice.
+pub(crate) fn add_shields(config: &mut AgentConfig, more: AgentConfig) {
+    add_missing(&mut config.input_shields, &more.input_shields);
+    add_missing(&mut config.tool_argument_shields, &more.tool_argument_shields);
+    add_missing(&mut config.tool_result_shields, &more.tool_result_shields);
+    add_missing(&mut config.retrieved_shields, &more.retrieved_shields);
+    add_missing(&mut config.output_shields, &more.output_shields);
+}
+
 /// Adds the shields of every turn. They were looked for when the stack was built.
 pub(crate) fn add_defaults(config: &mut AgentConfig, defaults: &DefaultShields) {
     add_missing(&mut config.input_shields, &defaults.input);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use futures::StreamExt as _;
 use llama_stack_core::{
-    Context, Error, Inference, failpoint,
+    Error, EventStream, failpoint,
     fold::{ChatFold, broken_off},
     ids,
 };
@@ -14,6 +14,7 @@ use llama_stack_proto::v1::{
 };
 
 use crate::{
+    ahead::Ahead,
     citations, compact, conversation,
     journal::Journal,
     moderate::Outlet,
@@ -37,19 +38,20 @@ pub(crate) struct Answer {
 }
 
 impl Run {
-    /// Runs the inference step at `index`, and stages its result.
-    pub(crate) async fn infer(&mut self, index: usize) -> Result<(), Stop> {
+    /// Runs the inference step at `index`, and stages its result. `ahead`: the model was asked already.
+    pub(crate) async fn infer(&mut self, index: usize, mut ahead: Option<Ahead>) -> Result<(), Stop> {
         let config = conversation::config(self.journal.turn());
         let Some(Step::Inference(open)) = self.journal.turn().steps.get(index).and_then(|step| step.step.clone()) else { return Ok(()) };
         let shields = conversation::shields(self.journal.turn());
         let watching = self.watch_windows(&shields).await?;
-        let mut left_out = self.left_out(&config).await?;
+        let mut left_out = match &ahead {
+            Some(ahead) => ahead.left_out,
+            None => self.left_out(&config).await?,
+        };
         let mut answer = loop {
-            let shown = self.history.get(left_out..).unwrap_or_default();
-            let request = request(self.journal.turn(), shown, &self.toolbox, &config, open.tools_withheld);
-            let cx = self.effect_context();
+            let asked = ahead.take().unwrap_or_else(|| self.ask(&config, left_out, open.tools_withheld));
             let outlet = self.outlet(&shields, &watching);
-            let generating = generate(self.shared.parts.inference.as_ref(), &cx, &self.journal, index, request, outlet);
+            let generating = generate(asked.into_events(), config.model.clone(), &self.journal, index, outlet);
             failpoint::hit("inference.before");
             let answer = self.guarded(generating).await?;
             failpoint::hit("inference.answered");
@@ -67,6 +69,13 @@ impl Run {
         self.moderate(index, &shields, answer).await
     }
 
+    /// The question to the model, as the turn stands. It is sent when its answer is read for the first time.
+    pub(crate) fn ask(&self, config: &AgentConfig, left_out: usize, tools_withheld: bool) -> Ahead {
+        let shown = self.history.get(left_out..).unwrap_or_default();
+        let request = request(self.journal.turn(), shown, &self.toolbox, config, tools_withheld);
+        Ahead::ask(self.shared.parts.inference.clone(), self.effect_context(), request, left_out)
+    }
+
     /// Notes which passages of this conversation the answer names.
     pub(crate) fn cite(&self, step: &mut InferenceStep) {
         let Some(message) = &mut step.message else { return };
@@ -75,7 +84,7 @@ impl Run {
     }
 
     /// How many messages of the history the model is not shown: none, unless it has no room and the turn says `AUTO`.
-    async fn left_out(&self, config: &AgentConfig) -> Result<usize, Stop> {
+    pub(crate) async fn left_out(&self, config: &AgentConfig) -> Result<usize, Stop> {
         if config.truncation() != HistoryTruncation::Auto || self.history.is_empty() {
             return Ok(0);
         }
@@ -159,14 +168,12 @@ impl Run {
 
 /// Reads the stream to its end, and shows of it what `outlet` lets pass.
 async fn generate(
-    inference: &dyn Inference,
-    cx: &Context,
+    mut events: EventStream<ChatEvent>,
+    model: String,
     journal: &Journal,
     index: usize,
-    request: ChatRequest,
     mut outlet: Outlet,
 ) -> Result<Answer, Stop> {
-    let model = request.model.clone();
     let step_id = journal.turn().steps.get(index).map(|step| step.id.clone()).unwrap_or_default();
     let mut call_ids = CallIds::of(journal.turn());
     let (mut shown, mut fold) = (Pieces::default(), ChatFold::default());
@@ -176,7 +183,6 @@ async fn generate(
         fold.push(event).map_err(Stop::Failed)
     };
     let (mut refused, mut said) = (None, 0);
-    let mut events = inference.stream_chat(cx, request).await.map_err(Stop::Failed)?;
     while refused.is_none() {
         let passed = match events.next().await {
             Some(event) => {

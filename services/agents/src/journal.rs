@@ -194,7 +194,7 @@ fn redacting(event: &TurnEvent) -> Option<&ShieldStep> {
     let Some(step::Step::Shield(shield)) = &step.step else { return None };
     let of_input = matches!(shield.stage(), ShieldStage::Input | ShieldStage::ToolResult | ShieldStage::Retrieved);
     let redacts = shield.verdict.as_ref().is_some_and(|verdict| verdict.redacted.is_some());
-    (of_input && redacts).then_some(shield)
+    (of_input && redacts || judged::withholds(shield)).then_some(shield)
 }
 
 /// What a run is told whose turn is no longer this process's.

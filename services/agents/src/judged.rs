@@ -166,10 +166,16 @@ pub(crate) fn shut<'a>(turn: &'a Turn, at: Option<usize>, call: &ToolCall) -> Op
     verdicts.find_map(forbids)
 }
 
+/// Whether this verdict puts a notice in the place of what it judged: what tools and documents say is left out, where a
+/// user's own words end the turn.
+pub(crate) fn withholds(shield: &ShieldStep) -> bool {
+    matches!(shield.stage(), ShieldStage::ToolResult | ShieldStage::Retrieved) && forbids(shield).is_some()
+}
+
 /// Puts what a verdict leaves of a piece of the turn in that piece's place, wherever it stands.
 pub(crate) fn apply(turn: &mut Turn, shield: &ShieldStep) {
     let redacted = shield.verdict.as_ref().and_then(|verdict| verdict.redacted.as_ref());
-    let withheld = matches!(shield.stage(), ShieldStage::ToolResult | ShieldStage::Retrieved) && forbids(shield).is_some();
+    let withheld = withholds(shield);
     if shield.judged_sha256.is_empty() || redacted.is_none() && !withheld {
         return;
     }
@@ -216,8 +222,9 @@ pub(crate) fn apply_to_event(event: &mut TurnEvent, shield: &ShieldStep) {
         Some(Event::Created(turn)) => apply(turn, shield),
         Some(Event::Resumed(results)) => {
             let redacted = shield.verdict.as_ref().and_then(|verdict| verdict.redacted.as_ref());
-            if let (Some(redacted), None) = (redacted, forbids(shield)) {
-                results.results.iter_mut().for_each(|result| apply_to(result, shield, Some(redacted)));
+            let redacted = redacted.filter(|_| forbids(shield).is_none());
+            if redacted.is_some() || withholds(shield) {
+                results.results.iter_mut().for_each(|result| apply_to(result, shield, redacted));
             }
         }
         _ => {}
@@ -325,8 +332,8 @@ fn outermost(parts: &[Part]) -> String {
     found.or_else(|| labels().next()).unwrap_or_default().to_owned()
 }
 
-/// SHA-256 of what these parts say, in hex: equal for equal texts, wherever they stand.
-pub(crate) fn fingerprint(parts: &[Part]) -> String {
+/// SHA-256 of what these parts say, in hex, as `ShieldStep.judged_sha256` has it: equal for equal texts, wherever they stand.
+pub fn fingerprint(parts: &[Part]) -> String {
     let mut said: Vec<String> = Vec::new();
     for part in parts {
         match &part.content {

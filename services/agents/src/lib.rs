@@ -10,6 +10,7 @@
 //! ```
 //!
 //! What shields judge is `judged`, how they are asked `shields`, and how an answer is shown while they judge it `moderate`.
+//! An answer that the model gives while they judge its question waits in `ahead`.
 //!
 //! A turn that runs is held under a lease, which is renewed (`lease`); one whose owner is gone is picked up.
 //!
@@ -17,6 +18,7 @@
 //! to go on after a crash is to read the journal and take the next step.
 
 mod agents;
+mod ahead;
 mod arguments;
 mod begin;
 mod calls;
@@ -53,6 +55,7 @@ mod toolbox;
 mod turns;
 mod watch;
 
+pub use judged::fingerprint;
 pub use prompts::{PromptBook, render as render_prompt};
 pub use runtime::{Runtime, RuntimeParts};
 pub use servers::Connect;

@@ -93,11 +93,28 @@ pub(crate) fn next(fold: &Fold, desk: &impl Desk) -> Next {
             None => Next::End(TurnStatus::Completed, ""),
         };
     }
+    match judge_input(turn) {
+        Some(next) => next,
+        None => once_judged(fold, desk),
+    }
+}
+
+/// The inference that comes next if shields let all pass that came from outside; `None` where something else does.
+pub(crate) fn ahead(fold: &Fold, desk: &impl Desk) -> Option<Step> {
+    if fold.turn.append_only {
+        return None;
+    }
+    match once_judged(fold, desk) {
+        Next::Start(steps) => steps.into_iter().next().filter(|step| matches!(step, Step::Inference(_))),
+        Next::Await(..) | Next::Refuse(_) | Next::End(..) => None,
+    }
+}
+
+/// The next move once what came from outside has passed.
+fn once_judged(fold: &Fold, desk: &impl Desk) -> Next {
+    let turn = &fold.turn;
     let config = conversation::config(turn);
     let limits = turn.config.as_ref().and_then(|config| config.limits).unwrap_or_default();
-    if let Some(next) = judge_input(turn) {
-        return next;
-    }
     if let Some(next) = list_tools(turn, &config) {
         return next;
     }

@@ -1,6 +1,7 @@
 //! A turn that runs: plan the next steps, journal the intent, have the effect, journal the result, until it rests.
 
 mod answers;
+mod beside;
 mod effects;
 mod steps;
 

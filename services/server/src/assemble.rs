@@ -63,13 +63,13 @@ pub(crate) fn routed(error: Error, api: &str, lines: &Lines) -> Error {
     at(error, &path, lines)
 }
 
-/// Every shield that the manifest names for all turns must be one of this stack's.
+/// Every shield that the manifest names for turns must be one of this stack's.
 ///
 /// # Errors
 /// `NotFound`, with the line and the shields that there are. Where a provider does not answer yet it is not known what is
 /// missing, and nothing is said: a turn that cannot be judged does not pass.
 pub(crate) async fn shields_are_there(safety: &dyn Safety, manifest: &Manifest) -> Result<()> {
-    for (path, id) in manifest.safety.defaults.named() {
+    for (path, id) in manifest.safety.named() {
         match safety.get_shield(&Context::system(), GetShieldRequest { id: id.to_owned() }).await {
             Err(error) if error.code() == Code::NotFound => return Err(at(error, &path, &manifest.lines)),
             Err(error) => tracing::warn!(shield = id, error = ?error, "a shield of every turn cannot be reached yet"),

@@ -1,8 +1,7 @@
 //! What a shield step of a journal judged, as far as the journal still holds it.
 
+use llama_stack_agents::fingerprint;
 use llama_stack_proto::v1::{Message, Part, Role, ShieldStage, ShieldStep, ToolCall, ToolResult, Turn, part::Content, step::Step};
-use prost::Message as _;
-use sha2::{Digest, Sha256};
 
 /// A text as it was judged.
 pub(super) struct Judged {
@@ -113,28 +112,6 @@ fn results(turn: &Turn) -> impl Iterator<Item = &ToolResult> {
         _ => None,
     });
     steps.chain(turn.input.iter().flat_map(|message| message.tool_results()))
-}
-
-/// As the runtime writes `judged_sha256`: each piece of text, preceded by its length.
-fn fingerprint(parts: &[Part]) -> String {
-    let mut hash = Sha256::new();
-    let mut add = |text: &str| {
-        hash.update(text.len().to_le_bytes());
-        hash.update(text);
-    };
-    for part in parts {
-        match &part.content {
-            Some(Content::Text(text) | Content::Refusal(text) | Content::Reasoning(text)) => add(text),
-            Some(Content::Image(image)) => add(&hex::encode(image.encode_to_vec())),
-            Some(Content::ToolCall(call)) => {
-                add(&call.name);
-                add(&call.arguments);
-            }
-            Some(Content::ToolResult(result)) => add(&fingerprint(&result.parts)),
-            None => {}
-        }
-    }
-    hex::encode(hash.finalize())
 }
 
 #[cfg(test)]

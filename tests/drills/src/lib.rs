@@ -73,7 +73,10 @@ const DRILLS: &[(&str, &str)] = &[
     ),
     ("embeddings", "texts a second of MiniLM, on candle and on llama.cpp, beside onnxruntime and sentence-transformers"),
     ("guard", "classifying 512 tokens with a model of Prompt Guard 2 22M's shape, beside transformers and onnxruntime"),
-    ("shields", "what input shields add to the first token, and how much of a 20-turn session they judge again"),
+    (
+        "shields",
+        "what input shields add to the first token, before the model and beside it, and how much of a 20-turn session they judge again",
+    ),
     ("mistralrs", "decode and prefill of inline::mistralrs, beside mistralrs used bare"),
     (
         "vectors",

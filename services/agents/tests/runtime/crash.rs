@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use llama_stack_agents::RuntimeParts;
 use llama_stack_core::Agents as _;
 use llama_stack_proto::v1::{
     ApprovalDecision, CreateTurnRequest, ResumeTurnRequest, TurnStatus, WatchTurnRequest, step, turn_event::Event,
@@ -20,9 +21,20 @@ use crate::{
 
 /// Runs a turn until `dead`, kills everything that runs, and gives the turn's id.
 pub fn die(dir: &Arc<TempDir>, script: &Arc<Script>, hands: &Arc<Hands>, request: CreateTurnRequest, dead: impl Fn() -> bool) -> String {
+    die_in(dir, script, hands, |_| (), request, dead)
+}
+
+pub fn die_in(
+    dir: &Arc<TempDir>,
+    script: &Arc<Script>,
+    hands: &Arc<Hands>,
+    change: impl FnOnce(&mut RuntimeParts),
+    request: CreateTurnRequest,
+    dead: impl Fn() -> bool,
+) -> String {
     let process = tokio::runtime::Runtime::new().unwrap();
     let id = process.block_on(async {
-        let world = World::at(dir.clone(), script.clone(), hands.clone()).await;
+        let world = World::with(dir.clone(), script.clone(), hands.clone(), change).await;
         let mut stream = world.begin(request).await.unwrap();
         let id = stream.next().await.unwrap().unwrap().turn_id;
         until(dead).await;
@@ -33,8 +45,18 @@ pub fn die(dir: &Arc<TempDir>, script: &Arc<Script>, hands: &Arc<Hands>, request
 }
 
 pub fn reborn(dir: Arc<TempDir>, script: Arc<Script>, hands: Arc<Hands>, then: impl AsyncFnOnce(World)) {
+    reborn_in(dir, script, hands, |_| (), then);
+}
+
+pub fn reborn_in(
+    dir: Arc<TempDir>,
+    script: Arc<Script>,
+    hands: Arc<Hands>,
+    change: impl FnOnce(&mut RuntimeParts),
+    then: impl AsyncFnOnce(World),
+) {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let world = World::at(dir, script, hands).await;
+        let world = World::with(dir, script, hands, change).await;
         then(world).await;
     });
 }

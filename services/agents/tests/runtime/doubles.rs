@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,6 +37,8 @@ pub struct Script {
     pub requests: Mutex<Vec<ChatRequest>>,
     /// Tokens that the model has room for; 0: not known.
     pub context: std::sync::atomic::AtomicU32,
+    /// Answers that nobody reads any more.
+    ended: Arc<AtomicUsize>,
 }
 
 impl Script {
@@ -51,6 +56,19 @@ impl Script {
 
     pub fn asked(&self) -> usize {
         self.requests.lock().unwrap().len()
+    }
+
+    pub fn ended(&self) -> usize {
+        self.ended.load(Ordering::SeqCst)
+    }
+}
+
+/// Counts itself when it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -88,12 +106,17 @@ impl Inference for Script {
                 Say::Fail => events.push(Err(Error::unavailable("the model is away").with_reason("model_away").with_source("secret"))),
             }
         }
+        let counted = Counted(self.ended.clone());
+        let watched = move |event| {
+            let _ = &counted;
+            event
+        };
         if hangs {
-            return Ok(Box::pin(stream::iter(events).chain(stream::pending())));
+            return Ok(Box::pin(stream::iter(events).chain(stream::pending()).map(watched)));
         }
         events.push(Ok(ChatEvent::finish(0, finish)));
         events.push(Ok(ChatEvent::usage(Usage { prompt_tokens: 10, completion_tokens: 5, ..Usage::default() })));
-        Ok(Box::pin(stream::iter(events)))
+        Ok(Box::pin(stream::iter(events).map(watched)))
     }
 }
 
@@ -174,14 +197,16 @@ impl Tools for Hands {
 /// | `tick`, `tock` | want their own word at the end: together they redact for ever |
 /// | `empty` | says nothing at all |
 /// | `counting` | counts the bytes that it has not judged before |
+/// | `gate`, `lattice` | as `words` and as `mask`, once `open` is true |
 #[derive(Default)]
 pub struct Guards {
+    pub open: tokio::sync::watch::Sender<bool>,
     pub judged: Mutex<Vec<RunShieldRequest>>,
     /// Texts that `counting` knows.
     known: Mutex<std::collections::HashSet<String>>,
 }
 
-const SHIELDS: [&str; 17] = [
+const SHIELDS: [&str; 19] = [
     "words",
     "reader",
     "pair",
@@ -199,6 +224,8 @@ const SHIELDS: [&str; 17] = [
     "tock",
     "empty",
     "counting",
+    "gate",
+    "lattice",
 ];
 
 impl Guards {
@@ -245,10 +272,13 @@ impl Safety for Guards {
         let message = request.messages.last().unwrap();
         let text = message.joined_text();
         let error = Level::Error.into();
+        if matches!(request.shield_id.as_str(), "gate" | "lattice") {
+            self.open.subscribe().wait_for(|open| *open).await.unwrap();
+        }
         Ok(match request.shield_id.as_str() {
-            "words" | "reader" if text.contains("bad") => forbidden(error),
+            "words" | "reader" | "gate" if text.contains("bad") => forbidden(error),
             "pair" if text.contains("left right") => forbidden(error),
-            "mask" if text.contains("secret") => replaced(message, &["secret"], "[1]"),
+            "mask" | "lattice" if text.contains("secret") => replaced(message, &["secret"], "[1]"),
             "veil" if text.contains("[1]") || text.contains("hidden") => replaced(message, &["[1]", "hidden"], "[2]"),
             "warn" => forbidden(Level::Warn.into()),
             "broken" => return Err(Error::internal("out of order")),

@@ -4,6 +4,7 @@
 
 mod agents;
 mod approvals;
+mod beside;
 mod budgets;
 mod clients;
 mod context;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use llama_stack_core::{Agents as _, manifest::DefaultShields};
 use llama_stack_proto::v1::{
-    AgentConfig, ApprovalDecision, CreateTurnRequest, Message, Part, ResumeTurnRequest, Role, ShieldStage, ToolResult, Turn, TurnEvent,
-    TurnStatus, step::Step, turn_event::Event,
+    AgentConfig, ApprovalDecision, CreateAgentRequest, CreateTurnRequest, Message, Part, ResumeTurnRequest, Role, ShieldStage, ToolResult,
+    Turn, TurnEvent, TurnStatus, step::Step, turn_event::Event,
 };
 
 use crate::{
@@ -173,12 +173,10 @@ async fn what_clients_bring_for_their_calls_is_judged_as_a_tools_result() {
             assert_eq!(turn.input[0].tool_results().next().unwrap().joined_text(), left);
         }
         assert!(!reads(&world).contains(text) && reads(&world).contains(left));
-        if left == "my [1]" {
-            let turns = world.runtime.list_turns(&world.cx, Default::default()).await.unwrap().turns;
-            for turn in turns {
-                let journal = world.store.journal("acme", &turn.id, 0).await.unwrap();
-                assert!(!format!("{journal:?}").contains(text), "the journal has it still");
-            }
+        let turns = world.runtime.list_turns(&world.cx, Default::default()).await.unwrap().turns;
+        for turn in turns {
+            let journal = world.store.journal("acme", &turn.id, 0).await.unwrap();
+            assert!(!format!("{journal:?}").contains(text), "the journal has it still: {text}");
         }
     }
 }
@@ -240,6 +238,29 @@ async fn the_manifests_shields_judge_every_turn_besides_its_own() {
     assert_eq!(asked, expected.map(|(stage, id)| (stage, id.to_owned())));
     // A warning is told in the journal and stops nothing.
     assert!(verdicts(&turn)[0].verdict.as_ref().unwrap().violation.is_some());
+}
+
+/// A request makes its agent stricter, and changes nothing else of it.
+#[tokio::test]
+async fn shields_beside_an_agent_are_added_to_its_own() {
+    let world = World::new(vec![vec![Text("fine")]]).await;
+    let own = AgentConfig { input_shields: ids(&["mask"]), ..config() };
+    let agent = world.runtime.create_agent(&world.cx, CreateAgentRequest { config: Some(own) }).await.unwrap();
+    let more = AgentConfig { input_shields: ids(&["words"]), ..AgentConfig::default() };
+    let ask = |text: &str, more: AgentConfig| CreateTurnRequest {
+        agent_id: agent.id.clone(),
+        config: Some(more),
+        input: vec![Message::user(text)],
+        ..CreateTurnRequest::default()
+    };
+    let (_, turn) = world.run(ask("my secret", more.clone())).await;
+    assert_eq!((turn.agent_id.as_str(), turn.input[0].joined_text().as_str()), (agent.id.as_str(), "my [1]"), "the agent's own");
+    let (_, turn) = world.run(ask("a bad idea", more.clone())).await;
+    assert_eq!(turn.incomplete_reason, "content_filter", "and the request's");
+    let unknown = AgentConfig { output_shields: ids(&["nobody"]), ..AgentConfig::default() };
+    assert_eq!(world.begin(ask("x", unknown)).await.err().unwrap().field(), Some("config.output_shields[0]"));
+    let error = world.begin(ask("x", AgentConfig { model: "scripted".into(), ..more })).await.err().unwrap();
+    assert_eq!(error.field(), Some("config"));
 }
 
 #[tokio::test]

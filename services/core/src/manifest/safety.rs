@@ -16,11 +16,14 @@ pub struct Safety {
     pub on_failure: OnFailure,
     /// Shields of every turn, besides those of its agent and of its request.
     pub defaults: DefaultShields,
+    /// Shields that judge an input while the model reads it already. Nothing that it says is shown, kept or acted on before
+    /// they let the input pass as it was. Default none: what a shield is to redact must not reach the model first.
+    pub beside_model: Vec<String>,
 }
 
 impl Default for Safety {
     fn default() -> Self {
-        Self { timeout_seconds: 10.0, on_failure: OnFailure::Closed, defaults: DefaultShields::default() }
+        Self { timeout_seconds: 10.0, on_failure: OnFailure::Closed, defaults: DefaultShields::default(), beside_model: Vec::new() }
     }
 }
 
@@ -73,13 +76,19 @@ impl Safety {
         Duration::try_from_secs_f64(self.timeout_seconds).unwrap_or(Duration::from_secs(10))
     }
 
+    /// Each shield that is named, with its path in the manifest.
+    pub fn named(&self) -> impl Iterator<Item = (String, &str)> {
+        let beside = self.beside_model.iter().enumerate().map(|(at, id)| (format!("safety.beside_model[{at}]"), id.as_str()));
+        self.defaults.named().chain(beside)
+    }
+
     pub(super) fn validate(&self, lines: &Lines) -> Result<()> {
         // An hour is longer than any turn should wait for one text.
         if !(self.timeout_seconds > 0.0 && self.timeout_seconds <= 3_600.0) {
             return Err(lines.error("safety.timeout_seconds", "must be more than 0, and at most 3600"));
         }
         let mut seen = HashSet::new();
-        for (path, id) in self.defaults.named() {
+        for (path, id) in self.named() {
             let list = path.split('[').next().unwrap_or_default().to_owned();
             if id.is_empty() {
                 return Err(lines.error(&path, "is empty; must be the id of a shield"));
@@ -122,5 +131,6 @@ mod tests {
             message("safety:\n  defaults:\n    input:\n    - a\n    - a\n"),
             "m.yaml:7: safety.defaults.input[1]: \"a\" is named twice"
         );
+        assert_eq!(message("safety:\n  beside_model: [a, a]\n"), "m.yaml:4: safety.beside_model[1]: \"a\" is named twice");
     }
 }

@@ -1,8 +1,9 @@
 //! The published guards: which tokens frame their prompt, and which categories they know.
 //!
-//! Sources: the chat templates and model cards of `meta-llama/Llama-Guard-3-8B`, `-3-1B` and `-3-11B-Vision`. Llama Guard 4
-//! is described with the tokens of Llama 4 and the text of Llama Guard 3; where a server has its own template, ask it by
-//! `chat`.
+//! Sources: the chat templates and model cards of `meta-llama/Llama-Guard-3-8B`, `-3-1B` and `-3-11B-Vision`. Of Llama Guard 4:
+//! its page at llama.com (the tokens), its model card in PurpleLlama (S1 to S14), the names that vLLM's tests on TPUs give its
+//! template, and prompts that others publish. Its template file itself was not to be had; a test holds ours against what
+//! these say.
 
 use llama_stack_core::{Error, Result};
 use serde::Deserialize;

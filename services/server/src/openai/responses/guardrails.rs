@@ -45,6 +45,22 @@ pub(super) fn read(guardrails: &[Value]) -> Result<DefaultShields> {
     Ok(shields)
 }
 
+/// A configuration that adds these to an agent's.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn beside_agent(guardrails: &[Value]) -> Result<AgentConfig> {
+    let shields = read(guardrails)?;
+    Ok(AgentConfig {
+        input_shields: shields.input,
+        tool_argument_shields: shields.tool_arguments,
+        tool_result_shields: shields.tool_results,
+        retrieved_shields: shields.retrieved,
+        output_shields: shields.output,
+        ..AgentConfig::default()
+    })
+}
+
 fn stages(guardrail: &Value, index: usize) -> Result<Vec<&'static str>> {
     let Some(given) = guardrail.get("stages").filter(|stages| !stages.is_null()) else { return Ok(USUAL.to_vec()) };
     let wrong = || {

@@ -148,7 +148,11 @@ impl CreateResponse {
         let mut request = self;
         let given = request.input.take().map(input::read).transpose()?;
         let Given { messages, decisions } = given.ok_or_else(|| Error::invalid("input", "input: missing field"))?;
-        let config = if agent_id.is_empty() { Some(request.into_config()?) } else { None };
+        let config = match (agent_id.is_empty(), &request.guardrails) {
+            (true, _) => Some(request.into_config()?),
+            (false, Some(guardrails)) => Some(guardrails::beside_agent(guardrails)?),
+            (false, None) => None,
+        };
         // As OpenAI's foreground responses: who hangs up, cancels.
         let on_disconnect = if background { OnDisconnect::Continue } else { OnDisconnect::Cancel };
         Ok(CreateTurnRequest {
@@ -240,7 +244,8 @@ impl CreateResponse {
         Ok(())
     }
 
-    /// An agent is configured already. Only `model` is passed over: there are clients that cannot leave it out.
+    /// An agent is configured already; guardrails are added to its own. Only `model` is passed over: there are clients that
+    /// cannot leave it out.
     fn check_agent(&self) -> Result<()> {
         let configured = [
             ("instructions", self.instructions.is_some()),
@@ -257,7 +262,6 @@ impl CreateResponse {
             ("truncation", self.truncation.is_some()),
             ("context_management", self.context_management.is_some()),
             ("prompt", self.prompt.is_some()),
-            ("guardrails", self.guardrails.is_some()),
             ("moderation", self.moderation.is_some()),
             ("limits", self.limits.is_some()),
         ];

@@ -195,6 +195,8 @@ fn extensions_reach_the_turn() {
     assert_eq!(config.truncation(), HistoryTruncation::Auto);
     let agent = asked(json!({ "agent_id": "agent_1", "model": null })).unwrap();
     assert_eq!((agent.agent_id.as_str(), agent.config), ("agent_1", None));
+    let stricter = asked(json!({ "agent_id": "agent_1", "guardrails": [{ "id": "a", "stages": ["input"] }] })).unwrap().config.unwrap();
+    assert_eq!(stricter, AgentConfig { input_shields: vec!["a".into()], ..AgentConfig::default() });
     for field in ["temperature", "top_p"] {
         assert_eq!(asked(json!({ "agent_id": "agent_1", field: 1 })).unwrap_err().field(), Some(field));
     }
