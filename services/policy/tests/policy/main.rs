@@ -4,6 +4,7 @@
 
 mod arguments;
 mod ask;
+mod facts;
 mod failing;
 mod rule_of_two;
 mod start;
