@@ -14,7 +14,7 @@ use std::{
 use llama_stack_core::{Context, Result, Tools, grpc::Served};
 use llama_stack_proto::v1::{
     AgentConfig, CreateTurnRequest, InvokeToolRequest, InvokeToolResponse, Limits, ListToolsRequest, ListToolsResponse, Message, Part,
-    SamplingParams, Tool, ToolDefinition, agents_client::AgentsClient, step, tools_server::ToolsServer, turn_event,
+    SamplingParams, Tool, ToolDefinition, Turn, agents_client::AgentsClient, step, tools_server::ToolsServer, turn_event,
 };
 use support::{Server, call, call_with_input, home_with_models, python, repository};
 use tokio::net::TcpListener;
@@ -158,9 +158,8 @@ impl Tools for Shop {
     }
 }
 
-/// The real small model asks a tool that it must know the answer of; the session can be taken out and run again.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_agent_looks_something_up_and_its_session_runs_again() {
+/// The starter with the shop beside its own tools.
+async fn starter_with_shop() -> (tempfile::TempDir, Server, tokio::task::JoinHandle<std::result::Result<(), tonic::transport::Error>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let shop = listener.local_addr().unwrap();
     let service = ToolsServer::new(Served(Arc::new(Shop) as Arc<dyn Tools>));
@@ -173,33 +172,66 @@ async fn an_agent_looks_something_up_and_its_session_runs_again() {
     let provider = format!("  tools:\n    - {{ id: shop, type: remote::grpc, config: {{ url: \"http://{shop}\" }} }}\n");
     std::fs::write(&file, starter.replacen("  tools:\n", &provider, 1)).unwrap();
     let server = Server::start(home.path(), file.to_str().unwrap());
+    (home, server, serving)
+}
 
+/// A turn of the real small model, which has the shop and the calculator, to its end.
+async fn answered(url: &str, config: AgentConfig, ask: &str) -> Turn {
     let config = AgentConfig {
         model: "qwen2.5-coder-0.5b-instruct".into(),
         tools: vec!["price_of".into(), "calculator".into()],
         sampling: Some(SamplingParams { temperature: Some(0.0), max_tokens: Some(150), ..SamplingParams::default() }),
-        limits: Some(Limits { max_tool_calls: 1, ..Limits::default() }),
-        ..AgentConfig::default()
+        ..config
     };
-    let ask = "Look up the price of the article 'bolt' with price_of.";
     let request = CreateTurnRequest { config: Some(config), input: vec![Message::user(ask)], ..CreateTurnRequest::default() };
-    let mut agents = AgentsClient::connect(server.url.clone()).await.unwrap();
+    let mut agents = AgentsClient::connect(url.to_owned()).await.unwrap();
     let mut events = agents.create_turn(request).await.unwrap().into_inner();
-    let mut turn = None;
     while let Some(event) = events.message().await.unwrap() {
         if let Some(turn_event::Event::Ended(ended)) = event.event {
-            turn = Some(*ended);
+            return *ended;
         }
     }
-    let turn = turn.unwrap();
-    let results: Vec<(String, String)> = turn
-        .steps
-        .iter()
-        .filter_map(|step| match &step.step {
-            Some(step::Step::Tool(tool)) => tool.result.as_ref().map(|result| (result.name.clone(), result.joined_text())),
-            _ => None,
-        })
-        .collect();
+    panic!("the stream ended before the turn");
+}
+
+/// Name, arguments and result of each call.
+fn calls(turn: &Turn) -> Vec<(String, String, String)> {
+    let tools = turn.steps.iter().filter_map(|step| match &step.step {
+        Some(step::Step::Tool(tool)) => Some((tool.call.as_ref()?, tool.result.as_ref()?)),
+        _ => None,
+    });
+    tools.map(|(call, result)| (call.name.clone(), call.arguments.clone(), result.joined_text())).collect()
+}
+
+/// Two steps in one turn: what the calculator is given can only be known from the shop.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_computes_with_what_it_looked_up() {
+    let (_home, server, _serving) = starter_with_shop().await;
+    let instructions = "You are a shop assistant. Answer in two steps: call price_of once to get the price of one piece. When you have the \
+                        price, call calculator with price * quantity.";
+    let config = AgentConfig {
+        instructions: instructions.into(),
+        parallel_tool_calls: Some(false),
+        // It would go on computing.
+        limits: Some(Limits { max_tool_calls: 2, ..Limits::default() }),
+        ..AgentConfig::default()
+    };
+    let turn = answered(&server.url, config, "What do 12 pieces of 'bolt' cost?").await;
+    let calls = calls(&turn);
+    assert_eq!(calls.len(), 2, "{turn:?}");
+    assert_eq!((calls[0].0.as_str(), calls[0].2.as_str()), ("price_of", "3.75"), "{calls:?}");
+    assert_eq!((calls[1].0.as_str(), calls[1].2.as_str()), ("calculator", "45"), "{calls:?}");
+    assert!(calls[1].1.contains("3.75") && calls[1].1.contains("12"), "{calls:?}");
+    assert!(server.stop().success());
+}
+
+/// The real small model asks a tool that it must know the answer of; the session can be taken out and run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_looks_something_up_and_its_session_runs_again() {
+    let (home, server, serving) = starter_with_shop().await;
+    let config = AgentConfig { limits: Some(Limits { max_tool_calls: 1, ..Limits::default() }), ..AgentConfig::default() };
+    let turn = answered(&server.url, config, "Look up the price of the article 'bolt' with price_of.").await;
+    let results: Vec<_> = calls(&turn).into_iter().map(|(name, _, result)| (name, result)).collect();
     assert_eq!(results, [("price_of".to_owned(), "3.75".to_owned())], "{turn:?}");
 
     let recording = home.path().join("session.json");

@@ -142,14 +142,20 @@ impl Shortcut {
             Self::Always => Some(true),
             Self::Fact(fact) => Some(fact.holds(known)),
             Self::Not(inner) => inner.holds(known).map(|holds| !holds),
-            Self::And(left, right) => match left.holds(known)? {
-                true => right.holds(known),
-                false => Some(false),
-            },
-            Self::Or(left, right) => match left.holds(known)? {
-                true => Some(true),
-                false => right.holds(known),
-            },
+            Self::And(left, right) => {
+                if left.holds(known)? {
+                    right.holds(known)
+                } else {
+                    Some(false)
+                }
+            }
+            Self::Or(left, right) => {
+                if left.holds(known)? {
+                    Some(true)
+                } else {
+                    right.holds(known)
+                }
+            }
             Self::Unknown => None,
         }
     }

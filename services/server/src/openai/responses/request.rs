@@ -148,10 +148,10 @@ impl CreateResponse {
         let mut request = self;
         let given = request.input.take().map(input::read).transpose()?;
         let Given { messages, decisions } = given.ok_or_else(|| Error::invalid("input", "input: missing field"))?;
-        let config = match (agent_id.is_empty(), &request.guardrails) {
-            (true, _) => Some(request.into_config()?),
-            (false, Some(guardrails)) => Some(guardrails::beside_agent(guardrails)?),
-            (false, None) => None,
+        let config = if agent_id.is_empty() {
+            Some(request.into_config()?)
+        } else {
+            request.guardrails.as_deref().map(guardrails::beside_agent).transpose()?
         };
         // As OpenAI's foreground responses: who hangs up, cancels.
         let on_disconnect = if background { OnDisconnect::Continue } else { OnDisconnect::Cancel };
