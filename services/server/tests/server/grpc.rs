@@ -47,6 +47,25 @@ async fn dropping_a_grpc_stream_ends_the_generation() {
     server.script.dropped().await;
 }
 
+/// Words that nobody has read yet are many small frames, which h2 takes for a flood where the window is small.
+#[tokio::test]
+async fn slow_readers_do_not_cost_all_others_their_connection() {
+    let server = start().await;
+    let (cx, remote) = (Context::test("acme"), Remote::<InferenceClient<Channel>>::new(connect(&server)));
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        streams.push(remote.stream_chat(&cx, ChatRequest::user("parrot", "forever")).await.unwrap());
+    }
+    // Meanwhile each of them says something.
+    for _ in 0..200 {
+        remote.list_models(&cx, ListModelsRequest::default()).await.unwrap();
+    }
+    for events in &mut streams {
+        let said: Vec<_> = events.take(20).try_collect().await.unwrap();
+        assert_eq!(said.len(), 20);
+    }
+}
+
 #[tokio::test]
 async fn the_stack_tells_what_runs() {
     let server = start().await;
