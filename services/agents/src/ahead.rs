@@ -43,7 +43,7 @@ impl Ahead {
     /// What it has taken so far, as far as can be known: a piece is a token.
     pub(crate) fn usage(&self) -> Usage {
         let events = || self.read.iter().flatten().filter_map(|event| event.event.as_ref());
-        let told = events().find_map(|event| if let Event::Usage(usage) = event { Some(usage.clone()) } else { None });
+        let told = events().find_map(|event| if let Event::Usage(usage) = event { Some(*usage) } else { None });
         told.unwrap_or_else(|| {
             let said =
                 events().filter(|event| matches!(event, Event::Text(_) | Event::Reasoning(_) | Event::Refusal(_) | Event::ToolCall(_)));

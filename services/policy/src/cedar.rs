@@ -80,7 +80,8 @@ impl CedarPolicy {
             let mut holds = rule.settled(known);
             let settled = holds.is_some();
             for (index, verdict) in verdicts.iter_mut().enumerate().filter(|(index, _)| concerns[*index]) {
-                if !settled && !(holds.is_some() && rule.for_any_action) {
+                let decided = settled || holds.is_some() && rule.for_any_action;
+                if !decided {
                     let (requests, entities) = match &mut asked {
                         Some(asked) => asked,
                         none => none.insert(self.asked(&scope, known)?),
