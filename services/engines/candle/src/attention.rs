@@ -15,7 +15,7 @@ const COLUMNS: usize = 16;
 /// Queries that are worth handing to another thread.
 const GRAIN: usize = 32;
 
-/// How the heads lie in a row: queries of all, then keys, then values.
+/// How the heads lie in a row of queries, of keys or of values: side by side.
 #[derive(Clone, Copy)]
 pub(crate) struct Heads {
     pub(crate) count: usize,
@@ -33,31 +33,31 @@ impl Heads {
         self.count * self.size
     }
 
-    /// What the heads read in one text, side by side, for as many of its first tokens as there is place. `rows` are the text's;
-    /// its queries are scaled already. It sees its own tokens and no padding, since there is none.
-    pub(crate) fn attend(self, rows: &[f32], place: &mut [f32]) {
-        let packed: Vec<Packed> = (0..self.count).map(|head| self.pack(rows, head)).collect();
-        place.par_chunks_mut(GRAIN * self.width()).enumerate().for_each(|(block, place)| {
-            let rows = Rows { rows, width: self.width(), first: block * GRAIN };
-            packed.iter().enumerate().for_each(|(head, packed)| self.one(rows, head, packed, place));
+    /// What the heads read in one text, side by side, for as many of its first tokens as there is place. Queries are scaled
+    /// already. A text sees its own tokens and no padding, since there is none.
+    pub(crate) fn attend(self, [queries, keys, values]: [&[f32]; 3], place: &mut [f32]) {
+        let packed: Vec<Packed> = (0..self.count).map(|head| self.pack(keys, values, head)).collect();
+        let rows = GRAIN * self.width();
+        place.par_chunks_mut(rows).zip(queries.par_chunks(rows)).for_each(|(place, queries)| {
+            packed.iter().enumerate().for_each(|(head, packed)| self.one(queries, head, packed, place));
         });
     }
 
-    fn pack(self, rows: &[f32], head: usize) -> Packed {
+    fn pack(self, keys: &[f32], values: &[f32], head: usize) -> Packed {
         let (width, size) = (self.width(), self.size);
-        let length = rows.len() / (3 * width);
+        let length = keys.len() / width;
         let (padded, wide) = (length.next_multiple_of(COLUMNS), size.next_multiple_of(COLUMNS));
         let mut packed = Packed { keys: vec![0.0; size * padded], values: vec![0.0; length * wide] };
-        for (at, row) in rows.chunks_exact(3 * width).enumerate() {
-            let key = &row[width + head * size..][..size];
-            packed.keys.chunks_exact_mut(padded).zip(key).for_each(|(to, value)| to[at] = *value);
-            packed.values[at * wide..][..size].copy_from_slice(&row[2 * width + head * size..][..size]);
+        let part = head * size..(head + 1) * size;
+        for (at, (key, value)) in keys.chunks_exact(width).zip(values.chunks_exact(width)).enumerate() {
+            packed.keys.chunks_exact_mut(padded).zip(&key[part.clone()]).for_each(|(to, value)| to[at] = *value);
+            packed.values[at * wide..][..size].copy_from_slice(&value[part.clone()]);
         }
         packed
     }
 
     /// One head, for the tokens of `place`.
-    fn one(self, rows: Rows<'_>, head: usize, packed: &Packed, place: &mut [f32]) {
+    fn one(self, queries: &[f32], head: usize, packed: &Packed, place: &mut [f32]) {
         let (width, size) = (self.width(), self.size);
         let (padded, wide) = (packed.keys.len() / size, size.next_multiple_of(COLUMNS));
         let length = packed.values.len() / wide;
@@ -65,7 +65,8 @@ impl Heads {
         for (group, place) in place.chunks_mut(QUERIES * width).enumerate() {
             let count = place.len() / width;
             // Where there are fewer, the last is computed again.
-            let queries: [&[f32]; QUERIES] = std::array::from_fn(|n| rows.part(group * QUERIES + n.min(count - 1), head * size, size));
+            let query = |n: usize| &queries[(group * QUERIES + n.min(count - 1)) * width + head * size..][..size];
+            let queries: [&[f32]; QUERIES] = std::array::from_fn(query);
             for column in (0..padded).step_by(COLUMNS) {
                 let tile = tile(queries, &packed.keys[column..], padded);
                 for (scores, tile) in scores.chunks_exact_mut(padded).zip(tile) {
@@ -82,20 +83,6 @@ impl Heads {
                 }
             }
         }
-    }
-}
-
-/// The rows of a text, from one of them on.
-#[derive(Clone, Copy)]
-struct Rows<'a> {
-    rows: &'a [f32],
-    width: usize,
-    first: usize,
-}
-
-impl<'a> Rows<'a> {
-    fn part(self, row: usize, from: usize, count: usize) -> &'a [f32] {
-        &self.rows[(self.first + row) * 3 * self.width + from..][..count]
     }
 }
 
@@ -120,18 +107,18 @@ mod tests {
     use super::*;
 
     /// As the formula has it, one number after the other.
-    fn plain(heads: Heads, rows: &[f32], queries: usize) -> Vec<f32> {
+    fn plain(heads: Heads, rows: [&[f32]; 3], queries: usize) -> Vec<f32> {
         let (width, size) = (heads.width(), heads.size);
-        let rows: Vec<&[f32]> = rows.chunks_exact(3 * width).collect();
+        let length = rows[0].len() / width;
         let mut made = vec![0.0; queries * width];
         for query in 0..queries {
             for head in 0..heads.count {
-                let part = |row: usize, which: usize| &rows[row][which * width + head * size..][..size];
+                let part = |row: usize, which: usize| &rows[which][row * width + head * size..][..size];
                 let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-                let scores: Vec<f64> = (0..rows.len()).map(|key| dot(part(query, 0), part(key, 1)).exp()).collect();
+                let scores: Vec<f64> = (0..length).map(|key| dot(part(query, 0), part(key, 1)).exp()).collect();
                 let all: f64 = scores.iter().sum();
                 for at in 0..size {
-                    let sum: f64 = (0..rows.len()).map(|key| scores[key] / all * f64::from(part(key, 2)[at])).sum();
+                    let sum: f64 = (0..length).map(|key| scores[key] / all * f64::from(part(key, 2)[at])).sum();
                     made[query * width + head * size + at] = sum as f32;
                 }
             }
@@ -144,11 +131,14 @@ mod tests {
         for (count, size) in [(1, 1), (2, 8), (3, 16), (2, 24), (12, 32), (1, 64)] {
             for length in [1, 3, 4, 15, 16, 17, 33, 70] {
                 let heads = Heads { count, size };
-                let rows: Vec<f32> = (0..length * 3 * heads.width()).map(|n| ((n * 31 + n / 7) % 23) as f32 / 16.0 - 0.7).collect();
+                let drawn =
+                    |by: usize| (0..length * heads.width()).map(|n| ((n * by + n / 7) % 23) as f32 / 16.0 - 0.7).collect::<Vec<f32>>();
+                let rows = [drawn(31), drawn(17), drawn(5)];
+                let rows = [0, 1, 2].map(|which| rows[which].as_slice());
                 for queries in [1, length] {
                     let mut made = vec![0.0; queries * heads.width()];
-                    heads.attend(&rows, &mut made);
-                    for (made, wanted) in made.iter().zip(plain(heads, &rows, queries)) {
+                    heads.attend(rows, &mut made);
+                    for (made, wanted) in made.iter().zip(plain(heads, rows, queries)) {
                         assert!((made - wanted).abs() < 1e-5, "{count} heads of {size}, {length} tokens: {made} {wanted}");
                     }
                 }

@@ -14,14 +14,24 @@ pub(crate) struct Linear {
     pub(crate) bias: Vec<f32>,
 }
 
+/// Of the feed-forward network's width, so much is computed at a time: its values, and the weights that make them and read
+/// them, then stay in a core's own cache. All at once is a third slower.
+const BLOCK: usize = 384;
+
 /// What follows attention in a layer: its output, then the feed-forward network.
 pub(crate) struct Rest {
     attended: Linear,
     attended_norm: LayerNorm,
-    widened: Linear,
+    blocks: Vec<Block>,
     activation: Activation,
-    narrowed: Linear,
+    narrowed_bias: Vec<f32>,
     narrowed_norm: LayerNorm,
+}
+
+/// A part of the feed-forward network: some of the values between, and what they add to the result.
+struct Block {
+    widened: Linear,
+    narrowed: Tensor,
 }
 
 /// How wide a layer is.
@@ -81,7 +91,7 @@ impl Linear {
     }
 
     /// Without the bias.
-    pub(crate) fn product(&self, rows: &Tensor) -> Result<Tensor> {
+    fn product(&self, rows: &Tensor) -> Result<Tensor> {
         rows.matmul(&self.weight.t()?)
     }
 
@@ -96,20 +106,18 @@ impl Linear {
         kernels::each_row(&product, |_, row| activation.apply(row, &self.bias))?;
         Ok(product)
     }
+}
 
-    /// What is made of `rows`, added to what was there and normalised.
-    fn added(&self, rows: &Tensor, there: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
-        let product = self.product(rows)?;
-        let width = self.bias.len();
-        kernels::read(there, |there| {
-            kernels::each_row(&product, |at, row| {
-                kernels::add(row, &self.bias);
-                kernels::add(row, &there[at * width..][..width]);
-                norm.apply(row);
-            })
-        })??;
-        Ok(product)
-    }
+/// A product with its bias, added to what was there and normalised.
+fn finish(product: &Tensor, bias: &[f32], there: &Tensor, norm: &LayerNorm) -> Result<()> {
+    let width = bias.len();
+    kernels::read(there, |there| {
+        kernels::each_row(product, |at, row| {
+            kernels::add(row, bias);
+            kernels::add(row, &there[at * width..][..width]);
+            norm.apply(row);
+        })
+    })?
 }
 
 impl Rest {
@@ -117,21 +125,37 @@ impl Rest {
     pub(crate) fn load(weights: &VarBuilder<'_>, width: Width, activation: Activation, epsilon: f64) -> Result<Self> {
         let Width { hidden, heads, intermediate } = width;
         let norm = |name: &str| layer_norm(weights.pp(name).pp("LayerNorm"), hidden, epsilon);
+        let widened = Linear::load(weights.pp("intermediate.dense"), hidden, intermediate)?;
+        let narrowed = Linear::load(weights.pp("output.dense"), intermediate, hidden)?;
+        let block = |from: usize| {
+            let count = BLOCK.min(intermediate - from);
+            let weight = widened.weight.narrow(0, from, count)?;
+            let widened = Linear { weight, bias: widened.bias[from..from + count].to_vec() };
+            Ok(Block { widened, narrowed: narrowed.weight.narrow(1, from, count)?.contiguous()? })
+        };
         Ok(Self {
             attended: Linear::load(weights.pp("attention.output.dense"), heads, hidden)?,
             attended_norm: norm("attention.output")?,
-            widened: Linear::load(weights.pp("intermediate.dense"), hidden, intermediate)?,
+            blocks: (0..intermediate).step_by(BLOCK).map(block).collect::<Result<_>>()?,
             activation,
-            narrowed: Linear::load(weights.pp("output.dense"), intermediate, hidden)?,
+            narrowed_bias: narrowed.bias,
             narrowed_norm: norm("output")?,
         })
     }
 
     /// `attended`: what the heads read, side by side. `there`: what the layer began with, in the same rows.
     pub(crate) fn forward(&self, attended: &Tensor, there: &Tensor) -> Result<Tensor> {
-        let states = self.attended.added(attended, there, &self.attended_norm)?;
-        let widened = self.widened.activated(&states, self.activation)?;
-        self.narrowed.added(&widened, &states, &self.narrowed_norm)
+        let states = self.attended.product(attended)?;
+        finish(&states, &self.attended.bias, there, &self.attended_norm)?;
+        let part = |block: &Block| block.widened.activated(&states, self.activation)?.matmul(&block.narrowed.t()?);
+        let (first, others) = self.blocks.split_first().ok_or_else(|| candle_core::Error::msg("a layer without a feed-forward network"))?;
+        let sum = part(first)?;
+        for block in others {
+            let width = self.narrowed_bias.len();
+            kernels::read(&part(block)?, |part| kernels::each_row(&sum, |at, row| kernels::add(row, &part[at * width..][..width])))??;
+        }
+        finish(&sum, &self.narrowed_bias, &states, &self.narrowed_norm)?;
+        Ok(sum)
     }
 }
 

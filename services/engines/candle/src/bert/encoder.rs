@@ -24,8 +24,8 @@ pub(crate) struct Encoder {
 }
 
 struct Layer {
-    /// Query, key and value, side by side; queries are scaled by their width already.
-    projections: Linear,
+    /// Query, key and value: one after the other, so that each stays in a core's own cache. Queries are scaled already.
+    projections: [Linear; 3],
     rest: Rest,
     heads: Heads,
 }
@@ -78,14 +78,15 @@ impl Layer {
         };
         let width = Width { hidden, heads: hidden, intermediate: config.intermediate_size };
         Ok(Self {
-            projections: Linear::joined([query, part("key")?, part("value")?])?,
+            projections: [query, part("key")?, part("value")?],
             rest: Rest::load(weights, width, activation, config.layer_norm_eps)?,
             heads: Heads { count: heads, size: head_size },
         })
     }
 
     fn forward(&self, states: &Tensor, texts: &[Text], first_only: bool) -> Result<Tensor> {
-        let projected = self.projections.apply(states)?;
+        let [queries, keys, values] = self.projections.each_ref().map(|projection| projection.apply(states));
+        let (queries, keys, values) = (queries?, keys?, values?);
         let (there, rows) = match first_only {
             true => (firsts(states, texts)?, texts.len()),
             false => (states.clone(), states.dims()[0]),
@@ -100,9 +101,9 @@ impl Layer {
             places.push((*text, place));
             left = behind;
         }
-        kernels::read(&projected, |projected| {
+        kernels::read_all([&queries, &keys, &values], |rows| {
             places.into_par_iter().for_each(|(text, place)| {
-                self.heads.attend(&projected[text.start * 3 * width..][..text.length * 3 * width], place);
+                self.heads.attend(rows.map(|rows| &rows[text.start * width..][..text.length * width]), place);
             });
         })?;
         self.rest.forward(&Tensor::from_vec(attended, (rows, width), states.device())?, &there)
