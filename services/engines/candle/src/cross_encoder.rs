@@ -1,33 +1,37 @@
 //! BERT that reads a query and a document together and says how well they fit: a cross-encoder.
 
-use candle_core::{DType, Device, Result};
-use candle_nn::{Linear, Module, VarBuilder, linear};
-use candle_transformers::models::bert::{BertModel, Config};
+use candle_core::Result;
+use candle_nn::VarBuilder;
+use candle_transformers::models::bert::Config;
 
-use crate::model::Padded;
+use crate::{
+    bert::Encoder,
+    kernels::Activation,
+    linear::{Linear, Text},
+    tokens::Read,
+};
 
 pub(crate) struct CrossEncoder {
-    network: BertModel,
+    encoder: Encoder,
     pooler: Linear,
     classifier: Linear,
 }
 
 impl CrossEncoder {
     /// `weights` at the root of the file, as `BertForSequenceClassification` with one label is published.
-    pub(crate) fn load(weights: VarBuilder<'_>, config: &Config) -> Result<Self> {
+    pub(crate) fn load(weights: &VarBuilder<'_>, config: &Config) -> Result<Self> {
         let hidden = config.hidden_size;
         Ok(Self {
-            pooler: linear(hidden, hidden, weights.pp("bert.pooler.dense"))?,
-            classifier: linear(hidden, 1, weights.pp("classifier"))?,
-            network: BertModel::load(weights.pp("bert"), config)?,
+            pooler: Linear::load(weights.pp("bert.pooler.dense"), hidden, hidden)?,
+            classifier: Linear::load(weights.pp("classifier"), hidden, 1)?,
+            encoder: Encoder::load(&weights.pp("bert"), config)?,
         })
     }
 
     /// One logit per pair.
-    pub(crate) fn logits(&self, batch: &Padded) -> Result<Vec<Vec<f32>>> {
-        let (ids, types, mask) = (batch.ids(&Device::Cpu)?, batch.types(&Device::Cpu)?, batch.mask(&Device::Cpu)?);
-        let first = self.network.forward(&ids, &types, Some(&mask))?.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
-        self.classifier.forward(&self.pooler.forward(&first)?.tanh()?)?.to_dtype(DType::F32)?.to_vec2()
+    pub(crate) fn logits(&self, batch: &[&Read]) -> Result<Vec<Vec<f32>>> {
+        let first = self.encoder.states(batch, &Text::all(batch), true)?;
+        self.classifier.apply(&self.pooler.activated(&first, Activation::Tanh)?)?.to_vec2()
     }
 }
 

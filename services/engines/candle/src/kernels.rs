@@ -39,6 +39,11 @@ pub(crate) fn read<R>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> R) -> Result
     }
 }
 
+/// The values of three.
+pub(crate) fn read_all<R>([a, b, c]: [&Tensor; 3], work: impl FnOnce([&[f32]; 3]) -> R) -> Result<R> {
+    read(a, |a| read(b, |b| read(c, |c| work([a, b, c]))))??
+}
+
 /// Changes the rows of a contiguous tensor, each by its index, on all threads.
 pub(crate) fn each_row(tensor: &Tensor, work: impl Fn(usize, &mut [f32]) + Sync) -> Result<()> {
     let width = tensor.dims().last().copied().unwrap_or(1).max(1);

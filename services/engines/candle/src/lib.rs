@@ -12,12 +12,14 @@
 
 use llama_stack_core::Registry;
 
+mod attention;
 mod batch;
 mod bert;
 mod cross_encoder;
 mod deberta;
 mod directory;
 mod kernels;
+mod linear;
 mod load;
 mod model;
 mod provider;

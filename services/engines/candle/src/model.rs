@@ -1,6 +1,5 @@
 //! A loaded model: what it is, and one batch through it.
 
-use candle_core::{Device, Tensor};
 use llama_stack_core::{Error, Result, ids};
 use llama_stack_proto::v1::{self, ModelKind};
 
@@ -15,7 +14,7 @@ pub(crate) struct Model {
     pub(crate) id: String,
     pub(crate) reader: Reader,
     pub(crate) network: Network,
-    /// Padded tokens per batch.
+    /// Tokens per batch.
     pub(crate) batch_tokens: usize,
     /// It was trained so that the beginning of a vector is a vector.
     pub(crate) shortens: bool,
@@ -75,59 +74,14 @@ impl Model {
     /// `Internal` where candle fails, or where the result is not a number.
     pub(crate) fn compute(&self, batch: &[&Read]) -> Result<Vec<Vec<f32>>> {
         let computed = match &self.network {
-            Network::Bert(bert) => bert.embed(&Padded::new(batch)),
+            Network::Bert(bert) => bert.embed(batch),
             Network::Deberta(deberta) => deberta.logits(batch),
-            Network::CrossEncoder(encoder) => encoder.logits(&Padded::new(batch)),
+            Network::CrossEncoder(encoder) => encoder.logits(batch),
         };
         let rows = computed.map_err(|error| Error::internal(format!("model {:?} failed", self.id)).with_source(error))?;
         if !rows.iter().flatten().all(|value| value.is_finite()) {
             return Err(Error::internal(format!("model {:?} computed something that is not a number", self.id)));
         }
         Ok(rows)
-    }
-}
-
-/// Texts of one batch, padded to the longest.
-pub(crate) struct Padded {
-    shape: (usize, usize),
-    ids: Vec<u32>,
-    types: Vec<u32>,
-    mask: Vec<f32>,
-}
-
-impl Padded {
-    /// The padding is token 0: it is masked wherever it is read.
-    fn new(batch: &[&Read]) -> Self {
-        let longest = batch.iter().map(|read| read.ids.len()).max().unwrap_or(0);
-        let size = batch.len() * longest;
-        let mut padded = Self {
-            shape: (batch.len(), longest),
-            ids: Vec::with_capacity(size),
-            types: Vec::with_capacity(size),
-            mask: Vec::with_capacity(size),
-        };
-        for (row, read) in batch.iter().enumerate() {
-            let end = (row + 1) * longest;
-            padded.ids.extend(&read.ids);
-            padded.ids.resize(end, 0);
-            padded.types.extend(&read.types);
-            padded.types.resize(end, 0);
-            padded.mask.resize(row * longest + read.ids.len(), 1.0);
-            padded.mask.resize(end, 0.0);
-        }
-        padded
-    }
-
-    pub(crate) fn ids(&self, device: &Device) -> candle_core::Result<Tensor> {
-        Tensor::from_slice(&self.ids, self.shape, device)
-    }
-
-    pub(crate) fn types(&self, device: &Device) -> candle_core::Result<Tensor> {
-        Tensor::from_slice(&self.types, self.shape, device)
-    }
-
-    /// 1 for a token, 0 for padding.
-    pub(crate) fn mask(&self, device: &Device) -> candle_core::Result<Tensor> {
-        Tensor::from_slice(&self.mask, self.shape, device)
     }
 }

@@ -1,6 +1,7 @@
 //! Texts → token ids, with the model's length enforced.
 
 use llama_stack_core::{Error, Result};
+use rayon::prelude::*;
 use tokenizers::{EncodeInput, Tokenizer, TruncationParams};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,9 @@ pub(crate) enum Input {
     /// Tokens, with those that the tokenizer puts around a text.
     Tokens(Vec<u32>),
 }
+
+/// So many inputs are read by several threads.
+const WORTH_THREADS: usize = 16;
 
 /// A tokenizer and the length that its model takes.
 pub(crate) struct Reader {
@@ -67,7 +71,7 @@ impl Reader {
     /// `InvalidArgument`, naming the input: an empty one, a token that the model does not have, or, unless `cut`, one that
     /// is too long (`context_length_exceeded`, with both numbers) · `Cancelled`.
     pub(crate) fn read(&self, inputs: Vec<Input>, cut: bool, cancelled: &CancellationToken) -> Result<Vec<Read>> {
-        let read = |(at, input)| {
+        let read = |(at, input): (usize, Input)| {
             if cancelled.is_cancelled() {
                 return Err(Error::new(llama_stack_core::Code::Cancelled, "the caller went away"));
             }
@@ -76,7 +80,12 @@ impl Reader {
                 error.context(&field).with_field(field)
             })
         };
-        inputs.into_iter().enumerate().map(read).collect()
+        if inputs.len() < WORTH_THREADS {
+            return inputs.into_iter().enumerate().map(read).collect();
+        }
+        // All of them first, so that of several errors the first is told.
+        let read: Vec<Result<Read>> = inputs.into_par_iter().enumerate().map(read).collect();
+        read.into_iter().collect()
     }
 
     /// Errors have the path below the input as their field.
@@ -90,12 +99,12 @@ impl Reader {
             Input::Text(text) => text.into(),
             Input::Pair(text, pair) => (text, pair).into(),
         };
-        let whole = self.whole.encode(text.clone(), true).map_err(unreadable)?;
+        let whole = self.whole.encode_fast(text.clone(), true).map_err(unreadable)?;
         let fits = whole.len() <= self.max_tokens;
         if !fits && !cut {
             return Err(self.too_long(whole.len()));
         }
-        let encoding = if fits { whole } else { self.cutting.encode(text, true).map_err(unreadable)? };
+        let encoding = if fits { whole } else { self.cutting.encode_fast(text, true).map_err(unreadable)? };
         Ok(Read { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec(), cut: !fits })
     }
 

@@ -57,7 +57,9 @@ pub struct Options {
     pub keep_on_disk_megabytes: u64,
     /// Guess at text that repeats the prompt; changes speed, never the answer. Default true.
     pub drafts: bool,
-    /// LoRA adapters (GGUF files), applied to every answer.
+    /// A second, small model that guesses where the prompt has nothing to repeat; changes speed, never the answer.
+    pub draft: Option<Draft>,
+    /// A LoRA adapter (a GGUF file), applied to every answer; at most one.
     pub adapters: Vec<Adapter>,
     /// Layers to compute on a GPU, in a build that has one. Default: all.
     pub gpu_layers: Option<u32>,
@@ -69,8 +71,19 @@ pub struct Options {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct Draft {
+    /// The id of another model of the same provider, with the same vocabulary. It is loaded beside this one.
+    pub model: String,
+    /// Tokens that it guesses at once, 1 to 16. Default 4. It guesses fewer where it doubts or was wrong.
+    #[serde(default = "default_guesses")]
+    pub tokens: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Adapter {
     pub path: PathBuf,
+    /// How much of it: 1 as it was trained.
     #[serde(default = "one")]
     pub scale: f32,
 }
@@ -111,6 +124,7 @@ impl Default for Options {
             prefix_reuse: true,
             keep_on_disk_megabytes: 0,
             drafts: true,
+            draft: None,
             adapters: Vec::new(),
             gpu_layers: None,
             kind: None,
@@ -128,6 +142,10 @@ impl Options {
 
 fn default_queue() -> usize {
     64
+}
+
+fn default_guesses() -> u32 {
+    4
 }
 
 fn one() -> f32 {

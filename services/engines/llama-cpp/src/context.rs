@@ -47,7 +47,7 @@ impl<'a> Context<'a> {
     /// # Errors
     /// `FailedPrecondition` (`model_unusable`), most often for want of memory.
     pub(crate) fn new(weights: &'a mut Weights, shape: Shape) -> Result<Self> {
-        let Weights { model, adapters, source } = weights;
+        let Weights { model, adapter, source } = weights;
         let threads = i32::try_from(source.options.threads()).unwrap_or(i32::MAX);
         let cache = match source.options.cache_type {
             CacheType::F16 => KvCacheType::F16,
@@ -77,7 +77,7 @@ impl<'a> Context<'a> {
         };
         let context = model.new_context(backend()?, params);
         let mut context = context.map_err(|_| unusable(&source.id, "llama.cpp makes no context for it; the log says why"))?;
-        for (adapter, scale) in adapters {
+        if let Some((adapter, scale)) = adapter {
             context
                 .lora_adapter_set(adapter, *scale)
                 .map_err(|error| unusable(&source.id, "an adapter does not fit it").with_source(error))?;

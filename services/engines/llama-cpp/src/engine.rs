@@ -24,7 +24,8 @@ use llama_stack_models::{
 use crate::{
     config::Kind,
     context::{Context, Shape},
-    load::{self, Source, Weights, unusable},
+    guesser::{self, Guesser, Guided},
+    load::{self, Loaded, Source, Weights, caught, said, unusable},
     pace::Pace,
     vectors::{self, Texts},
     warm::Folder,
@@ -58,6 +59,9 @@ pub(crate) struct Gauges {
     pub(crate) cells_used: AtomicU64,
     pub(crate) prompt_tokens: AtomicU64,
     pub(crate) cached_tokens: AtomicU64,
+    /// Guesses, and those of them that were what the model said.
+    pub(crate) draft_tokens: AtomicU64,
+    pub(crate) draft_accepted_tokens: AtomicU64,
 }
 
 pub(crate) enum Command {
@@ -169,16 +173,15 @@ impl Thread {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.work(source, started)));
         alive.store(false, Ordering::Release);
         if let Err(panic) = outcome {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            tracing::error!(model = id, cause = text.unwrap_or("it panicked"), "the engine broke");
+            tracing::error!(model = id, cause = said(&*panic), "the engine broke");
         }
     }
 
     fn work(self, source: Source, started: oneshot::Sender<Result<Ready>>) {
         let shape = shape(&source);
-        let loaded = load::load(source).and_then(|weights| Ok((Arc::new(load::lexicon(&weights)?), weights)));
-        let (lexicon, mut weights) = match loaded {
-            Ok(loaded) => loaded,
+        let id = source.id.clone();
+        let (lexicon, mut weights, mut second) = match caught(&id, || Loaded::new(source)) {
+            Ok(Loaded { lexicon, weights, second }) => (lexicon, weights, second),
             // If nobody waits any more, nobody needs to know.
             Err(error) => return drop(started.send(Err(error))),
         };
@@ -188,12 +191,20 @@ impl Thread {
             batch: shape.batch as usize,
             chunk: shape.batch as usize,
             drafts: weights.source.options.drafts && reuse,
+            guesses: weights.source.options.draft.as_ref().map_or(0, |draft| draft.tokens as usize),
             patience: PATIENCE,
         };
         let keeps = weights.source.options.prefix_reuse && reuse;
         let model = weights.model.clone();
-        let mut context = match Context::new(&mut weights, shape) {
-            Ok(context) => context,
+        let made = caught(&id, || {
+            let guesser = second.as_mut().map(|(second, common)| {
+                let shape = draft_shape(&second.source);
+                Ok::<_, Error>(Guesser::new(Context::new(second, shape)?, shape.cells, shape.batch, *common))
+            });
+            Ok((Context::new(&mut weights, shape)?, guesser.transpose()?))
+        });
+        let (mut context, guesser) = match made {
+            Ok(made) => made,
             Err(error) => return drop(started.send(Err(error))),
         };
         if started.send(Ok((model, lexicon.clone()))).is_err() {
@@ -207,7 +218,8 @@ impl Thread {
                     tracing::info!(prefixes, "kept prefixes were read");
                 }
                 let scheduler = Scheduler::new(limits, cache);
-                Generating { context, scheduler, lexicon, pace: Pace::new(shape.batch as usize), folder }.run(&self);
+                let (context, pace) = (Guided { context, guesser }, Pace::new(shape.batch as usize));
+                Generating { context, scheduler, lexicon, pace, folder }.run(&self);
             }
             Kind::Embedding | Kind::Reranker => self.embed(context, shape),
         }
@@ -226,7 +238,7 @@ impl Thread {
 
 /// A chat model at work.
 struct Generating<'a> {
-    context: Context<'a>,
+    context: Guided<'a>,
     scheduler: Scheduler<Voice>,
     lexicon: Arc<Lexicon>,
     pace: Pace,
@@ -252,7 +264,7 @@ impl Generating<'_> {
                     }
                 }
             }
-            match self.step() {
+            match self.step(&thread.gauges) {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     tracing::error!(error = ?error, "a step failed");
@@ -267,12 +279,14 @@ impl Generating<'_> {
         }
     }
 
-    fn step(&mut self) -> Result<()> {
+    fn step(&mut self, gauges: &Gauges) -> Result<()> {
         let (running, waiting) = self.scheduler.load();
         self.scheduler.set_chunk(self.pace.chunk(running + waiting < 2));
         let begun = Instant::now();
         let worked = self.scheduler.step(&mut self.context, begun)?;
         self.pace.took(worked.read, begun.elapsed());
+        gauges.draft_tokens.fetch_add(worked.guessed as u64, Ordering::Relaxed);
+        gauges.draft_accepted_tokens.fetch_add(worked.right as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -305,7 +319,7 @@ impl Generating<'_> {
 
     fn save(&self) {
         let Some(folder) = &self.folder else { return };
-        match folder.save(&self.context, self.scheduler.cache()) {
+        match folder.save(&self.context.context, self.scheduler.cache()) {
             Ok(prefixes) => tracing::info!(prefixes, "kept prefixes were written"),
             Err(error) => tracing::error!(error = ?error, "kept prefixes could not be written"),
         }
@@ -315,6 +329,11 @@ impl Generating<'_> {
 /// Recurrent models cannot give up part of a sequence.
 fn reuses(weights: &Weights) -> bool {
     !weights.model.is_recurrent() && !weights.model.is_hybrid()
+}
+
+/// How large a context a model gets that guesses for another.
+pub(crate) fn draft_shape(source: &Source) -> Shape {
+    Shape { cells: source.context_length, sequences: guesser::ROWS, batch: source.options.batch.clamp(1, 512) }
 }
 
 /// How large a context a model gets.

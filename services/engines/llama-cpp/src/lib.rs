@@ -5,7 +5,7 @@
 //!                                      ├─ admission         as many as run and wait, no more
 //!                                      └─ Engine ── a thread of its own, which owns the context
 //!                                            │        models::batching::Scheduler ─ step ─ Context (llama.cpp)
-//!                                            │                    │ logits
+//!                                            │                    │ logits (guesser: a second, small model, where one is named)
 //!                                            │                 Chooser, one per answer
 //! ChatEvent ←─ models::decode ←──────────────┘ ←──────────────────┘ tokens, by a bounded channel
 //! ```
@@ -19,6 +19,7 @@ use llama_stack_core::Registry;
 mod config;
 mod context;
 mod engine;
+mod guesser;
 mod kind;
 mod load;
 mod model;

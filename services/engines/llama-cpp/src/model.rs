@@ -1,7 +1,7 @@
 //! A model of the manifest: its files, its engine while it is loaded, and who may use it when.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -19,8 +19,9 @@ use tokio::sync::{Mutex, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::{CacheType, Kind, Options},
-    engine::{Command, Engine, Generate, shape},
+    config::{CacheType, Draft, Kind, Options},
+    context::Shape,
+    engine::{Command, Engine, Generate, draft_shape, shape},
     kind::Found,
     load::Source,
     vectors::Texts,
@@ -38,6 +39,8 @@ pub(crate) struct LocalModel {
     found: Found,
     source: Source,
     footprint: Footprint,
+    /// Bytes that the second model needs beside it.
+    beside: u64,
     admission: Admission,
     engine: Mutex<Option<Arc<Engine>>>,
     used: RwLock<Instant>,
@@ -47,24 +50,37 @@ pub(crate) struct LocalModel {
 }
 
 impl LocalModel {
-    /// Checks the files, reads no weights.
+    /// Checks the files, reads no weights. `all` are the models of its provider, among which a second model is looked for.
     ///
     /// # Errors
     /// `InvalidArgument` for files that are no model for this engine, for a broken template, or wrong options.
-    pub(crate) fn new(spec: &ModelSpec, files: &Resolved, queue: usize, deps: &Deps, peers: &Peers) -> Result<Arc<Self>> {
+    pub(crate) fn new(spec: &ModelSpec, all: &[Resolved], queue: usize, deps: &Deps, peers: &Peers) -> Result<Arc<Self>> {
         let options: Options = spec.options()?;
         let named = |error: Error| error.context(format_args!("model {:?}", spec.id));
+        let files = all.iter().find(|files| files.id == spec.id);
+        let files = files.ok_or_else(|| Error::internal("the model's files were not resolved"))?;
         let found = Found::new(files, &options).map_err(named)?;
+        if options.adapters.len() > 1 {
+            let message = format!("options.adapters names {}; llama.cpp is given one here: merge them", options.adapters.len());
+            return Err(named(Error::invalid("options.adapters", message)));
+        }
         let template = files.chat_template.as_deref().or(found.info.chat_template.as_deref());
         let template = template.map(|source| ChatTemplate::parse(source, found.special.clone())).transpose();
         let template = template.map_err(|error| named(error.with_field("chat_template")))?;
-        let path: PathBuf = files.with_extension("gguf").first().map(|path| path.to_path_buf()).unwrap_or_default();
+        let path = gguf_path(files);
         let parallel = options.parallel.clamp(1, 64);
         let settings = format!("{:?} {:?}", options.cache_type, options.adapters);
         let folder = (options.keep_on_disk_megabytes > 0)
-            .then(|| Folder::new(&deps.home, &path, &settings, options.keep_on_disk_megabytes))
+            .then(|| {
+                let adapters = options.adapters.iter().map(|adapter| adapter.path.as_path());
+                let read: Vec<&Path> = std::iter::once(path.as_path()).chain(adapters).collect();
+                Folder::new(&deps.home, &read, &settings, options.keep_on_disk_megabytes)
+            })
             .transpose()
             .map_err(named)?;
+        let second = options.draft.as_ref().map(|draft| second(draft, &options, &found, files, all));
+        let second = second.transpose().map_err(named)?;
+        let (draft, beside) = second.map_or((None, 0), |(source, bytes)| (Some(Arc::new(source)), bytes));
         let source = Source {
             id: spec.id.clone(),
             path,
@@ -73,23 +89,15 @@ impl LocalModel {
             context_length: found.context_length,
             options: Options { parallel, ..options },
             folder,
+            draft,
         };
-        let shape = shape(&source);
-        let load = memory::Load {
-            kv: match source.options.cache_type {
-                CacheType::F16 => memory::KvType::F16,
-                CacheType::Q8 => memory::KvType::Q8_0,
-            },
-            sequences: shape.sequences,
-            ubatch: Some(shape.batch),
-            ..memory::Load::default()
-        };
-        let footprint = Footprint::of(files, load)?;
+        let footprint = footprint(files, &source, shape(&source))?;
         let model = Arc::new(Self {
             id: spec.id.clone(),
             found,
             source,
             footprint,
+            beside,
             peers: peers.clone(),
             admission: Admission::shared(parallel as usize, queue),
             engine: Mutex::new(None),
@@ -116,7 +124,7 @@ impl LocalModel {
         };
         let mut metadata = vec![("engine", "llama.cpp".to_owned()), ("quantization", self.found.info.quantization.clone())];
         let need = self.footprint.need(shape(&self.source).cells);
-        metadata.push(("memory_bytes", need.total().to_string()));
+        metadata.push(("memory_bytes", need.total().saturating_add(self.beside).to_string()));
         match self.engine.try_lock().ok().and_then(|slot| slot.clone()) {
             Some(engine) => {
                 let gauge = |gauge: &std::sync::atomic::AtomicU64| gauge.load(Ordering::Relaxed).to_string();
@@ -124,6 +132,8 @@ impl LocalModel {
                 metadata.push(("cache_tokens_used", gauge(&engine.gauges.cells_used)));
                 metadata.push(("prompt_tokens", gauge(&engine.gauges.prompt_tokens)));
                 metadata.push(("cached_tokens", gauge(&engine.gauges.cached_tokens)));
+                metadata.push(("draft_tokens", gauge(&engine.gauges.draft_tokens)));
+                metadata.push(("draft_accepted_tokens", gauge(&engine.gauges.draft_accepted_tokens)));
             }
             None => metadata.push(("state", "unloaded".into())),
         }
@@ -204,6 +214,7 @@ impl LocalModel {
     async fn find_room(&self) -> Result<()> {
         loop {
             let Some(available) = Available::now() else { return Ok(()) };
+            let available = Available { bytes: available.bytes.saturating_sub(self.beside), ..available };
             let cells = shape(&self.source).cells;
             let refused = match self.footprint.check(available, cells, LEAST_CONTEXT) {
                 Ok(()) => return Ok(()),
@@ -264,6 +275,72 @@ impl LocalModel {
     fn touch(&self) {
         *self.used.write().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
+}
+
+/// The second model that `draft` names, to be loaded beside the first, and the bytes that it needs.
+///
+/// # Errors
+/// `InvalidArgument` on `options.draft` for a name that is no other model of the provider, for one that writes no text or has
+/// another vocabulary, and for a number of tokens that cannot be.
+fn second(draft: &Draft, options: &Options, found: &Found, own: &Resolved, all: &[Resolved]) -> Result<(Source, u64)> {
+    if !(1..=16).contains(&draft.tokens) {
+        return Err(Error::invalid("options.draft.tokens", format!("options.draft.tokens is {}; it is 1 to 16", draft.tokens)));
+    }
+    let wrong = |message: String| Error::invalid("options.draft.model", message);
+    let other = all.iter().find(|other| other.id == draft.model && other.id != own.id).ok_or_else(|| {
+        let others: Vec<&str> = all.iter().map(|other| other.id.as_str()).filter(|id| *id != own.id).collect();
+        wrong(format!("options.draft.model is {:?}; the other models of its provider are: {}", draft.model, others.join(", ")))
+    })?;
+    if found.kind != Kind::Chat {
+        return Err(wrong("options.draft: this model writes no text, so there is nothing to guess".into()));
+    }
+    let settings = Options {
+        threads: options.threads,
+        batch: options.batch,
+        cache_type: options.cache_type,
+        gpu_layers: options.gpu_layers,
+        ..Options::default()
+    };
+    let theirs =
+        Found::new(other, &settings).map_err(|error| wrong(format!("options.draft.model {:?}: {}", draft.model, error.message())))?;
+    let vocabulary = |found: &Found| (found.info.tokenizer.clone(), found.info.pre_tokenizer.clone());
+    if theirs.kind != Kind::Chat || vocabulary(&theirs) != vocabulary(found) {
+        return Err(wrong(format!(
+            "options.draft.model is {:?}, which has another vocabulary: its guesses mean nothing here",
+            draft.model
+        )));
+    }
+    let source = Source {
+        id: draft.model.clone(),
+        path: gguf_path(other),
+        kind: Kind::Chat,
+        template: None,
+        context_length: theirs.context_length.min(found.context_length),
+        options: settings,
+        folder: None,
+        draft: None,
+    };
+    let shape = draft_shape(&source);
+    let bytes = footprint(other, &source, shape)?.need(shape.cells).total();
+    Ok((source, bytes))
+}
+
+fn footprint(files: &Resolved, source: &Source, shape: Shape) -> Result<Footprint> {
+    let load = memory::Load {
+        kv: match source.options.cache_type {
+            CacheType::F16 => memory::KvType::F16,
+            CacheType::Q8 => memory::KvType::Q8_0,
+        },
+        sequences: shape.sequences,
+        ubatch: Some(shape.batch),
+        ..memory::Load::default()
+    };
+    Footprint::of(files, load)
+}
+
+/// Of a split model the first part.
+fn gguf_path(files: &Resolved) -> PathBuf {
+    files.with_extension("gguf").first().map(|path| path.to_path_buf()).unwrap_or_default()
 }
 
 /// Lets go of an engine and waits until its thread has ended, if nobody else holds it.

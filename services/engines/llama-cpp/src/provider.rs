@@ -41,8 +41,11 @@ pub async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Inference>> {
     }
     let store = ModelStore::open(deps.home.join("models"))?;
     let (mut models, peers) = (IndexMap::new(), Peers::default());
+    let mut files = Vec::new();
+    for spec in &config.models {
+        files.push(spec.resolve(&store, &deps.on_progress).await?);
+    }
     for (index, spec) in config.models.iter().enumerate() {
-        let files = spec.resolve(&store, &deps.on_progress).await?;
         let model = LocalModel::new(spec, &files, config.queue, &deps, &peers)?;
         if models.insert(spec.id.clone(), model).is_some() {
             return Err(Error::invalid(format!("config.models[{index}].id"), format!("{:?} is the id of an earlier model", spec.id)));
@@ -224,6 +227,12 @@ fn embed_inputs(lexicon: &Lexicon, inputs: Vec<EmbedInput>, context: usize, cuts
 fn rerank_inputs(engine: &Engine, query: &str, documents: &[String], context: usize) -> Result<Vec<Vec<u32>>> {
     if documents.is_empty() {
         return Err(Error::invalid("documents", "documents is empty: there is nothing to score"));
+    }
+    if query.is_empty() {
+        return Err(Error::invalid("query", "query is empty: it is the text that documents are ranked for"));
+    }
+    if let Some(at) = documents.iter().position(String::is_empty) {
+        return Err(Error::invalid(format!("documents[{at}]"), format!("documents[{at}] is empty")));
     }
     let pair = |(at, document): (usize, &String)| {
         let tokens = engine.pair(query, document);

@@ -39,12 +39,18 @@ struct Saved {
 }
 
 impl Folder {
-    /// Below `home`, by what tells the weights from others and `settings`, which change what a cache holds.
+    /// Below `home`, by what tells the weights and the adapters from others, and `settings`, which change what a cache
+    /// holds.
     ///
     /// # Errors
-    /// `FailedPrecondition` where the folder cannot be made, or the weights cannot be read.
-    pub(crate) fn new(home: &Path, weights: &Path, settings: &str, megabytes: u64) -> Result<Self> {
-        let print = fingerprint(weights, settings).map_err(|error| unusable(weights, &error))?;
+    /// `FailedPrecondition` where the folder cannot be made, or a file cannot be read.
+    pub(crate) fn new(home: &Path, weights: &[&Path], settings: &str, megabytes: u64) -> Result<Self> {
+        let mut hash = Sha256::new();
+        hash.update(settings);
+        for file in weights {
+            fingerprint(file, &mut hash).map_err(|error| unusable(file, &error))?;
+        }
+        let print = hex::encode(hash.finalize());
         let path = home.join("prefixes").join(print);
         make_private(&path).map_err(|error| unusable(&path, &error))?;
         Ok(Self { path, most_bytes: megabytes << 20 })
@@ -106,19 +112,17 @@ impl Folder {
     }
 }
 
-fn fingerprint(weights: &Path, settings: &str) -> std::io::Result<String> {
+fn fingerprint(weights: &Path, hash: &mut Sha256) -> std::io::Result<()> {
     let mut file = fs::File::open(weights)?;
     let length = file.metadata()?.len();
-    let mut hash = Sha256::new();
     hash.update(length.to_le_bytes());
-    hash.update(settings);
     let mut piece = vec![0; PIECE];
     for n in 0..PIECES {
         file.seek(SeekFrom::Start(length.saturating_sub(PIECE as u64) / (PIECES - 1) * n))?;
         let read = file.read(&mut piece)?;
         hash.update(&piece[..read]);
     }
-    Ok(hex::encode(hash.finalize()))
+    Ok(())
 }
 
 #[cfg(unix)]

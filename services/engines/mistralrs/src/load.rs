@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use llama_stack_core::{Error, Result};
 use llama_stack_models::{
-    decode::{Defaults, ENDS, Lexicon, Parts},
+    decode::{Defaults, ENDS, Lexicon, Parts, Writing},
     template::ChatTemplate,
 };
 
@@ -103,7 +103,7 @@ fn read(weights: &Weights) -> Result<Engine> {
                 Err(error) => Err(error.to_string()),
             }),
             template: weights.template.clone(),
-            grammars,
+            writing: Writing::Grammars(grammars),
             ends,
             defaults: pipeline.generation_defaults().map(defaults).unwrap_or_default(),
             context_length: u32::try_from(metadata.max_seq_len).unwrap_or(u32::MAX).min(weights.context_length),

@@ -16,6 +16,8 @@ mod scheduler;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use llama_stack_core::Error;
 
 pub use cache::{Begun, Cache};
@@ -52,6 +54,12 @@ pub trait Backend {
 
     /// Takes a sequence out of its cells from `length` on; cells of no sequence are free.
     fn cut(&mut self, sequence: Sequence, length: u32);
+
+    /// At most so many tokens that a second model thinks follow `tokens`: nothing where it doubts; none where there is no
+    /// such model, or where it has still to read. What it keeps of them is this tenant's alone.
+    fn guess(&mut self, _tenant: &Arc<str>, _tokens: &[u32], _most: usize) -> Option<Vec<u32>> {
+        None
+    }
 }
 
 /// Who chooses the tokens of one answer, and is told how it goes.

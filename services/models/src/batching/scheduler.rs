@@ -38,8 +38,10 @@ pub struct Limits {
     pub batch: usize,
     /// Most prompt tokens of one step: how long a cancellation, or another's next token, waits at most.
     pub chunk: usize,
-    /// Guess at what comes next.
+    /// Guess at what comes next by what was said before.
     pub drafts: bool,
+    /// Most tokens that a second model is asked to guess; 0 where there is none.
+    pub guesses: usize,
     /// After this time a batch job is as urgent as any.
     pub patience: Duration,
 }
@@ -51,6 +53,9 @@ pub struct Worked {
     pub entries: usize,
     /// Of prompts.
     pub read: usize,
+    /// Guesses, and how many of them were right.
+    pub guessed: usize,
+    pub right: usize,
 }
 
 /// Cells per answer under way that are kept free when another is let in.
@@ -148,7 +153,7 @@ impl<A: Answer> Scheduler<A> {
         self.reap(backend, now);
         self.admit(backend, now);
         let (entries, shares) = loop {
-            let (entries, shares) = self.compose(now);
+            let (entries, shares) = self.compose(backend, now);
             if self.make_room(backend, entries.len()) {
                 break (entries, shares);
             }
@@ -161,9 +166,8 @@ impl<A: Answer> Scheduler<A> {
             return Err(error);
         }
         let read = shares.iter().map(|share| share.count - share.draft.len()).filter(|count| *count > 1).sum();
-        for share in &shares {
-            self.advance(backend, &entries, share);
-        }
+        let guessed = shares.iter().map(|share| share.draft.len()).sum();
+        let right = shares.iter().map(|share| self.advance(backend, &entries, share)).sum();
         self.running.retain_mut(|running| {
             let over = running.job.answer.is_over();
             if over && self.cache.finish(running.sequence) {
@@ -172,7 +176,7 @@ impl<A: Answer> Scheduler<A> {
             !over
         });
         self.forget_tenants();
-        Ok(Worked { entries: entries.len(), read })
+        Ok(Worked { entries: entries.len(), read, guessed, right })
     }
 
     /// Lets go of what nobody waits for any more.
@@ -217,7 +221,8 @@ impl<A: Answer> Scheduler<A> {
             let least = self.served.values().copied().min().unwrap_or_default();
             self.served.entry(job.tenant.clone()).or_insert(least);
             let tokens = std::mem::take(&mut job.prompt);
-            let drafter = self.limits.drafts.then(Drafter::new);
+            let Limits { drafts, guesses, .. } = self.limits;
+            let drafter = (drafts || guesses > 0).then(|| Drafter::new(drafts, guesses));
             self.running.push(Running { job, since, number, sequence: begun.sequence, tokens, read: begun.cached, drafter });
         }
     }
@@ -262,19 +267,22 @@ impl<A: Answer> Scheduler<A> {
     }
 
     /// The entries of the next step. The cache may have no room for them yet.
-    fn compose(&mut self, now: Instant) -> (Vec<Entry>, Vec<Share>) {
+    fn compose(&mut self, backend: &mut impl Backend, now: Instant) -> (Vec<Entry>, Vec<Share>) {
         let (mut entries, mut shares) = (Vec::new(), Vec::new());
         let mut order: Vec<usize> = (0..self.running.len()).collect();
         order.sort_by_key(|n| self.running[*n].number);
         let (writing, mut reading): (Vec<usize>, Vec<usize>) = order.into_iter().partition(|n| self.running[*n].remaining() == 1);
         // Guesses pay while the engine has room in a step that it makes anyway.
-        let guess = self.limits.drafts && reading.is_empty() && writing.len() <= 2;
+        let guess = reading.is_empty() && writing.len() <= 2;
         // Nobody gives way to a guess.
         let mut spare = self.cache.free().saturating_sub(writing.len()).min(self.limits.batch.saturating_sub(writing.len()));
         for n in writing {
             let running = &mut self.running[n];
             let mut draft = match &mut running.drafter {
-                Some(drafter) if guess => drafter.draft(&running.tokens),
+                Some(drafter) if guess && spare > 0 => {
+                    let (tenant, tokens) = (&running.job.tenant, running.tokens.as_slice());
+                    drafter.draft(tokens, |most| backend.guess(tenant, tokens, most.min(spare)))
+                }
                 _ => Vec::new(),
             };
             draft.truncate(spare);
@@ -338,9 +346,9 @@ impl<A: Answer> Scheduler<A> {
         }
     }
 
-    /// Books what was computed for one answer, and lets it choose.
-    fn advance(&mut self, backend: &mut impl Backend, entries: &[Entry], share: &Share) {
-        let Some(running) = self.running.get_mut(share.running) else { return };
+    /// Books what was computed for one answer, and lets it choose. How many guesses were right.
+    fn advance(&mut self, backend: &mut impl Backend, entries: &[Entry], share: &Share) -> usize {
+        let Some(running) = self.running.get_mut(share.running) else { return 0 };
         let own = &entries[share.first..share.first + share.count];
         let tokens: Vec<u32> = own.iter().map(|entry| entry.token).collect();
         self.cache.append(running.sequence, &tokens);
@@ -349,7 +357,7 @@ impl<A: Answer> Scheduler<A> {
             *served += share.count as u64;
         }
         if !share.complete {
-            return;
+            return 0;
         }
         let first = share.first + share.count - share.draft.len() - 1;
         let mut right = 0;
@@ -368,6 +376,7 @@ impl<A: Answer> Scheduler<A> {
         if let Some(drafter) = running.drafter.as_mut().filter(|_| !share.draft.is_empty()) {
             drafter.judged(share.draft.len(), right);
         }
+        right
     }
 
     /// The answers of a step that could not be computed.

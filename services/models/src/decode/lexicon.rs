@@ -27,8 +27,9 @@ pub struct Lexicon {
     encode: Encode,
     template: Option<ChatTemplate>,
     pub vocabulary: Vocabulary,
-    pub grammars: Arc<ParserFactory>,
-    /// Tokens with which the model ends its answer; never empty.
+    /// None of a model that only reads.
+    pub grammars: Option<Arc<ParserFactory>>,
+    /// Tokens with which the model ends its answer; empty only of a model that writes none.
     pub ends: Arc<[u32]>,
     pub defaults: Defaults,
     /// Tokens that a prompt and its answer may have together.
@@ -39,10 +40,19 @@ pub struct Lexicon {
 pub struct Parts {
     pub encode: Encode,
     pub template: Option<ChatTemplate>,
-    pub grammars: Arc<ParserFactory>,
+    pub writing: Writing,
     pub ends: Vec<u32>,
     pub defaults: Defaults,
     pub context_length: u32,
+}
+
+/// What a loader finds of the tokens.
+pub enum Writing {
+    /// What each of them writes, and grammars over that.
+    Grammars(Arc<ParserFactory>),
+    /// The model only reads, an encoder: how many tokens it has. Such files need not name an end, without which there
+    /// are no grammars.
+    None(usize),
 }
 
 /// Ends of an answer that files often fail to name.
@@ -51,14 +61,17 @@ pub const ENDS: [&str; 9] =
 
 impl Lexicon {
     pub fn new(model: &str, parts: Parts) -> Self {
-        let vocabulary = Vocabulary::new(parts.grammars.tok_env().clone());
+        let (vocabulary, grammars) = match parts.writing {
+            Writing::Grammars(grammars) => (Vocabulary::new(grammars.tok_env().clone()), Some(grammars)),
+            Writing::None(size) => (Vocabulary::counted(size), None),
+        };
         let template = parts.template.map(|template| template.with_control_tokens(vocabulary.special()));
         Self {
             model: model.to_owned(),
             encode: parts.encode,
             template,
             vocabulary,
-            grammars: parts.grammars,
+            grammars,
             ends: parts.ends.into(),
             defaults: parts.defaults,
             context_length: parts.context_length,

@@ -21,7 +21,7 @@ mod text;
 pub use chooser::Chooser;
 pub use generation::{Control, End, Generation, Made, Making, broken, channel};
 pub use grammar::Grammar;
-pub use lexicon::{ENDS, Encode, Lexicon, Parts};
+pub use lexicon::{ENDS, Encode, Lexicon, Parts, Writing};
 pub use logprobs::Scored;
 pub use plan::Plan;
 pub use sampler::{Defaults, Sampler, Sampling};

@@ -36,7 +36,8 @@ impl Wanted {
             return Err(Error::invalid("prompt", "the prompt is empty"));
         }
         let max_tokens = room(lexicon.context_length, self.prompt.len(), self.sampling.max_tokens, max_tokens)?;
-        let grammar = self.constraint.map(|constraint| Grammar::new(&lexicon.grammars, &constraint, &lexicon.ends)).transpose()?;
+        let grammars = || lexicon.grammars.as_ref().ok_or_else(|| Error::invalid("model", "this model writes no text"));
+        let grammar = self.constraint.map(|constraint| Grammar::new(grammars()?, &constraint, &lexicon.ends)).transpose()?;
         let sampling = Sampling::new(&self.sampling, lexicon.defaults);
         Ok(Plan { prompt: self.prompt, sampling, grammar, max_tokens, choices: self.choices, score: self.score })
     }

@@ -9,22 +9,30 @@ use super::logprobs::Scored;
 /// A model's tokens.
 #[derive(Clone)]
 pub struct Vocabulary {
-    env: TokEnv,
+    /// What each of them writes; none of a model that only reads.
+    env: Option<TokEnv>,
+    size: usize,
 }
 
 impl Vocabulary {
     pub fn new(env: TokEnv) -> Self {
-        Self { env }
+        Self { size: env.tok_trie().vocab_size(), env: Some(env) }
+    }
+
+    /// Of a model that writes nothing: all that is asked of it is how many tokens there are.
+    pub fn counted(size: usize) -> Self {
+        Self { env: None, size }
     }
 
     pub fn size(&self) -> usize {
-        self.env.tok_trie().vocab_size()
+        self.size
     }
 
     /// What a token writes. `control` includes the names of control tokens, `<|like_this|>`; other special tokens,
     /// such as `<tool_call>`, are part of an answer and always written.
     pub fn bytes(&self, token: u32, control: bool) -> &[u8] {
-        match self.env.tok_trie().token(token) {
+        let Some(env) = &self.env else { return &[] };
+        match env.tok_trie().token(token) {
             [TokTrie::SPECIAL_TOKEN_MARKER, name @ ..] if control || !is_control(name) => name,
             [TokTrie::SPECIAL_TOKEN_MARKER, ..] => &[],
             bytes => bytes,
@@ -33,7 +41,8 @@ impl Vocabulary {
 
     /// The names of all special tokens.
     pub fn special(&self) -> Vec<String> {
-        self.env.tok_trie().get_special_tokens().into_iter().map(|token| lossy(self.bytes(token, true))).collect()
+        let special = self.env.iter().flat_map(|env| env.tok_trie().get_special_tokens());
+        special.map(|token| lossy(self.bytes(token, true))).collect()
     }
 
     /// What tokens write, control tokens included.

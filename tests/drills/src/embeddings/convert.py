@@ -1,10 +1,10 @@
-"""A sentence encoder of the BERT family, from its published folder to a GGUF file in 32-bit floats: convert.py FOLDER TO."""
+"""A sentence encoder of the BERT family, from its published folder to a GGUF file: convert.py FOLDER TO f32|q8_0."""
 
 import json
 import sys
 from pathlib import Path
 
-from gguf import GGUFWriter, LlamaFileType, PoolingType, TokenType
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, PoolingType, TokenType, quantize
 from safetensors.numpy import load_file
 
 # From the names in the published layout to those in GGUF, below a layer.
@@ -47,13 +47,13 @@ def pieces(tokenizer):
             yield "▁" + piece, TokenType.NORMAL
 
 
-def main(folder, to):
+def main(folder, to, form):
     folder = Path(folder)
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     ids = tokenizer["model"]["vocab"]
     writer = GGUFWriter(to, "bert")
-    writer.add_file_type(LlamaFileType.ALL_F32)
+    writer.add_file_type(LlamaFileType.MOSTLY_Q8_0 if form == "q8_0" else LlamaFileType.ALL_F32)
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_feed_forward_length(config["intermediate_size"])
@@ -75,8 +75,15 @@ def main(folder, to):
     writer.add_mask_token_id(ids["[MASK]"])
     for name, tensor in load_file(folder / "model.safetensors").items():
         called = target(name)
-        if called:
-            writer.add_tensor(called, tensor.astype("float32"))
+        if not called:
+            continue
+        tensor = tensor.astype("float32")
+        # Tables are looked up, not multiplied: only the words', which is half of the file, is worth it.
+        if form == "q8_0" and tensor.ndim == 2 and (called.startswith("blk.") or called == "token_embd.weight"):
+            kind = GGMLQuantizationType.Q8_0
+            writer.add_tensor(called, quantize(tensor, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(called, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

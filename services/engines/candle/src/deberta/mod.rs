@@ -8,7 +8,7 @@
 //! Texts of a batch lie one after the other, without padding. Formulas: He et al., arXiv:2006.03654; as `transformers` has
 //! them, with which the tests compare.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 mod config;
@@ -16,11 +16,12 @@ mod layer;
 mod positions;
 
 pub(crate) use config::Config;
-use layer::{Layer, Linear, layer_norm};
+use layer::Layer;
 use positions::Positions;
 
 use crate::{
     kernels::{self, Activation, LayerNorm},
+    linear::{Linear, Text, layer_norm, looked_up},
     tokens::Read,
 };
 
@@ -37,13 +38,6 @@ pub(crate) struct Deberta {
     pooler: Linear,
     pooler_activation: Activation,
     classifier: Linear,
-}
-
-/// Where a text of a batch lies.
-#[derive(Clone, Copy)]
-struct Text {
-    start: usize,
-    length: usize,
 }
 
 impl Deberta {
@@ -76,12 +70,7 @@ impl Deberta {
 
     /// The logits of each text, by label index.
     pub(crate) fn logits(&self, batch: &[&Read]) -> Result<Vec<Vec<f32>>> {
-        let mut texts = Vec::with_capacity(batch.len());
-        let mut start = 0;
-        for read in batch {
-            texts.push(Text { start, length: read.ids.len() });
-            start += read.ids.len();
-        }
+        let texts = Text::all(batch);
         let mut states = self.embed(batch)?;
         for (at, layer) in self.layers.iter().enumerate() {
             states = layer.forward(&states, &texts, &self.positions, at + 1 == self.layers.len())?;
@@ -91,18 +80,14 @@ impl Deberta {
 
     /// A row per token.
     fn embed(&self, batch: &[&Read]) -> Result<Tensor> {
-        let rows = |table: &Tensor, of: &dyn Fn(&Read) -> Vec<u32>| {
-            let indices: Vec<u32> = batch.iter().flat_map(|read| of(read)).collect();
-            table.index_select(&Tensor::new(indices, &Device::Cpu)?, 0)
-        };
-        let mut states = rows(&self.words, &|read| read.ids.clone())?;
+        let mut states = looked_up(&self.words, batch, |read| read.ids.clone())?;
         if let Some(places) = &self.places {
-            states = (states + rows(places, &|read| (0..read.ids.len() as u32).collect())?)?;
+            states = (states + looked_up(places, batch, |read| (0..read.ids.len() as u32).collect())?)?;
         }
         if let Some(types) = &self.types {
             // A model with one type has no other for the second text of a pair.
             let last = types.dims()[0] as u32 - 1;
-            states = (states + rows(types, &|read| read.types.iter().map(|kind| *kind.min(&last)).collect())?)?;
+            states = (states + looked_up(types, batch, |read| read.types.iter().map(|kind| *kind.min(&last)).collect())?)?;
         }
         if let Some(widened) = &self.widened {
             states = states.matmul(&widened.t()?)?;

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod adapters;
 mod batches;
 mod drafts;
+mod encoders;
 mod life;
 mod llama31;
+mod made;
 mod prefixes;
+mod second;
 mod vectors;
 
 use std::sync::Arc;
