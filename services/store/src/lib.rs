@@ -33,6 +33,7 @@ mod sqlite;
 mod tool_groups;
 mod turns;
 mod usage;
+mod workers;
 mod writer;
 
 use std::{sync::Arc, time::Duration};
