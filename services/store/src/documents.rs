@@ -240,10 +240,16 @@ impl Store {
         Ok((documents.into_iter().map(|(_, document)| document).collect(), next))
     }
 
-    /// How many there were of these. Their chunks are the index's to remove, first.
+    /// How many there were of these. Their chunks are the index's to remove, first; what journals of turns quote of them goes
+    /// with them.
     pub async fn delete_documents(&self, tenant: &str, bank_id: &str, ids: &[String]) -> Result<u64> {
+        self.forget_quotes(tenant, bank_id, ids).await?;
         let command = Delete { tenant: tenant.into(), bank_id: bank_id.into(), ids: ids.to_vec() };
-        Ok(match self.erase(command).await? {
+        let outcome = self.write(command).await?;
+        // What was found just before, and is quoted since.
+        self.forget_quotes(tenant, bank_id, ids).await?;
+        self.fold_log().await;
+        Ok(match outcome {
             Outcome::Changed(deleted) => deleted,
             _ => 0,
         })
