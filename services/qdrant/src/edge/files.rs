@@ -16,6 +16,10 @@ use crate::engine::Change;
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Says that nothing of the shard has been flushed yet: the journal has all of it. What the engine wrote when it made its
+/// files is not synced, and after a loss of power it cannot be told what of them is left.
+const UNFLUSHED: &str = "unflushed";
+
 /// Only for who has the shard open: another's journal may be in the middle of a record.
 pub(super) fn journal(of: &Of) -> Result<(Journal, Vec<Change>)> {
     let opened = Journal::open(&of.folder.join("journal")).map_err(native::unusable)?;
@@ -23,13 +27,54 @@ pub(super) fn journal(of: &Of) -> Result<(Journal, Vec<Change>)> {
     Ok(opened)
 }
 
+/// The shard has been flushed: from now on its files count, and they are there by their names.
+pub(super) fn note_flushed(folder: &Path) -> std::io::Result<()> {
+    sync_folders(&folder.join("shard"))?;
+    match std::fs::remove_file(folder.join(UNFLUSHED)) {
+        Ok(()) => std::fs::File::open(folder)?.sync_all(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn sync_folders(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_folders(&entry.path())?;
+        }
+    }
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// Removes what an end before the first flush left of a shard, unless another process is at it.
+fn begin_anew(folder: &Path) -> std::io::Result<()> {
+    let shard = folder.join("shard");
+    if !folder.join(UNFLUSHED).exists() {
+        return Ok(());
+    }
+    // The engine locks this folder as long as it has the shard open.
+    if std::fs::File::open(shard.join("wal")).is_ok_and(|log| log.try_lock().is_err()) {
+        return Ok(());
+    }
+    std::fs::remove_dir_all(&shard)?;
+    std::fs::create_dir(&shard)
+}
+
 /// Waits for another that has it, such as a process that is ending.
 pub(super) fn opened(of: &Of) -> Result<EdgeShard> {
     let folder = of.folder.join("shard");
+    // One at a time looks and makes.
+    let opening = std::fs::File::create(of.folder.join("opening")).map_err(native::unusable)?;
+    opening.lock().map_err(native::unusable)?;
+    if !folder.exists() {
+        std::fs::File::create(of.folder.join(UNFLUSHED)).map_err(native::unusable)?;
+    }
     std::fs::create_dir_all(&folder).map_err(native::unusable)?;
     let config = native::config(&of.shape, &of.settings);
     let begun = Instant::now();
     loop {
+        begin_anew(&of.folder).map_err(native::unusable)?;
         let there = folder.join("edge_config.json").exists();
         let open = || if there { EdgeShard::load(&folder, Some(config.clone())) } else { EdgeShard::new(&folder, config.clone()) };
         let error = match catch_unwind(AssertUnwindSafe(open)) {

@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Settings,
-    files::{journal, opened, remove_old_log},
+    files::{journal, note_flushed, opened, remove_old_log},
     journal::Journal,
     native,
 };
@@ -294,7 +294,7 @@ impl Owner {
             }
             return;
         }
-        if let Err(error) = self.journal.clear() {
+        if let Err(error) = note_flushed(&self.of.folder).and_then(|()| self.journal.clear()) {
             tracing::warn!(bank = self.of.bank.bank_id, %error, "the journal could not be emptied");
             return;
         }
