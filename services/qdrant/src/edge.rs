@@ -37,9 +37,10 @@ use shard::{Of, Shard};
 
 /// Shards that are open at a time, besides those that are being used: each has some fifty files and a thread.
 const OPEN: usize = 32;
-/// Changed points after which a shard is optimized, if it is not before, when nothing is asked. Insertion slows down as the
-/// segment grows that it goes to, so this is measured rather than large.
-const OPTIMIZE_AFTER: usize = 20_000;
+/// Changed points after which a shard is optimized, if it is not before, when nothing is asked. For each word of a chunk the
+/// engine goes through all of the growing segment's chunks that have the word, so what it costs to insert one grows with the
+/// segment: this is measured rather than large.
+const OPTIMIZE_AFTER: usize = 8_000;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
