@@ -4,6 +4,7 @@ mod files;
 mod journal;
 mod native;
 mod shard;
+mod template;
 
 use std::{
     collections::HashMap,
@@ -34,6 +35,7 @@ use crate::{
     words::Words,
 };
 use shard::{Of, Shard};
+use template::Templates;
 
 /// Shards that are open at a time, besides those that are being used: each has some fifty files and a thread.
 const OPEN: usize = 32;
@@ -93,7 +95,14 @@ pub async fn open(folder: &Path, quantization: Quantization) -> Result<Arc<dyn I
     }
     let settings = Settings { quantized: quantization == Quantization::Scalar, optimize_after: OPTIMIZE_AFTER, index_above_kb: None };
     let words = Arc::new(Words::new()?);
-    let edge = Edge { folder: folder.to_owned(), settings, words: words.clone(), slots: Mutex::default(), clock: AtomicU64::new(0) };
+    let edge = Edge {
+        folder: folder.to_owned(),
+        settings,
+        words: words.clone(),
+        templates: Arc::default(),
+        slots: Mutex::default(),
+        clock: AtomicU64::new(0),
+    };
     Ok(Arc::new(QdrantIndex::new(edge, words)))
 }
 
@@ -127,6 +136,7 @@ struct Edge {
     folder: PathBuf,
     settings: Settings,
     words: Arc<Words>,
+    templates: Arc<Templates>,
     slots: Mutex<HashMap<BankKey, Arc<Slot>>>,
     clock: AtomicU64,
 }
@@ -171,7 +181,8 @@ impl Edge {
             return Ok(None);
         }
         self.make_room(bank).await;
-        let of = Of { bank: bank.clone(), shape, folder, settings: self.settings, words: self.words.clone() };
+        let (words, templates) = (self.words.clone(), self.templates.clone());
+        let of = Of { bank: bank.clone(), shape, folder, settings: self.settings, words, templates };
         let opened = Arc::new(blocking(move || Shard::open(of)).await?);
         *shard = Some(opened.clone());
         Ok(Some(opened))

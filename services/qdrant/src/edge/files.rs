@@ -7,10 +7,10 @@ use std::{
 };
 
 use llama_stack_core::{Code, Error, Result};
-use qdrant_edge::EdgeShard;
+use qdrant_edge::{EdgeConfig, EdgeShard, OperationResult};
 
 use super::{journal::Journal, native, shard::Of};
-use crate::engine::Change;
+use crate::{condition::KEYWORDS, engine::Change};
 
 /// How long a shard that another has open is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -75,8 +75,11 @@ pub(super) fn opened(of: &Of) -> Result<EdgeShard> {
     let begun = Instant::now();
     loop {
         begin_anew(&of.folder).map_err(native::unusable)?;
-        let there = folder.join("edge_config.json").exists();
-        let open = || if there { EdgeShard::load(&folder, Some(config.clone())) } else { EdgeShard::new(&folder, config.clone()) };
+        let mut there = folder.join("edge_config.json").exists();
+        if !there && of.folder.join(UNFLUSHED).exists() {
+            there = of.templates.make(&of.shape, &folder).map_err(native::unusable)?;
+        }
+        let open = || if there { EdgeShard::load(&folder, Some(config.clone())) } else { made(of, &folder, config.clone()) };
         let error = match catch_unwind(AssertUnwindSafe(open)) {
             Ok(Ok(shard)) => return Ok(shard),
             Ok(Err(error)) => error,
@@ -93,6 +96,21 @@ pub(super) fn opened(of: &Of) -> Result<EdgeShard> {
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// A new shard, with its indexes: a pattern for others.
+fn made(of: &Of, folder: &Path, config: EdgeConfig) -> OperationResult<EdgeShard> {
+    let shard = EdgeShard::new(folder, config)?;
+    for field in KEYWORDS {
+        if let Ok(index) = native::index(field, false) {
+            shard.update(index)?;
+        }
+    }
+    shard.flush();
+    if let Err(error) = of.templates.keep(&of.shape, folder) {
+        tracing::warn!(%error, "a new shard cannot be read: the next ones take longer to make");
+    }
+    Ok(shard)
 }
 
 /// The engine's log is never read again once it was flushed; all but the newest of its closed files go.

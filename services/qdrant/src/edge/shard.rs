@@ -34,6 +34,7 @@ use super::{
     files::{journal, note_flushed, opened, remove_old_log},
     journal::Journal,
     native,
+    template::Templates,
 };
 use crate::{
     condition::{Condition, KEYWORDS},
@@ -71,6 +72,7 @@ pub(super) struct Of {
     pub(super) folder: PathBuf,
     pub(super) settings: Settings,
     pub(super) words: Arc<Words>,
+    pub(super) templates: Arc<Templates>,
 }
 
 pub(super) struct Shard {
