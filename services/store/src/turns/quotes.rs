@@ -102,7 +102,7 @@ fn erase(event: &mut TurnEvent, gone: &HashSet<Quote>) -> bool {
         Place::Part(part) => {
             if retrieved(part).is_some_and(|quote| gone.contains(&quote)) {
                 part.content = Some(Content::Text(ERASED.into()));
-                part.provenance = Role::System.provenance();
+                part.provenance = Role::System.provenance().to_owned();
                 changed = true;
             }
             for citation in part.citations.iter_mut().filter(|citation| is_gone(&citation.bank_id, &citation.document_id)) {
