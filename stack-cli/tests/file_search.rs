@@ -1,4 +1,4 @@
-//! Files, a question, and a search by the model that finds the right one: the real binary on its real models.
+//! Files, a question, a search by the model that finds the right one, and an answer that cites it: the real binary on its real models.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
@@ -15,13 +15,14 @@ const FILES: [(&str, &str); 3] = [
     ("garage.txt", "Bicycles are repaired in the garage behind the main building, from nine to five."),
 ];
 
-/// The starter distribution, with a memory where it has none.
+const CHAT: &str = "qwen2.5-coder-0.5b-instruct";
+
+/// The starter distribution, whose chat model writes the lines of contextual passages.
 fn manifest() -> String {
     let starter = std::fs::read_to_string(repository().join("distributions/starter.yaml")).unwrap();
-    if starter.lines().any(|line| line == "  memory:") {
-        return starter;
-    }
-    starter.replacen("\n  tools:\n", "\n  memory:\n    - { id: banks, type: inline::sqlite }\n\n  tools:\n", 1)
+    let (plain, contextual) = ("type: inline::sqlite }", format!("type: inline::sqlite, config: {{ contextual_model: {CHAT} }} }}"));
+    assert!(starter.contains(plain));
+    starter.replacen(plain, &contextual, 1)
 }
 
 struct Client<'a> {
@@ -57,10 +58,26 @@ impl Client<'_> {
         let file = self.send(request.header("content-type", "multipart/form-data; boundary=line").body(body)).await;
         file["id"].as_str().unwrap().to_owned()
     }
+
+    /// The path of a vector store that has read these files.
+    async fn store(&self, body: Value) -> (String, Value) {
+        let store = self.post("/v1/vector_stores", body).await;
+        let path = format!("/v1/vector_stores/{}", store["id"].as_str().unwrap());
+        let mut read = store;
+        for _ in 0..1_200 {
+            read = self.get(&path).await;
+            if read["status"] == "completed" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!((&read["status"], &read["file_counts"]["failed"]), (&json!("completed"), &json!(0)), "{read}");
+        (path, read)
+    }
 }
 
 #[tokio::test]
-async fn a_small_model_searches_files_and_finds_the_right_one() {
+async fn a_small_model_searches_files_and_answers_from_the_right_one_which_it_cites() {
     let home = home_with_models();
     let file = home.path().join("citations.yaml");
     std::fs::write(&file, manifest()).unwrap();
@@ -71,27 +88,18 @@ async fn a_small_model_searches_files_and_finds_the_right_one() {
     for (name, text) in FILES {
         ids.push(client.upload(name, text).await);
     }
-    let store = client.post("/v1/vector_stores", json!({ "name": "fjord", "file_ids": ids })).await;
-    let store_path = format!("/v1/vector_stores/{}", store["id"].as_str().unwrap());
-    let mut read = store.clone();
-    for _ in 0..600 {
-        read = client.get(&store_path).await;
-        if read["status"] == "completed" {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!((&read["status"], &read["file_counts"]["completed"]), (&json!("completed"), &json!(3)), "{read}");
+    let (path, store) = client.store(json!({ "name": "fjord", "file_ids": ids })).await;
+    assert_eq!(store["file_counts"]["completed"], json!(3));
 
     let question = "How many days of paid leave does every employee of Fjord Cycles have?";
-    let found = client.post(&format!("{store_path}/search"), json!({ "query": question })).await;
+    let found = client.post(&format!("{path}/search"), json!({ "query": question })).await;
     assert_eq!(found["data"][0]["file_id"], json!(ids[0]), "{found}");
 
     let answer = client
         .post(
             "/v1/responses",
             json!({
-                "model": "qwen2.5-coder-0.5b-instruct", "input": question, "temperature": 0, "max_output_tokens": 200, "max_tool_calls": 1,
+                "model": CHAT, "input": "Where are bicycles repaired?", "temperature": 0, "max_output_tokens": 200, "max_tool_calls": 1,
                 "tools": [{ "type": "file_search", "vector_store_ids": [store["id"]], "max_num_results": 1 }],
                 "tool_choice": { "type": "file_search" }, "include": ["file_search_call.results"],
             }),
@@ -99,6 +107,37 @@ async fn a_small_model_searches_files_and_finds_the_right_one() {
         .await;
     let output = answer["output"].as_array().unwrap();
     assert_eq!((&output[0]["type"], &output[0]["status"]), (&json!("file_search_call"), &json!("completed")), "{answer}");
-    assert_eq!(output[0]["results"][0]["file_id"], json!(ids[0]), "{answer}");
+    assert_eq!(output[0]["results"][0]["file_id"], json!(ids[2]), "{answer}");
+    // It has made its one call, and answers.
+    let said = &output[1]["content"][0];
+    assert_eq!((&answer["status"], &output[1]["type"]), (&json!("completed"), &json!("message")), "{answer}");
+    assert!(said["text"].as_str().unwrap().contains("garage behind the main building"), "{answer}");
+    let cited = &said["annotations"][0];
+    assert_eq!((&cited["type"], &cited["file_id"]), (&json!("file_citation"), &json!(ids[2])), "{answer}");
+    assert!(server.stop().success());
+}
+
+/// What the model writes about a passage is searched with it, and is no part of it.
+#[tokio::test]
+async fn a_small_model_says_what_a_passage_is_about_and_the_passage_stays_what_it_is() {
+    let home = home_with_models();
+    let file = home.path().join("contextual.yaml");
+    std::fs::write(&file, manifest()).unwrap();
+    let server = Server::start(home.path(), file.to_str().unwrap());
+    let client = Client { http: reqwest::Client::new(), server: &server };
+
+    let (name, text) = FILES[2];
+    let id = client.upload(name, text).await;
+    let mut found = Vec::new();
+    for chunking in ["auto", "contextual"] {
+        let (path, _) = client.store(json!({ "file_ids": [id], "chunking_strategy": { "type": chunking } })).await;
+        let query = json!({ "query": "a workshop for two wheels", "search_mode": "vector" });
+        let searched = client.post(&format!("{path}/search"), query).await;
+        let content = client.get(&format!("{path}/files/{id}/content")).await;
+        assert_eq!(content["data"][0]["text"], json!(text), "{content}");
+        assert_eq!(searched["data"][0]["content"][0]["text"], json!(text), "{searched}");
+        found.push(searched["data"][0]["score"].as_f64().unwrap());
+    }
+    assert!((found[0] - found[1]).abs() > 1e-4, "the passage was embedded as it is: {found:?}");
     assert!(server.stop().success());
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use llama_stack_core::{Code, Result};
-use llama_stack_proto::v1::{Message, Turn};
+use llama_stack_proto::v1::{Message, Turn, step::Step};
 
 use crate::{
     conversation::{answers, compacted, compaction, messages, until_answered},
@@ -44,6 +44,8 @@ pub(crate) struct Past {
     /// What was before, where this turn summarised it.
     base: Option<Base>,
     bytes: usize,
+    /// Of the documents that it quotes, those that were deleted; `None` where it quotes none.
+    erased: Option<usize>,
 }
 
 /// A summary with what was kept beside it, and the provenance of what was summarised.
@@ -76,7 +78,8 @@ impl Histories {
         let messages = messages(turn);
         let base = compaction(turn).map(|made| Base { messages: compacted(made), provenance: made.provenance.clone() });
         let bytes = messages.iter().chain(base.iter().flat_map(|base| &base.messages)).map(prost::Message::encoded_len).sum();
-        let past = Arc::new(Past { parent: turn.parent_turn_id.clone(), answers: answers(turn), messages, base, bytes });
+        let (parent, answers, erased) = (turn.parent_turn_id.clone(), answers(turn), erased(turn));
+        let past = Arc::new(Past { parent, answers, messages, base, bytes, erased });
         self.change(|kept| kept.put((tenant.to_owned(), turn.id.clone()), past.clone()));
         past
     }
@@ -130,7 +133,15 @@ pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn, enough: u
     let mut key = (tenant.to_owned(), turn.parent_turn_id.clone());
     let mut bytes = 0;
     while !key.1.is_empty() {
-        let past = match shared.histories.get(&key) {
+        let kept = match shared.histories.get(&key) {
+            // A document that was deleted since is not to be read again here.
+            Some(past) => match past.erased {
+                Some(known) if shared.parts.store.erased_quotes(tenant, &key.1).await? != known => None,
+                _ => Some(past),
+            },
+            None => None,
+        };
+        let past = match kept {
             Some(past) => past,
             None => match shared.load(tenant, &key.1).await {
                 Ok(fold) => shared.histories.keep(tenant, &fold.turn),
@@ -170,6 +181,25 @@ pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn, enough: u
     history.iter_mut().take(1).for_each(|first| drop_results(first, &orphaned));
     history.retain(|message| !message.parts.is_empty() || message.role() == llama_stack_proto::v1::Role::Assistant);
     Ok(Before { messages: history, summarised })
+}
+
+/// Of the documents that a turn quotes, how many are deleted: their passages and quotes are empty. `None` where it quotes none.
+fn erased(turn: &Turn) -> Option<usize> {
+    let mut quotes: HashMap<(&str, &str), bool> = HashMap::new();
+    for step in &turn.steps {
+        match &step.step {
+            Some(Step::Tool(tool)) => {
+                let found = tool.result.iter().flat_map(|result| &result.search_results);
+                quotes.extend(found.map(|found| ((found.bank_id.as_str(), found.document_id.as_str()), found.text.is_empty())));
+            }
+            Some(Step::Inference(inference)) => {
+                let citations = inference.message.iter().flat_map(|message| &message.parts).flat_map(|part| &part.citations);
+                quotes.extend(citations.map(|source| ((source.bank_id.as_str(), source.document_id.as_str()), source.quote.is_empty())));
+            }
+            _ => {}
+        }
+    }
+    (!quotes.is_empty()).then(|| quotes.values().filter(|erased| **erased).count())
 }
 
 fn drop_results(message: &mut Message, orphaned: &HashSet<String>) {

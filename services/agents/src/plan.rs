@@ -130,11 +130,16 @@ fn once_judged(fold: &Fold, desk: &impl Desk) -> Next {
         FinishReason::Stop | FinishReason::ToolCalls | FinishReason::Unspecified => {}
     }
     let calls: Vec<&ToolCall> = said.message.iter().flat_map(|message| message.tool_calls()).collect();
-    if calls.is_empty() || said.tools_withheld {
+    // With its last call a model has lost its tools, so that it comes to an answer.
+    let spent = room_for_calls(turn, &limits) == 0;
+    if calls.is_empty() || said.tools_withheld && !spent {
         return Next::End(TurnStatus::Completed, "");
     }
+    if said.tools_withheld {
+        return Next::End(TurnStatus::Incomplete, "max_tool_calls");
+    }
     run_calls(fold, &calls, Some(at), desk, &limits).unwrap_or_else(|| {
-        let withheld = calls.iter().all(|call| repeated(turn, Some(at), call).is_some());
+        let withheld = spent || calls.iter().all(|call| repeated(turn, Some(at), call).is_some());
         infer(turn, &config.model, &limits, withheld)
     })
 }

@@ -112,6 +112,8 @@ fn bounds_hold() {
     let calls = |max_tool_calls| Limits { max_tool_calls, ..Limits::default() };
     assert_eq!(started(next(&turn(calls(1), vec![asked()]), client)), ["a"]);
     assert_eq!(next(&turn(calls(1), vec![asked(), done("a")]), client), Next::End(TurnStatus::Incomplete, "max_tool_calls"));
+    let last = says(FinishReason::ToolCalls, &["a"]);
+    assert_eq!(started(next(&turn(calls(1), vec![last, done("a")]), client)), ["infer without tools"], "it answers with what it has");
     let steps = Limits { max_steps: 1, ..Limits::default() };
     let spent = turn(steps, vec![asked(), done("a"), done("b")]);
     assert_eq!(next(&spent, client), Next::End(TurnStatus::Incomplete, "max_steps"));

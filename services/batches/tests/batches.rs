@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use llama_stack_batches::{Answer, Ask, Batcher};
 use llama_stack_core::{Batches, Code, Context, Deps, Files, Principal, Priority, ids, manifest};
-use llama_stack_files::DiskFiles;
+use llama_stack_files::StoredFiles;
 use llama_stack_proto::v1::{
     Batch, BatchStatus, CancelBatchRequest, CreateBatchRequest, FileHeader, GetBatchRequest, GetFileRequest, ListBatchesRequest,
     UploadFileRequest, upload_file_request::Message,
@@ -65,7 +65,7 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let deps = Deps::new(folder.path());
         let store = Store::open(&format!("sqlite://{}/state.db", folder.path().display()), Durability::Process).await.unwrap();
-        let files: Arc<dyn Files> = DiskFiles::open(&deps, store.clone(), manifest::Files::default()).unwrap();
+        let files: Arc<dyn Files> = StoredFiles::open(&deps, store.clone(), manifest::Files::default()).await.unwrap();
         Self { deps, store, files, _folder: folder }
     }
 

@@ -17,6 +17,7 @@ mod auth;
 mod batches;
 mod egress;
 mod env;
+mod files;
 mod limits;
 mod lines;
 mod policy;
@@ -29,6 +30,7 @@ pub use agents::{
 pub use auth::{AccessPolicy, Auth, CertificateName, Claims, Introspection, Jwt, Mtls, Tls};
 pub use batches::Batches;
 pub use egress::{Destination, Egress, Place};
+pub use files::{Files, S3};
 pub use limits::{Limits, Quota};
 pub use lines::Lines;
 pub use policy::{DefaultPolicies, Policy};
@@ -111,23 +113,6 @@ pub struct Store {
     /// `sqlite://PATH`, `sqlite::memory:` or `postgres://…`. Default: `state.db` in the distribution's folder.
     pub url: Option<String>,
     pub durability: Durability,
-}
-
-/// What clients upload.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Files {
-    /// The largest file, in bytes. Default 512 MiB, as OpenAI has it.
-    pub max_bytes: u64,
-    /// What all files of a tenant may have together, in bytes; each file counts, also where two have the same content.
-    /// Default 0: no limit.
-    pub max_tenant_bytes: u64,
-}
-
-impl Default for Files {
-    fn default() -> Self {
-        Self { max_bytes: 512 << 20, max_tenant_bytes: 0 }
-    }
 }
 
 /// What an acknowledged write survives.
@@ -250,6 +235,7 @@ impl Manifest {
             auth.validate(self.server.tls.as_ref(), &self.lines)?;
         }
         self.policy.validate(&self.lines)?;
+        self.files.validate(&self.lines)?;
         self.batches.validate(&self.lines)?;
         self.limits.validate(&self.lines)?;
         self.safety.validate(&self.lines)
@@ -328,5 +314,11 @@ mod tests {
         );
         assert!(message("version: 1\nname: t\n  x: [").starts_with("m.yaml: not valid YAML"));
         assert!(message("version: 2\nname: t\n").starts_with("m.yaml:1: version: is 2"));
+        let bucket = "version: 1\nname: t\nfiles:\n  s3:\n    bucket: b\n";
+        assert!(parse(bucket).is_ok());
+        assert!(
+            message(&format!("{bucket}    endpoint: http://127.0.0.1:9000\n")).starts_with("m.yaml:6: files.s3.endpoint: is without TLS")
+        );
+        assert!(parse(&format!("{bucket}    endpoint: http://127.0.0.1:9000\n    allow_http: true\n")).is_ok());
     }
 }

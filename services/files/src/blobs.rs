@@ -1,10 +1,10 @@
-//! Contents on the disk, by what they are: `<two digits>/<64 digits>`, and drafts of those that are still arriving.
+//! Contents on the disk, by what they are: `<two digits>/<64 digits>`, and drafts of those that are still arriving, wherever they go.
 //!
 //! All of it blocks: for threads that may.
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -107,10 +107,27 @@ impl Draft {
         self.file.write_all(data).map_err(failed)
     }
 
-    /// Everything is on the disk, and this is its SHA-256.
-    pub(crate) fn finish(&mut self) -> Result<String> {
-        self.file.sync_all().map_err(failed)?;
-        Ok(hex::encode(self.hash.finalize_reset()))
+    /// The SHA-256 of what was written.
+    pub(crate) fn hash(&mut self) -> String {
+        hex::encode(self.hash.finalize_reset())
+    }
+
+    /// Everything is on the disk.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.file.sync_all().map_err(failed)
+    }
+
+    /// Its beginning, of at most this length.
+    pub(crate) fn rewound(&mut self, length: usize) -> Result<Vec<u8>> {
+        self.file.rewind().map_err(failed)?;
+        self.next(length)
+    }
+
+    /// What comes after that; nothing at the end.
+    pub(crate) fn next(&mut self, length: usize) -> Result<Vec<u8>> {
+        let mut read = Vec::new();
+        (&self.file).take(length as u64).read_to_end(&mut read).map_err(failed)?;
+        Ok(read)
     }
 }
 
@@ -121,15 +138,6 @@ impl Drop for Draft {
             tracing::warn!(error = ?error, "a draft could not be removed");
         }
     }
-}
-
-/// Where a tenant's content lies. Tenants with the same content share nothing, so that none learns of another's.
-pub(crate) fn name(tenant: &str, sha256: &str) -> String {
-    let mut hash = Sha256::new();
-    hash.update(tenant.as_bytes());
-    hash.update([0]);
-    hash.update(sha256.as_bytes());
-    hex::encode(hash.finalize())
 }
 
 fn gone(path: &Path) -> Result<()> {

@@ -1,14 +1,17 @@
-//! Files: uploaded content on this machine's disk, each content once per tenant, each file its owner's.
+//! Files: uploaded content, each content once per tenant, each file its owner's.
 //!
 //! ```text
-//! UploadFile ─ hash and write (blobs::Draft) ─ sync ─┐ under the folder's lock:
-//! DeleteFile ─ delete the row ───────────────────────┤ the content is there ⇔ a row names it
-//! sweep ─ what has expired, what a crash left ───────┘
-//! GetFile, ListFiles, DownloadFile ─ rows of the store, bytes of the disk
+//! UploadFile ─ hash and write (blobs::Draft) ─┐                ┌─ disk ── a folder of this machine, under its lock
+//! DeleteFile ─────────────────────────────────┼─ Contents ─────┤
+//! sweep ─ what has expired, what a crash left ┘                └─ s3 ──── a bucket; the store's transactions decide
+//! GetFile, ListFiles, DownloadFile ─ rows of the store, bytes of the contents
 //! ```
 
 mod blobs;
+mod contents;
 mod disk;
+mod s3;
+mod service;
 mod sweep;
 
-pub use disk::DiskFiles;
+pub use service::StoredFiles;

@@ -23,6 +23,7 @@ mod rewrite;
 mod source;
 mod tokens;
 mod valid;
+mod worker;
 
 pub(crate) use rank::cosine;
 
@@ -80,6 +81,7 @@ struct Inner {
     parts: BanksParts,
     locks: locks::Locks,
     running: background::Running,
+    worker: worker::Worker,
 }
 
 impl std::ops::Deref for Banks {
@@ -119,9 +121,16 @@ impl Banks {
     /// # Errors
     /// Those of the store, which is asked what there is to go on with.
     pub async fn new(parts: BanksParts) -> Result<Self> {
-        let banks = Self(Arc::new(Inner { parts, locks: locks::Locks::default(), running: background::Running::default() }));
+        let banks = Self(Arc::new(Inner {
+            parts,
+            locks: locks::Locks::default(),
+            running: background::Running::default(),
+            worker: worker::Worker::default(),
+        }));
+        banks.end_ingestions().await?;
         banks.resume().await?;
         banks.sweep();
+        banks.keep_worker();
         Ok(banks)
     }
 }

@@ -1,6 +1,6 @@
 //! Where chunks are kept and found. Everything about banks that does not depend on that is in [`crate::Banks`].
 
-use llama_stack_core::Result;
+use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{Chunk, Filter, Ranker, SearchMode};
 
 /// Whose chunks, of which bank. An adapter puts both into every filter and every row itself: nothing that a caller asks
@@ -33,6 +33,33 @@ pub struct Search {
     pub score_threshold: Option<f32>,
     /// The hits' chunks have their vectors. An index may leave them out all the same: they are made anew then.
     pub with_vectors: bool,
+}
+
+impl Search {
+    /// How a bank of this shape is searched: as it was asked for, else by vectors where there are any, else by words.
+    ///
+    /// # Errors
+    /// `InvalidArgument` the bank has not what the mode needs (`mode_not_supported`)
+    pub fn mode_in(&self, shape: &Shape) -> Result<SearchMode> {
+        let needs = |what: &str| Error::invalid("mode", format!("this bank has no {what} to search")).with_reason("mode_not_supported");
+        let mode = match self.mode {
+            SearchMode::Unspecified if shape.dimension > 0 => SearchMode::Vector,
+            SearchMode::Unspecified => SearchMode::Keyword,
+            mode => mode,
+        };
+        if shape.dimension == 0 && mode != SearchMode::Keyword {
+            return Err(needs("vectors"));
+        }
+        if !shape.keyword && mode != SearchMode::Vector {
+            return Err(needs("words"));
+        }
+        Ok(mode)
+    }
+
+    /// How deep either list of a hybrid search goes: what is far down in one may be high in the other.
+    pub fn depth(&self) -> usize {
+        (self.limit as usize * 2).max(50)
+    }
 }
 
 /// A chunk that was found. Higher is better: cosine similarity, BM25, or the fused score.

@@ -215,24 +215,11 @@ impl Index for SqliteIndex {
     async fn search(&self, bank: &BankKey, search: &Search) -> Result<Vec<Hit>> {
         let known = self.known(bank).await?;
         let limit = search.limit as usize;
-        let needs = |what: &str| Error::invalid("mode", format!("this bank has no {what} to search")).with_reason("mode_not_supported");
-        let mode = match search.mode {
-            SearchMode::Unspecified if known.dimension > 0 => SearchMode::Vector,
-            SearchMode::Unspecified => SearchMode::Keyword,
-            mode => mode,
-        };
-        if known.dimension == 0 && mode != SearchMode::Keyword {
-            return Err(needs("vectors"));
-        }
-        let words = match known.words {
-            None if mode != SearchMode::Vector => return Err(needs("words")),
-            words => words,
-        };
-        let mut hits = match (mode, words) {
+        let mode = search.mode_in(&Shape { dimension: known.dimension, keyword: known.words.is_some() })?;
+        let mut hits = match (mode, known.words) {
             (SearchMode::Keyword, Some(words)) => search::by_words(&self.readers, known, words, search, limit).await?,
             (SearchMode::Hybrid, Some(words)) => {
-                // Deeper than asked for: what is far down in one list may be high in the other.
-                let depth = (limit * 2).max(50);
+                let depth = search.depth();
                 let vector = search::by_vector(&self.readers, known, search, depth).await?;
                 let keyword = search::by_words(&self.readers, known, words, search, depth).await?;
                 let whole = search::whole_query(&self.readers, known, words, &search.text).await?;

@@ -63,6 +63,38 @@ async fn what_the_end_of_the_process_cut_off_goes_on() {
     assert_eq!(memory::found(&stand.memory, &cx, memory::query(&bank, "17", SearchMode::Keyword)).await, ["d17"]);
 }
 
+/// Of two processes with one database, the other leaves alone what one is at, and goes on with it once that one has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingestion_is_one_process_s_until_it_ends() {
+    let one = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&one.memory, &cx).await;
+    let embedded = |at: &Stand| at.worded.embedded.load(Ordering::SeqCst);
+    let before = embedded(&one);
+    let closed = one.worded.gate.write().await;
+    let documents = |prefix: &str| (0..10).map(|n| memory::text(&format!("{prefix}{n}"), &format!("{prefix} {n}"))).collect();
+    let first = background(&one, &cx, &bank, documents("cat")).await;
+    let other = Stand::open(one.folder.clone()).await;
+    drop(closed);
+    let ended = async |at: &Stand, ingestion: Ingestion| {
+        let get = GetIngestionRequest { bank_id: bank.id.clone(), id: ingestion.id };
+        let told: Vec<_> = timeout(memory::NEVER, at.memory.watch_ingestion(&cx, get).await.unwrap().collect()).await.unwrap();
+        let last = told.last().unwrap().as_ref().unwrap();
+        (last.status(), last.completed, last.chunks)
+    };
+    let all = (DocumentStatus::Completed, 10, 10);
+    assert_eq!(ended(&other, first).await, all);
+    assert_eq!((embedded(&one) - before, embedded(&other)), (10, 0));
+
+    let closed = one.worded.gate.write().await;
+    let second = background(&one, &cx, &bank, documents("dog")).await;
+    one.deps.shutdown.cancel();
+    drop(closed);
+    one.stop().await;
+    assert_eq!(ended(&other, second).await, all);
+    assert_eq!(memory::found(&other.memory, &cx, memory::query(&bank, "dog 7", SearchMode::Keyword)).await[0], "dog7");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_is_there_after_the_next_start() {
     let stand = Stand::new().await;

@@ -4,6 +4,7 @@ mod files;
 mod journal;
 mod native;
 mod shard;
+mod template;
 
 use std::{
     collections::HashMap,
@@ -34,12 +35,14 @@ use crate::{
     words::Words,
 };
 use shard::{Of, Shard};
+use template::Templates;
 
 /// Shards that are open at a time, besides those that are being used: each has some fifty files and a thread.
 const OPEN: usize = 32;
-/// Changed points after which a shard is optimized, if it is not before, when nothing is asked. Insertion slows down as the
-/// segment grows that it goes to, so this is measured rather than large.
-const OPTIMIZE_AFTER: usize = 20_000;
+/// Changed points after which a shard is optimized, if it is not before, when nothing is asked. For each word of a chunk the
+/// engine goes through all of the growing segment's chunks that have the word, so what it costs to insert one grows with the
+/// segment: this is measured rather than large.
+const OPTIMIZE_AFTER: usize = 8_000;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -92,7 +95,14 @@ pub async fn open(folder: &Path, quantization: Quantization) -> Result<Arc<dyn I
     }
     let settings = Settings { quantized: quantization == Quantization::Scalar, optimize_after: OPTIMIZE_AFTER, index_above_kb: None };
     let words = Arc::new(Words::new()?);
-    let edge = Edge { folder: folder.to_owned(), settings, words: words.clone(), slots: Mutex::default(), clock: AtomicU64::new(0) };
+    let edge = Edge {
+        folder: folder.to_owned(),
+        settings,
+        words: words.clone(),
+        templates: Arc::default(),
+        slots: Mutex::default(),
+        clock: AtomicU64::new(0),
+    };
     Ok(Arc::new(QdrantIndex::new(edge, words)))
 }
 
@@ -126,6 +136,7 @@ struct Edge {
     folder: PathBuf,
     settings: Settings,
     words: Arc<Words>,
+    templates: Arc<Templates>,
     slots: Mutex<HashMap<BankKey, Arc<Slot>>>,
     clock: AtomicU64,
 }
@@ -170,7 +181,8 @@ impl Edge {
             return Ok(None);
         }
         self.make_room(bank).await;
-        let of = Of { bank: bank.clone(), shape, folder, settings: self.settings, words: self.words.clone() };
+        let (words, templates) = (self.words.clone(), self.templates.clone());
+        let of = Of { bank: bank.clone(), shape, folder, settings: self.settings, words, templates };
         let opened = Arc::new(blocking(move || Shard::open(of)).await?);
         *shard = Some(opened.clone());
         Ok(Some(opened))

@@ -169,26 +169,14 @@ impl<E: Engine> Index for QdrantIndex<E> {
 
     async fn search(&self, bank: &BankKey, search: &Search) -> Result<Vec<Hit>> {
         let shape = self.engine.shape(bank).await?;
-        let needs = |what: &str| Error::invalid("mode", format!("this bank has no {what} to search")).with_reason("mode_not_supported");
-        let mode = match search.mode {
-            SearchMode::Unspecified if shape.dimension > 0 => SearchMode::Vector,
-            SearchMode::Unspecified => SearchMode::Keyword,
-            mode => mode,
-        };
-        if shape.dimension == 0 && mode != SearchMode::Keyword {
-            return Err(needs("vectors"));
-        }
-        if !shape.keyword && mode != SearchMode::Vector {
-            return Err(needs("words"));
-        }
+        let mode = search.mode_in(&shape)?;
         let limit = search.limit as usize;
         let dense = || Query::Dense(search.vector.clone());
         let words = || Query::Words(self.words.of_query(&search.text));
         let mut hits = match mode {
             SearchMode::Keyword => self.hits(bank, words(), search, limit).await?,
             SearchMode::Hybrid => {
-                // Deeper than asked for: what is far down in one list may be high in the other.
-                let depth = (limit * 2).max(50);
+                let depth = search.depth();
                 let (vector, keyword) =
                     futures::try_join!(self.hits(bank, dense(), search, depth), self.hits(bank, words(), search, depth))?;
                 let whole = self.words.whole_query(&search.text, &keyword);

@@ -3,6 +3,7 @@
 //! The test starts itself again as the process that is killed. That one writes down what was acknowledged, after it was.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod power;
 mod stand;
 
 use std::{

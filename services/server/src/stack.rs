@@ -14,7 +14,7 @@ use llama_stack_core::{
     manifest, registry::OnProgress,
 };
 use llama_stack_documents::Parse;
-use llama_stack_files::DiskFiles;
+use llama_stack_files::StoredFiles;
 use llama_stack_identity::ApiKeyBook;
 use llama_stack_policy::CedarPolicy;
 use llama_stack_proto::v1::{ListProvidersRequest, ListProvidersResponse, McpServer};
@@ -102,7 +102,7 @@ impl Stack {
         let gate = Gate::from_manifest(&manifest, &store, &tasks, &shutdown)?.map(Arc::new);
         deps.folder = options.home.join(&manifest.name);
         deps.extensions.insert(store.clone());
-        let files: Arc<dyn Files> = DiskFiles::open(&deps, store.clone(), manifest.files.clone())?;
+        let files: Arc<dyn Files> = StoredFiles::open(&deps, store.clone(), manifest.files.clone()).await?;
         deps.extensions.insert(files.clone());
         let parser = llama_stack_documents::parser(llama_stack_documents::Limits::default());
         deps.extensions.insert(parser.clone());

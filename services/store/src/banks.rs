@@ -190,10 +190,13 @@ impl Store {
         rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
     }
 
-    /// Ends the deletion of a bank, with its documents and ingestions. Idempotent.
+    /// Ends the deletion of a bank, with its documents and ingestions, and what journals quote of them. Idempotent.
     pub async fn delete_bank(&self, tenant: &str, provider_id: &str, id: &str) -> Result<()> {
         let command = Change { sql: DELETE, tenant: tenant.into(), id: id.into(), provider_id: provider_id.into() };
-        self.erase(command).await.map(drop)
+        self.write(command).await?;
+        self.forget_quotes_of_bank(tenant, id).await?;
+        self.fold_log().await;
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use llama_stack_core::Error;
 
 use crate::{
     batches::HeldBatch,
+    documents::PendingDocument,
     sql::{Arg, Conn},
     turns::{Claimed, Held},
 };
@@ -29,6 +30,7 @@ pub(crate) enum Outcome {
     Held(Vec<Held>),
     Claimed(Vec<Claimed>),
     Batches(Vec<HeldBatch>),
+    Pending(Vec<PendingDocument>),
     /// A status, as it is stored.
     Status(i64),
 }

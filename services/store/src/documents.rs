@@ -18,11 +18,11 @@ use crate::{
 
 /// A document that is there keeps its place; all else is the new one's.
 const PUT: &str = "INSERT INTO bank_documents \
-                   (tenant, bank_id, id, place, revision, ingestion_id, status, principal, roles, bytes, expires_us, body, content) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+                   (tenant, bank_id, id, place, revision, ingestion_id, status, principal, roles, bytes, expires_us, body, content, worker) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
                    ON CONFLICT (tenant, bank_id, id) DO UPDATE SET revision = excluded.revision, ingestion_id = excluded.ingestion_id, \
                    status = excluded.status, principal = excluded.principal, roles = excluded.roles, bytes = excluded.bytes, \
-                   expires_us = excluded.expires_us, body = excluded.body, content = excluded.content";
+                   expires_us = excluded.expires_us, body = excluded.body, content = excluded.content, worker = excluded.worker";
 const SETTLE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7 \
                       WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
 const GET: &str = "SELECT body, status, content, revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
@@ -41,10 +41,9 @@ const OF_TENANT: &str = "SELECT CAST(COALESCE(SUM(d.bytes), 0) AS BIGINT) FROM b
 const EXPIRED: &str = "SELECT id FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND expires_us > 0 AND expires_us <= $3";
 const ALL_EXPIRED: &str = "SELECT d.tenant, d.bank_id, d.id FROM bank_documents d JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
                            WHERE b.provider_id = $1 AND d.expires_us > 0 AND d.expires_us <= $2 LIMIT 1000";
-/// 1 is `IN_PROGRESS`.
-const UNFINISHED: &str = "SELECT d.tenant, d.bank_id, d.id, d.ingestion_id, d.principal, d.roles FROM bank_documents d \
-                          JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
-                          WHERE b.provider_id = $1 AND b.doomed = 0 AND d.status = 1 ORDER BY d.tenant, d.bank_id, d.place";
+/// 1 is `IN_PROGRESS`. A change of nothing, so that of two at the same time one waits for the other.
+const IS_PENDING: &str =
+    "UPDATE bank_documents SET status = 1 WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4 AND status = 1";
 
 /// On whose behalf a document is inserted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +87,7 @@ struct Put {
     tenant: String,
     bank_id: String,
     author: Author,
+    worker: String,
     documents: Vec<InsertedDocument>,
     ingestion: Option<Ingestion>,
 }
@@ -117,7 +117,8 @@ impl Command for Put {
                 bytes,
                 expires,
                 &body,
-                &content
+                &content,
+                &self.worker
             ];
             conn.execute(PUT, args).await?;
         }
@@ -141,8 +142,10 @@ impl Command for Settle {
         let (body, _) = parts(document);
         let (status, bytes) = (i64::from(document.status), document.bytes as i64);
         let args = args![&self.tenant, &self.bank_id, &document.id, &self.revision, status, bytes, &body];
+        // Of two who inserted it, one counts.
+        let pending = conn.execute(IS_PENDING, args![&self.tenant, &self.bank_id, &document.id, &self.revision]).await? > 0;
         let changed = conn.execute(SETTLE, args).await?;
-        if changed > 0 && !document.ingestion_id.is_empty() {
+        if pending && changed > 0 && !document.ingestion_id.is_empty() {
             progress(conn, &self.tenant, &self.bank_id, &document.ingestion_id, self.progress).await?;
         }
         Ok(Outcome::Changed(changed))
@@ -168,6 +171,7 @@ impl Command for Delete {
 
 impl Store {
     /// Stores documents, each in place of what its id was before, and the ingestion that brings them: all or none.
+    /// `worker` goes on with those that are in progress.
     ///
     /// # Errors
     /// `NotFound` no such bank
@@ -176,10 +180,12 @@ impl Store {
         tenant: &str,
         bank_id: &str,
         author: &Author,
+        worker: &str,
         documents: Vec<InsertedDocument>,
         ingestion: Option<Ingestion>,
     ) -> Result<()> {
-        let command = Put { tenant: tenant.into(), bank_id: bank_id.into(), author: author.clone(), documents, ingestion };
+        let (tenant, bank_id, worker) = (tenant.into(), bank_id.into(), worker.into());
+        let command = Put { tenant, bank_id, author: author.clone(), worker, documents, ingestion };
         self.write(command).await.map(drop)
     }
 
@@ -234,10 +240,16 @@ impl Store {
         Ok((documents.into_iter().map(|(_, document)| document).collect(), next))
     }
 
-    /// How many there were of these. Their chunks are the index's to remove, first.
+    /// How many there were of these. Their chunks are the index's to remove, first; what journals of turns quote of them goes
+    /// with them.
     pub async fn delete_documents(&self, tenant: &str, bank_id: &str, ids: &[String]) -> Result<u64> {
+        self.forget_quotes(tenant, bank_id, ids).await?;
         let command = Delete { tenant: tenant.into(), bank_id: bank_id.into(), ids: ids.to_vec() };
-        Ok(match self.erase(command).await? {
+        let outcome = self.write(command).await?;
+        // What was found just before, and is quoted since.
+        self.forget_quotes(tenant, bank_id, ids).await?;
+        self.fold_log().await;
+        Ok(match outcome {
             Outcome::Changed(deleted) => deleted,
             _ => 0,
         })
@@ -267,22 +279,6 @@ impl Store {
     pub async fn all_expired_documents(&self, provider_id: &str, now: &Timestamp) -> Result<Vec<(String, String, String)>> {
         let rows = self.read(ALL_EXPIRED, args![provider_id, micros(Some(now))]).await?;
         let read = |row: &Row| Ok((row.text(0)?, row.text(1)?, row.text(2)?));
-        rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
-    }
-
-    /// Those of a provider's documents whose insertion has not ended, of all tenants.
-    pub async fn unfinished_documents(&self, provider_id: &str) -> Result<Vec<PendingDocument>> {
-        let rows = self.read(UNFINISHED, args![provider_id]).await?;
-        let read = |row: &Row| {
-            let roles = row.text(5)?.split(',').filter(|role| !role.is_empty()).map(str::to_owned).collect();
-            Ok(PendingDocument {
-                tenant: row.text(0)?,
-                bank_id: row.text(1)?,
-                id: row.text(2)?,
-                ingestion_id: row.text(3)?,
-                author: Author { principal: row.text(4)?, roles },
-            })
-        };
         rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
     }
 }

@@ -1,7 +1,7 @@
 //! Uploaded files: what is known of each, and where its content lies. The content itself is not in the database.
 
 use async_trait::async_trait;
-use llama_stack_core::{Result, ids};
+use llama_stack_core::{Code, Error, Result, ids};
 use llama_stack_proto::v1::File;
 use prost::Message as _;
 
@@ -9,7 +9,7 @@ use crate::{
     Store,
     command::{Command, Delete, Failure, Outcome, not_found},
     failure,
-    sql::{Conn, args},
+    sql::{Conn, Row, args},
     turns::micros,
 };
 
@@ -25,6 +25,8 @@ const OF_TENANT: &str = "SELECT body FROM files WHERE tenant = $1 AND (expires_u
 const DELETE: &str = "DELETE FROM files WHERE tenant = $1 AND id = $2";
 const EXPIRED: &str = "SELECT tenant, id, blob FROM files WHERE expires_us > 0 AND expires_us <= $1 ORDER BY expires_us LIMIT $2";
 const BLOBS: &str = "SELECT DISTINCT blob FROM files WHERE blob >= $1 AND blob < $2";
+/// Contents in a store that names them `<content>.<file>`.
+const SHARED: &str = "SELECT blob FROM files WHERE tenant = $1 AND blob >= $2 AND blob < $3 LIMIT 1";
 const IS_USED: &str = "SELECT id FROM files WHERE blob = $1 LIMIT 1";
 
 /// Sorts after every id.
@@ -66,6 +68,74 @@ impl Command for Insert {
     }
 }
 
+/// Inserts a file under a lock of its tenant, within its quota.
+struct Keep {
+    tenant: String,
+    file: File,
+    /// What an equal content's name begins with.
+    content: String,
+    /// Empty: only beside an equal content.
+    blob: String,
+    most: u64,
+}
+
+#[async_trait]
+impl Command for Keep {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        lock(conn, &self.tenant).await?;
+        if self.most > 0 {
+            let has = sum(&conn.rows(OF_TENANT, args![&self.tenant, micros(Some(&ids::now()))]).await?)?;
+            within_quota(self.file.bytes, has, self.most)?;
+        }
+        let blob = if self.blob.is_empty() {
+            let (from, before) = (format!("{}.", self.content), format!("{}/", self.content));
+            match conn.rows(SHARED, args![&self.tenant, &from, &before]).await?.first() {
+                Some(row) => row.text(0)?,
+                None => return Ok(Outcome::Changed(0)),
+            }
+        } else {
+            self.blob.clone()
+        };
+        Insert { tenant: self.tenant.clone(), blob, file: self.file.clone() }.apply(conn).await?;
+        Ok(Outcome::Changed(1))
+    }
+}
+
+/// Deletes a file under the same lock, and says whether its content is nobody's now.
+struct Release {
+    tenant: String,
+    id: String,
+    blob: String,
+}
+
+#[async_trait]
+impl Command for Release {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        lock(conn, &self.tenant).await?;
+        if conn.execute(DELETE, args![&self.tenant, &self.id]).await? == 0 {
+            return Err(not_found("file", &self.id).into());
+        }
+        let used = !conn.rows(IS_USED, args![&self.blob]).await?.is_empty();
+        Ok(Outcome::Changed(u64::from(!used)))
+    }
+}
+
+async fn lock(conn: &mut Conn<'_>, tenant: &str) -> sqlx::Result<()> {
+    conn.lock(&format!("files of {tenant}")).await
+}
+
+fn sum(rows: &[Row]) -> Result<u64> {
+    rows.iter().map(|row| failure::decode::<File>(row).map(|file| file.bytes)).sum()
+}
+
+fn within_quota(bytes: u64, has: u64, most: u64) -> Result<()> {
+    if most == 0 || has.saturating_add(bytes) <= most {
+        return Ok(());
+    }
+    let message = format!("the file has {bytes} bytes, and the files that are there {has} of the {most} that they may have: delete some");
+    Err(Error::new(Code::ResourceExhausted, message).with_field("file").with_reason("storage_quota"))
+}
+
 impl Store {
     /// # Errors
     /// `AlreadyExists` the id is taken
@@ -91,10 +161,45 @@ impl Store {
         rows.iter().map(failure::decode).collect()
     }
 
-    /// What a tenant's files have together, in bytes.
-    pub async fn file_bytes(&self, tenant: &str) -> Result<u64> {
+    /// Whether a tenant may have `bytes` more, of the `most` that it may have; 0: no limit.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` with what it has, what the file needs and what it may have (`storage_quota`).
+    pub async fn check_file_quota(&self, tenant: &str, bytes: u64, most: u64) -> Result<()> {
+        if most == 0 {
+            return Ok(());
+        }
         let rows = self.read(OF_TENANT, args![tenant, micros(Some(&ids::now()))]).await?;
-        rows.iter().map(|row| failure::decode::<File>(row).map(|file| file.bytes)).sum()
+        within_quota(bytes, sum(&rows)?, most)
+    }
+
+    /// Inserts a file whose content, by the beginning of its name, another file of the tenant has already; says whether
+    /// one had. Of this, [`Self::keep_file`] and [`Self::release_file`] no two are at the same time for one tenant, whatever
+    /// processes there are: so a content that is shared is not one that is being given up.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` as [`Self::check_file_quota`]
+    pub async fn share_file(&self, tenant: &str, file: &File, content: &str, most: u64) -> Result<bool> {
+        let keep = Keep { tenant: tenant.into(), file: file.clone(), content: content.into(), blob: String::new(), most };
+        Ok(self.write(keep).await? == Outcome::Changed(1))
+    }
+
+    /// Inserts a file with a content of its own.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` as [`Self::check_file_quota`] · `AlreadyExists` the id is taken
+    pub async fn keep_file(&self, tenant: &str, file: &File, blob: &str, most: u64) -> Result<()> {
+        let keep = Keep { tenant: tenant.into(), file: file.clone(), content: String::new(), blob: blob.into(), most };
+        self.write(keep).await.map(drop)
+    }
+
+    /// Deletes a file; true where no other has its content, which is to be removed then.
+    ///
+    /// # Errors
+    /// `NotFound`
+    pub async fn release_file(&self, tenant: &str, id: &str, blob: &str) -> Result<bool> {
+        let release = Release { tenant: tenant.into(), id: id.into(), blob: blob.into() };
+        Ok(self.erase(release).await? == Outcome::Changed(1))
     }
 
     /// # Errors
@@ -106,7 +211,7 @@ impl Store {
     /// Files of all tenants whose time is over, those first that have been so longest.
     pub async fn expired_files(&self, limit: u32) -> Result<Vec<ExpiredFile>> {
         let rows = self.read(EXPIRED, args![micros(Some(&ids::now())), i64::from(limit)]).await?;
-        let file = |row: &crate::sql::Row| Ok(ExpiredFile { tenant: row.text(0)?, id: row.text(1)?, blob: row.text(2)? });
+        let file = |row: &Row| Ok(ExpiredFile { tenant: row.text(0)?, id: row.text(1)?, blob: row.text(2)? });
         rows.iter().map(file).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
     }
 

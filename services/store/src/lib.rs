@@ -33,6 +33,7 @@ mod sqlite;
 mod tool_groups;
 mod turns;
 mod usage;
+mod workers;
 mod writer;
 
 use std::{sync::Arc, time::Duration};
@@ -119,10 +120,14 @@ impl Store {
     /// A change after which nothing of what it removed is in the database's files. With Postgres its own vacuum decides when.
     async fn erase(&self, command: impl Command + 'static) -> Result<Outcome> {
         let outcome = self.write(command).await?;
+        self.fold_log().await;
+        Ok(outcome)
+    }
+
+    async fn fold_log(&self) {
         if let Database::Sqlite(sqlite) = &*self.0 {
             sqlite.fold_log().await;
         }
-        Ok(outcome)
     }
 
     async fn read(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>> {

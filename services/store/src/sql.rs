@@ -38,7 +38,18 @@ macro_rules! bound {
     }};
 }
 
+/// Two numbers, so that it meets no other use of such locks in the same database.
+const LOCK: &str = "SELECT 1 FROM pg_advisory_xact_lock(7321, hashtext($1))";
+
 impl Conn<'_> {
+    /// Waits until no other transaction holds this name, and holds it until this one ends. SQLite has one writer anyway.
+    pub(crate) async fn lock(&mut self, name: &str) -> sqlx::Result<()> {
+        match self {
+            Conn::Sqlite(_) => Ok(()),
+            Conn::Postgres(_) => self.rows(LOCK, &[Arg::Text(name)]).await.map(drop),
+        }
+    }
+
     /// Runs a statement, and says how many rows it wrote.
     pub(crate) async fn execute(&mut self, sql: &'static str, args: &[Arg<'_>]) -> sqlx::Result<u64> {
         Ok(match self {

@@ -19,6 +19,7 @@ use crate::{
     presence::Presence,
     sql::{Arg, Conn, Row},
     turns::lease,
+    workers,
     writer::Writer,
 };
 
@@ -78,6 +79,7 @@ impl Sqlite {
             let mut conn = writing.acquire().await.map_err(|error| failure::report(&error).context(&shown))?;
             lease::end_all(&mut Conn::Sqlite(&mut conn)).await.map_err(|error| error.context(&shown))?;
             batches::end_all(&mut Conn::Sqlite(&mut conn)).await.map_err(|error| error.context(&shown))?;
+            workers::end_all(&mut Conn::Sqlite(&mut conn)).await.map_err(|error| error.context(&shown))?;
             drop(conn);
             presence.share(patience).await.map_err(|error| unusable(&shown, error))?;
         }

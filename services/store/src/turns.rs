@@ -6,6 +6,7 @@ mod delete;
 mod key;
 pub(crate) mod lease;
 mod list;
+mod quotes;
 mod rewrite;
 
 use llama_stack_core::{Error, Result};

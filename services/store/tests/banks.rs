@@ -4,10 +4,10 @@
 #[macro_use]
 mod fixture;
 
-use fixture::{Fixture, TENANT};
+use fixture::{Fixture, TENANT, later, of};
 use llama_stack_core::{Code, ids};
 use llama_stack_proto::v1::{Bank, BankKind, Document, DocumentStatus, Ingestion, document::Content};
-use llama_stack_store::{Author, BankList, DocumentList, InsertedDocument, Store};
+use llama_stack_store::{Author, BankList, DocumentList, InsertedDocument, PendingDocument, Store};
 
 on!(sqlite, memory, postgres: [
     a_bank_is_its_tenants_and_providers,
@@ -15,12 +15,15 @@ on!(sqlite, memory, postgres: [
     an_expired_bank_is_doomed_and_goes_with_all_it_has,
     a_document_keeps_its_place_and_its_newest_content,
     an_insertion_that_was_overtaken_changes_nothing,
-    what_has_not_ended_is_known,
+    what_a_worker_left_is_taken_once_its_lease_has_run_out,
+    of_many_takers_each_document_goes_to_one,
     an_ingestion_counts_its_documents,
     expired_documents_are_told,
 ]);
 
 const PROVIDER: &str = "sqlite";
+/// Who inserts what is inserted here.
+const WORKER: &str = "me";
 
 fn bank(owner: &str) -> Bank {
     let now = Some(ids::now());
@@ -107,7 +110,7 @@ async fn banks_are_listed_for_those_who_may_read_them(Fixture { store, .. }: &Fi
 async fn an_expired_bank_is_doomed_and_goes_with_all_it_has(Fixture { store, .. }: &Fixture) {
     let mine = Bank { expires_after_seconds: 10, ..bank("ann") };
     kept(store, &mine).await;
-    store.put_documents(TENANT, &mine.id, &ann(), vec![inserted("a", "text")], None).await.unwrap();
+    store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![inserted("a", "text")], None).await.unwrap();
     assert!(store.doomed_banks(PROVIDER, &ids::now()).await.unwrap().is_empty());
     let mut later = ids::now();
     later.seconds += 11;
@@ -119,7 +122,7 @@ async fn an_expired_bank_is_doomed_and_goes_with_all_it_has(Fixture { store, .. 
     store.delete_bank(TENANT, PROVIDER, &mine.id).await.unwrap();
     assert!(store.doomed_banks(PROVIDER, &later).await.unwrap().is_empty());
     assert_eq!(store.get_document(TENANT, &mine.id, "a").await.unwrap_err().code(), Code::NotFound);
-    let orphan = store.put_documents(TENANT, &mine.id, &ann(), vec![inserted("a", "text")], None).await;
+    let orphan = store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![inserted("a", "text")], None).await;
     assert_eq!(orphan.unwrap_err().code(), Code::NotFound);
 }
 
@@ -127,9 +130,9 @@ async fn a_document_keeps_its_place_and_its_newest_content(Fixture { store, .. }
     let mine = bank("ann");
     kept(store, &mine).await;
     for id in ["z", "a", "m"] {
-        store.put_documents(TENANT, &mine.id, &ann(), vec![inserted(id, "old")], None).await.unwrap();
+        store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![inserted(id, "old")], None).await.unwrap();
     }
-    store.put_documents(TENANT, &mine.id, &ann(), vec![inserted("z", "newer")], None).await.unwrap();
+    store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![inserted("z", "newer")], None).await.unwrap();
     let there = store.get_document(TENANT, &mine.id, "z").await.unwrap();
     assert_eq!(there.document.content, Some(Content::Text("newer".into())));
     let list = async |list: DocumentList<'_>| {
@@ -154,8 +157,8 @@ async fn an_insertion_that_was_overtaken_changes_nothing(Fixture { store, .. }: 
     let mine = bank("ann");
     kept(store, &mine).await;
     let (first, second) = (inserted("a", "one"), inserted("a", "two"));
-    store.put_documents(TENANT, &mine.id, &ann(), vec![first.clone()], None).await.unwrap();
-    store.put_documents(TENANT, &mine.id, &ann(), vec![second.clone()], None).await.unwrap();
+    store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![first.clone()], None).await.unwrap();
+    store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![second.clone()], None).await.unwrap();
     let done = |of: &InsertedDocument| Document { status: DocumentStatus::Completed.into(), ..of.document.clone() };
     assert!(!store.settle_document(TENANT, &mine.id, &done(&first), &first.revision, (1, 1)).await.unwrap());
     assert_eq!(store.get_document(TENANT, &mine.id, "a").await.unwrap().document.status(), DocumentStatus::InProgress);
@@ -164,16 +167,46 @@ async fn an_insertion_that_was_overtaken_changes_nothing(Fixture { store, .. }: 
     assert_eq!((there.document.status(), there.document.content), (DocumentStatus::Completed, Some(Content::Text("two".into()))));
 }
 
-async fn what_has_not_ended_is_known(Fixture { store, .. }: &Fixture) {
+async fn what_a_worker_left_is_taken_once_its_lease_has_run_out(Fixture { store, .. }: &Fixture) {
     let mine = bank("ann");
     kept(store, &mine).await;
     let done = inserted("done", "x");
-    store.put_documents(TENANT, &mine.id, &ann(), vec![inserted("a", "x"), done.clone()], None).await.unwrap();
+    store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![inserted("a", "x"), done.clone()], None).await.unwrap();
     let document = Document { status: DocumentStatus::Completed.into(), ..done.document };
     store.settle_document(TENANT, &mine.id, &document, &done.revision, (1, 1)).await.unwrap();
-    let pending = store.unfinished_documents(PROVIDER).await.unwrap();
+    store.renew_worker(of(WORKER)).await.unwrap();
+    assert!(!store.are_documents_left(later("other", 50), PROVIDER).await.unwrap(), "the lease holds for 60 s");
+    assert!(taken(store, "other", 50, PROVIDER).await.is_empty());
+    assert!(!store.are_documents_left(later(WORKER, 70), PROVIDER).await.unwrap(), "a worker does not take its own");
+    assert!(taken(store, "other", 70, "qdrant").await.is_empty());
+    let pending = taken(store, "other", 70, PROVIDER).await;
     assert_eq!((pending.len(), pending[0].id.as_str(), &pending[0].author), (1, "a", &ann()));
-    assert!(store.unfinished_documents("qdrant").await.unwrap().is_empty());
+    assert!(store.is_worker_of("other", &pending[0]).await.unwrap() && !store.is_worker_of(WORKER, &pending[0]).await.unwrap());
+    assert!(taken(store, "third", 70, PROVIDER).await.is_empty());
+    // Who says that it works no more is waited for by nobody.
+    store.release_worker("other").await.unwrap();
+    assert_eq!(taken(store, "third", 1, PROVIDER).await.len(), 1);
+}
+
+/// By a worker that lives, at this time.
+async fn taken(store: &Store, owner: &str, seconds: i64, provider: &str) -> Vec<PendingDocument> {
+    store.renew_worker(later(owner, seconds)).await.unwrap();
+    store.take_documents(later(owner, seconds), provider).await.unwrap()
+}
+
+async fn of_many_takers_each_document_goes_to_one(Fixture { store, .. }: &Fixture) {
+    let mine = bank("ann");
+    kept(store, &mine).await;
+    let rows = (0..40).map(|n| inserted(&n.to_string(), "x")).collect();
+    store.put_documents(TENANT, &mine.id, &ann(), WORKER, rows, None).await.unwrap();
+    let takers = (0..8).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move { taken(&store, &format!("taker {n}"), 0, PROVIDER).await })
+    });
+    let taken = futures::future::join_all(takers).await.into_iter().flat_map(Result::unwrap);
+    let mut ids: Vec<u32> = taken.map(|pending| pending.id.parse().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..40).collect::<Vec<u32>>());
 }
 
 async fn an_ingestion_counts_its_documents(Fixture { store, .. }: &Fixture) {
@@ -193,11 +226,14 @@ async fn an_ingestion_counts_its_documents(Fixture { store, .. }: &Fixture) {
             InsertedDocument { document: Document { ingestion_id: ingestion.id.clone(), ..row.document }, ..row }
         })
         .into();
-    store.put_documents(TENANT, &mine.id, &ann(), rows.clone(), Some(ingestion.clone())).await.unwrap();
+    store.put_documents(TENANT, &mine.id, &ann(), WORKER, rows.clone(), Some(ingestion.clone())).await.unwrap();
     assert_eq!(store.unfinished_ingestions(PROVIDER).await.unwrap(), [(TENANT.to_owned(), mine.id.clone(), ingestion.id.clone())]);
     for (row, status) in rows.iter().zip([DocumentStatus::Completed, DocumentStatus::Failed]) {
         let document = Document { status: status.into(), ..row.document.clone() };
-        store.settle_document(TENANT, &mine.id, &document, &row.revision, (4, 3)).await.unwrap();
+        // Whoever was overtaken may do it again: it counts once.
+        for _ in 0..2 {
+            store.settle_document(TENANT, &mine.id, &document, &row.revision, (4, 3)).await.unwrap();
+        }
     }
     let now = store.get_ingestion(TENANT, &mine.id, &ingestion.id).await.unwrap();
     assert_eq!((now.documents, now.completed, now.failed, now.chunks, now.chunks_embedded), (3, 1, 1, 8, 6));
@@ -221,7 +257,7 @@ async fn expired_documents_are_told(Fixture { store, .. }: &Fixture) {
     soon.seconds += 10;
     let row = inserted("soon", "x");
     let row = InsertedDocument { document: Document { expires: Some(soon), ..row.document }, ..row };
-    store.put_documents(TENANT, &mine.id, &ann(), vec![row, inserted("stays", "x")], None).await.unwrap();
+    store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![row, inserted("stays", "x")], None).await.unwrap();
     assert!(store.expired_documents(TENANT, &mine.id, &ids::now()).await.unwrap().is_empty());
     let mut later = soon;
     later.seconds += 1;

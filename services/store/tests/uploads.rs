@@ -14,6 +14,8 @@ on!(sqlite, memory, postgres: [
     files_are_listed_in_pages_either_way,
     an_expired_file_is_gone_before_it_is_swept,
     a_content_is_used_as_long_as_a_file_has_it,
+    a_content_that_is_given_up_is_never_one_that_is_shared,
+    uploads_at_once_keep_a_tenant_s_quota,
 ]);
 
 fn file(owner: &str, purpose: &str) -> File {
@@ -77,4 +79,55 @@ async fn a_content_is_used_as_long_as_a_file_has_it(Fixture { store, .. }: &Fixt
     assert!(store.is_blob_used("ab12").await.unwrap());
     store.delete_file(TENANT, &two.id).await.unwrap();
     assert!(!store.is_blob_used("ab12").await.unwrap());
+}
+
+/// Files come and go at the same time, each from a connection of its own: whoever finds a content to share keeps it, and each
+/// content is given up once, when nobody has it.
+async fn a_content_that_is_given_up_is_never_one_that_is_shared(Fixture { store, .. }: &Fixture) {
+    let tasks = (0..8).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let (mut made, mut removed) = (Vec::new(), Vec::new());
+            for _ in 0..10 {
+                let one = file("ann", "batch");
+                let mut blob = format!("c0ffee.{}", one.id);
+                if store.share_file(TENANT, &one, "c0ffee", 0).await.unwrap() {
+                    blob = store.get_file(TENANT, &one.id, "").await.unwrap().1;
+                } else {
+                    made.push(blob.clone());
+                    store.keep_file(TENANT, &one, &blob, 0).await.unwrap();
+                }
+                if n > 0 && store.release_file(TENANT, &one.id, &blob).await.unwrap() {
+                    removed.push(blob);
+                }
+            }
+            (made, removed)
+        })
+    });
+    let (mut made, mut removed) = (Vec::new(), Vec::new());
+    for ended in futures::future::join_all(tasks).await {
+        let (one, other) = ended.unwrap();
+        made.extend(one);
+        removed.extend(other);
+    }
+    let used = store.file_blobs("c0ffee", "c0ffef").await.unwrap();
+    let left: Vec<&String> = made.iter().filter(|blob| !removed.contains(blob)).collect();
+    assert!(used.iter().all(|blob| left.contains(&blob)), "given up though a file has it: {used:?}, left {left:?}");
+    assert_eq!(left.len(), used.len(), "nobody has it, and it was not given up");
+    assert_eq!(store.release_file(TENANT, "file_none", "x").await.unwrap_err().code(), Code::NotFound);
+}
+
+async fn uploads_at_once_keep_a_tenant_s_quota(Fixture { store, .. }: &Fixture) {
+    let tasks = (0..10).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let one = File { bytes: 100, ..file("ann", "batch") };
+            store.keep_file(TENANT, &one, &format!("{n}"), 350).await.is_ok()
+        })
+    });
+    let kept = futures::future::join_all(tasks).await.into_iter().filter(|kept| *kept.as_ref().unwrap()).count();
+    assert_eq!(kept, 3);
+    let over = store.check_file_quota(TENANT, 51, 350).await.unwrap_err();
+    assert_eq!((over.code(), over.reason()), (Code::ResourceExhausted, Some("storage_quota")));
+    store.check_file_quota(TENANT, 50, 350).await.unwrap();
 }

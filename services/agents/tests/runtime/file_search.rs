@@ -203,3 +203,28 @@ impl Memory for Stuck {
         std::future::pending().await
     }
 }
+
+/// A passage of a document that is deleted is in no journal, and no model reads it again: neither from the journal nor from
+/// what a runtime keeps of it.
+#[tokio::test]
+async fn a_deleted_document_is_quoted_no_more_and_its_session_goes_on() {
+    let search = vec![Call("c1", "file_search", r#"{"query":"king"}"#)];
+    let (world, _) = world(vec![search, vec![Text("no veto [1]")], vec![Text("yes")], vec![Text("indeed")], vec![Text("so")]]).await;
+    let session = world.session().await;
+    let in_session = |text: &str| CreateTurnRequest { session_id: session.id.clone(), ..ask(text) };
+    let (events, first) = world.run(in_session("one")).await;
+    world.run(in_session("two")).await;
+    // A second time, so that what is kept of the first turn is used.
+    world.run(in_session("three")).await;
+    assert!(format!("{:?}", world.script.request(3).messages).contains("king 0"));
+
+    world.store.delete_documents("acme", "laws", &["file_1".into()]).await.unwrap();
+    world.run(in_session("four")).await;
+    let shown = format!("{:?}", world.script.request(4).messages);
+    assert!(!shown.contains("king 0") && shown.contains("deleted with its document"), "{shown}");
+    let left = world.turn(&first.id).await;
+    assert!(!format!("{left:?}").contains("king 0") && format!("{left:?}").contains("no veto [1]"));
+    assert_eq!((citations(&left).len(), citations(&left)[0].quote.as_str()), (1, ""));
+    let journal = world.store.journal("acme", &first.id, 0).await.unwrap();
+    assert_eq!(journal.len() as u64, events.iter().map(|event| event.sequence).max().unwrap());
+}

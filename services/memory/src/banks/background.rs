@@ -17,6 +17,7 @@ use super::{
     Banks,
     access::{Want, author},
     ingest::{Read, gone},
+    worker::Busy,
 };
 
 /// Documents that are read and embedded at a time, of all ingestions: each fills the cores by itself.
@@ -91,7 +92,8 @@ impl Banks {
             documents: count,
             ..Ingestion::default()
         };
-        let put = self.store.put_documents(tenant, &bank.id, &author, rows, Some(ingestion.clone())).await;
+        let busy = self.0.worker.begin(&self.store).await?;
+        let put = self.store.put_documents(tenant, &bank.id, &author, self.0.worker.owner(), rows, Some(ingestion.clone())).await;
         put.map_err(|error| gone(error, &bank.id))?;
         let pending = document_ids.iter().map(|document| PendingDocument {
             tenant: tenant.into(),
@@ -100,35 +102,42 @@ impl Banks {
             ingestion_id: id.clone(),
             author: author.clone(),
         });
-        self.work_on(pending.collect(), cx.detached(), tenant.into(), bank.id.clone(), id);
+        self.work_on(pending.collect(), cx.detached(), tenant.into(), bank.id.clone(), id, busy);
         Ok(InsertDocumentsResponse { document_ids, failures, ingestion: Some(ingestion) })
     }
 
-    /// Goes on with the insertions that a crash cut off.
+    /// Goes on with the insertions that the end of a process cut off, this one's before or another's.
     pub(super) async fn resume(&self) -> Result<()> {
-        let pending = self.store.unfinished_documents(&self.provider_id).await?;
+        let worker = &self.0.worker;
+        if !self.store.are_documents_left(worker.holder(), &self.provider_id).await? {
+            return Ok(());
+        }
+        let _busy = worker.begin(&self.store).await?;
+        let pending = self.store.take_documents(worker.holder(), &self.provider_id).await?;
         let mut groups: HashMap<(String, String, String, String), Vec<PendingDocument>> = HashMap::new();
         for document in pending {
             let PendingDocument { tenant, bank_id, ingestion_id, author, .. } = &document;
             let group = (tenant.clone(), bank_id.clone(), ingestion_id.clone(), author.principal.clone());
             groups.entry(group).or_default().push(document);
         }
-        for (tenant, bank, id) in self.store.unfinished_ingestions(&self.provider_id).await? {
-            // Its documents had ended, and it had not been told.
-            if !groups.keys().any(|(of, there, ingestion, _)| (of, there, ingestion) == (&tenant, &bank, &id)) {
-                self.store.end_ingestion(&tenant, &bank, &id, false, &ids::now()).await?;
-            }
-        }
         for ((tenant, bank, ingestion, _), documents) in groups {
             tracing::info!(bank, ingestion, documents = documents.len(), "an insertion that was cut off goes on");
             let Author { principal, roles } = documents.first().map(|document| document.author.clone()).unwrap_or_default();
             let cx = Context::new(Principal { id: principal, tenant: tenant.clone(), roles });
-            self.work_on(documents, cx, tenant, bank, ingestion);
+            self.work_on(documents, cx, tenant, bank, ingestion, worker.begin(&self.store).await?);
         }
         Ok(())
     }
 
-    fn work_on(&self, documents: Vec<PendingDocument>, cx: Context, tenant: String, bank_id: String, ingestion: String) {
+    /// Those whose documents had all ended, and that had not been told.
+    pub(super) async fn end_ingestions(&self) -> Result<()> {
+        for (tenant, bank, id) in self.store.unfinished_ingestions(&self.provider_id).await? {
+            self.store.end_ingestion(&tenant, &bank, &id, false, &ids::now()).await?;
+        }
+        Ok(())
+    }
+
+    fn work_on(&self, documents: Vec<PendingDocument>, cx: Context, tenant: String, bank_id: String, ingestion: String, busy: Busy) {
         let (banks, token) = (self.clone(), self.0.running.begin(&ingestion, &self.shutdown));
         self.tasks.spawn(async move {
             let each = |document: PendingDocument| {
@@ -149,6 +158,7 @@ impl Banks {
                 tracing::warn!(ingestion, error = error.message(), "an ingestion's end could not be stored");
             }
             banks.0.running.moved.notify_waiters();
+            drop(busy);
         });
     }
 
@@ -173,6 +183,10 @@ impl Banks {
         let PendingDocument { tenant, bank_id, id, author, .. } = pending;
         let Ok(bank) = self.store.get_bank(tenant, &self.provider_id, bank_id).await else { return Ok(()) };
         let Some(row) = self.there(tenant, bank_id, id).await? else { return Ok(()) };
+        // Another process has taken it over: this one was too slow.
+        if !self.store.is_worker_of(self.0.worker.owner(), pending).await? {
+            return Ok(());
+        }
         // Cancelled, or replaced by an insertion that came later.
         if row.document.status() != DocumentStatus::InProgress || row.document.ingestion_id != pending.ingestion_id {
             return Ok(());

@@ -93,7 +93,7 @@ impl Banks {
             rows.push(InsertedDocument { document, revision: ids::new("rev") });
         }
         if !rows.is_empty() {
-            self.store.put_documents(tenant, bank_id, author, rows, None).await.map_err(|error| gone(error, bank_id))?;
+            self.store.put_documents(tenant, bank_id, author, "", rows, None).await.map_err(|error| gone(error, bank_id))?;
         }
         self.index.upsert(&key, chunks).await
     }

@@ -171,6 +171,7 @@ impl Banks {
         };
         let _held = self.0.locks.document(&key, &document.id).await;
         self.check_quota(tenant, bank_id, &document.id, document.bytes).await?;
+        let _busy = self.0.worker.begin(&self.store).await?;
         let revision = match revision {
             Some(revision) => {
                 let row = self.there(tenant, bank_id, &document.id).await?;
@@ -185,7 +186,7 @@ impl Banks {
                 let revision = ids::new("rev");
                 let waits = Document { status: DocumentStatus::InProgress.into(), sha256: String::new(), ..document.clone() };
                 let row = InsertedDocument { document: waits, revision: revision.clone() };
-                let put = self.store.put_documents(tenant, bank_id, author, vec![row], None).await;
+                let put = self.store.put_documents(tenant, bank_id, author, self.0.worker.owner(), vec![row], None).await;
                 put.map_err(|error| gone(error, bank_id))?;
                 revision
             }

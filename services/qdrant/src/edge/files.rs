@@ -7,14 +7,18 @@ use std::{
 };
 
 use llama_stack_core::{Code, Error, Result};
-use qdrant_edge::EdgeShard;
+use qdrant_edge::{EdgeConfig, EdgeShard, OperationResult};
 
 use super::{journal::Journal, native, shard::Of};
-use crate::engine::Change;
+use crate::{condition::KEYWORDS, engine::Change};
 
 /// How long a shard that another has open is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Says that nothing of the shard has been flushed yet: the journal has all of it. What the engine wrote when it made its
+/// files is not synced, and after a loss of power it cannot be told what of them is left.
+const UNFLUSHED: &str = "unflushed";
 
 /// Only for who has the shard open: another's journal may be in the middle of a record.
 pub(super) fn journal(of: &Of) -> Result<(Journal, Vec<Change>)> {
@@ -23,15 +27,59 @@ pub(super) fn journal(of: &Of) -> Result<(Journal, Vec<Change>)> {
     Ok(opened)
 }
 
+/// The shard has been flushed: from now on its files count, and they are there by their names.
+pub(super) fn note_flushed(folder: &Path) -> std::io::Result<()> {
+    sync_folders(&folder.join("shard"))?;
+    match std::fs::remove_file(folder.join(UNFLUSHED)) {
+        Ok(()) => std::fs::File::open(folder)?.sync_all(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn sync_folders(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_folders(&entry.path())?;
+        }
+    }
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// Removes what an end before the first flush left of a shard, unless another process is at it.
+fn begin_anew(folder: &Path) -> std::io::Result<()> {
+    let shard = folder.join("shard");
+    if !folder.join(UNFLUSHED).exists() {
+        return Ok(());
+    }
+    // The engine locks this folder as long as it has the shard open.
+    if std::fs::File::open(shard.join("wal")).is_ok_and(|log| log.try_lock().is_err()) {
+        return Ok(());
+    }
+    std::fs::remove_dir_all(&shard)?;
+    std::fs::create_dir(&shard)
+}
+
 /// Waits for another that has it, such as a process that is ending.
 pub(super) fn opened(of: &Of) -> Result<EdgeShard> {
     let folder = of.folder.join("shard");
+    // One at a time looks and makes.
+    let opening = std::fs::File::create(of.folder.join("opening")).map_err(native::unusable)?;
+    opening.lock().map_err(native::unusable)?;
+    if !folder.exists() {
+        std::fs::File::create(of.folder.join(UNFLUSHED)).map_err(native::unusable)?;
+    }
     std::fs::create_dir_all(&folder).map_err(native::unusable)?;
     let config = native::config(&of.shape, &of.settings);
     let begun = Instant::now();
     loop {
-        let there = folder.join("edge_config.json").exists();
-        let open = || if there { EdgeShard::load(&folder, Some(config.clone())) } else { EdgeShard::new(&folder, config.clone()) };
+        begin_anew(&of.folder).map_err(native::unusable)?;
+        let mut there = folder.join("edge_config.json").exists();
+        if !there && of.folder.join(UNFLUSHED).exists() {
+            there = of.templates.make(&of.shape, &folder).map_err(native::unusable)?;
+        }
+        let open = || if there { EdgeShard::load(&folder, Some(config.clone())) } else { made(of, &folder, config.clone()) };
         let error = match catch_unwind(AssertUnwindSafe(open)) {
             Ok(Ok(shard)) => return Ok(shard),
             Ok(Err(error)) => error,
@@ -48,6 +96,21 @@ pub(super) fn opened(of: &Of) -> Result<EdgeShard> {
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// A new shard, with its indexes: a pattern for others.
+fn made(of: &Of, folder: &Path, config: EdgeConfig) -> OperationResult<EdgeShard> {
+    let shard = EdgeShard::new(folder, config)?;
+    for field in KEYWORDS {
+        if let Ok(index) = native::index(field, false) {
+            shard.update(index)?;
+        }
+    }
+    shard.flush();
+    if let Err(error) = of.templates.keep(&of.shape, folder) {
+        tracing::warn!(%error, "a new shard cannot be read: the next ones take longer to make");
+    }
+    Ok(shard)
 }
 
 /// The engine's log is never read again once it was flushed; all but the newest of its closed files go.

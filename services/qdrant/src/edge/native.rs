@@ -24,6 +24,8 @@ use crate::{
 
 /// The engine's own log of changes is written in files of this size; it is not read again, see `shard.rs`.
 const LOG_FILE: usize = 4 << 20;
+/// The engine's own.
+const INDEXING_THRESHOLD_KB: usize = 10_000;
 /// How many more are looked at by their rounded vectors than are wanted, before the exact ones decide.
 const OVERSAMPLING: f64 = 2.0;
 
@@ -45,7 +47,10 @@ pub(super) fn config(shape: &Shape, settings: &Settings) -> EdgeConfig {
     // What is deleted leaves the files when segments are rewritten: sooner than by default.
     config.optimizers.deleted_threshold = Some(0.1);
     config.optimizers.vacuum_min_vector_number = Some(100);
-    config.optimizers.indexing_threshold = settings.index_above_kb;
+    // What is optimized in the midst of an insertion is large enough to be closed, also where vectors are short.
+    let closed_kb = settings.optimize_after * shape.dimension as usize * size_of::<f32>() / 2 / 1_024;
+    let by_size = (closed_kb > 0 && closed_kb < INDEXING_THRESHOLD_KB).then_some(closed_kb);
+    config.optimizers.indexing_threshold = settings.index_above_kb.or(by_size);
     config
 }
 

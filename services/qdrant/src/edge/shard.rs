@@ -26,14 +26,15 @@ use std::{
 
 use llama_stack_core::{Code, Error, Result};
 use llama_stack_memory::index::{BankKey, Shape};
-use qdrant_edge::{EdgeShard, OperationResult};
+use qdrant_edge::{EdgeOptimizersConfig, EdgeShard, OperationResult};
 use tokio::sync::oneshot;
 
 use super::{
     Settings,
-    files::{journal, opened, remove_old_log},
+    files::{journal, note_flushed, opened, remove_old_log},
     journal::Journal,
     native,
+    template::Templates,
 };
 use crate::{
     condition::{Condition, KEYWORDS},
@@ -48,6 +49,8 @@ const BATCH: usize = 1_000;
 /// The journal is emptied when it is longer than this, or nothing has changed for a while.
 const LONG_JOURNAL: u64 = 64 << 20;
 const QUIET: Duration = Duration::from_millis(500);
+/// Segments that are left as they are while much is inserted: joining them then would build the graph of each point several times.
+const LOADING_SEGMENTS: usize = 12;
 /// Fields of numbers that are indexed; others are compared one by one.
 const MAX_NUMBERS: usize = 64;
 /// Tries of a flush that met another's lock.
@@ -69,6 +72,7 @@ pub(super) struct Of {
     pub(super) folder: PathBuf,
     pub(super) settings: Settings,
     pub(super) words: Arc<Words>,
+    pub(super) templates: Arc<Templates>,
 }
 
 pub(super) struct Shard {
@@ -95,6 +99,8 @@ impl Shard {
             journal,
             unflushed: false,
             changed: 0,
+            scattered: false,
+            segments: None,
             numbers: HashSet::new(),
             optimizing: None,
             busy: busy.clone(),
@@ -150,6 +156,10 @@ struct Owner {
     unflushed: bool,
     /// Points that were changed since the last optimization began.
     changed: usize,
+    /// The last one left more segments than are good to search.
+    scattered: bool,
+    /// How many segments the engine was told to leave, where it was told.
+    segments: Option<usize>,
     /// Fields of numbers that have an index.
     numbers: HashSet<String>,
     optimizing: Option<JoinHandle<bool>>,
@@ -159,7 +169,7 @@ struct Owner {
 impl Owner {
     fn run(&mut self, asked: &Receiver<Job>) {
         loop {
-            let waits = self.unflushed || self.optimizing.is_some() || self.changed > 0;
+            let waits = self.unflushed || self.optimizing.is_some() || self.changed > 0 || self.scattered;
             let job = if waits { asked.recv_timeout(QUIET) } else { asked.recv().map_err(|_| RecvTimeoutError::Disconnected) };
             match job {
                 Ok(Job::Change(change, done)) => {
@@ -185,7 +195,7 @@ impl Owner {
                 self.checkpoint();
             }
             if self.changed >= self.of.settings.optimize_after {
-                self.optimize();
+                self.optimize(Some(LOADING_SEGMENTS));
             }
         }
         self.collect(true);
@@ -196,8 +206,8 @@ impl Owner {
     /// Nothing was asked for a while.
     fn rest(&mut self) {
         self.checkpoint();
-        if self.changed > 0 && self.optimizing.is_none() {
-            self.optimize();
+        if self.changed > 0 || self.scattered {
+            self.optimize(None);
         }
     }
 
@@ -294,7 +304,7 @@ impl Owner {
             }
             return;
         }
-        if let Err(error) = self.journal.clear() {
+        if let Err(error) = note_flushed(&self.of.folder).and_then(|()| self.journal.clear()) {
             tracing::warn!(bank = self.of.bank.bank_id, %error, "the journal could not be emptied");
             return;
         }
@@ -302,15 +312,23 @@ impl Owner {
         remove_old_log(&self.of.folder);
     }
 
-    /// Builds what makes large segments quick to search, in a thread of its own.
-    fn optimize(&mut self) {
+    /// Builds what makes large segments quick to search, in a thread of its own, and joins them until there are so many;
+    /// `None`: as the engine thinks best, which is few.
+    fn optimize(&mut self, segments: Option<usize>) {
         if self.optimizing.is_some() {
             return;
         }
         self.checkpoint();
         let shard = self.gate.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(shard) = shard else { return };
-        self.changed = 0;
+        if self.segments != segments {
+            let optimizers = EdgeOptimizersConfig { default_segment_number: segments, ..shard.config().optimizers.clone() };
+            match catch_unwind(AssertUnwindSafe(|| shard.set_optimizers_config(optimizers))) {
+                Ok(Ok(())) => self.segments = segments,
+                _ => tracing::warn!(bank = self.of.bank.bank_id, "a shard keeps the number of its segments"),
+            }
+        }
+        (self.changed, self.scattered) = (0, segments.is_some());
         let work = move || match catch_unwind(AssertUnwindSafe(|| shard.optimize())) {
             Ok(Ok(_)) => true,
             Ok(Err(error)) => {
@@ -362,6 +380,7 @@ impl Owner {
     /// Carries out what the journal has, and lets searches in.
     fn take_in(&mut self, shard: EdgeShard, changes: &[Change]) -> Result<()> {
         let shard = Arc::new(shard);
+        self.segments = None;
         self.numbers = shard.info().payload_schema.keys().map(ToString::to_string).collect();
         for field in KEYWORDS {
             if !self.numbers.remove(field) {

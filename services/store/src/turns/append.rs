@@ -1,5 +1,7 @@
 //! Appending to a journal: by the turn's owner, or by one who takes it over with the very append.
 
+use std::{borrow::Cow, collections::BTreeSet};
+
 use async_trait::async_trait;
 use llama_stack_core::{Code, Error, Result};
 use llama_stack_proto::v1::{TurnEvent, TurnStatus, turn_event};
@@ -7,6 +9,7 @@ use prost::Message as _;
 
 use super::{
     lease::{Holder, lost},
+    quotes::{self, Quote},
     sequence, status,
 };
 use crate::{
@@ -42,6 +45,10 @@ struct Append {
     bodies: Vec<Vec<u8>>,
     /// Earlier events as they are from now on, with their numbers.
     amended: Vec<(i64, Vec<u8>)>,
+    /// The documents that the events bring passages of.
+    quotes: BTreeSet<Quote>,
+    /// One of them repeats what earlier ones brought.
+    ends: bool,
 }
 
 /// By which right a journal is written.
@@ -128,6 +135,8 @@ impl Append {
             status: i64::from(status as i32),
             bodies: events.iter().map(TurnEvent::encode_to_vec).collect(),
             amended: Vec::new(),
+            quotes: quotes::quoted(events),
+            ends: events.iter().any(|event| matches!(event.event, Some(turn_event::Event::Ended(_)))),
         })
     }
 
@@ -171,10 +180,15 @@ impl Append {
 impl Command for Append {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let Some(epoch) = self.move_head(conn).await? else { return Err(self.refusal(conn).await?.into()) };
-        for (number, body) in &self.amended {
+        let (mut amended, mut bodies) = (Cow::Borrowed(&self.amended), Cow::Borrowed(&self.bodies));
+        if self.ends || !self.quotes.is_empty() || !self.amended.is_empty() {
+            let written = amended.to_mut().iter_mut().map(|(_, body)| body).chain(bodies.to_mut());
+            quotes::note(conn, (&self.tenant, &self.turn_id), &self.quotes, written).await?;
+        }
+        for (number, body) in amended.iter() {
             conn.execute(AMEND, args![body, &self.tenant, &self.turn_id, *number]).await?;
         }
-        for (body, number) in self.bodies.iter().zip(self.after + 1..) {
+        for (body, number) in bodies.iter().zip(self.after + 1..) {
             conn.execute(INSERT, args![&self.tenant, &self.turn_id, number, body]).await?;
         }
         Ok(Outcome::Epoch(epoch))

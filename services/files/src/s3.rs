@@ -1,0 +1,268 @@
+//! Contents in a bucket of S3, or of what speaks as S3 does: `<prefix>/<two digits>/<64 digits>.<file>`.
+//!
+//! A bucket has no lock, so a name is used once: it ends with the id of the file that brought the content. Whether an equal
+//! content is there to be shared, and whether a content is nobody's any more, transactions of the store decide.
+
+use std::{collections::HashSet, error::Error as _, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use llama_stack_core::{Code, Error, EventStream, Result, ids, manifest};
+use llama_stack_proto::v1::File;
+use llama_stack_store::Store;
+use object_store::{
+    BackoffConfig, ClientOptions, MultipartUpload, ObjectStore, ObjectStoreExt as _, RetryConfig,
+    aws::{AmazonS3, AmazonS3Builder},
+    client::{HttpError, HttpErrorKind},
+    path::Path,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    blobs::Draft,
+    contents::{Contents, name},
+    service::blocking,
+};
+
+/// What is sent at once. A content that is not larger is sent in one request; S3 takes parts from 5 MiB, 10,000 of them.
+const PART: usize = 8 << 20;
+const CONNECT: Duration = Duration::from_secs(5);
+/// Idempotent requests only, and not after twice the time that the service may say nothing.
+const RETRIES: usize = 3;
+/// A content without a row may be one whose row is being written: it is an orphan when it is older than this.
+const ORPHAN_AFTER_SECONDS: i64 = 3_600;
+/// Names that are compared with the rows at a time.
+const PAGE: usize = 1_000;
+
+pub(crate) struct Bucket {
+    store: Store,
+    bucket: Arc<AmazonS3>,
+    prefix: String,
+    tasks: TaskTracker,
+}
+
+impl Bucket {
+    /// # Errors
+    /// `FailedPrecondition` there is no such bucket, or it is not for these credentials. One that does not answer now may
+    /// do so later.
+    pub(crate) async fn open(config: &manifest::S3, store: Store, tasks: TaskTracker) -> Result<Self> {
+        let timeout = Duration::from_secs(config.timeout_seconds);
+        // No limit of the whole: that of a large content is not known.
+        let client = ClientOptions::new()
+            .with_allow_http(config.allow_http)
+            .with_connect_timeout(CONNECT.min(timeout))
+            .with_read_timeout(timeout)
+            .with_timeout_disabled();
+        let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES, retry_timeout: timeout * 2 };
+        let mut builder = AmazonS3Builder::from_env()
+            .with_bucket_name(&config.bucket)
+            .with_client_options(client)
+            .with_retry(retry)
+            .with_disable_bulk_delete(true);
+        if let Some(region) = &config.region {
+            builder = builder.with_region(region);
+        }
+        if let Some(endpoint) = &config.endpoint {
+            builder = builder.with_endpoint(endpoint.trim_end_matches('/')).with_virtual_hosted_style_request(false);
+        }
+        if let (Some(id), Some(secret)) = (&config.access_key_id, &config.secret_access_key) {
+            builder = builder.with_access_key_id(id).with_secret_access_key(secret.expose());
+        }
+        let unusable =
+            |error| Error::failed_precondition("files.s3 cannot be used as it is").with_reason("storage_config").with_source(error);
+        let bucket = Arc::new(builder.build().map_err(unusable)?);
+        let prefix = config.prefix.trim_matches('/').to_owned();
+        let bucket = Self { store, bucket, prefix, tasks };
+        bucket.check(&config.bucket).await?;
+        Ok(bucket)
+    }
+
+    async fn check(&self, name: &str) -> Result<()> {
+        let refused = |message: String, error| Err(Error::failed_precondition(message).with_reason("storage_config").with_source(error));
+        match self.bucket.list(Some(&self.root())).try_next().await {
+            Ok(_) => Ok(()),
+            Err(error @ object_store::Error::NotFound { .. }) => refused(format!("there is no bucket {name:?} for files"), error),
+            Err(error @ (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })) => {
+                refused(format!("the bucket {name:?} for files is not for these credentials"), error)
+            }
+            Err(error) => {
+                tracing::warn!(bucket = name, error = ?error, "the bucket for files does not answer yet");
+                Ok(())
+            }
+        }
+    }
+
+    fn root(&self) -> Path {
+        Path::from(self.prefix.as_str())
+    }
+
+    fn key(&self, blob: &str) -> Path {
+        Path::from(format!("{}/{}/{blob}", self.prefix, blob.get(..2).unwrap_or("00")))
+    }
+
+    /// In one request, or in parts. Who stops waiting for it ends it, and nothing is left of it.
+    async fn upload(&self, key: Path, draft: Draft) -> Result<()> {
+        let given_up = CancellationToken::new();
+        let _waits = given_up.clone().drop_guard();
+        let (bucket, tasks) = (self.bucket.clone(), self.tasks.clone());
+        let sent = self.tasks.spawn(async move {
+            let ended = given_up.run_until_cancelled(send(&bucket, &key, draft, &tasks)).await;
+            if ended.is_none() {
+                remove(&bucket, &key).await;
+            }
+            ended.unwrap_or_else(|| Err(Error::new(Code::Cancelled, "the upload was given up")))
+        });
+        sent.await.unwrap_or_else(|broken| Err(Error::internal("an upload broke off").with_source(broken)))
+    }
+
+    /// Those of a page of names, in their order, that are old and no file's.
+    async fn orphans(&self, page: &[(String, i64)]) -> Result<Vec<String>> {
+        let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else { return Ok(Vec::new()) };
+        let used: HashSet<String> = self.store.file_blobs(first, &format!("{last}~")).await?.into_iter().collect();
+        let before = ids::now().seconds - ORPHAN_AFTER_SECONDS;
+        let orphans = page.iter().filter(|(blob, written)| *written < before && !used.contains(blob));
+        Ok(orphans.map(|(blob, _)| blob.clone()).collect())
+    }
+}
+
+#[async_trait]
+impl Contents for Bucket {
+    async fn keep(&self, tenant: &str, file: &File, draft: Draft, most: u64) -> Result<()> {
+        let content = name(tenant, &file.sha256);
+        if self.store.share_file(tenant, file, &content, most).await? {
+            return Ok(());
+        }
+        let blob = format!("{content}.{}", file.id);
+        self.upload(self.key(&blob), draft).await?;
+        let kept = self.store.keep_file(tenant, file, &blob, most).await;
+        // A row that may be there after all keeps its content: the next start knows.
+        if kept.as_ref().is_err_and(|error| error.code() == Code::ResourceExhausted) {
+            remove(&self.bucket, &self.key(&blob)).await;
+        }
+        kept
+    }
+
+    async fn read(&self, blob: &str) -> Result<EventStream<Bytes>> {
+        let found = self.bucket.get(&self.key(blob)).await.map_err(failed)?;
+        Ok(Box::pin(found.into_stream().map_err(failed)))
+    }
+
+    async fn delete(&self, tenant: &str, id: &str, blob: &str) -> Result<()> {
+        if !self.store.release_file(tenant, id, blob).await? {
+            return Ok(());
+        }
+        match self.bucket.delete(&self.key(blob)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            // The row is gone, and so is the file for everybody; what is left of it the next start removes.
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn remove_orphans(&self) -> Result<usize> {
+        let there = self.bucket.list(Some(&self.root())).map_err(failed);
+        let mut pages = there.map_ok(|about| {
+            let blob = about.location.filename().unwrap_or_default().to_owned();
+            (blob, about.last_modified.timestamp())
+        });
+        let mut removed = 0;
+        loop {
+            let page: Vec<(String, i64)> = (&mut pages).take(PAGE).try_collect().await?;
+            let orphans = self.orphans(&page).await?;
+            removed += orphans.len();
+            for blob in orphans {
+                remove(&self.bucket, &self.key(&blob)).await;
+            }
+            if page.len() < PAGE {
+                return Ok(removed);
+            }
+        }
+    }
+}
+
+async fn send(bucket: &AmazonS3, key: &Path, draft: Draft, tasks: &TaskTracker) -> Result<()> {
+    let whole = draft.bytes <= PART as u64;
+    let (draft, first) = part(draft, true, tasks).await?;
+    if whole {
+        return bucket.put(key, first.into()).await.map(drop).map_err(failed);
+    }
+    let parts = Parts { upload: Some(bucket.put_multipart(key).await.map_err(failed)?), tasks: tasks.clone() };
+    parts.send(first, draft).await
+}
+
+/// The next part of a draft: its first one, or the one after the last.
+async fn part(mut draft: Draft, first: bool, tasks: &TaskTracker) -> Result<(Draft, Bytes)> {
+    blocking(tasks, move || {
+        let part = if first { draft.rewound(PART) } else { draft.next(PART) }?;
+        Ok((draft, Bytes::from(part)))
+    })
+    .await
+}
+
+/// An upload in parts. Dropped before its end, it is given up there as well: what was sent would be paid for.
+struct Parts {
+    upload: Option<Box<dyn MultipartUpload>>,
+    tasks: TaskTracker,
+}
+
+impl Parts {
+    async fn send(mut self, first: Bytes, mut draft: Draft) -> Result<()> {
+        let mut data = first;
+        let Some(upload) = self.upload.as_mut() else { return Ok(()) };
+        while !data.is_empty() {
+            // One is sent while the next one is read.
+            let sent = upload.put_part(data.into());
+            let (sent, read) = futures::join!(sent, part(draft, false, &self.tasks));
+            sent.map_err(failed)?;
+            (draft, data) = read?;
+        }
+        upload.complete().await.map_err(failed)?;
+        self.upload = None;
+        Ok(())
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        let Some(mut upload) = self.upload.take() else { return };
+        self.tasks.spawn(async move {
+            if let Err(error) = upload.abort().await {
+                tracing::warn!(error = ?error, "parts of an upload that was given up are left in the bucket");
+            }
+        });
+    }
+}
+
+/// What cannot be removed now is removed at a next start.
+async fn remove(bucket: &AmazonS3, key: &Path) {
+    match bucket.delete(key).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+        Err(error) => tracing::warn!(error = ?error, "a content without a file is left in the bucket"),
+    }
+}
+
+fn failed(error: object_store::Error) -> Error {
+    use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
+    let told = match &error {
+        NotFound { .. } => Error::new(Code::DataLoss, "the file's content is not in the bucket").with_reason("content_missing"),
+        PermissionDenied { .. } | Unauthenticated { .. } => {
+            Error::unavailable("the storage of files refuses this server's credentials").with_reason("storage_refused")
+        }
+        other if timed_out(other) => {
+            Error::new(Code::DeadlineExceeded, "the storage of files does not answer in time").with_reason("storage_timeout")
+        }
+        _ => Error::unavailable("the storage of files fails").with_reason("storage_failed"),
+    };
+    told.with_source(error)
+}
+
+fn timed_out(error: &object_store::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.downcast_ref::<HttpError>().is_some_and(|error| error.kind() == HttpErrorKind::Timeout) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
