@@ -5,13 +5,11 @@ use llama_stack_core::{Code, Error, Result};
 use llama_stack_proto::v1::{TurnEvent, TurnStatus, turn_event};
 use prost::Message as _;
 
-use super::{
-    lease::{Holder, lost},
-    sequence, status,
-};
+use super::{lease::lost, sequence, status};
 use crate::{
     Store,
     command::{Command, Failure, Outcome, not_found},
+    lease::Holder,
     sql::{Conn, args},
 };
 
