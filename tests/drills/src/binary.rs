@@ -87,6 +87,11 @@ impl Site {
         Process::spawn(&self.binary, self.manifest.to_str().unwrap(), self.home.path(), variables, Stdio::null())
     }
 
+    /// What its processes have logged.
+    pub(crate) fn log(&self, distribution: &str) -> String {
+        std::fs::read_to_string(self.home.path().join(distribution).join("server.log")).unwrap_or_default()
+    }
+
     /// Leaves the home behind, for whoever wants to know what went wrong.
     pub(crate) fn keep(self) -> PathBuf {
         self.home.keep()
@@ -129,6 +134,12 @@ impl Process {
     /// How it ended, if it does so within this time.
     pub(crate) async fn ends_within(&mut self, time: Duration) -> Option<ExitStatus> {
         tokio::time::timeout(time, self.child.wait()).await.ok().map(Result::unwrap)
+    }
+
+    /// Sends a signal by its name, for example `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let process = self.child.id().expect("the process has ended").to_string();
+        assert!(std::process::Command::new("kill").args([&format!("-{name}"), &process]).status().unwrap().success());
     }
 
     /// SIGKILL. Returns once the process is gone.
