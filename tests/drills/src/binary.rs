@@ -72,6 +72,8 @@ pub(crate) struct Site {
     binary: PathBuf,
     manifest: PathBuf,
     home: tempfile::TempDir,
+    /// The network namespace that its processes run in; none: this one.
+    namespace: Option<String>,
 }
 
 impl Site {
@@ -79,12 +81,23 @@ impl Site {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("manifest.yaml");
         std::fs::write(&file, manifest).unwrap();
-        Self { binary: binary.to_owned(), manifest: file, home }
+        Self { binary: binary.to_owned(), manifest: file, home, namespace: None }
+    }
+
+    /// In a network namespace that there is.
+    pub(crate) fn within(namespace: &str, binary: &Path, manifest: &str) -> Self {
+        Self { namespace: Some(namespace.into()), ..Self::new(binary, manifest) }
     }
 
     /// On a free port. What it logs is in its home only.
     pub(crate) fn spawn(&self, variables: &[(&str, String)]) -> Process {
-        Process::spawn(&self.binary, self.manifest.to_str().unwrap(), self.home.path(), variables, Stdio::null())
+        let mut command = Command::new(&self.binary);
+        if let Some(namespace) = &self.namespace {
+            // It becomes the program: signals reach that.
+            command = Command::new("ip");
+            command.args(["netns", "exec", namespace]).arg(&self.binary);
+        }
+        Process::run(command, self.manifest.to_str().unwrap(), self.home.path(), variables, Stdio::null())
     }
 
     /// What its processes have logged.
@@ -106,7 +119,11 @@ pub(crate) struct Process {
 
 impl Process {
     fn spawn(binary: &Path, what: &str, home: &Path, variables: &[(&str, String)], errors: Stdio) -> Self {
-        let mut child = Command::new(binary)
+        Self::run(Command::new(binary), what, home, variables, errors)
+    }
+
+    fn run(mut command: Command, what: &str, home: &Path, variables: &[(&str, String)], errors: Stdio) -> Self {
+        let mut child = command
             .args(["run", what, "--port", "0", "--json"])
             .env("LLAMA_STACK_HOME", home)
             .envs(variables.iter().map(|(name, value)| (name, value)))

@@ -9,6 +9,7 @@
 //! ```
 
 mod balancer;
+mod cut;
 mod load;
 mod model;
 mod outage;
@@ -45,15 +46,17 @@ pub struct Size {
     /// How often Postgres is.
     pub outages: u32,
     pub zombies: u32,
+    /// How often the network to one of them is cut.
+    pub cuts: u32,
     /// Clients at once.
     pub clients: u32,
 }
 
 impl Size {
     /// For every day.
-    pub const SHORT: Self = Self { restarts: 1, outages: 1, zombies: 1, clients: 6 };
+    pub const SHORT: Self = Self { restarts: 1, outages: 1, zombies: 1, cuts: 1, clients: 6 };
     /// For the figures in docs/.
-    pub const LONG: Self = Self { restarts: 20, outages: 10, zombies: 10, clients: 16 };
+    pub const LONG: Self = Self { restarts: 20, outages: 10, zombies: 10, cuts: 10, clients: 16 };
 }
 
 pub(crate) async fn run(long: bool) -> Verdict {
@@ -65,6 +68,8 @@ pub(crate) async fn run(long: bool) -> Verdict {
             None => return Verdict { line: "replicas: skipped, there is no Postgres here".into(), holds: false },
         }
     }
+    // Not everywhere may a program cut a network, and not by everyone: that is said, and no failure.
+    verdicts.extend(cut::run(&path, size).await);
     let lines: Vec<&str> = verdicts.iter().map(|verdict| verdict.line.as_str()).collect();
     Verdict { line: format!("replicas: {}", lines.join("; ")), holds: verdicts.iter().all(|verdict| verdict.holds) }
 }
