@@ -20,6 +20,9 @@ pub struct Served<S: ?Sized>(pub Arc<S>);
 /// A tonic client as the service trait.
 pub struct Remote<C>(pub C);
 
+/// A server that is gone without a word is noticed after twice this time, also while its answer is waited for.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
 /// A lazily connected channel: nothing is contacted before the first call.
 ///
 /// # Errors
@@ -27,7 +30,14 @@ pub struct Remote<C>(pub C);
 pub fn channel(url: &str, connect_timeout: Duration) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|error| Error::invalid("url", format!("{url:?} is not a URL like http://127.0.0.1:9000")).with_source(error))?;
-    let mut endpoint = endpoint.tcp_nodelay(true).connect_timeout(connect_timeout).http2_adaptive_window(true);
+    // HTTP/2's own pings would say more, but servers of the gRPC core close connections that ping often.
+    let mut endpoint = endpoint
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(KEEP_ALIVE))
+        .tcp_keepalive_interval(Some(KEEP_ALIVE / 3))
+        .tcp_keepalive_retries(Some(3))
+        .connect_timeout(connect_timeout)
+        .http2_adaptive_window(true);
     if url.starts_with("https://") {
         let tls = ClientTlsConfig::new().with_webpki_roots();
         endpoint = endpoint.tls_config(tls).map_err(|error| Error::invalid("url", "TLS could not be set up").with_source(error))?;
