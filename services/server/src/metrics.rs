@@ -166,10 +166,10 @@ impl Metrics {
     }
 
     fn read_pools(&self) {
-        let counter = |name: &'static str, labels| self.0.recorder.register_counter(&Key::from_parts(name, labels), &METADATA);
-        let gauge = |name: &'static str, labels| self.0.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA);
+        let counter = |name: &'static str, labels: Vec<Label>| self.0.recorder.register_counter(&Key::from_parts(name, labels), &METADATA);
+        let gauge = |name: &'static str, labels: Vec<Label>| self.0.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA);
         for pool in self.0.pools.figures() {
-            let of_pool = |outcome| vec![Label::new("pool", pool.pool.clone()), Label::from_static_parts("outcome", outcome)];
+            let of_pool = |outcome: &'static str| vec![Label::new("pool", pool.pool.clone()), Label::from_static_parts("outcome", outcome)];
             counter(POOL_RETRIES, of_pool("taken")).absolute(pool.retries);
             counter(POOL_RETRIES, of_pool("over_budget")).absolute(pool.over_budget);
             for upstream in &pool.upstreams {

@@ -142,7 +142,7 @@ impl Attempts {
                     Err(error) => {
                         let error = broken(&asked, error);
                         asked.failed(&self.model, &error);
-                        Err(error)?;
+                        Err::<(), Error>(error)?;
                         return;
                     }
                 }

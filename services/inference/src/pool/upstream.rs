@@ -128,7 +128,7 @@ impl Upstream {
             }
             Err(error) => {
                 standing.failed_probes = standing.failed_probes.saturating_add(1);
-                Err(error.with_reason("upstream_unhealthy"))
+                Err(error)
             }
         };
         match (before, standing.failed_probes < self.probes, &result) {

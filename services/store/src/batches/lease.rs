@@ -8,7 +8,7 @@ use crate::{
     lease::{Holder, Leased, Leases, leases},
 };
 
-pub(crate) const BATCHES: Leases =
+pub(crate) static BATCHES: Leases =
     leases! { table: "batches", owner: "runner", open: "status <= 4", held: "status <= 4", returning: "runner, status" };
 
 /// A batch that is held under an epoch.

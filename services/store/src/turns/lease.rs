@@ -11,7 +11,7 @@ use crate::{
     lease::{self, Holder, Leased, Leases, leases},
 };
 
-pub(crate) const TURNS: Leases = leases! {
+pub(crate) static TURNS: Leases = leases! {
     table: "turns",
     owner: "owner",
     open: "status IN (1, 2) AND status = 1",

@@ -150,7 +150,7 @@ pub(super) async fn run(binary: &Path, size: Size) -> Option<Verdict> {
     let (far_process, far) = ready(&far).await;
 
     let faults = Faults::default();
-    let http = Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
+    let http = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
     let (mut slowest, mut healed, mut beside) = (Duration::ZERO, Duration::ZERO, 0);
     for _ in 0..size.cuts {
         model.shut();
