@@ -16,10 +16,11 @@ use serde::Serialize;
 
 use crate::{args::DistributionVerb, home::home, output::Output, registry::registry};
 
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 4] = [
     ("starter", include_str!("../../distributions/starter.yaml")),
     ("tiny", include_str!("../../distributions/tiny.yaml")),
     ("remote", include_str!("../../distributions/remote.yaml")),
+    ("cluster", include_str!("../../distributions/cluster.yaml")),
 ];
 
 /// A manifest's text, and its name for errors.

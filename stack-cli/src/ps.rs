@@ -6,13 +6,14 @@ use llama_stack_core::{
     Inference, Result, Stack,
     grpc::{Remote, channel},
 };
+use llama_stack_inference::UpstreamFigures;
 use llama_stack_proto::v1::{
     GetInfoRequest, ListModelsRequest, Model, StackInfo, inference_client::InferenceClient, stack_client::StackClient,
 };
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use crate::{args::ServerArgs, output::Output, reach};
+use crate::{args::ServerArgs, output::Output, reach, table::table};
 
 #[derive(Serialize)]
 struct Report {
@@ -37,6 +38,8 @@ struct Row {
     memory_bytes: Option<u64>,
     /// Share of all prompt tokens that did not have to be read again.
     prefix_hits: Option<f64>,
+    /// Of a pool: those that have the model, as they were when it was last asked for its models.
+    upstreams: Vec<UpstreamFigures>,
 }
 
 pub(crate) async fn run(args: ServerArgs, output: &Output) -> Result<()> {
@@ -65,6 +68,7 @@ fn row(model: Model) -> Row {
         requests: said("requests"),
         memory_bytes: number("memory_bytes"),
         prefix_hits,
+        upstreams: serde_json::from_str(&said("upstreams")).unwrap_or_default(),
         context_length: model.context_length,
         provider: model.provider_id,
         id: model.id,
@@ -73,7 +77,7 @@ fn row(model: Model) -> Row {
 
 fn text(report: &Report) -> String {
     let mut text = format!("{} {} - up {} s\n", report.name, report.version, report.uptime_seconds);
-    let head = ["MODEL", "KIND", "PROVIDER", "ENGINE", "STATE", "REQUESTS", "CONTEXT", "MEMORY", "HITS", "WHY"].map(str::to_owned);
+    let head = ["MODEL", "KIND", "PROVIDER", "ENGINE", "STATE", "REQUESTS", "CONTEXT", "MEMORY", "HITS", "WHY"];
     let rows = report.models.iter().map(|row| {
         let memory = row.memory_bytes.map(|bytes| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)));
         let hits = row.prefix_hits.map(|hits| format!("{:.0} %", hits * 100.0));
@@ -93,15 +97,21 @@ fn text(report: &Report) -> String {
             row.engine_reason.clone(),
         ]
     });
-    let rows: Vec<[String; 10]> = std::iter::once(head).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..10).map(width).collect();
-    for row in &rows {
-        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(line.join("  ").trim_end());
+    text.push_str(&table(head, rows));
+    let upstreams: Vec<[String; 7]> = report.models.iter().flat_map(|row| row.upstreams.iter().map(|one| upstream(&row.id, one))).collect();
+    if !upstreams.is_empty() {
         text.push('\n');
+        text.push_str(&table(["UPSTREAM", "MODEL", "STATE", "REQUESTS", "ANSWERED", "FAILED", "REFUSED"], upstreams));
     }
     text
+}
+
+fn upstream(model: &str, one: &UpstreamFigures) -> [String; 7] {
+    // Of its breaker; a closed one whose upstream does not answer probes is no good news.
+    let state = if one.healthy || one.state != "closed" { one.state.clone() } else { "unhealthy".into() };
+    let [outstanding, answered, failed, refused] =
+        [u64::from(one.outstanding), one.answered, one.failed, one.refused].map(|n| n.to_string());
+    [one.id.clone(), model.to_owned(), state, outstanding, answered, failed, refused]
 }
 
 #[cfg(test)]
@@ -120,12 +130,16 @@ mod tests {
             metadata: metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             ..Model::default()
         };
+        let figures = r#"[{"id":"vllm/a","state":"open","healthy":true,"outstanding":2,"answered":7,"failed":5,"refused":1}]"#;
+        let pooled = Model { metadata: [("upstreams".to_owned(), figures.to_owned())].into(), id: "p".into(), ..local.clone() };
         let remote = Model { id: "far/away".into(), provider_id: "vllm".into(), kind: 1, ..Model::default() };
         let info = StackInfo { name: "t".into(), version: "1.2.3".into(), uptime_seconds: 5, ..StackInfo::default() };
-        let text = text(&report(info, vec![local, remote]));
+        let text = text(&report(info, vec![local, remote, pooled]));
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[0], ["t", "1.2.3", "-", "up", "5", "s"]);
         assert_eq!(lines[2], ["m", "chat", "local", "llama.cpp", "loaded", "2", "4096", "-", "75", "%"]);
         assert_eq!(lines[3], ["far/away", "chat", "vllm", "-", "-", "-", "-", "-", "-"]);
+        assert_eq!(lines[6], ["UPSTREAM", "MODEL", "STATE", "REQUESTS", "ANSWERED", "FAILED", "REFUSED"]);
+        assert_eq!(lines[7], ["vllm/a", "p", "open", "2", "7", "5", "1"]);
     }
 }

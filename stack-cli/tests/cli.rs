@@ -32,13 +32,13 @@ fn built_in_distributions_are_listed_and_shown() {
     let home = tempfile::tempdir().unwrap();
     let listed: Vec<Value> = serde_json::from_str(&call(home.path(), &["distribution", "list", "--json"]).out).unwrap();
     let names: Vec<&str> = listed.iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["starter", "tiny", "remote"]);
+    assert_eq!(names, ["starter", "tiny", "remote", "cluster"]);
     for name in names {
         assert!(call(home.path(), &["distribution", "show", name]).out.contains(&format!("name: {name}\n")));
     }
     let unknown = call(home.path(), &["distribution", "show", "nope"]);
     assert_eq!(unknown.code, 3);
-    assert!(unknown.err.contains("starter, tiny, remote"), "{}", unknown.err);
+    assert!(unknown.err.contains("starter, tiny, remote, cluster"), "{}", unknown.err);
 }
 
 #[test]

@@ -142,3 +142,37 @@ fn a_provider_that_keeps_the_contract_is_told_so() {
     assert_eq!(absent.code, 1);
     assert!(absent.err.contains("llama_stack.v1.Tools"), "{}", absent.err);
 }
+
+#[test]
+fn a_pools_upstreams_are_shown_with_what_became_of_their_requests() {
+    let (runtime, home) = (Runtime::new().unwrap(), tempfile::tempdir().unwrap());
+    let upstream = || runtime.block_on(served::inference(Arc::new(Scripted::default())));
+    let (a, b) = (upstream(), upstream());
+    let entry = |id: &str, url: &str| format!("          - {{ id: {id}, type: remote::grpc, config: {{ url: \"{url}\" }} }}\n");
+    let text = format!(
+        "version: 1\nname: t\nproviders:\n  inference:\n    - id: pool\n      type: remote::pool\n      config:\n        balance: weighted\n        \
+         affinity: none\n        upstreams:\n{}{}",
+        entry("a", &a.url),
+        entry("b", &b.url)
+    );
+    let path = home.path().join("m.yaml");
+    fs::write(&path, text).unwrap();
+    let server = Server::start(home.path(), path.to_str().unwrap());
+    let metrics = runtime.block_on(async {
+        let http = reqwest::Client::new();
+        for _ in 0..4 {
+            let body = serde_json::json!({ "model": MODEL, "messages": [{ "role": "user", "content": "hello" }] });
+            let answer = http.post(format!("{}/v1/chat/completions", server.url)).json(&body).send().await.unwrap();
+            assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+        }
+        http.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap()
+    });
+    for id in ["a", "b"] {
+        let line = format!("llama_stack_upstream_requests_total{{pool=\"pool\",upstream=\"pool/{id}\",outcome=\"answered\"}} 2");
+        assert!(metrics.contains(&line), "{metrics}");
+        assert!(metrics.contains(&format!("llama_stack_upstream_up{{pool=\"pool\",upstream=\"pool/{id}\"}} 1")), "{metrics}");
+    }
+    assert!(metrics.contains("llama_stack_generations_in_flight 0"), "{metrics}");
+    let shown = call(home.path(), &["ps", "--server", &server.url]);
+    assert!(shown.out.contains("UPSTREAM") && shown.out.contains("pool/a") && shown.out.contains("2/2 up"), "{}{}", shown.out, shown.err);
+}

@@ -88,8 +88,31 @@ fn manifests_are_ones_that_the_server_reads() {
     let file = repository().join("packaging/compose/manifest.yaml");
     let text = std::fs::read_to_string(&file).unwrap();
     Manifest::parse_with(&text, "compose/manifest.yaml", &|_| Some("x".into())).unwrap();
-    let values = yaml(&repository().join("packaging/helm/llama-stack/values.yaml"));
-    Manifest::parse_with(&values["manifest"].to_string(), "values.yaml", &|_| Some("x".into())).unwrap();
+    for name in ["values.yaml", "values-cluster.yaml"] {
+        let values = yaml(&repository().join("packaging/helm/llama-stack").join(name));
+        Manifest::parse_with(&values["manifest"].to_string(), name, &|_| Some("x".into())).unwrap();
+    }
+}
+
+#[test]
+fn the_chart_of_a_cluster_runs_the_distribution_of_that_name() {
+    let folder = repository().join("packaging/helm/llama-stack");
+    let values = yaml(&folder.join("values-cluster.yaml"));
+    assert_eq!(values["manifest"], yaml(&repository().join("distributions/cluster.yaml")));
+    // Nothing is set that the chart does not know, and the pod outlives its drain.
+    let known = yaml(&folder.join("values.yaml"));
+    for (name, value) in values.as_object().unwrap() {
+        assert!(known.get(name).is_some(), "no value {name}");
+        let inner = value.as_object().into_iter().flatten().filter(|_| name == "autoscaling");
+        inner.for_each(|(inner, _)| assert!(known[name].get(inner).is_some(), "no value {name}.{inner}"));
+    }
+    let server = &values["manifest"]["server"];
+    let drain = server["drain_notice_seconds"].as_u64().unwrap() + server["drain_seconds"].as_u64().unwrap() + 10;
+    assert!(values["terminationGracePeriodSeconds"].as_u64().unwrap() > drain);
+    for name in env_names(&values["manifest"].to_string()) {
+        let optional = values["manifest"].to_string().contains(&format!("${{env.{name}:="));
+        assert!(optional || name == "DATABASE_URL" || values["env"].get(&name).is_some(), "the manifest wants {name}, which nothing sets");
+    }
 }
 
 /// The chart's version is the binary's, and what its templates ask for is in its values.

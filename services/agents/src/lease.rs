@@ -6,7 +6,7 @@
 //!                                      └─ renewed, but nobody runs it: its run broke ─> given up, to be picked up again
 //! ```
 //!
-//! Leases are told by the processes' own clocks: differences of a few seconds are harmless beside 15 s. A clock that is
+//! Leases are told by the processes' own clocks: differences of a few seconds are harmless beside the usual 15 s. A clock that is
 //! further behind costs its process its turns, and the work that was under way, but never a journal: each owner writes
 //! under an epoch of its own, and the store refuses one that is past.
 
@@ -26,13 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{live::Live, recover, runtime::Shared};
 
-/// How long a turn stays its owner's without a renewal: what a process that dies costs its turns, at most, beside the
-/// time until the next look.
-pub(crate) const LEASE: Duration = Duration::from_secs(15);
-
 /// As whom this runtime holds turns.
 pub(crate) struct Lease {
     owner: String,
+    /// How long a turn stays its owner's without a renewal: what a process that dies costs its turns, at most, beside the
+    /// time until the next look.
     duration: Duration,
     /// Turns that are held here and run no more, because they would only break again: they are left alone, and can be
     /// cancelled, until the process ends.

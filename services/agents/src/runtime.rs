@@ -79,11 +79,12 @@ impl Runtime {
     /// # Errors
     /// `InvalidArgument` on `agents.…`: what is wrong with an agent that the manifest declares.
     pub fn new(parts: RuntimeParts) -> Result<Arc<Self>> {
-        Self::with_lease(parts, lease::LEASE)
+        let lease = Duration::from_secs(parts.config.lease_seconds.into());
+        Self::with_lease(parts, lease)
     }
 
-    /// [`Runtime::new`], with another time than 15 s after which a turn whose process is gone or stuck is another's. It
-    /// must be long beside what the processes' clocks differ by.
+    /// [`Runtime::new`], with another time than the manifest's after which a turn whose process is gone or stuck is
+    /// another's. It must be long beside what the processes' clocks differ by.
     ///
     /// # Errors
     /// As [`Runtime::new`].

@@ -27,6 +27,9 @@ pub struct Served<S: ?Sized>(pub Arc<S>);
 /// A tonic client as the service trait.
 pub struct Remote<C>(pub C);
 
+/// A server that is gone without a word is noticed after twice this time, also while its answer is waited for.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
 /// A lazily connected channel: nothing is contacted before the first call.
 ///
 /// # Errors
@@ -34,8 +37,12 @@ pub struct Remote<C>(pub C);
 pub fn channel(url: &str, connect_timeout: Duration) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|error| Error::invalid("url", format!("{url:?} is not a URL like http://127.0.0.1:9000")).with_source(error))?;
+    // HTTP/2's own pings would say more, but servers of the gRPC core close connections that ping often.
     let mut endpoint = endpoint
         .tcp_nodelay(true)
+        .tcp_keepalive(Some(KEEP_ALIVE))
+        .tcp_keepalive_interval(Some(KEEP_ALIVE / 3))
+        .tcp_keepalive_retries(Some(3))
         .connect_timeout(connect_timeout)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_stream_window_size(STREAM_WINDOW);

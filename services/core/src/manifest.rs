@@ -84,7 +84,10 @@ pub struct Server {
     pub listen: String,
     /// Largest HTTP body. Default 32 MiB.
     pub max_body_bytes: usize,
-    /// How long a shutdown waits for what is under way. Default 30.
+    /// How long a shutdown still takes requests while `/readyz` and gRPC's health already say no, so that a load balancer
+    /// sends its next ones elsewhere: longer than it takes to notice. Default 0.
+    pub drain_notice_seconds: u64,
+    /// How long a shutdown waits then for what is under way. Default 30.
     pub drain_seconds: u64,
     /// Origins that browsers may call from; `*` is all. Default: none but the stack's own pages.
     pub cors_origins: Vec<String>,
@@ -99,6 +102,7 @@ impl Default for Server {
         Self {
             listen: "127.0.0.1:8321".into(),
             max_body_bytes: 32 << 20,
+            drain_notice_seconds: 0,
             drain_seconds: 30,
             cors_origins: Vec::new(),
             auth: None,
@@ -236,6 +240,7 @@ impl Manifest {
         }
         self.policy.validate(&self.lines)?;
         self.files.validate(&self.lines)?;
+        self.agents.validate(&self.lines)?;
         self.batches.validate(&self.lines)?;
         self.limits.validate(&self.lines)?;
         self.safety.validate(&self.lines)

@@ -70,12 +70,15 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Says `NOT_SERVING` to whoever watches, then ends the watching: a watch never ends by itself, and the drain waits
-    /// for every stream.
-    pub(crate) async fn drain(&mut self) {
+    /// Says `NOT_SERVING` to whoever asks or watches.
+    pub(crate) async fn say_not_serving(&mut self) {
         for service in &self.services {
             self.reporter.set_service_status(service, ServingStatus::NotServing).await;
         }
+    }
+
+    /// Ends the watching: a watch never ends by itself, and the drain waits for every stream.
+    pub(crate) async fn end_watches(&mut self) {
         for service in &self.services {
             self.reporter.clear_service_status(service).await;
         }

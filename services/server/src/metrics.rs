@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use metrics::{Key, Label, Level, Metadata, Recorder as _, SharedString};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use llama_stack_inference::Pools;
 use llama_stack_proto::v1::Usage;
 
 const REQUESTS: &str = "llama_stack_requests_total";
@@ -18,6 +19,11 @@ const REFUSED: &str = "llama_stack_requests_refused_total";
 const VERDICTS: &str = "llama_stack_shield_verdicts_total";
 const JUDGED: &str = "llama_stack_shield_bytes_total";
 const JUDGING: &str = "llama_stack_shield_seconds";
+const GENERATING: &str = "llama_stack_generations_in_flight";
+const UPSTREAM_REQUESTS: &str = "llama_stack_upstream_requests_total";
+const UPSTREAM_OUTSTANDING: &str = "llama_stack_upstream_outstanding";
+const UPSTREAM_UP: &str = "llama_stack_upstream_up";
+const POOL_RETRIES: &str = "llama_stack_pool_retries_total";
 
 /// Seconds; from a pass-through to a long generation.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0];
@@ -32,6 +38,9 @@ struct Inner {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     in_flight: metrics::Gauge,
+    generating: metrics::Gauge,
+    /// Asked for their figures when these are read.
+    pools: Pools,
 }
 
 impl Metrics {
@@ -46,6 +55,8 @@ impl Metrics {
             describe(TOKENS, "Tokens read (input) and generated (output), by model."),
             describe(VERDICTS, "Verdicts by shield and outcome: safe, violation, redacted, no_verdict, error."),
             describe(JUDGED, "Bytes of text by shield: judged, or known from before."),
+            describe(UPSTREAM_REQUESTS, "Requests to the upstreams of pools, by outcome: answered, failed, refused (asked to come later)."),
+            describe(POOL_RETRIES, "Requests that a pool asked again of another upstream, or would have (over_budget)."),
         ] {
             recorder.describe_counter(name, None, text);
         }
@@ -58,10 +69,22 @@ impl Metrics {
         ] {
             recorder.describe_histogram(name, None, text);
         }
-        let (name, text) = describe(IN_FLIGHT, "Requests whose answer is not done.");
-        recorder.describe_gauge(name, None, text);
+        for (name, text) in [
+            describe(IN_FLIGHT, "Requests whose answer is not done."),
+            describe(GENERATING, "Generations that wait for a model or are written by one: the depth of the queue."),
+            describe(UPSTREAM_OUTSTANDING, "Requests under way at an upstream of a pool."),
+            describe(UPSTREAM_UP, "1 where an upstream of a pool answers its probes and its breaker is closed, else 0."),
+        ] {
+            recorder.describe_gauge(name, None, text);
+        }
         let in_flight = recorder.register_gauge(&Key::from_static_name(IN_FLIGHT), &METADATA);
-        Self(Arc::new(Inner { handle: recorder.handle(), recorder, in_flight }))
+        let generating = recorder.register_gauge(&Key::from_static_name(GENERATING), &METADATA);
+        Self(Arc::new(Inner { handle: recorder.handle(), recorder, in_flight, generating, pools: Pools::default() }))
+    }
+
+    /// Where pools of upstreams enter themselves, to be counted here.
+    pub(crate) fn pools(&self) -> &Pools {
+        &self.0.pools
     }
 
     /// One more request; [`Metrics::ended`] takes it away.
@@ -130,14 +153,49 @@ impl Metrics {
         }
     }
 
+    /// One more generation that waits for a model or is written by one, until the value is dropped.
+    pub(crate) fn generating(&self) -> Generating {
+        self.0.generating.increment(1.0);
+        Generating(self.0.generating.clone())
+    }
+
     /// The text that Prometheus reads.
     pub(crate) fn render(&self) -> String {
+        self.read_pools();
         self.0.handle.render()
+    }
+
+    fn read_pools(&self) {
+        let counter = |name: &'static str, labels: Vec<Label>| self.0.recorder.register_counter(&Key::from_parts(name, labels), &METADATA);
+        let gauge = |name: &'static str, labels: Vec<Label>| self.0.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA);
+        for pool in self.0.pools.figures() {
+            let of_pool = |outcome: &'static str| vec![Label::new("pool", pool.pool.clone()), Label::from_static_parts("outcome", outcome)];
+            counter(POOL_RETRIES, of_pool("taken")).absolute(pool.retries);
+            counter(POOL_RETRIES, of_pool("over_budget")).absolute(pool.over_budget);
+            for upstream in &pool.upstreams {
+                let labels = || vec![Label::new("pool", pool.pool.clone()), Label::new("upstream", upstream.id.clone())];
+                for (outcome, count) in [("answered", upstream.answered), ("failed", upstream.failed), ("refused", upstream.refused)] {
+                    let labels = [labels(), vec![Label::from_static_parts("outcome", outcome)]].concat();
+                    counter(UPSTREAM_REQUESTS, labels).absolute(count);
+                }
+                gauge(UPSTREAM_OUTSTANDING, labels()).set(f64::from(upstream.outstanding));
+                gauge(UPSTREAM_UP, labels()).set(f64::from(u8::from(upstream.works())));
+            }
+        }
     }
 
     /// Folds what was recorded into its buckets. Has to be called now and then: records pile up until it is.
     pub(crate) fn fold(&self) {
         self.0.handle.run_upkeep();
+    }
+}
+
+/// A generation that is not done.
+pub(crate) struct Generating(metrics::Gauge);
+
+impl Drop for Generating {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }
 

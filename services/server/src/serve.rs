@@ -3,7 +3,8 @@
 //! ```text
 //! accept ─ TCP_NODELAY, keep-alive ─ HTTP/1 or 2 by its first bytes ─┬─ application/grpc* ── tonic
 //!                                                                     └─ else ────────────── axum
-//! token cancelled: stop accepting · health says no · requests under way end, for drain_seconds · close
+//! token cancelled: health says no · still accepting, for drain_notice_seconds · stop accepting ·
+//!                  requests under way end, for drain_seconds · close
 //! ```
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
@@ -65,8 +66,8 @@ pub async fn bind(listen: &str) -> Result<TcpListener> {
 }
 
 impl Stack {
-    /// Serves until `shutdown` is cancelled and what was under way has ended, or `drain_seconds` have passed. Then
-    /// closes the stack. Turns that a crash cut off go on before the first request is taken.
+    /// Serves until `shutdown` is cancelled, `drain_notice_seconds` have passed, and what was under way has ended, or
+    /// `drain_seconds` have passed as well. Then closes the stack. Turns that a crash cut off go on before the first request is taken.
     ///
     /// # Errors
     /// `FailedPrecondition` a listener that others reach, where callers need no credential · `Internal` where gRPC cannot be
@@ -91,11 +92,17 @@ impl Stack {
         self.batcher.start(Arc::new(InProcess(http::router(&state, &[]))));
 
         let connections = Connections::new(edge, self.tls.clone());
-        connections.accept(&listener, &shutdown).await;
+        connections.accept(&listener, shutdown.cancelled()).await;
+        state.drain();
+        health.say_not_serving().await;
+        let notice = Duration::from_secs(self.server.drain_notice_seconds);
+        if !notice.is_zero() {
+            tracing::info!(seconds = notice.as_secs(), "not ready any more; requests are still taken");
+            connections.accept(&listener, tokio::time::sleep(notice)).await;
+        }
         drop(listener);
         tracing::info!(connections = connections.tasks.len(), "draining");
-        state.drain();
-        health.drain().await;
+        health.end_watches().await;
         connections.drain(Duration::from_secs(self.server.drain_seconds)).await;
         self.close().await;
         Ok(())
@@ -143,11 +150,12 @@ impl Connections {
         }
     }
 
-    async fn accept(&self, listener: &TcpListener, shutdown: &CancellationToken) {
+    async fn accept(&self, listener: &TcpListener, until: impl Future<Output = ()>) {
+        let mut until = std::pin::pin!(until);
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return,
+                () = &mut until => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {

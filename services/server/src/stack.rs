@@ -106,6 +106,7 @@ impl Stack {
         deps.extensions.insert(files.clone());
         let parser = llama_stack_documents::parser(llama_stack_documents::Limits::default());
         deps.extensions.insert(parser.clone());
+        deps.extensions.insert(metrics.pools().clone());
 
         let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;
         let router: Arc<dyn Inference> = Arc::new(llama_stack_inference::Router::new(providers.clone()));

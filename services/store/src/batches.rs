@@ -4,7 +4,7 @@ mod lease;
 mod lines;
 
 use async_trait::async_trait;
-use llama_stack_core::{Code, Error, Result, ids};
+use llama_stack_core::{Result, ids};
 use llama_stack_proto::v1::{Batch, BatchStatus};
 use prost::Message as _;
 
@@ -12,11 +12,12 @@ use crate::{
     Author, Store,
     command::{Command, Failure, Outcome, not_found},
     failure,
+    lease::lost,
     sql::{Conn, Row, args},
 };
 
+pub(crate) use lease::BATCHES;
 pub use lease::HeldBatch;
-pub(crate) use lease::end_all;
 pub use lines::{BatchLine, LineResults};
 
 const INSERT: &str = "INSERT INTO batches (tenant, id, owner, roles, status, total, completed, failed, runner, epoch, lease_until_us, body) \
@@ -89,7 +90,7 @@ impl Command for Advance {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let (tenant, id) = (&self.held.tenant, &self.held.batch_id);
         if conn.execute(LOCK_HELD, args![tenant, id, self.held.epoch]).await? == 0 {
-            return Err(lost(id).into());
+            return Err(lost("batch", id).into());
         }
         let (now, mut next) = (stored(conn, tenant, id).await?, self.batch.clone());
         // Whoever cancelled it did so meanwhile, and is not overruled by a step forward.
@@ -114,11 +115,6 @@ async fn stored(conn: &mut Conn<'_>, tenant: &str, id: &str) -> Result<Batch, Fa
     let mut batch: Batch = failure::decode(row)?;
     batch.status = row.int(1)? as i32;
     Ok(batch)
-}
-
-/// What a write with an old epoch is told.
-fn lost(id: &str) -> Error {
-    Error::new(Code::Aborted, format!("batch {id:?} is another process's now")).with_reason("lease_lost")
 }
 
 impl Store {

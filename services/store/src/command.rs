@@ -4,10 +4,9 @@ use async_trait::async_trait;
 use llama_stack_core::Error;
 
 use crate::{
-    batches::HeldBatch,
     documents::PendingDocument,
+    lease::Leased,
     sql::{Arg, Conn},
-    turns::{Claimed, Held},
 };
 
 /// A change. It may be applied more than once before it is committed, because a group that fails is taken apart.
@@ -27,9 +26,7 @@ pub(crate) enum Outcome {
     Changed(u64),
     /// Under which the turn is held now.
     Epoch(i64),
-    Held(Vec<Held>),
-    Claimed(Vec<Claimed>),
-    Batches(Vec<HeldBatch>),
+    Leased(Vec<Leased>),
     Pending(Vec<PendingDocument>),
     /// A status, as it is stored.
     Status(i64),

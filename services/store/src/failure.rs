@@ -78,6 +78,8 @@ impl Kind {
             _ if state.starts_with("22") => Kind::BadValue,
             // No such role or database, wrong password.
             _ if state.starts_with("28") || state.starts_with("3D") => Kind::Unusable,
+            // Idle in a transaction for too long: this process was stopped, or cut off.
+            "25P03" => Kind::Unavailable,
             // Lost connections, too many of them, shutting down.
             _ if state.starts_with("08") || state.starts_with("53") || state.starts_with("57") => Kind::Unavailable,
             _ => Kind::Defect,

@@ -21,6 +21,7 @@ mod failure;
 mod files;
 mod ingestions;
 mod inspect;
+mod lease;
 mod owners;
 mod page;
 mod pins;
@@ -53,7 +54,8 @@ pub use crate::batches::{BatchLine, HeldBatch, LineResults, has_ended};
 pub use crate::documents::{Author, DocumentList, InsertedDocument, PendingDocument};
 pub use crate::files::{ExpiredFile, FileList};
 pub use crate::inspect::{Inspected, inspect};
-pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, Holder, TurnList, Unfinished};
+pub use crate::lease::Holder;
+pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, TurnList, Unfinished};
 pub use crate::usage::DailyUsage;
 pub use llama_stack_core::manifest::Durability;
 

@@ -8,7 +8,7 @@ use sqlx::{
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     command::{Command, Failure, Outcome},
@@ -24,6 +24,11 @@ const CONNECTIONS: u32 = 16;
 /// Raises what the server is set to only where that would break the promise.
 const SYNC: &str = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 const NO_SYNC: &str = "SET synchronous_commit = off";
+/// A process that is stopped in the middle of a transaction, or cut off from the network, keeps no row locked for longer:
+/// the server rolls its work back. Shorter than a lease, so that who takes its turns over does not wait for it.
+const NO_LOCKS_OF_THE_DEAD: &str = "SET idle_in_transaction_session_timeout = '5s'";
+/// A server from which nothing comes for so long is away, whatever the connection says.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct Postgres {
     pool: PgPool,
@@ -43,7 +48,12 @@ impl Postgres {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(patience)
-            .after_connect(move |conn, _| Box::pin(async move { conn.execute(settings).await.map(drop) }))
+            .after_connect(move |conn, _| {
+                Box::pin(async move {
+                    conn.execute(settings).await?;
+                    conn.execute(NO_LOCKS_OF_THE_DEAD).await.map(drop)
+                })
+            })
             .connect_with(options)
             .await
             .map_err(|error| failure::report(&error).context(&place))?;
@@ -55,7 +65,8 @@ impl Postgres {
     pub(crate) async fn write(&self, command: &dyn Command) -> Result<Outcome> {
         let (since, mut pause) = (Instant::now(), Duration::from_millis(2));
         loop {
-            match self.try_write(command).await {
+            let tried = timeout(ANSWER_WITHIN, self.try_write(command)).await;
+            match tried.unwrap_or(Err(Failure::Database(sqlx::Error::PoolTimedOut))) {
                 Ok(outcome) => return Ok(outcome),
                 Err(Failure::Refused(error)) => return Err(error),
                 Err(Failure::Database(sqlx::Error::PoolClosed)) => return Err(failure::closed()),
@@ -79,7 +90,8 @@ impl Postgres {
     }
 
     pub(crate) async fn read(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>> {
-        self.try_read(sql, args).await.map_err(|error| match error {
+        let read = timeout(ANSWER_WITHIN, self.try_read(sql, args)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        read.map_err(|error| match error {
             sqlx::Error::PoolClosed => failure::closed(),
             error => failure::report(&error),
         })

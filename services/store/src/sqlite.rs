@@ -13,12 +13,12 @@ use sqlx::{
 };
 
 use crate::{
-    batches,
+    batches::BATCHES,
     command::{Command, Outcome},
     failure::{self, Kind},
     presence::Presence,
     sql::{Arg, Conn, Row},
-    turns::lease,
+    turns::TURNS,
     workers,
     writer::Writer,
 };
@@ -77,8 +77,9 @@ impl Sqlite {
         let writing = connect(pool, options.clone(), &shown, patience).await?;
         if alone {
             let mut conn = writing.acquire().await.map_err(|error| failure::report(&error).context(&shown))?;
-            lease::end_all(&mut Conn::Sqlite(&mut conn)).await.map_err(|error| error.context(&shown))?;
-            batches::end_all(&mut Conn::Sqlite(&mut conn)).await.map_err(|error| error.context(&shown))?;
+            for leases in [&TURNS, &BATCHES] {
+                leases.end_all(&mut Conn::Sqlite(&mut conn)).await.map_err(|error| error.context(&shown))?;
+            }
             workers::end_all(&mut Conn::Sqlite(&mut conn)).await.map_err(|error| error.context(&shown))?;
             drop(conn);
             presence.share(patience).await.map_err(|error| unusable(&shown, error))?;

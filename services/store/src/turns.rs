@@ -4,7 +4,7 @@ mod append;
 mod begin;
 mod delete;
 mod key;
-pub(crate) mod lease;
+mod lease;
 mod list;
 mod quotes;
 mod rewrite;
@@ -16,7 +16,8 @@ use prost_types::Timestamp;
 use crate::{Store, command::not_found, failure, sql::args};
 
 pub use begin::{BeginTurn, Begun, FIRST_EPOCH};
-pub use lease::{Claimed, Held, Holder};
+pub(crate) use lease::TURNS;
+pub use lease::{Claimed, Held};
 pub use list::TurnList;
 
 const JOURNAL: &str = "SELECT body FROM journal WHERE tenant = $1 AND turn_id = $2 AND seq > $3 ORDER BY seq";

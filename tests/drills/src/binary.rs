@@ -72,6 +72,8 @@ pub(crate) struct Site {
     binary: PathBuf,
     manifest: PathBuf,
     home: tempfile::TempDir,
+    /// The network namespace that its processes run in; none: this one.
+    namespace: Option<String>,
 }
 
 impl Site {
@@ -79,12 +81,28 @@ impl Site {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("manifest.yaml");
         std::fs::write(&file, manifest).unwrap();
-        Self { binary: binary.to_owned(), manifest: file, home }
+        Self { binary: binary.to_owned(), manifest: file, home, namespace: None }
+    }
+
+    /// In a network namespace that there is.
+    pub(crate) fn within(namespace: &str, binary: &Path, manifest: &str) -> Self {
+        Self { namespace: Some(namespace.into()), ..Self::new(binary, manifest) }
     }
 
     /// On a free port. What it logs is in its home only.
     pub(crate) fn spawn(&self, variables: &[(&str, String)]) -> Process {
-        Process::spawn(&self.binary, self.manifest.to_str().unwrap(), self.home.path(), variables, Stdio::null())
+        let mut command = Command::new(&self.binary);
+        if let Some(namespace) = &self.namespace {
+            // It becomes the program: signals reach that.
+            command = Command::new("ip");
+            command.args(["netns", "exec", namespace]).arg(&self.binary);
+        }
+        Process::run(command, self.manifest.to_str().unwrap(), self.home.path(), variables, Stdio::null())
+    }
+
+    /// What its processes have logged.
+    pub(crate) fn log(&self, distribution: &str) -> String {
+        std::fs::read_to_string(self.home.path().join(distribution).join("server.log")).unwrap_or_default()
     }
 
     /// Leaves the home behind, for whoever wants to know what went wrong.
@@ -101,7 +119,11 @@ pub(crate) struct Process {
 
 impl Process {
     fn spawn(binary: &Path, what: &str, home: &Path, variables: &[(&str, String)], errors: Stdio) -> Self {
-        let mut child = Command::new(binary)
+        Self::run(Command::new(binary), what, home, variables, errors)
+    }
+
+    fn run(mut command: Command, what: &str, home: &Path, variables: &[(&str, String)], errors: Stdio) -> Self {
+        let mut child = command
             .args(["run", what, "--port", "0", "--json"])
             .env("LLAMA_STACK_HOME", home)
             .envs(variables.iter().map(|(name, value)| (name, value)))
@@ -129,6 +151,12 @@ impl Process {
     /// How it ended, if it does so within this time.
     pub(crate) async fn ends_within(&mut self, time: Duration) -> Option<ExitStatus> {
         tokio::time::timeout(time, self.child.wait()).await.ok().map(Result::unwrap)
+    }
+
+    /// Sends a signal by its name, for example `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let process = self.child.id().expect("the process has ended").to_string();
+        assert!(std::process::Command::new("kill").args([&format!("-{name}"), &process]).status().unwrap().success());
     }
 
     /// SIGKILL. Returns once the process is gone.

@@ -23,6 +23,7 @@ mod mistralrs;
 mod passthrough;
 mod policy;
 mod python;
+pub mod replicas;
 #[cfg(feature = "engine")]
 mod shields;
 mod startup;
@@ -66,6 +67,7 @@ const DRILLS: &[(&str, &str)] = &[
     ("injection", "a model that obeys whatever others write, in 720 cases, under the Rule of Two: nothing forbidden is executed"),
     ("turn", "a turn with tool calls beside the same in LangGraph; 64 sessions at once; 1,000 open turns after a restart"),
     ("crash", "turns while the server is killed, at random and at every fail point: nothing lost, nothing twice (--postgres)"),
+    ("replicas", "two replicas on one Postgres: restarted in turn under load, stopped and woken, and Postgres restarted under load"),
     ("crash-memory", "banks while the server is killed: what was acknowledged is found once, what was deleted stays away"),
     (
         "engine",
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
             "injection" => Some(injection::run(args.long).await),
             "turn" => Some(turn::run(args.long).await),
             "crash" => Some(crash::run(args.long, args.postgres).await),
+            "replicas" => Some(replicas::run(args.long).await),
             "crash-memory" => Some(crash_memory::run(args.long).await),
             #[cfg(feature = "engine")]
             "embeddings" => Some(embeddings::run(args.long).await),

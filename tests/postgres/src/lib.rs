@@ -29,13 +29,15 @@ pub struct Server {
 /// Longest wait for a start or a stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The server stops with the pipe, and its folder goes: a `static` is never dropped. It syncs as usual: what is tested is durable.
+/// The server stops with the pipe, whichever it is by then, and its folder goes: a `static` is never dropped. It syncs as
+/// usual: what is tested is durable.
 const SCRIPT: &str = r#""$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=50 >"$2/log" 2>&1 </dev/null &
-server=$!
 cat >/dev/null
-kill -INT $server
-wait $server
+kill -INT "$(head -n 1 "$2/data/postmaster.pid")" 2>/dev/null
+while [ -e "$2/data/postmaster.pid" ]; do sleep 0.02; done
 cd / && rm -rf "$2""#;
+/// The same server again, after [`Server::stop`].
+const AGAIN: &str = r#""$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=50 >>"$2/log" 2>&1 </dev/null &"#;
 
 impl Server {
     /// Starts a server, or says on standard error that the test is skipped, where there are no server binaries. With
@@ -78,6 +80,34 @@ impl Server {
         let socket = self.folder.path();
         run(Command::new(self.bin.join("createdb")).arg("-h").arg(socket).args(["-U", "postgres", &name]))?;
         Ok(format!("postgres:///{name}?host={}&user=postgres", socket.display()))
+    }
+
+    /// Stops the server as its operator would: connections are cut, what was committed stays.
+    ///
+    /// # Errors
+    /// Whatever keeps it from stopping.
+    pub fn stop(&self) -> io::Result<()> {
+        let file = self.folder.path().join("data/postmaster.pid");
+        let text = fs::read_to_string(&file)?;
+        run(Command::new("kill").args(["-INT", text.lines().next().unwrap_or_default()]))?;
+        let since = Instant::now();
+        while file.exists() {
+            if since.elapsed() > PATIENCE {
+                return Err(io::Error::other("postgres did not stop"));
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Starts it again on what it had.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting.
+    pub fn start_again(&self) -> io::Result<()> {
+        let mut shell = as_server_user(Path::new("sh"), self.folder.path())?;
+        run(shell.args(["-c", AGAIN, "sh"]).arg(&self.bin).arg(self.folder.path()))?;
+        self.await_start()
     }
 
     fn await_start(&self) -> io::Result<()> {

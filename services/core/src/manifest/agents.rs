@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::Lines;
+use crate::Result;
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Agents {
@@ -13,13 +16,31 @@ pub struct Agents {
     pub prices: BTreeMap<String, Price>,
     /// How long a person may take to decide on a call. Default a day.
     pub approval_seconds: i64,
+    /// How long a turn stays with a process that is gone or stuck before another goes on with it: long beside what the
+    /// processes' clocks differ by. Default 15, at least 3.
+    pub lease_seconds: u32,
     /// Agents that are there from the start, by id.
     pub declared: BTreeMap<String, DeclaredAgent>,
 }
 
 impl Default for Agents {
     fn default() -> Self {
-        Self { limits: AgentLimits::default(), prices: BTreeMap::new(), approval_seconds: 86_400, declared: BTreeMap::new() }
+        Self {
+            limits: AgentLimits::default(),
+            prices: BTreeMap::new(),
+            approval_seconds: 86_400,
+            lease_seconds: 15,
+            declared: BTreeMap::new(),
+        }
+    }
+}
+
+impl Agents {
+    pub(super) fn validate(&self, lines: &Lines) -> Result<()> {
+        if self.lease_seconds < 3 {
+            return Err(lines.error("agents.lease_seconds", &format!("is {}; it must be at least 3", self.lease_seconds)));
+        }
+        Ok(())
     }
 }
 

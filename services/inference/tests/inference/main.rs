@@ -6,6 +6,7 @@ mod chat;
 mod failures;
 mod grpc;
 mod models;
+mod pool;
 mod router;
 mod server;
 mod stream;

@@ -16,7 +16,7 @@ use llama_stack_proto::v1::{ChatEvent, CompleteEvent, FinishReason, Usage, chat_
 use super::content;
 use crate::{
     limits::Limits,
-    metrics::Metrics,
+    metrics::{Generating, Metrics},
     telemetry::{Span, Telemetry},
 };
 
@@ -38,6 +38,8 @@ pub(super) struct Generation {
     output_tokens: u32,
     outcome: Outcome,
     reasons: Vec<FinishReason>,
+    /// Counts it while it lives.
+    _generating: Generating,
 }
 
 /// How a generation ended, as far as it is known.
@@ -61,6 +63,7 @@ impl Generation {
         Self {
             operation,
             model: model.into(),
+            _generating: metrics.generating(),
             metrics,
             span,
             started: Instant::now(),

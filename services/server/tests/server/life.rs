@@ -57,6 +57,16 @@ async fn a_drain_finishes_what_is_under_way_and_takes_nothing_new() {
     timeout(SOON, server.served).await.expect("did not stop").unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn a_drain_is_told_while_requests_are_still_taken() {
+    let server = start_with("server: { drain_notice_seconds: 1 }\n").await;
+    server.stop.cancel();
+    let told = async { while server.get("/readyz").await.status() != 503 {} };
+    timeout(SOON, told).await.expect("still ready");
+    assert_eq!(server.post(CHAT, &chat("hi")).await.status(), 200);
+    timeout(SOON, server.served).await.expect("did not stop").unwrap().unwrap();
+}
+
 /// Neither connections that rest nor watchers of the health service keep a stack from stopping.
 #[tokio::test]
 async fn idle_connections_do_not_hold_up_a_drain() {

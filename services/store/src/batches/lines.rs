@@ -4,11 +4,12 @@ use async_trait::async_trait;
 use llama_stack_core::Result;
 use llama_stack_proto::v1::BatchStatus;
 
-use super::{HeldBatch, LOCK_HELD, READ, lost};
+use super::{HeldBatch, LOCK_HELD, READ};
 use crate::{
     Store,
     command::{Command, Failure, Outcome, not_found},
     failure,
+    lease::lost,
     sql::{Conn, Row, args},
 };
 
@@ -47,7 +48,7 @@ impl Command for Record {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let (tenant, id, failed) = (&self.held.tenant, &self.held.batch_id, i64::from(self.result.failed));
         if conn.execute(LOCK_HELD, args![tenant, id, self.held.epoch]).await? == 0 {
-            return Err(lost(id).into());
+            return Err(lost("batch", id).into());
         }
         if conn.execute(RECORD, args![tenant, id, self.result.line as i64, failed, &self.result.body]).await? > 0 {
             conn.execute(COUNT, args![tenant, id, failed]).await?;

@@ -8,13 +8,14 @@ use llama_stack_proto::v1::{TurnEvent, TurnStatus, turn_event};
 use prost::Message as _;
 
 use super::{
-    lease::{Holder, lost},
+    lease::lost,
     quotes::{self, Quote},
     sequence, status,
 };
 use crate::{
     Store,
     command::{Command, Failure, Outcome, not_found},
+    lease::Holder,
     sql::{Conn, args},
 };
 

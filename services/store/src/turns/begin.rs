@@ -5,10 +5,11 @@ use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{Session, Turn, TurnEvent, TurnStatus, turn_event};
 use prost::Message as _;
 
-use super::{key::Key, lease::Holder, micros};
+use super::{key::Key, micros};
 use crate::{
     Store,
     command::{Command, Failure, Outcome, not_found},
+    lease::Holder,
     sessions::PutSession,
     sql::{Conn, args},
 };
