@@ -12,7 +12,12 @@ use llama_stack_proto::v1::{
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use crate::{args::ServerArgs, output::Output, reach};
+use crate::{
+    args::ServerArgs,
+    output::{Output, Tone},
+    reach,
+    table::table,
+};
 
 #[derive(Serialize)]
 struct Report {
@@ -44,7 +49,7 @@ pub(crate) async fn run(args: ServerArgs, output: &Output) -> Result<()> {
     let (cx, stack) = (crate::caller::caller(), Remote::<StackClient<Channel>>::new(channel.clone()));
     let info = stack.get_info(&cx, GetInfoRequest {}).await.map_err(|error| reach::explained(error, &args.server))?;
     let models = Remote::<InferenceClient<Channel>>::new(channel).list_models(&cx, ListModelsRequest::default()).await?.models;
-    output.result(&report(info, models), text)
+    output.result(&report(info, models), |report| coloured(&text(report), output))
 }
 
 fn report(info: StackInfo, models: Vec<Model>) -> Report {
@@ -72,8 +77,7 @@ fn row(model: Model) -> Row {
 }
 
 fn text(report: &Report) -> String {
-    let mut text = format!("{} {} - up {} s\n", report.name, report.version, report.uptime_seconds);
-    let head = ["MODEL", "KIND", "PROVIDER", "ENGINE", "STATE", "REQUESTS", "CONTEXT", "MEMORY", "HITS", "WHY"].map(str::to_owned);
+    let head = ["MODEL", "KIND", "PROVIDER", "ENGINE", "STATE", "REQUESTS", "CONTEXT", "MEMORY", "HITS", "WHY"];
     let rows = report.models.iter().map(|row| {
         let memory = row.memory_bytes.map(|bytes| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)));
         let hits = row.prefix_hits.map(|hits| format!("{:.0} %", hits * 100.0));
@@ -93,15 +97,17 @@ fn text(report: &Report) -> String {
             row.engine_reason.clone(),
         ]
     });
-    let rows: Vec<[String; 10]> = std::iter::once(head).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..10).map(width).collect();
-    for row in &rows {
-        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(line.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    format!("{} {} - up {} s\n{}", report.name, report.version, report.uptime_seconds, table(head, rows))
+}
+
+/// The first line says that it runs; the head of the table steps back behind its rows.
+fn coloured(text: &str, output: &Output) -> String {
+    let paint = |(at, line): (usize, &str)| match at {
+        0 => output.paint(Tone::Good, line),
+        1 => output.paint(Tone::Faint, line),
+        _ => line.to_owned(),
+    };
+    text.lines().enumerate().map(|line| paint(line) + "\n").collect()
 }
 
 #[cfg(test)]
