@@ -12,6 +12,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use llama_stack_tests::venv;
+
 /// The checkout.
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
@@ -34,16 +36,7 @@ fn skipped(what: &str, why: &str) {
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// The programs of a Python environment with these packages, made once and kept between runs.
+/// The programs of a Python environment with these packages.
 fn python(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("venv-{name}"));
-    let (programs, installed, wanted) = (folder.join("bin"), folder.join("installed"), packages.join("\n"));
-    if std::fs::read_to_string(&installed).is_ok_and(|had| had == wanted) {
-        return Ok(programs);
-    }
-    let well = |(well, said): (bool, String)| if well { Ok(()) } else { Err(said) };
-    well(run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)))?;
-    well(run(Command::new(programs.join("pip")).args(["install", "--quiet", "--disable-pip-version-check"]).args(packages)))?;
-    std::fs::write(installed, wanted).map_err(|error| error.to_string())?;
-    Ok(programs)
+    venv::programs(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("venv-{name}")), packages)
 }
