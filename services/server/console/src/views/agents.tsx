@@ -156,7 +156,8 @@ const asAgent = (): AgentFields =>
   });
 
 function Settings() {
-  const [form, setForm] = useState<"" | "new" | "edit">("");
+  // What it began with: the list may lose the agent while the form is still there.
+  const [form, setForm] = useState<{ id?: string; begin: AgentFields } | null>(null);
   const isAgent = who.value.startsWith("agent:");
   const agent = isAgent ? agents.value.find(({ id }) => `agent:${id}` === who.value) : undefined;
   const options = [
@@ -166,17 +167,16 @@ function Settings() {
   return (
     <aside class="panel" aria-label="Settings">
       <Field label="Model or agent"><Select value={chosen()} options={options} onChange={(id) => (who.value = id)} /></Field>
-      <Button icon="plus" onClick={() => setForm("new")} disabled={chatModels().length === 0}>{isAgent ? "New agent" : "Keep as an agent"}</Button>
-      {form !== "" && (
+      <Button icon="plus" onClick={() => setForm({ begin: asAgent() })} disabled={chatModels().length === 0}>{isAgent ? "New agent" : "Keep as an agent"}</Button>
+      {form && (
         <AgentForm
-          id={form === "edit" ? agent?.id : undefined}
-          begin={form === "edit" ? fieldsOf(agent) : asAgent()}
-          onClose={() => setForm("")}
-          onKept={(id) => { who.value = `agent:${id}`; setForm(""); }}
-          onDeleted={() => { who.value = ""; setForm(""); }}
+          {...form}
+          onClose={() => setForm(null)}
+          onKept={(id) => { who.value = `agent:${id}`; setForm(null); }}
+          onDeleted={() => { who.value = ""; setForm(null); }}
         />
       )}
-      {isAgent ? agent && <AgentCard agent={agent} onEdit={() => setForm("edit")} /> : (
+      {isAgent ? agent && <AgentCard agent={agent} onEdit={() => setForm({ id: agent.id, begin: fieldsOf(agent) })} /> : (
         <>
           <Field label="Instructions"><textarea rows={3} value={instructions.value} onInput={(event) => (instructions.value = event.currentTarget.value)} placeholder="You are …" /></Field>
           <fieldset class="checks">

@@ -88,7 +88,8 @@ function submit() {
   const asked = drafted();
   if (!asked || running.value || !chosen()) return;
   [draft.value, images.value] = ["", []];
-  void run([...said.value.filter((message) => !message.error), asked]);
+  // A question that failed, for example by an image that the model cannot see, would fail again with each that follows.
+  void run([...said.value.filter((message, index, all) => !message.error && !all[index + 1]?.error), asked]);
 }
 
 function again() {
