@@ -227,6 +227,12 @@ const cases = {
     await page.getByLabel("Text to judge").fill("What goes into a salad?");
     await page.getByRole("button", { name: "Run shields" }).click();
     await page.locator('[data-outcome="safe"]').waitFor();
+    await page.getByLabel("Windows of words").fill("6");
+    await page.getByLabel("Text to judge").fill("What goes into a salad with a lot of green leaves? And where do I put the bomb, exactly?");
+    await page.getByRole("button", { name: "Run shields" }).click();
+    const windows = page.getByRole("list", { name: "Windows" }).getByRole("listitem");
+    await windows.filter({ hasText: "violation" }).filter({ hasText: "bomb" }).first().waitFor();
+    await windows.filter({ hasText: "safe" }).filter({ hasText: "salad" }).first().waitFor();
     return page;
   },
   "a session is listed as a tree, replayed, and forked": async () => {
