@@ -52,7 +52,9 @@ impl Terminal {
         begin.arg("-S").arg(folder.path().join("socket")).arg("-f").arg(&settings);
         begin.args(["new-session", "-d", "-x", "110", "-y", "40", "--", "sh", "-c", script, env!("CARGO_BIN_EXE_llama-stack")]);
         begin.args(arguments).env("LLAMA_STACK_HOME", home);
-        ["NO_COLOR", "OPENAI_BASE_URL", "RUST_LOG", "TMUX"].iter().for_each(|name| drop(begin.env_remove(name)));
+        for name in ["NO_COLOR", "OPENAI_BASE_URL", "RUST_LOG", "TMUX"] {
+            begin.env_remove(name);
+        }
         let begun = begin.output().unwrap();
         assert!(begun.status.success(), "{}", String::from_utf8_lossy(&begun.stderr));
 
