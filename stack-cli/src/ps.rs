@@ -13,7 +13,12 @@ use llama_stack_proto::v1::{
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use crate::{args::ServerArgs, output::Output, reach, table::table};
+use crate::{
+    args::ServerArgs,
+    output::{Output, Tone},
+    reach,
+    table::table,
+};
 
 #[derive(Serialize)]
 struct Report {
@@ -47,7 +52,7 @@ pub(crate) async fn run(args: ServerArgs, output: &Output) -> Result<()> {
     let (cx, stack) = (crate::caller::caller(), Remote::<StackClient<Channel>>::new(channel.clone()));
     let info = stack.get_info(&cx, GetInfoRequest {}).await.map_err(|error| reach::explained(error, &args.server))?;
     let models = Remote::<InferenceClient<Channel>>::new(channel).list_models(&cx, ListModelsRequest::default()).await?.models;
-    output.result(&report(info, models), text)
+    output.result(&report(info, models), |report| coloured(&text(report), output))
 }
 
 fn report(info: StackInfo, models: Vec<Model>) -> Report {
@@ -104,6 +109,16 @@ fn text(report: &Report) -> String {
         text.push_str(&table(["UPSTREAM", "MODEL", "STATE", "REQUESTS", "ANSWERED", "FAILED", "REFUSED"], upstreams));
     }
     text
+}
+
+/// The first line says that it runs; the head of the table steps back behind its rows.
+fn coloured(text: &str, output: &Output) -> String {
+    let paint = |(at, line): (usize, &str)| match at {
+        0 => output.paint(Tone::Good, line),
+        1 => output.paint(Tone::Faint, line),
+        _ => line.to_owned(),
+    };
+    text.lines().enumerate().map(|line| paint(line) + "\n").collect()
 }
 
 fn upstream(model: &str, one: &UpstreamFigures) -> [String; 7] {

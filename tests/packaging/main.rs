@@ -12,6 +12,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use llama_stack_tests::venv;
+
 /// The checkout.
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
@@ -32,4 +34,9 @@ fn run(command: &mut Command) -> (bool, String) {
 fn skipped(what: &str, why: &str) {
     let line = format!("skipped: {what}: {why}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// The programs of a Python environment with these packages.
+fn python(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
+    venv::programs(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("venv-{name}")), packages)
 }

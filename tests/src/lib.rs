@@ -6,6 +6,7 @@
 //! scripted      an Inference that says what it is told: for tests in which the model's words must be fixed
 //! worded        an embedding model that knows words by their letters: for tests of memory
 //! served        puts a trait on a free port and hands back its client
+//! venv          programs that come as Python packages
 //! ```
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
@@ -14,4 +15,5 @@ pub mod conformance;
 pub mod guard;
 pub mod scripted;
 pub mod served;
+pub mod venv;
 pub mod worded;

@@ -13,7 +13,7 @@ use futures::{StreamExt, stream};
 use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Registry, Result, ids, no_such_model};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, Embedding, FinishReason, ListModelsRequest, ListModelsResponse, Model, ModelKind,
-    Role, ToolCallDelta, Usage, tool_choice::Mode,
+    Role, ToolCallDelta, Usage, part::Content, tool_choice::Mode,
 };
 use serde::Deserialize;
 
@@ -28,7 +28,7 @@ use serde::Deserialize;
 /// | `fail` | `Unavailable` before the first event |
 /// | `break` | two words, then the stream ends in an error |
 /// | a tool's result | `the tool said: …` |
-/// | anything else | `you said: …` |
+/// | anything else | `you said: …`, and with how many images |
 #[derive(Default)]
 pub struct Scripted {
     pub running: Arc<AtomicUsize>,
@@ -119,7 +119,11 @@ fn script(request: &ChatRequest) -> Result<EventStream<ChatEvent>> {
             Ok(ChatEvent::text(0, "two ")),
             Err(Error::unavailable("the scripted model broke off, as it was asked to").with_reason("stream_broken")),
         ])),
-        _ => words(request, &format!("you said: {text}")),
+        _ => {
+            let images = last.parts.iter().filter(|part| matches!(part.content, Some(Content::Image(_)))).count();
+            let seen = if images > 0 { format!(", with {images} images") } else { String::new() };
+            words(request, &format!("you said: {text}{seen}"))
+        }
     })
 }
 

@@ -5,7 +5,6 @@
 //! GET /v1/conversations              ListSessions
 //! GET /v1/conversations/{id}/turns   ListTurns: who continues whom
 //! GET /v1/responses/{id}/steps       GetTurn: models, tools, shields, with their times
-//! GET /v1/agents                     ListAgents
 //! ```
 
 mod steps;
@@ -21,9 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use llama_stack_core::{Code, Error, Result, ids::unix_seconds};
-use llama_stack_proto::v1::{
-    Agent, GetSessionRequest, GetTurnRequest, ListAgentsRequest, ListSessionsRequest, ListTurnsRequest, Session, Turn, TurnStatus, Usage,
-};
+use llama_stack_proto::v1::{GetSessionRequest, GetTurnRequest, ListSessionsRequest, ListTurnsRequest, Session, Turn, TurnStatus, Usage};
 
 use crate::{
     http::{ApiError, AppState, Caller, Json},
@@ -46,7 +43,6 @@ pub(crate) fn routes(api: &mut Api) {
         get(list_steps),
         Operation::new("What a response did, step by step: models, tools, shields, with their times.").returns::<StepList>(),
     );
-    api.get("/v1/agents", get(list_agents), Operation::new("The agents of this stack.").returns::<AgentList>());
 }
 
 /// Lists go on with `next_page`.
@@ -55,11 +51,11 @@ pub(crate) struct PageQuery {
     /// 1 to 100. Default 100.
     limit: Option<u32>,
     /// `next_page` of the page before.
-    page: Option<String>,
+    pub(crate) page: Option<String>,
 }
 
 impl PageQuery {
-    fn limit(&self) -> Result<u32> {
+    pub(crate) fn limit(&self) -> Result<u32> {
         let limit = self.limit.unwrap_or(MOST);
         if !(1..=MOST).contains(&limit) {
             return Err(Error::invalid("limit", format!("limit is {limit}; it must be 1 to {MOST}")));
@@ -69,7 +65,7 @@ impl PageQuery {
 }
 
 /// `None` on the last page.
-fn next(token: String) -> Option<String> {
+pub(crate) fn next(token: String) -> Option<String> {
     (!token.is_empty()).then_some(token)
 }
 
@@ -236,51 +232,4 @@ async fn list_steps(State(state): State<AppState>, Caller(cx): Caller, Path(id):
         error: turn.error.map(|error| error.message),
         data: turn.steps.iter().map(steps::shown).collect(),
     }))
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-struct AgentList {
-    object: &'static str,
-    data: Vec<AgentObject>,
-    next_page: Option<String>,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Agent")]
-struct AgentObject {
-    id: String,
-    object: &'static str,
-    created_at: i64,
-    name: String,
-    description: String,
-    model: String,
-    instructions: String,
-    tools: Vec<String>,
-}
-
-impl From<Agent> for AgentObject {
-    fn from(agent: Agent) -> Self {
-        let config = agent.config.unwrap_or_default();
-        Self {
-            id: agent.id,
-            object: "agent",
-            created_at: unix_seconds(agent.created.as_ref()),
-            name: config.name,
-            description: config.description,
-            model: config.model,
-            instructions: config.instructions,
-            tools: config.tools,
-        }
-    }
-}
-
-async fn list_agents(
-    State(state): State<AppState>,
-    Caller(cx): Caller,
-    Query(query): Query<PageQuery>,
-) -> Result<Json<AgentList>, ApiError> {
-    let request = ListAgentsRequest { page_size: query.limit()?, page_token: query.page.unwrap_or_default() };
-    let page = state.agents.list_agents(&cx, request).await?;
-    let data = page.agents.into_iter().map(AgentObject::from).collect();
-    Ok(Json(AgentList { object: "list", data, next_page: next(page.next_page_token) }))
 }

@@ -10,6 +10,7 @@
 //!
 //! Handlers decode, call a service, encode. What a request means is decided in the services.
 
+mod agents;
 mod assemble;
 mod grpc;
 mod history;

@@ -83,6 +83,16 @@ impl Api {
             Self::Tools => "tools",
         }
     }
+
+    /// As the contract calls its service.
+    pub(crate) fn service(self) -> &'static str {
+        match self {
+            Self::Inference => "Inference",
+            Self::Safety => "Safety",
+            Self::Memory => "Memory",
+            Self::Tools => "Tools",
+        }
+    }
 }
 
 /// What a scaffold is written in.

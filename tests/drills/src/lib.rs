@@ -61,7 +61,7 @@ pub struct Verdict {
 const DRILLS: &[(&str, &str)] = &[
     ("passthrough", "what /v1/chat/completions adds to an instant upstream: time, throughput, first token"),
     ("call", "an in-process call through the router, beside the bare provider"),
-    ("startup", "from exec to ready with a remote-only manifest, and memory at rest"),
+    ("startup", "from exec to ready, and memory at rest, of a remote-only manifest and of each distribution; the binary's size"),
     ("steps", "durable steps of a turn: one at a time and at 64 sessions, synced and not"),
     ("policy", "deciding on a call of a tool, with 50 policies and few or many arguments"),
     ("injection", "a model that obeys whatever others write, in 720 cases, under the Rule of Two: nothing forbidden is executed"),

@@ -1,4 +1,4 @@
-//! From exec to ready, beside the start of a process that does nothing; and memory at rest.
+//! From exec to ready, beside the start of a process that does nothing; memory at rest; and how large the binary is.
 
 use std::{
     process::{Command, Stdio},
@@ -7,34 +7,63 @@ use std::{
 
 use crate::{
     Verdict,
-    binary::{Server, remote},
-    figures::{Times, millis},
+    binary::{self, Server, remote},
+    figures::{Times, median, millis},
 };
 
+/// A server at rest: it has been ready for this long.
+const REST: Duration = Duration::from_millis(300);
+
+/// What starts of one kind were like.
+struct Starts {
+    ready: Times,
+    /// Resident, in MiB: the median.
+    resident: f64,
+}
+
+impl Starts {
+    async fn new(count: usize, start: impl AsyncFn() -> Server) -> Self {
+        let (mut ready, mut resident) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let server = start().await;
+            ready.push(server.ready);
+            tokio::time::sleep(REST).await;
+            resident.push(server.resident_bytes() as f64 / f64::from(1 << 20));
+        }
+        Self { ready: Times::new(ready), resident: median(resident) }
+    }
+
+    fn row(&self, name: &str) {
+        println!("{name:<22} {:>10.1} {:>10.1} {:>10.1}", millis(self.ready.p50()), millis(self.ready.p99()), self.resident);
+    }
+}
+
 pub(crate) async fn run(long: bool) -> Verdict {
-    let (mut ready, mut bare, mut memory) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..if long { 50 } else { 15 } {
+    let bare = (0..if long { 50 } else { 15 }).map(|_| {
         let begun = Instant::now();
         Command::new("true").stdout(Stdio::null()).status().unwrap();
-        bare.push(begun.elapsed());
-        let server = Server::start(&remote("127.0.0.1:9".parse().unwrap())).await;
-        ready.push(server.ready);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        memory.push(server.resident_bytes());
-    }
-    memory.sort_unstable();
-    let (ready, bare) = (Times::new(ready), Times::new(bare));
-    let megabytes = memory[memory.len() / 2] as f64 / f64::from(1 << 20);
-    println!("{:<22} {:>10} {:>10}", "", "p50 ms", "p99 ms");
+        begun.elapsed()
+    });
+    let bare = Times::new(bare.collect());
+    let upstream = remote("127.0.0.1:9".parse().unwrap());
+    let remote = Starts::new(if long { 50 } else { 15 }, async || Server::start(&upstream).await).await;
+    let size = std::fs::metadata(binary::path()).unwrap().len() as f64 / f64::from(1 << 20);
+    println!("{:<22} {:>10} {:>10} {:>10}", "", "p50 ms", "p99 ms", "MiB");
     println!("{:<22} {:>10.1} {:>10.1}", "a process (`true`)", millis(bare.p50()), millis(bare.p99()));
-    println!("{:<22} {:>10.1} {:>10.1}", "run, until ready", millis(ready.p50()), millis(ready.p99()));
-    Verdict {
-        line: format!(
-            "startup: ready in {:.0} ms, bare process {:.1} ms, ratio {:.0}, idle {megabytes:.1} MiB",
-            millis(ready.p50()),
-            millis(bare.p50()),
-            millis(ready.p50()) / millis(bare.p50())
-        ),
-        holds: millis(ready.p50()) <= 100.0 && megabytes <= 30.0,
+    remote.row("remote, until ready");
+    let mut line = format!(
+        "startup: ready in {:.0} ms, bare process {:.1} ms, ratio {:.0}, idle {:.1} MiB; binary {size:.0} MiB",
+        millis(remote.ready.p50()),
+        millis(bare.p50()),
+        millis(remote.ready.p50()) / millis(bare.p50()),
+        remote.resident
+    );
+    // Those whose models run in the process: their files are read before they say that they are ready.
+    #[cfg(feature = "engine")]
+    for name in ["tiny", "starter"] {
+        let starts = Starts::new(if long { 10 } else { 3 }, async || Server::distribution(name).await).await;
+        starts.row(name);
+        line += &format!("; {name}: ready in {:.0} ms, idle {:.0} MiB", millis(starts.ready.p50()), starts.resident);
     }
+    Verdict { line, holds: millis(remote.ready.p50()) <= 100.0 && remote.resident <= 30.0 }
 }

@@ -56,6 +56,9 @@ const shot = async (page, name) => shots && (await page.screenshot({ path: `${sh
 const answer = async (method, path, body) =>
   (await fetch(base + path, { method, headers: { "content-type": "application/json" }, body: body && JSON.stringify(body) })).json();
 
+/** One grey point. */
+const DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==";
+
 const cases = {
   "a chat streams, can be stopped, and says what it cost": async () => {
     const page = await visit("/");
@@ -125,6 +128,70 @@ const cases = {
       await page.context().close();
     }
   },
+  "images go with a message, to a model and to an agent": async () => {
+    const dot = { name: "dot.png", mimeType: "image/png", buffer: Buffer.from(DOT, "base64") };
+    const page = await visit("/");
+    await page.getByLabel("Image files").setInputFiles([dot, dot]);
+    await page.getByRole("button", { name: "Remove image 2" }).click();
+    await page.getByRole("button", { name: "View code" }).click();
+    const code = page.getByRole("dialog", { name: "View code" }).locator("pre");
+    assert.match(await code.innerText(), /image_url/);
+    await page.keyboard.press("Escape");
+    await say(page, "look");
+    await answers(page).filter({ hasText: "you said: look, with 1 images" }).waitFor();
+    await page.locator('[data-role="user"]').getByRole("img", { name: "Image 1" }).waitFor();
+    await page.getByLabel("Image files").setInputFiles({ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no image") });
+    await page.getByRole("alert").filter({ hasText: "an image must be PNG, JPEG, WebP or GIF" }).waitFor();
+    await page.getByRole("link", { name: "Agents" }).click();
+    await page.getByLabel("Image files").setInputFiles(dot);
+    // A picture says something by itself.
+    await page.locator('button[aria-label="Send"]:enabled').click();
+    await answers(page).filter({ hasText: "with 1 images" }).waitFor();
+    const { data } = await answer("GET", "/v1/responses?limit=1");
+    const { data: input } = await answer("GET", `/v1/responses/${data[0].id}/input_items`);
+    assert.equal(input[0].content[0].image_url, `data:image/png;base64,${DOT}`);
+    return page;
+  },
+  "an agent is made, asked, changed and deleted": async () => {
+    const page = await visit("/#/agents");
+    page.on("dialog", (dialog) => dialog.accept());
+    await page.getByRole("checkbox", { name: /calculator/ }).check();
+    await page.getByRole("button", { name: "Keep as an agent" }).click();
+    const made = page.getByRole("dialog", { name: "New agent" });
+    await made.getByLabel("Name").fill("clerk");
+    await made.getByRole("checkbox", { name: "approve calculator" }).check();
+    await made.getByRole("button", { name: "View code" }).click();
+    await page.getByRole("dialog", { name: "View code" }).locator("pre").filter({ hasText: "/v1/agents" }).waitFor();
+    await page.keyboard.press("Escape");
+    await made.getByRole("button", { name: "Create" }).click();
+    const card = page.getByRole("region", { name: "The agent" });
+    await card.getByText("calculator").first().waitFor();
+    await say(page, 'call calculator {"expression": "6 * 7"}');
+    await page.getByRole("group", { name: "Calls that wait for you" }).getByRole("button", { name: "Approve" }).click();
+    await answers(page).nth(1).filter({ hasText: "the tool said: 42" }).waitFor();
+
+    await card.getByRole("button", { name: "Edit agent" }).click();
+    const changed = page.getByRole("dialog", { name: "Agent clerk" });
+    await changed.getByRole("checkbox", { name: "approve calculator" }).uncheck();
+    await changed.getByLabel("Temperature").fill("9");
+    await changed.getByRole("button", { name: "Save" }).click();
+    // The browser itself refuses what the field does not allow.
+    assert(await changed.isVisible(), "a temperature of 9 was sent");
+    await changed.getByLabel("Temperature").fill("0.5");
+    await changed.getByRole("button", { name: "Save" }).click();
+    await changed.waitFor({ state: "hidden" });
+    await page.getByRole("button", { name: "New session" }).click();
+    await say(page, 'call calculator {"expression": "6 * 8"}');
+    await answers(page).filter({ hasText: "the tool said: 48" }).waitFor();
+    const { data } = await answer("GET", "/v1/agents");
+    assert.deepEqual([data[0].name, data[0].require_approval, data[0].temperature], ["clerk", [], 0.5]);
+
+    await card.getByRole("button", { name: "Edit agent" }).click();
+    await changed.getByRole("button", { name: "Delete" }).click();
+    await card.waitFor({ state: "hidden" });
+    assert.equal((await answer("GET", "/v1/agents")).data.length, 0);
+    return page;
+  },
   "a file that is dropped is found in three modes, and cited": async () => {
     const page = await visit("/#/stores");
     await page.getByRole("button", { name: "New store" }).first().click();
@@ -160,6 +227,12 @@ const cases = {
     await page.getByLabel("Text to judge").fill("What goes into a salad?");
     await page.getByRole("button", { name: "Run shields" }).click();
     await page.locator('[data-outcome="safe"]').waitFor();
+    await page.getByLabel("Windows of words").fill("6");
+    await page.getByLabel("Text to judge").fill("What goes into a salad with a lot of green leaves? And where do I put the bomb, exactly?");
+    await page.getByRole("button", { name: "Run shields" }).click();
+    const windows = page.getByRole("list", { name: "Windows" }).getByRole("listitem");
+    await windows.filter({ hasText: "violation" }).filter({ hasText: "bomb" }).first().waitFor();
+    await windows.filter({ hasText: "safe" }).filter({ hasText: "salad" }).first().waitFor();
     return page;
   },
   "a session is listed as a tree, replayed, and forked": async () => {

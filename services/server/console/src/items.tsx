@@ -1,6 +1,7 @@
 /** The items of a response: what was said, which tools were called, what waits for a decision. */
 import { useState } from "preact/hooks";
 import type { Json } from "./api";
+import { Pictures } from "./images";
 import { Markdown } from "./markdown";
 import type { Turn } from "./turn";
 import { waiting } from "./turn";
@@ -84,7 +85,13 @@ export function Exchange({ turn, decide, retry }: { turn: Turn; decide?: (decisi
   const pending = waiting(turn);
   return (
     <div class="exchange">
-      {turn.input && <article class="message user" aria-label="You" data-role="user"><div class="who">You</div><div class="plain">{turn.input}</div></article>}
+      {(turn.input || turn.images?.length) && (
+        <article class="message user" aria-label="You" data-role="user">
+          <div class="who">You</div>
+          <Pictures list={turn.images} />
+          {turn.input && <div class="plain">{turn.input}</div>}
+        </article>
+      )}
       {turn.decisions && <article class="message user"><div class="who">You</div><div class="plain">{turn.decisions.map((one) => (one.approve ? "approved" : `denied${one.reason ? `: ${one.reason}` : ""}`)).join(", ")}</div></article>}
       <article class="message assistant" aria-label="Agent" data-role="assistant" data-status={turn.live ? "live" : turn.status}>
         <div class="who">Agent</div>

@@ -3,6 +3,8 @@ import { ApiError, type Json, get } from "./api";
 
 export interface Turn {
   input: string;
+  /** Data URLs of the pictures that came with it. */
+  images?: string[];
   /** Decisions that the turn was begun with, where there were any. */
   decisions?: Json[];
   id: string;

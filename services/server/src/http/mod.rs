@@ -119,6 +119,7 @@ pub(crate) fn api() -> Api {
     let mut api = Api::default();
     probes::routes(&mut api);
     crate::openai::routes(&mut api);
+    crate::agents::routes(&mut api);
     crate::journal::routes(&mut api);
     safety::routes(&mut api);
     tools::routes(&mut api);

@@ -278,6 +278,7 @@ fn of_route(path: &str) -> Option<(&'static str, &'static str, &'static str)> {
     let kinds = [
         ("/v1/responses/{", ("turn", "turn_", "resp_")),
         ("/v1/conversations/{", ("session", "session_", "conv_")),
+        ("/v1/agents/{", ("agent", "", "")),
         ("/v1/prompts/{", ("prompt", "", "")),
         ("/v1/vector_stores/{", ("bank", "bank_", "vs_")),
         ("/v1/files/{", ("file", "", "")),

@@ -51,11 +51,11 @@ pub(crate) async fn run(args: CheckArgs, output: &Output) -> Result<()> {
     let wanted: Vec<Api> = match args.api {
         Some(api) if served.contains(&api) => vec![api],
         Some(api) => {
-            let sentence = format!("{} does not serve llama_stack.v1.{}; add that service to its gRPC server", args.url, service(api));
+            let sentence = format!("{} does not serve llama_stack.v1.{}; add that service to its gRPC server", args.url, api.service());
             return Err(Error::new(Code::Unimplemented, sentence));
         }
         None if served.is_empty() => {
-            let names: Vec<&str> = APIS.iter().map(|api| service(*api)).collect();
+            let names: Vec<&str> = APIS.iter().map(|api| api.service()).collect();
             let sentence = format!("{} speaks gRPC and serves none of {} of llama_stack.v1", args.url, names.join(", "));
             return Err(Error::new(Code::Unimplemented, sentence));
         }
@@ -77,15 +77,6 @@ pub(crate) async fn run(args: CheckArgs, output: &Output) -> Result<()> {
     match report.broken {
         0 => Ok(()),
         broken => Err(Error::failed_precondition(format!("{broken} promises are broken; what was answered stands beside each"))),
-    }
-}
-
-fn service(api: Api) -> &'static str {
-    match api {
-        Api::Inference => "Inference",
-        Api::Safety => "Safety",
-        Api::Memory => "Memory",
-        Api::Tools => "Tools",
     }
 }
 
@@ -127,7 +118,7 @@ async fn served(peer: &Peer, url: &str) -> Result<Vec<Api>> {
 /// Asking for health is usual, and not required of a provider.
 async fn health(peer: &Peer, api: Api, report: &mut Report) {
     let promise = "its health service says that it serves";
-    let request = HealthCheckRequest { service: format!("llama_stack.v1.{}", service(api)) };
+    let request = HealthCheckRequest { service: format!("llama_stack.v1.{}", api.service()) };
     let mut client = HealthClient::new(peer.channel.clone());
     let mut answer = client.check(peer.cx().request(request)).await;
     if answer.as_ref().is_err_and(|status| status.code() == tonic::Code::NotFound) {

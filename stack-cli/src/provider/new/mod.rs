@@ -22,24 +22,24 @@ pub(crate) fn run(args: NewArgs, output: &Output) -> Result<()> {
     let name = args.name;
     if !(1..=48).contains(&name.len())
         || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-        || name.starts_with('-')
+        || !name.starts_with(|c: char| c.is_ascii_lowercase())
     {
-        return Err(Error::invalid("name", format!("{name:?} is no name; it must be 1 to 48 of a-z, 0-9 and -, as in weather")));
+        let sentence = format!("{name:?} is no name; it must be 1 to 48 of a-z, 0-9 and -, a letter first, as in weather");
+        return Err(Error::invalid("name", sentence));
     }
     let (api, language) = (args.api, args.language);
-    let Some(files) = templates::files(api, language) else {
-        let sentence = format!("a provider of {} is begun in Python; in Rust, TypeScript and Go there are tools so far", api.name());
-        return Err(Error::new(Code::Unimplemented, sentence));
-    };
     let folder = args.folder.unwrap_or_else(|| PathBuf::from(&name));
     if folder.exists() {
         let sentence = format!("{} is there already; name another folder with --folder", folder.display());
         return Err(Error::new(Code::AlreadyExists, sentence));
     }
-    let filled = |text: &str| text.replace("__NAME__", &name).replace("__TOOL__", &name.replace('-', "_")).replace("__ADDRESS__", ADDRESS);
+    let tool = name.replace('-', "_");
+    let (own, service) = (api.name(), api.service());
+    let marks = [("__NAME__", name.as_str()), ("__TOOL__", &tool), ("__ADDRESS__", ADDRESS), ("__API__", own), ("__SERVICE__", service)];
+    let filled = |text: &str| marks.iter().fold(text.to_owned(), |text, (mark, with)| text.replace(mark, with));
     let own = [File { path: "manifest.yaml", text: manifest(api) }, File { path: "README.md", text: readme(api, language) }];
     let mut written = Vec::new();
-    for file in files.into_iter().chain(own) {
+    for file in templates::files(api, language).into_iter().chain(own) {
         write(&folder.join(file.path), &filled(&file.text))?;
         written.push(file.path);
     }
@@ -85,12 +85,7 @@ fn readme(api: Api, language: Language) -> String {
          promises, and whether it is kept\nllama-stack run manifest.yaml                      # a stack that uses it\n{test}\n```\n\nIn a \
          manifest of your own it is one line, under `providers.{}`:\n\n```yaml\n{}\n```\n",
         api.name(),
-        match api {
-            Api::Inference => "Inference",
-            Api::Safety => "Safety",
-            Api::Memory => "Memory",
-            Api::Tools => "Tools",
-        },
+        api.service(),
         api.name(),
         line(api)
     )

@@ -9,9 +9,26 @@ pub(super) struct File {
     pub(super) text: String,
 }
 
+/// A file that is the same for every API.
 macro_rules! template {
     ($target:literal, $source:literal) => {
         File { path: $target, text: include_str!(concat!("../../../templates/", $source)).to_owned() }
+    };
+}
+
+/// A file that each API has its own of, with the API's name between `$before` and `$after`.
+macro_rules! own {
+    ($api:expr, $target:literal, $before:literal, $after:literal) => {
+        File {
+            path: $target,
+            text: match $api {
+                Api::Inference => include_str!(concat!("../../../templates/", $before, "inference", $after)),
+                Api::Safety => include_str!(concat!("../../../templates/", $before, "safety", $after)),
+                Api::Memory => include_str!(concat!("../../../templates/", $before, "memory", $after)),
+                Api::Tools => include_str!(concat!("../../../templates/", $before, "tools", $after)),
+            }
+            .to_owned(),
+        }
     };
 }
 
@@ -24,30 +41,35 @@ macro_rules! contract {
     };
 }
 
-/// `None` where there is no scaffold of that API in that language.
-pub(super) fn files(api: Api, language: Language) -> Option<Vec<File>> {
-    let mut files = match (language, api) {
-        (Language::Python, api) => python(api),
-        (Language::Rust, Api::Tools) => vec![
+/// The program, its test, what builds it, and its copy of the contract.
+pub(super) fn files(api: Api, language: Language) -> Vec<File> {
+    let mut files = match language {
+        Language::Python => vec![
+            template!("requirements.txt", "python/requirements.txt"),
+            template!("stubs.py", "python/stubs.py"),
+            own!(api, "provider.py", "python/", ".py"),
+            own!(api, "test_provider.py", "python/test_", ".py"),
+        ],
+        Language::Rust => vec![
             template!("Cargo.toml", "rust/Cargo.toml.txt"),
             template!("build.rs", "rust/build.rs.txt"),
             template!("src/main.rs", "rust/main.rs.txt"),
-            template!("src/provider.rs", "rust/provider.rs"),
+            own!(api, "src/provider.rs", "rust/", ".rs"),
         ],
-        (Language::Typescript, Api::Tools) => vec![
+        Language::Typescript => vec![
             template!("package.json", "typescript/package.json"),
             template!("tsconfig.json", "typescript/tsconfig.json"),
-            template!("provider.ts", "typescript/provider.ts"),
-            template!("provider.test.ts", "typescript/provider.test.ts"),
+            template!("contract.ts", "typescript/contract.ts"),
+            own!(api, "provider.ts", "typescript/", ".ts"),
+            own!(api, "provider.test.ts", "typescript/", ".test.ts"),
         ],
-        (Language::Go, Api::Tools) => vec![
+        Language::Go => vec![
             template!("go.mod", "go/go.mod.txt"),
             template!("generate.go", "go/generate.go.txt"),
             template!("main.go", "go/main.go.txt"),
-            template!("provider.go", "go/provider.go.txt"),
-            template!("provider_test.go", "go/provider_test.go.txt"),
+            own!(api, "provider.go", "go/", ".go.txt"),
+            own!(api, "provider_test.go", "go/", "_test.go.txt"),
         ],
-        _ => return None,
     };
     files.push(contract!("common"));
     files.push(match api {
@@ -55,17 +77,6 @@ pub(super) fn files(api: Api, language: Language) -> Option<Vec<File>> {
         Api::Safety => contract!("safety"),
         Api::Memory => contract!("memory"),
         Api::Tools => contract!("tools"),
-    });
-    Some(files)
-}
-
-fn python(api: Api) -> Vec<File> {
-    let mut files = vec![template!("requirements.txt", "python/requirements.txt"), template!("stubs.py", "python/stubs.py")];
-    files.extend(match api {
-        Api::Tools => [template!("provider.py", "python/tools.py"), template!("test_provider.py", "python/test_tools.py")],
-        Api::Inference => [template!("provider.py", "python/inference.py"), template!("test_provider.py", "python/test_inference.py")],
-        Api::Safety => [template!("provider.py", "python/safety.py"), template!("test_provider.py", "python/test_safety.py")],
-        Api::Memory => [template!("provider.py", "python/memory.py"), template!("test_provider.py", "python/test_memory.py")],
     });
     files
 }

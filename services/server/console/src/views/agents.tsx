@@ -1,16 +1,20 @@
 /** Agents: a turn with tools, files and shields, watched step by step. */
 import { signal } from "@preact/signals";
+import { useState } from "preact/hooks";
 import { type Json, events, post } from "../api";
 import type { Call } from "../code";
+import { parts } from "../images";
 import { Exchange } from "../items";
 import { agents, chatModels, route, shields, stores, tools } from "../state";
 import { Trace } from "../trace";
 import { type Turn, begun, take, trace, tracer } from "../turn";
 import { Badge, Button, CodeButton, Empty, Field, Page, Select } from "../ui";
+import { AgentCard, type AgentFields, AgentForm, fieldsOf } from "./agent-form";
 import { Composer, useFollow } from "./chat";
 
 export const turns = signal<Turn[]>([]);
 const draft = signal("");
+const images = signal<string[]>([]);
 /** A model's id, or `agent:` and an agent's. */
 const who = signal("");
 const instructions = signal("");
@@ -88,11 +92,18 @@ async function run(turn: Turn, body: Json) {
 
 const lastId = () => turns.value.findLast((turn) => turn.id && turn.status !== "failed" && turn.status !== "cancelled")?.id;
 
+/** A text by itself; with pictures, a message of parts. */
+function said(text: string, pictures: string[]): Json {
+  if (pictures.length === 0) return text;
+  const content: Json[] = text ? [{ type: "input_text", text }] : [];
+  return [{ role: "user", content: [...content, ...pictures.map((image_url) => ({ type: "input_image", image_url }))] }];
+}
+
 function submit() {
-  const text = draft.value.trim();
-  if (!text || running.value || !chosen()) return;
-  draft.value = "";
-  void run(begun(text), request(text, lastId()));
+  const [text, pictures] = [draft.value.trim(), images.value];
+  if ((!text && pictures.length === 0) || running.value || !chosen()) return;
+  [draft.value, images.value] = ["", []];
+  void run(begun(text, { images: pictures }), request(said(text, pictures), lastId()));
 }
 
 function decide(at: number, decisions: Json[]) {
@@ -115,21 +126,40 @@ export function continueFrom(past: Turn[]) {
 }
 
 function call(): Call {
-  const input = draft.value.trim() || turns.value.findLast((turn) => turn.input)?.input || "What is 6 * 7?";
-  const body = request(input, draft.value.trim() ? lastId() : turns.value.at(-2)?.id);
+  const next = draft.value.trim() !== "" || images.value.length > 0;
+  const last = turns.value.findLast((turn) => turn.input || turn.images?.length);
+  const input = next ? draft.value.trim() : last ? last.input : "What is 6 * 7?";
+  const pictures = next ? images.value : last?.images ?? [];
+  const body = request(said(input, pictures), next ? lastId() : turns.value.at(-2)?.id);
   const config: Json = { model: body.model, instructions: body.instructions };
   if (picked.value.size > 0) config.tools = [...picked.value];
   if (searched.value.size > 0) config.file_search = { bank_ids: [...searched.value].map((id) => id.replace("vs_", "bank_")) };
   if (guarded.value.size > 0) config.input_shields = config.output_shields = [...guarded.value];
-  const message: Json = { input: [{ role: "ROLE_USER", parts: [{ text: input }] }] };
+  const message: Json = { input: [{ role: "ROLE_USER", parts: parts(input, pictures) }] };
   if (body.agent_id) message.agent_id = body.agent_id;
   else message.config = config;
   if (body.previous_response_id) message.parent_turn_id = body.previous_response_id.replace("resp_", "turn_");
   return { path: "/v1/responses", body, openai: "responses.create", grpc: { method: "Agents/CreateTurn", message } };
 }
 
+/** An agent of what is set here. */
+const asAgent = (): AgentFields =>
+  fieldsOf({
+    model: chosen().startsWith("agent:") ? undefined : chosen(),
+    instructions: instructions.value,
+    tools: [...picked.value],
+    require_approval: approval.value === "always" ? [...picked.value] : [],
+    vector_store_ids: [...searched.value],
+    input_shields: [...guarded.value],
+    output_shields: [...guarded.value],
+    max_output_tokens: maxTokens.value ? Number(maxTokens.value) : null,
+  });
+
 function Settings() {
+  // What it began with: the list may lose the agent while the form is still there.
+  const [form, setForm] = useState<{ id?: string; begin: AgentFields } | null>(null);
   const isAgent = who.value.startsWith("agent:");
+  const agent = isAgent ? agents.value.find(({ id }) => `agent:${id}` === who.value) : undefined;
   const options = [
     ...chatModels().map(({ id }) => ({ value: id, label: id })),
     ...agents.value.map((agent) => ({ value: `agent:${agent.id}`, label: `${agent.name || agent.id} (agent)` })),
@@ -137,7 +167,16 @@ function Settings() {
   return (
     <aside class="panel" aria-label="Settings">
       <Field label="Model or agent"><Select value={chosen()} options={options} onChange={(id) => (who.value = id)} /></Field>
-      {isAgent ? <p class="sub">The agent brings its own instructions, tools and shields.</p> : (
+      <Button icon="plus" onClick={() => setForm({ begin: asAgent() })} disabled={chatModels().length === 0}>{isAgent ? "New agent" : "Keep as an agent"}</Button>
+      {form && (
+        <AgentForm
+          {...form}
+          onClose={() => setForm(null)}
+          onKept={(id) => { who.value = `agent:${id}`; setForm(null); }}
+          onDeleted={() => { who.value = ""; setForm(null); }}
+        />
+      )}
+      {isAgent ? agent && <AgentCard agent={agent} onEdit={() => setForm({ id: agent.id, begin: fieldsOf(agent) })} /> : (
         <>
           <Field label="Instructions"><textarea rows={3} value={instructions.value} onInput={(event) => (instructions.value = event.currentTarget.value)} placeholder="You are …" /></Field>
           <fieldset class="checks">
@@ -200,7 +239,7 @@ export function Agents() {
               </div>
             ))}
           </div>
-          <Composer value={draft.value} onInput={(text) => (draft.value = text)} onSend={submit} busy={busy} onStop={stop} placeholder="A task, Enter to send" disabled={!chosen()} />
+          <Composer value={draft.value} onInput={(text) => (draft.value = text)} images={images.value} onImages={(list) => (images.value = list)} onSend={submit} busy={busy} onStop={stop} placeholder="A task, Enter to send" disabled={!chosen()} />
         </div>
         <section class="panel trace-panel" aria-label="Trace">
           <h2>Trace {traced && <Badge tone={traced.live ? "info" : traced.status === "completed" ? "good" : "warn"}>{traced.live ? "runs" : traced.trace?.status?.replaceAll("_", " ") ?? traced.status}</Badge>}</h2>

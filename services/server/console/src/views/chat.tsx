@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { type Json, events } from "../api";
 import type { Call } from "../code";
+import { Pictures, parts, usePictures } from "../images";
 import { Markdown } from "../markdown";
 import { chatModels, loaded, refresh } from "../state";
 import { Badge, Button, CodeButton, Empty, Failure, Field, Page, Select, seconds } from "../ui";
@@ -10,6 +11,8 @@ import { Badge, Button, CodeButton, Empty, Failure, Field, Page, Select, seconds
 interface Said {
   role: "user" | "assistant";
   text: string;
+  /** Data URLs. */
+  images?: string[];
   thinking?: string;
   calls?: string;
   finish?: string;
@@ -23,15 +26,20 @@ interface Said {
 // Kept while another view is looked at.
 const said = signal<Said[]>([]);
 const draft = signal("");
+const images = signal<string[]>([]);
 const model = signal("");
 const system = signal("");
 const temperature = signal("0.7");
 const maxTokens = signal("512");
 const running = signal<AbortController | null>(null);
 
-export function ask(messages: Said[]): Json {
+/** A text by itself, or a text and its pictures. */
+const content = ({ text, images }: Said): Json =>
+  images?.length ? [...(text ? [{ type: "text", text }] : []), ...images.map((url) => ({ type: "image_url", image_url: { url } }))] : text;
+
+function ask(messages: Said[]): Json {
   const list: Json[] = system.value.trim() ? [{ role: "system", content: system.value }] : [];
-  for (const { role, text } of messages) if (text) list.push({ role, content: text });
+  for (const message of messages) if (message.text || message.images?.length) list.push({ role: message.role, content: content(message) });
   const body: Json = { model: chosen(), messages: list, stream: true, stream_options: { include_usage: true } };
   if (temperature.value !== "") body.temperature = Number(temperature.value);
   if (maxTokens.value !== "") body.max_tokens = Number(maxTokens.value);
@@ -69,11 +77,19 @@ async function run(messages: Said[]) {
   show();
 }
 
-function submit() {
+/** What is about to be said; nothing where there is neither text nor picture. */
+function drafted(): Said | undefined {
   const text = draft.value.trim();
-  if (!text || running.value || !chosen()) return;
-  draft.value = "";
-  void run([...said.value.filter((message) => !message.error), { role: "user", text }]);
+  if (!text && images.value.length === 0) return undefined;
+  return { role: "user", text, images: images.value.length > 0 ? images.value : undefined };
+}
+
+function submit() {
+  const asked = drafted();
+  if (!asked || running.value || !chosen()) return;
+  [draft.value, images.value] = ["", []];
+  // A question that failed, for example by an image that the model cannot see, would fail again with each that follows.
+  void run([...said.value.filter((message, index, all) => !message.error && !all[index + 1]?.error), asked]);
 }
 
 function again() {
@@ -83,12 +99,14 @@ function again() {
 
 const messages = (list: Said[]) => {
   const roles: Json = { user: "ROLE_USER", assistant: "ROLE_ASSISTANT" };
-  const all = list.filter(({ text }) => text).map(({ role, text }) => ({ role: roles[role], parts: [{ text }] }));
+  const said = list.filter(({ text, images }) => text || images?.length);
+  const all = said.map(({ role, text, images }) => ({ role: roles[role], parts: parts(text, images) }));
   return system.value.trim() ? [{ role: "ROLE_SYSTEM", parts: [{ text: system.value }] }, ...all] : all;
 };
 
 function call(): Call {
-  const shown: Said[] = draft.value.trim() ? [...said.value, { role: "user", text: draft.value.trim() }] : said.value;
+  const next = drafted();
+  const shown: Said[] = next ? [...said.value, next] : said.value;
   const upTo = shown.findLastIndex((message) => message.role === "user");
   const list = upTo >= 0 ? shown.slice(0, upTo + 1) : [{ role: "user" as const, text: "Hello" }];
   const body = ask(list);
@@ -127,7 +145,8 @@ function Message({ message, live }: { message: Said; live: boolean }) {
     <article class={`message ${message.role}`} aria-label={message.role === "user" ? "You" : message.model} data-role={message.role}>
       <div class="who">{message.role === "user" ? "You" : message.model}</div>
       {message.thinking && <details class="thinking"><summary>Thinking</summary>{message.thinking}</details>}
-      {message.role === "user" ? <div class="plain">{message.text}</div> : <Markdown text={message.text} />}
+      <Pictures list={message.images} />
+      {message.role === "assistant" ? <Markdown text={message.text} /> : message.text && <div class="plain">{message.text}</div>}
       {message.calls && <pre class="code" tabIndex={0}><code>{message.calls}</code></pre>}
       {live && <span class="cursor" aria-hidden="true" />}
       <Failure error={message.error} retry={again} />
@@ -136,9 +155,11 @@ function Message({ message, live }: { message: Said; live: boolean }) {
   );
 }
 
-export function Composer({ value, onInput, onSend, busy, onStop, placeholder, disabled }: {
+export function Composer({ value, onInput, images, onImages, onSend, busy, onStop, placeholder, disabled }: {
   value: string;
   onInput: (text: string) => void;
+  images: string[];
+  onImages: (list: string[]) => void;
   onSend: () => void;
   busy: boolean;
   onStop: () => void;
@@ -146,6 +167,7 @@ export function Composer({ value, onInput, onSend, busy, onStop, placeholder, di
   disabled?: boolean;
 }) {
   const area = useRef<HTMLTextAreaElement>(null);
+  const pictures = usePictures(images, onImages);
   useEffect(() => {
     const node = area.current;
     if (!node) return;
@@ -159,7 +181,9 @@ export function Composer({ value, onInput, onSend, busy, onStop, placeholder, di
     onSend();
   };
   return (
-    <div class="composer">
+    <div class="composer" onDragOver={(event) => event.preventDefault()} onDrop={pictures.dropped}>
+      {pictures.shown}
+      {pictures.button}
       <textarea
         ref={area}
         rows={1}
@@ -167,11 +191,12 @@ export function Composer({ value, onInput, onSend, busy, onStop, placeholder, di
         placeholder={placeholder}
         value={value}
         onInput={(event) => onInput(event.currentTarget.value)}
+        onPaste={pictures.pasted}
         onKeyDown={press}
       />
       {busy
         ? <Button kind="main" icon="stop" label="Stop" onClick={onStop} />
-        : <Button kind="main" icon="send" label="Send" onClick={onSend} disabled={disabled || !value.trim()} />}
+        : <Button kind="main" icon="send" label="Send" onClick={onSend} disabled={disabled || (!value.trim() && images.length === 0)} />}
     </div>
   );
 }
@@ -225,10 +250,12 @@ export function Chat() {
           <Composer
             value={draft.value}
             onInput={(text) => (draft.value = text)}
+            images={images.value}
+            onImages={(list) => (images.value = list)}
             onSend={submit}
             busy={busy}
             onStop={() => running.value?.abort()}
-            placeholder="Message, Enter to send, Shift Enter for a new line"
+            placeholder="Message, Enter to send, Shift Enter for a new line; images can be pasted"
             disabled={!chosen()}
           />
         </div>

@@ -33,13 +33,18 @@ export function Models() {
     const [total, count] = ["sum", "count"].map((part) => sum(metrics, `llama_stack_time_to_first_token_seconds_${part}`, { model }));
     return count > 0 ? `${Math.round((total / count) * 1_000)} ms` : "–";
   };
+  /** While an answer is written: the mean of all answers so far. */
+  const speed = (model: string) => {
+    const [total, count] = ["sum", "count"].map((part) => sum(metrics, `llama_stack_time_per_output_token_seconds_${part}`, { model }));
+    return total > 0 ? (count / total).toFixed(1) : "–";
+  };
   return (
     <Page title="Models" lead="Tokens and times count from the start of this process." actions={<Button icon="refresh" onClick={() => Promise.all([refresh(), load()])}>Refresh</Button>}>
       <div class="scroll">
         <Failure error={error} retry={load} />
         {loaded.value && models.value.length === 0 ? <Empty title="No model"><p>The manifest names models under <code>providers.inference</code>.</p></Empty> : (
           <div class="table-box"><table>
-            <thead><tr><th>Model</th><th>Kind</th><th>Engine</th><th>State</th><th class="number">Requests</th><th class="number">Memory</th><th class="number">Context</th><th class="number">Input tokens</th><th class="number">cached</th><th class="number">Output tokens</th><th class="number">First token</th></tr></thead>
+            <thead><tr><th>Model</th><th>Kind</th><th>Engine</th><th>State</th><th class="number">Requests</th><th class="number">Memory</th><th class="number">Context</th><th class="number">Input tokens</th><th class="number">cached</th><th class="number">Output tokens</th><th class="number">First token</th><th class="number">Tokens/s</th></tr></thead>
             <tbody>
               {models.value.map((model) => {
                 const [input, cached, output] = ["input", "cached", "output"].map((direction) => tokens(model.id, direction));
@@ -57,6 +62,7 @@ export function Models() {
                     <td class="number">{input ? `${Math.round((cached / input) * 100)}%` : "–"}</td>
                     <td class="number">{output ? output.toLocaleString() : "–"}</td>
                     <td class="number">{first(model.id)}</td>
+                    <td class="number">{speed(model.id)}</td>
                   </tr>
                 );
               })}

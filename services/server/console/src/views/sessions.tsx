@@ -21,6 +21,14 @@ interface Branch {
   children: Branch[];
 }
 
+/** The pictures that a turn was asked with. */
+async function pictures(id: string): Promise<string[]> {
+  const { data } = await get(`/v1/responses/${id}/input_items?limit=100`);
+  const contents: Json[] = data.flatMap((item: Json) => (Array.isArray(item.content) ? item.content : []));
+  // Others are somewhere else, from where this page loads nothing.
+  return contents.filter(({ type, image_url }) => type === "input_image" && image_url.startsWith("data:")).map(({ image_url }) => image_url);
+}
+
 /** Turns by whom they continue; one whose parent is not here begins a branch of its own. */
 function tree(turns: Json[]): Branch[] {
   const branches = new Map<string, Branch>(turns.map((turn) => [turn.id, { turn, children: [] }]));
@@ -96,7 +104,7 @@ function Session({ session, reload }: { session: Json; reload: () => Promise<voi
   }, []);
 
   const past = async (turn: Json): Promise<Turn> => {
-    const read = begun(turn.input, { live: false });
+    const read = begun(turn.input, { live: false, images: await pictures(turn.id) });
     whole(read, await get(`/v1/responses/${turn.id}?include[]=file_search_call.results`));
     await trace(read);
     return read;
@@ -122,8 +130,8 @@ function Session({ session, reload }: { session: Json; reload: () => Promise<voi
     replaying?.abort();
     const control = new AbortController();
     setReplaying(control);
-    const again = begun(turn.input);
     const known = await past(turn);
+    const again = begun(turn.input, { images: known.images });
     try {
       for await (const event of events(`/v1/responses/${turn.id}?stream=true`, undefined, control.signal)) {
         take(again, event);

@@ -5,17 +5,20 @@ import { type Json, post } from "../api";
 import type { Call } from "../code";
 import { loaded, shields } from "../state";
 import { Badge, Button, CodeButton, Empty, Failure, Field, Page, Select, seconds } from "../ui";
+import { Windows, cut, judge, outcome as outcomeOf } from "../windows";
 
 const text = signal("");
 const chosen = signal<Set<string> | null>(null);
 const stage = signal("");
+/** Words of a window; empty: the text as a whole only. */
+const words = signal("");
 const results = signal<Record<string, Json>>({});
 const STAGES = ["input", "tool_arguments", "tool_result", "retrieved", "output"];
 
 const picked = () => shields.value.filter(({ identifier }) => chosen.value === null || chosen.value.has(identifier));
-const body = (shield: string): Json => ({
+const body = (shield: string, judged = text.value || "How do I pick a lock?"): Json => ({
   shield_id: shield,
-  messages: [{ role: "user", content: text.value || "How do I pick a lock?" }],
+  messages: [{ role: "user", content: judged }],
   ...(stage.value ? { params: { stage: stage.value } } : {}),
 });
 
@@ -26,17 +29,21 @@ export function Shields() {
     if (!text.value.trim() || busy) return;
     setBusy(true);
     results.value = {};
+    const judged = text.value;
     await Promise.all(picked().map(async ({ identifier }) => {
       const began = performance.now();
-      const judged = text.value;
       let result: Json;
       try {
-        result = { ...(await post("/v1/safety/run-shield", body(identifier))), judged };
+        result = { ...(await post("/v1/safety/run-shield", body(identifier, judged))), judged };
       } catch (error) {
         result = { error };
       }
       result.ms = performance.now() - began;
-      results.value = { ...results.value, [identifier]: result };
+      const show = (more: Json) => (results.value = { ...results.value, [identifier]: { ...result, ...more } });
+      show({});
+      const size = Number(words.value);
+      const windows = size > 0 && !result.error ? cut(judged, size) : [];
+      if (windows.length > 1) await judge(windows, (part) => body(identifier, part), (done) => show({ windows: done }));
     }));
     setBusy(false);
   };
@@ -79,6 +86,9 @@ export function Shields() {
               <Field label="As" hint="A shield may judge a tool's result otherwise than what a person writes.">
                 <Select value={stage.value} options={[{ value: "", label: "what a user writes" }, ...STAGES.map((name) => ({ value: name, label: name.replaceAll("_", " ") }))]} onChange={(name) => (stage.value = name)} />
               </Field>
+              <Field label="Windows of words" hint="Judges a long text once more in overlapping windows, to show where it strikes. Empty: as a whole only.">
+                <input type="number" min="1" step="1" value={words.value} onInput={(event) => (words.value = event.currentTarget.value)} placeholder="50" />
+              </Field>
             </aside>
           </div>
         )}
@@ -105,7 +115,7 @@ function Verdict({ shield, result }: { shield: Json; result: Json }) {
   const scores: [string, number][] = Object.entries(result.scores ?? {}).sort((a: any, b: any) => b[1] - a[1]) as [string, number][];
   const names = new Map<string, string>((shield.params.categories ?? []).map((one: Json) => [one.code, one.name]));
   const threshold = shield.params.threshold;
-  const outcome = result.error ? "error" : violation ? (violation.violation_level === "warn" ? "warn" : "violation") : redacted ? "redacted" : "safe";
+  const outcome = outcomeOf(result);
   return (
     <article class="verdict" data-outcome={outcome} aria-label={`Verdict of ${shield.identifier}`}>
       <h3>{shield.identifier} <Badge tone={outcome === "safe" ? "good" : outcome === "warn" || outcome === "redacted" ? "warn" : "bad"}>{outcome}</Badge><span class="spacer" /><span class="sub">{seconds(result.ms)}</span></h3>
@@ -130,6 +140,7 @@ function Verdict({ shield, result }: { shield: Json; result: Json }) {
       {findings.length > 0 && <div class="plain-text">{pieces(result.judged, findings)}</div>}
       {findings.length > 0 && <ul class="sub">{findings.map((one: Json) => <li>{one.code}: {one.detail}</li>)}</ul>}
       {redacted && <><span class="field-label">What is used in its place</span><div class="plain-text">{redacted}</div></>}
+      {result.windows && <Windows list={result.windows} threshold={threshold} />}
       {!result.error && <Button kind="quiet" onClick={() => navigator.clipboard?.writeText(JSON.stringify(result, null, 2))}>Copy as JSON</Button>}
     </article>
   );

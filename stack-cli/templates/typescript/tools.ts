@@ -1,8 +1,7 @@
 // Tools of your own. Listens on an address: npm start -- __ADDRESS__
 
 import { fileURLToPath } from "node:url";
-import * as grpc from "@grpc/grpc-js";
-import * as loader from "@grpc/proto-loader";
+import { serve, unary } from "./contract.ts";
 
 // What the tool does. Replace it, with its schema and its description below.
 function __TOOL__(text: string): string {
@@ -48,29 +47,12 @@ export function invoke(call: Call): Answer {
   return answer(__TOOL__(text));
 }
 
-const definition = loader.loadSync("llama_stack/v1/tools.proto", {
-  includeDirs: [fileURLToPath(new URL("proto", import.meta.url))],
-  keepCase: true,
-  longs: String,
-  enums: String,
-  defaults: true,
-  oneofs: true,
-});
-const contract = grpc.loadPackageDefinition(definition) as any;
-export const Tools = contract.llama_stack.v1.Tools;
-
-export function serve(address: string): Promise<{ server: grpc.Server; port: number }> {
-  const server = new grpc.Server();
-  server.addService(Tools.service, {
-    ListTools: (_: unknown, done: grpc.sendUnaryData<unknown>) => done(null, { tools: TOOLS }),
-    InvokeTool: (call: grpc.ServerUnaryCall<Call, Answer>, done: grpc.sendUnaryData<Answer>) => done(null, invoke(call.request)),
-  });
-  return new Promise((resolve, reject) =>
-    server.bindAsync(address, grpc.ServerCredentials.createInsecure(), (error, port) => (error ? reject(error) : resolve({ server, port }))),
-  );
-}
+const methods = {
+  ListTools: unary(() => ({ tools: TOOLS })),
+  InvokeTool: unary(invoke),
+};
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { port } = await serve(process.argv[2] ?? "__ADDRESS__");
+  const { port } = await serve(process.argv[2] ?? "__ADDRESS__", methods);
   console.log(`listening on port ${port}`);
 }

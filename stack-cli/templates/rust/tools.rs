@@ -17,6 +17,7 @@ fn say(text: &str) -> String {
     format!("__NAME__ says: {text}")
 }
 
+#[derive(Default)]
 pub struct Provider;
 
 fn answer(text: String, is_error: bool) -> Response<InvokeToolResponse> {
