@@ -86,6 +86,9 @@ pub struct Server {
     pub drain_seconds: u64,
     /// Origins that browsers may call from; `*` is all. Default: none but the stack's own pages.
     pub cors_origins: Vec<String>,
+    /// Names under which a loopback listener is called, beside localhost and loopback addresses; `*` is all. For a proxy on this
+    /// machine that sends on the name it was asked under.
+    pub hosts: Vec<String>,
     /// Who may call. Without it: everybody who reaches this machine's loopback.
     pub auth: Option<Auth>,
     /// Without it the listener speaks plain HTTP.
@@ -99,6 +102,7 @@ impl Default for Server {
             max_body_bytes: 32 << 20,
             drain_seconds: 30,
             cors_origins: Vec::new(),
+            hosts: Vec::new(),
             auth: None,
             tls: None,
         }

@@ -155,6 +155,8 @@ impl Stack {
         let requests = Requests::new(manifest.telemetry.requests);
         let history = History::new(agents.clone(), requests.clone());
         let batcher = Batcher::new(store.clone(), files.clone(), manifest.batches.clone(), tasks.clone(), shutdown.clone());
+        let identity = if gate.is_some() { ApiKeyBook::new(store.clone()) } else { ApiKeyBook::without_issue(store.clone()) };
+        let identity: Arc<dyn Identity> = Arc::new(identity);
         let info = info::Running::new(&manifest, registry, probes);
         Ok(Self {
             name: manifest.name,
@@ -168,7 +170,7 @@ impl Stack {
             tools,
             agents: Arc::new(Observed::new(agents, telemetry.clone(), metrics.clone())),
             prompts: Arc::new(PromptBook::new(store.clone())),
-            identity: Arc::new(ApiKeyBook::new(store.clone())),
+            identity,
             gate,
             tls,
             info: Arc::new(info),

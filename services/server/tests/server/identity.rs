@@ -144,6 +144,46 @@ async fn a_public_listener_without_auth_does_not_start() {
     assert_eq!((error.code(), error.reason()), (Code::FailedPrecondition, Some("listener_without_auth")));
 }
 
+/// A key that anybody could make would count once the stack asks who calls.
+#[tokio::test]
+async fn a_stack_without_auth_gives_out_no_keys() {
+    let server = start_with("").await;
+    let admin = |request: RequestBuilder| request.header("x-llama-stack-roles", "admin");
+    let (code, error) = told(admin(server.http.post(server.url("/v1/api-keys")).json(&json!({})))).await;
+    assert_eq!((code, error["error"]["code"].as_str()), (400, Some("no_auth")), "{error}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("key create --offline"), "{error}");
+    let (code, error) = told(admin(server.http.post(server.url("/v1/api-keys/key_1/rotate")).json(&json!({})))).await;
+    assert_eq!((code, error["error"]["code"].as_str()), (400, Some("no_auth")), "{error}");
+    let remote = Remote::<IdentityClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(2)).unwrap());
+    let error = remote.create_api_key(&Context::default(), CreateApiKeyRequest::default()).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::FailedPrecondition, Some("no_auth")));
+    assert_eq!(told(admin(server.http.get(server.url("/v1/api-keys")))).await.1["data"], json!([]));
+}
+
+/// DNS rebinding: a browser sends the name of the page, which was made to point at this machine.
+#[tokio::test]
+async fn a_loopback_stack_answers_to_no_foreign_name_and_to_no_foreign_page() {
+    let server = start_with("server: { hosts: [stack.local] }\n").await;
+    let port = server.address.port();
+    let ask = |host: String| told(server.http.get(server.url("/v1/models")).header("host", host));
+    for host in [format!("localhost:{port}"), format!("127.0.0.1:{port}"), "stack.local".to_owned()] {
+        assert_eq!(ask(host.clone()).await.0, 200, "{host}");
+    }
+    let (code, error) = ask(format!("evil.example:{port}")).await;
+    assert_eq!((code, error["error"]["code"].as_str()), (421, Some("wrong_host")), "{error}");
+    let post = |origin: String| told(server.http.post(server.url("/v1/chat/completions")).header("origin", origin).json(&chat("hi")));
+    assert_eq!(post(format!("http://{}", server.address)).await.0, 200, "the playground's own");
+    for origin in ["https://evil.example", "null", "http://127.0.0.1:1"] {
+        let (code, error) = post(origin.to_owned()).await;
+        assert_eq!((code, error["error"]["code"].as_str()), (403, Some("origin_not_allowed")), "{origin}: {error}");
+    }
+    // And over gRPC, whose clients say the name as :authority.
+    let endpoint = tonic::transport::Endpoint::from_shared(server.url("")).unwrap().origin("http://evil.example".parse().unwrap());
+    let remote = Remote::<IdentityClient<Channel>>::new(endpoint.connect().await.unwrap());
+    let error = remote.get_caller(&Context::default(), GetCallerRequest {}).await.unwrap_err();
+    assert_eq!((error.code(), error.message().contains("loopback")), (Code::PermissionDenied, true), "{error:?}");
+}
+
 #[tokio::test]
 async fn policies_are_read_again_when_their_file_changes() {
     let folder = TempDir::new().unwrap();
