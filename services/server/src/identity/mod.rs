@@ -30,6 +30,8 @@ pub(crate) struct Gate {
     authenticator: Authenticator,
     authorizer: Arc<Authorizer>,
     mtls: Option<Mtls>,
+    /// Roles whose holders speak for others.
+    delegates: Vec<String>,
 }
 
 impl Gate {
@@ -49,7 +51,7 @@ impl Gate {
         let policies = Arc::new(Policies::from_manifest(manifest)?);
         tasks.spawn(policies.clone().watch(shutdown.clone()));
         let authorizer = Arc::new(Authorizer::new(policies, store.clone()));
-        Ok(Some(Self { authenticator, authorizer, mtls: auth.mtls.clone() }))
+        Ok(Some(Self { authenticator, authorizer, mtls: auth.mtls.clone(), delegates: auth.delegates.clone() }))
     }
 }
 

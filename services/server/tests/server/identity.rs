@@ -219,10 +219,14 @@ async fn a_wrong_policy_or_certificate_is_refused_with_its_place() {
 }
 
 /// An authority that signs for servers and clients.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "ours");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -235,7 +239,7 @@ impl Authority {
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 
-    fn write(&self, folder: &Path) {
+    pub(crate) fn write(&self, folder: &Path) {
         let (cert, key) = self.certify("127.0.0.1");
         std::fs::write(folder.join("cert.pem"), cert).unwrap();
         std::fs::write(folder.join("key.pem"), key).unwrap();
