@@ -54,5 +54,5 @@ mod turns;
 mod watch;
 
 pub use prompts::{PromptBook, render as render_prompt};
-pub use runtime::{Runtime, RuntimeParts};
+pub use runtime::{Admit, Runtime, RuntimeParts};
 pub use servers::Connect;

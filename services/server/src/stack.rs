@@ -151,6 +151,7 @@ impl Stack {
             shutdown: shutdown.clone(),
         });
         let runtime = runtime.map_err(|error| assemble::at_its_field(error, lines))?;
+        runtime.admitting(limits.clone());
         let agents: Arc<dyn Agents> = runtime.clone();
         let requests = Requests::new(manifest.telemetry.requests);
         let history = History::new(agents.clone(), requests.clone());

@@ -55,7 +55,7 @@ impl Gate {
         if !is_delegate || !headers.contains_key(CLAIMED[0]) {
             return Ok(who);
         }
-        let named = CLAIMED.iter().filter_map(|name| Some((HeaderName::from_static(name), headers.get(*name)?.clone())));
+        let named = CLAIMED.into_iter().filter_map(|name| Some((HeaderName::from_static(name), headers.get(name)?.clone())));
         let named = Context::from_metadata(&MetadataMap::from_headers(named.collect()))?;
         Ok(Authenticated { principal: named.principal().clone(), attributes: Default::default(), credential: format!("delegate:{}", who.credential) })
     }
