@@ -21,6 +21,7 @@ mod failure;
 mod files;
 mod ingestions;
 mod inspect;
+mod logs;
 mod owners;
 mod page;
 mod pins;

@@ -123,7 +123,7 @@ pub const ACTIONS: &[(&str, &[(&str, Class)])] = &[
         ],
     ),
     ("Batches", &[("CreateBatch", Use), ("GetBatch", Use), ("ListBatches", Use), ("CancelBatch", Use)]),
-    ("Telemetry", &[("GetTurnTrace", Private), ("ListRequests", Use)]),
+    ("Telemetry", &[("GetTurnTrace", Private), ("ListRequests", Use), ("ListAuditEvents", Admin)]),
     // Not of the contract: what HTTP alone has.
     ("Http", &[("Metrics", Admin)]),
 ];

@@ -38,7 +38,7 @@ pub(crate) use site::{Site, guard as site_guard};
 
 use crate::{
     Stack,
-    history::{self, Requests},
+    history::{self, Log},
     identity,
     limits::{self, Limits},
     mcp,
@@ -70,7 +70,7 @@ pub(crate) struct Inner {
     pub(crate) gate: Option<Arc<identity::Gate>>,
     pub(crate) metrics: Metrics,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) requests: Arc<Requests>,
+    pub(crate) requests: Arc<Log>,
     pub(crate) history: Arc<dyn Telemetry>,
     /// Largest request body, in bytes.
     pub(crate) max_body_bytes: usize,

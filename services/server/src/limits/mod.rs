@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use account::{Account, Kind, Rate, Rates, Subject, today};
 
 pub(crate) use guard::{OfBatch, guard};
+pub(crate) use turns::Turns;
 
 /// How often what was used goes to the store, and what others used comes from there.
 const BEAT: Duration = Duration::from_secs(2);

@@ -7,6 +7,9 @@ use llama_stack_core::{Context, Result};
 
 use super::{Limits, account::Subject};
 
+/// Asks the accounts of a stack's limits.
+pub(crate) struct Turns(pub(crate) Arc<Limits>);
+
 /// A turn that runs. Dropping it gives its place back.
 struct Place {
     limits: Arc<Limits>,
@@ -24,10 +27,10 @@ impl Drop for Place {
     }
 }
 
-impl Admit for Arc<Limits> {
+impl Admit for Turns {
     fn admit(&self, cx: &Context) -> Result<Box<dyn Any + Send>> {
-        let limited: Vec<_> = self.quotas(cx).filter(|(_, quota)| quota.concurrent_turns.is_some()).collect();
-        let (mut accounts, now) = (self.accounts(), Instant::now());
+        let limited: Vec<_> = self.0.quotas(cx).filter(|(_, quota)| quota.concurrent_turns.is_some()).collect();
+        let (mut accounts, now) = (self.0.accounts(), Instant::now());
         let mut subjects = Vec::with_capacity(limited.len());
         for (subject, quota) in limited {
             accounts.entry(subject.clone()).or_insert_with(|| subject.fresh(quota, now)).check_turn(&subject)?;
@@ -40,6 +43,6 @@ impl Admit for Arc<Limits> {
             }
         }
         drop(accounts);
-        Ok(Box::new(Place { limits: self.clone(), subjects }))
+        Ok(Box::new(Place { limits: self.0.clone(), subjects }))
     }
 }

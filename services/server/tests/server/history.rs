@@ -44,7 +44,7 @@ async fn a_caller_sees_their_requests_and_an_admin_those_of_the_tenant() {
     assert_eq!(seen(&server, "root", "admin").await.len(), 5, "three, and the two looks at them");
 
     let cx = Context::new(Principal { id: "ann".into(), ..Principal::default() });
-    let request = ListRequestsRequest { page_size: 1, route: chats.into() };
+    let request = ListRequestsRequest { page_size: 1, route: chats.into(), ..Default::default() };
     let listed = over_grpc(&server).list_requests(&cx, request.clone()).await.unwrap().requests;
     assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].method.as_str()), (1, "a-1", "POST"));
     assert!(listed[0].seconds > 0.0 && listed[0].started.is_some());

@@ -9,6 +9,7 @@ use llama_stack_core::{
 use llama_stack_proto::v1::{
     AgentConfig, CreateTurnRequest, ListModelsRequest, Message, agents_client::AgentsClient, inference_client::InferenceClient,
 };
+use llama_stack_test_postgres::Server as Postgres;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -139,10 +140,20 @@ async fn a_full_server_refuses_at_once_and_still_says_how_it_is() {
 #[tokio::test]
 async fn a_days_tokens_are_counted_in_the_store_by_all_processes() {
     let folder = TempDir::new().unwrap();
-    let more = format!(
-        "store: {{ url: \"sqlite://{}/shared.db\" }}\nlimits: {{ each_tenant: {{ tokens_per_day: 20 }} }}\n",
-        folder.path().display()
-    );
+    shared_day(&format!("sqlite://{}/shared.db", folder.path().display())).await;
+}
+
+/// The same where replicas share a Postgres.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_days_tokens_are_counted_in_postgres_by_all_replicas() {
+    let server = tokio::task::spawn_blocking(Postgres::start_or_skip).await.unwrap().unwrap();
+    if let Some(server) = server {
+        shared_day(&server.database().unwrap()).await;
+    }
+}
+
+async fn shared_day(url: &str) {
+    let more = format!("store: {{ url: \"{url}\" }}\nlimits: {{ each_tenant: {{ tokens_per_day: 20 }} }}\n");
     let (one, other) = (start_with(&more).await, start_with(&more).await);
     // Both have an account of this tenant.
     assert_eq!(ask(&other, "acme", "ann").await.status(), 200);
