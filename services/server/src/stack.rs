@@ -11,7 +11,7 @@ use llama_stack_agents::{Connect, PromptBook, Runtime, RuntimeParts};
 use llama_stack_batches::Batcher;
 use llama_stack_core::{
     Agents, Batches, Context, Deps, Files, Identity, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools,
-    manifest, registry::OnProgress,
+    manifest, registry::OnProgress, trace::Tracer,
 };
 use llama_stack_documents::Parse;
 use llama_stack_files::DiskFiles;
@@ -96,6 +96,10 @@ impl Stack {
             tasks: tasks.clone(),
             ..Deps::new(options.home.clone())
         };
+        if let Some(telemetry) = &telemetry {
+            let tracer: Arc<dyn Tracer> = telemetry.clone();
+            deps.extensions.insert(tracer);
+        }
         let (listed, lines) = (&manifest.providers, &manifest.lines);
         let tls = Tls::from_manifest(&manifest)?;
         let store = assemble::store(&manifest, &options.home).await?;

@@ -3,11 +3,13 @@
 use std::{path::Path, time::Duration};
 
 use llama_stack_core::{
-    Code, Context, Error, Identity,
+    Code, Context, Error, Identity, Telemetry as _,
     context::Secret,
     grpc::{Remote, channel},
 };
-use llama_stack_proto::v1::{CreateApiKeyRequest, GetCallerRequest, identity_client::IdentityClient};
+use llama_stack_proto::v1::{
+    CreateApiKeyRequest, GetCallerRequest, ListAuditEventsRequest, identity_client::IdentityClient, telemetry_client::TelemetryClient,
+};
 use llama_stack_server::{Stack, bind};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use reqwest::{Client, RequestBuilder};
@@ -314,4 +316,49 @@ async fn lists_hold_what_the_caller_may_read() {
     let body = json!({ "model": "parrot", "input": "and?", "previous_response_id": response["id"] });
     assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&bob).json(&body)).await.0, 404);
     assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&ann).json(&body)).await.0, 200);
+}
+
+/// Who may and who may not, by whom and under which policy: over both protocols, for admins.
+#[tokio::test]
+async fn every_decision_about_a_call_is_in_the_audit_log() {
+    let (server, admin) = start(KEYS).await;
+    let request = server.http.post(server.url("/v1/api-keys")).bearer_auth(&admin).json(&json!({ "principal": "ann" }));
+    let (_, key) = told(request).await;
+    let ann = key["secret"].as_str().unwrap();
+    for (path, code) in [("/v1/models", 200), ("/v1/api-keys", 403), ("/v1/audit", 403)] {
+        assert_eq!(told(server.http.get(server.url(path)).bearer_auth(ann)).await.0, code, "{path}");
+    }
+    let read = async |query: &str| {
+        let (code, list) = told(server.http.get(server.url(&format!("/v1/audit?{query}"))).bearer_auth(&admin)).await;
+        assert_eq!(code, 200, "{list}");
+        list
+    };
+    let list = read("principal=ann").await;
+    let seen: Vec<(&str, &str)> = list["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| (event["action"].as_str().unwrap(), event["outcome"].as_str().unwrap()))
+        .collect();
+    let expected = [("Telemetry.ListAuditEvents", "denied"), ("Identity.ListApiKeys", "denied"), ("Inference.ListModels", "allowed")];
+    assert_eq!(seen, expected, "{list}");
+    let event = &list["data"][2];
+    assert_eq!((&event["kind"], &event["credential"]), (&json!("access"), &key["id"]));
+    assert_eq!(event["policies"], json!(["built-in/use"]));
+    assert!(!event["request_id"].as_str().unwrap().is_empty() && !list.to_string().contains("lsk_"), "{list}");
+    // Page by page, and by outcome.
+    let page = read("principal=ann&limit=2").await;
+    let rest = read(&format!("principal=ann&limit=2&page={}", page["next_page"].as_str().unwrap())).await;
+    assert_eq!((page["data"].as_array().unwrap().len(), &rest["data"][0], &rest["next_page"]), (2, event, &Value::Null));
+    assert_eq!(read("outcome=denied&kind=access").await["data"].as_array().unwrap().len(), 2);
+    for (query, field) in [("limit=0", "limit"), ("kind=x", "kind"), ("page=x", "page"), ("since=-1", "since")] {
+        let (code, error) = told(server.http.get(server.url(&format!("/v1/audit?{query}"))).bearer_auth(&admin)).await;
+        assert_eq!((code, error["error"]["param"].as_str()), (400, Some(field)), "{error}");
+    }
+    let remote = Remote::<TelemetryClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(2)).unwrap());
+    let request = ListAuditEventsRequest { principal: "ann".into(), ..Default::default() };
+    let events = remote.list_audit_events(&Context::default().with_bearer(Secret::new(&admin)), request.clone()).await.unwrap().events;
+    assert_eq!(events.len(), 3);
+    let error = remote.list_audit_events(&Context::default().with_bearer(Secret::new(ann)), request).await.unwrap_err();
+    assert_eq!(error.code(), Code::PermissionDenied);
 }
