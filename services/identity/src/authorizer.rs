@@ -133,12 +133,18 @@ impl Authorizer {
         Ok(())
     }
 
-    fn own_turns(&self, cx: &Context, list: &mut ListTurnsResponse) -> Result<()> {
+    async fn own_turns(&self, cx: &Context, list: &mut ListTurnsResponse) -> Result<()> {
         let (action, policies) = (self.action("Agents.get_turn")?, self.policies.current());
-        list.turns.retain(|turn| {
-            let owner = Some(turn.principal.as_str()).filter(|owner| !owner.is_empty());
-            self.may_read(cx, &action, &("turn", turn.id.clone()), owner, &policies)
-        });
+        let mut seen = Vec::with_capacity(list.turns.len());
+        for turn in std::mem::take(&mut list.turns) {
+            // One that was handed over is another's than whoever began it.
+            let noted = self.store.owner(cx.tenant(), &turn.id).await?;
+            let owner = noted.as_deref().or(Some(turn.principal.as_str())).filter(|owner| !owner.is_empty());
+            if self.may_read(cx, &action, &("turn", turn.id.clone()), owner, &policies) {
+                seen.push(turn);
+            }
+        }
+        list.turns = seen;
         Ok(())
     }
 }
@@ -182,7 +188,7 @@ impl Guard for Authorizer {
             return self.own_sessions(cx, list).await;
         }
         match answer.downcast_mut::<ListTurnsResponse>() {
-            Some(list) => self.own_turns(cx, list),
+            Some(list) => self.own_turns(cx, list).await,
             None => Ok(()),
         }
     }

@@ -2,8 +2,8 @@
 
 use llama_stack_core::{Code, Context, Error, Identity, Principal, Result, context::named, ids};
 use llama_stack_proto::v1::{
-    ApiKey, Caller, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, IssuedApiKey, ListApiKeysRequest, ListApiKeysResponse,
-    RevokeApiKeyRequest, RotateApiKeyRequest,
+    ApiKey, Caller, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, HandOverRequest, HandOverResponse, IssuedApiKey,
+    ListApiKeysRequest, ListApiKeysResponse, RevokeApiKeyRequest, RotateApiKeyRequest,
 };
 use llama_stack_store::Store;
 use prost_types::Timestamp;
@@ -137,7 +137,25 @@ impl Identity for ApiKeyBook {
         }
         Ok(key)
     }
+
+    /// Idempotent.
+    async fn hand_over(&self, cx: &Context, request: HandOverRequest) -> Result<HandOverResponse> {
+        let to = named("to", &request.to)?;
+        let (from, nobodys) = match request.from.as_str() {
+            "" => (ANONYMOUS.to_owned(), true),
+            from => (named("from", from)?, false),
+        };
+        if from == to {
+            return Err(Error::invalid("to", format!("to is {to:?}, whose it is already")));
+        }
+        let count = self.store.hand_over(cx.tenant(), &from, &to, nobodys).await?;
+        tracing::info!(tenant = cx.tenant(), from, to, count, by = cx.principal().id, "handed over");
+        Ok(HandOverResponse { count })
+    }
 }
+
+/// Whose things are who was not asked who they are.
+const ANONYMOUS: &str = "anonymous";
 
 /// An id that a database takes. One that is none of its own is not found there.
 fn checked(id: String) -> Result<String> {

@@ -19,6 +19,7 @@ mod command;
 mod documents;
 mod failure;
 mod files;
+mod hand_over;
 mod ingestions;
 mod inspect;
 mod logs;

@@ -120,6 +120,7 @@ pub const ACTIONS: &[(&str, &[(&str, Class)])] = &[
             ("ListApiKeys", Admin),
             ("RotateApiKey", Admin),
             ("RevokeApiKey", Admin),
+            ("HandOver", Admin),
         ],
     ),
     ("Batches", &[("CreateBatch", Use), ("GetBatch", Use), ("ListBatches", Use), ("CancelBatch", Use)]),

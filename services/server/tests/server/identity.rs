@@ -8,7 +8,7 @@ use llama_stack_core::{
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{
-    CreateApiKeyRequest, GetCallerRequest, ListAuditEventsRequest, identity_client::IdentityClient, telemetry_client::TelemetryClient,
+    CreateApiKeyRequest, GetCallerRequest, HandOverRequest, ListAuditEventsRequest, identity_client::IdentityClient, telemetry_client::TelemetryClient,
 };
 use llama_stack_server::{Stack, bind};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -361,4 +361,50 @@ async fn every_decision_about_a_call_is_in_the_audit_log() {
     assert_eq!(events.len(), 3);
     let error = remote.list_audit_events(&Context::default().with_bearer(Secret::new(ann)), request).await.unwrap_err();
     assert_eq!(error.code(), Code::PermissionDenied);
+}
+
+/// What was made on a stack that did not ask who calls is out of reach once it does, until an admin gives it to somebody.
+#[tokio::test]
+async fn what_was_made_before_callers_were_told_apart_is_handed_to_a_principal() {
+    let folder = TempDir::new().unwrap();
+    let store = format!("store: {{ url: \"sqlite://{}/state.db\" }}\n", folder.path().display());
+    let server = start_with(&store).await;
+    let answer = server.json("POST", "/v1/responses", json!({ "model": "parrot", "input": "before" })).await;
+    let prompt = server.json("POST", "/v1/prompts", json!({ "prompt": "before" })).await;
+    server.stop.cancel();
+    tokio::time::timeout(Duration::from_secs(10), server.served).await.expect("did not stop").unwrap().unwrap();
+
+    let mut book = None;
+    let server = serve(&format!("{store}{KEYS}"), |stack| book = Some(stack.identity.clone())).await;
+    let book = book.unwrap();
+    let issue = async |principal: &str, roles: &[&str]| {
+        let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        let request = CreateApiKeyRequest { principal: principal.into(), roles, ..Default::default() };
+        book.create_api_key(&Context::default(), request).await.unwrap().secret
+    };
+    let (admin, ann, bob) = (issue("eve", &["admin"]).await, issue("ann", &[]).await, issue("bob", &[]).await);
+    let response = format!("/v1/responses/{}", answer["id"].as_str().unwrap());
+    let read = async |secret: &str| told(server.http.get(server.url(&response)).bearer_auth(secret)).await.0;
+    assert_eq!((read(&ann).await, read(&admin).await), (404, 200));
+
+    let remote = Remote::<IdentityClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(2)).unwrap());
+    let request = HandOverRequest { to: "ann".into(), ..Default::default() };
+    let by = |secret: &str| Context::default().with_bearer(Secret::new(secret));
+    assert_eq!(remote.hand_over(&by(&ann), request.clone()).await.unwrap_err().code(), Code::PermissionDenied);
+    // The turn, its session and the prompt.
+    assert_eq!(remote.hand_over(&by(&admin), request.clone()).await.unwrap().count, 3);
+    assert_eq!(remote.hand_over(&by(&admin), request).await.unwrap().count, 0, "it is done already");
+    assert_eq!((read(&ann).await, read(&bob).await), (200, 404));
+    let (_, list) = told(server.http.get(server.url("/v1/responses")).bearer_auth(&ann)).await;
+    assert_eq!(list["data"].as_array().unwrap().len(), 1, "{list}");
+    let more = json!({ "model": "parrot", "input": "and?", "previous_response_id": answer["id"] });
+    assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&ann).json(&more)).await.0, 200);
+    let prompt = server.url(&format!("/v1/prompts/{}", prompt["prompt_id"].as_str().unwrap()));
+    assert_eq!(told(server.http.delete(&prompt).bearer_auth(&bob)).await.0, 403);
+    let deleted = server.http.delete(&prompt).bearer_auth(&ann).send().await.unwrap().status().as_u16();
+    assert!((200..300).contains(&deleted), "{deleted}");
+    for (from, to, field) in [("", "a/b", "to"), ("a b", "ann", "from"), ("ann", "ann", "to")] {
+        let request = HandOverRequest { from: from.into(), to: to.into() };
+        assert_eq!(remote.hand_over(&by(&admin), request).await.unwrap_err().field(), Some(field));
+    }
 }
