@@ -13,8 +13,8 @@ use llama_stack_batches::{Answer, Ask, Batcher};
 use llama_stack_core::{Authenticated, Batches, Code, Context, Deps, Files, Principal, Priority, ids, manifest};
 use llama_stack_files::DiskFiles;
 use llama_stack_proto::v1::{
-    ApiKey, Batch, BatchStatus, Caller, CancelBatchRequest, CreateBatchRequest, FileHeader, GetBatchRequest, GetFileRequest, ListBatchesRequest,
-    UploadFileRequest, upload_file_request::Message,
+    ApiKey, Batch, BatchStatus, Caller, CancelBatchRequest, CreateBatchRequest, FileHeader, GetBatchRequest, GetFileRequest,
+    ListBatchesRequest, UploadFileRequest, upload_file_request::Message,
 };
 use llama_stack_store::{Durability, Store};
 use serde_json::{Value, json};

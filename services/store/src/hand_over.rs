@@ -142,7 +142,8 @@ impl Store {
         for owned in [FILES, BANKS, BATCHES] {
             loop {
                 let rows = self.read(owned.ids, args![tenant, from, PAGE]).await?;
-                let ids: Vec<String> = rows.iter().map(|row| row.text(0)).collect::<Result<_, _>>().map_err(|error| failure::report(&error))?;
+                let ids: Vec<String> =
+                    rows.iter().map(|row| row.text(0)).collect::<Result<_, _>>().map_err(|error| failure::report(&error))?;
                 if ids.is_empty() {
                     break;
                 }

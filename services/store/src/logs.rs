@@ -23,8 +23,7 @@ const TRIM_REQUESTS: &str = "DELETE FROM requests WHERE tenant = $1 AND id <= \
                              (SELECT id FROM requests WHERE tenant = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)";
 const FORGET_REQUESTS: &str = "DELETE FROM requests WHERE at_us < $1";
 
-const ADD_EVENT: &str =
-    "INSERT INTO audit_events (tenant, id, at_us, principal, kind, outcome, body) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+const ADD_EVENT: &str = "INSERT INTO audit_events (tenant, id, at_us, principal, kind, outcome, body) VALUES ($1, $2, $3, $4, $5, $6, $7)";
 const LIST_EVENTS: &str = "SELECT body, id FROM audit_events WHERE tenant = $1 AND id < $2 AND ($3 = '' OR principal = $3) \
                            AND ($4 = 0 OR kind = $4) AND ($5 = '' OR outcome = $5) AND at_us >= $6 AND at_us < $7 \
                            ORDER BY id DESC LIMIT $8";

@@ -71,7 +71,10 @@ async fn of_each_tenant_the_newest_stay_and_the_old_go(fixture: &Fixture) {
 async fn decisions_are_paged_and_filtered(fixture: &Fixture) {
     let event = |principal: &str, kind: AuditKind, outcome: &str, seconds| {
         let (id, outcome) = (ids::new("audit"), outcome.to_owned());
-        (TENANT.to_owned(), AuditEvent { id, kind: kind.into(), outcome, principal: principal.into(), time: at(seconds), ..Default::default() })
+        (
+            TENANT.to_owned(),
+            AuditEvent { id, kind: kind.into(), outcome, principal: principal.into(), time: at(seconds), ..Default::default() },
+        )
     };
     let events = vec![
         event("ann", AuditKind::Access, "denied", 1),

@@ -106,11 +106,7 @@ async fn list(State(state): State<AppState>, Caller(cx): Caller, Query(query): Q
 
 fn checked(limit: Option<u32>) -> Result<u32> {
     let limit = limit.unwrap_or(100);
-    if (1..=1_000).contains(&limit) {
-        Ok(limit)
-    } else {
-        Err(Error::invalid("limit", format!("limit is {limit}; it must be 1 to 1000")))
-    }
+    if (1..=1_000).contains(&limit) { Ok(limit) } else { Err(Error::invalid("limit", format!("limit is {limit}; it must be 1 to 1000"))) }
 }
 
 fn moment(field: &'static str, seconds: Option<f64>) -> Result<Option<Timestamp>> {

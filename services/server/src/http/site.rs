@@ -141,10 +141,14 @@ mod tests {
     fn a_loopback_listener_answers_to_loopback_names_and_those_that_are_listed() {
         let site = site("127.0.0.1:8321", &["stack.local"]);
         let takes = |host: &str, uri: &str| site.check_host(&uri.parse().unwrap(), &headers(&[("host", host)])).is_ok();
-        for host in ["localhost", "LOCALHOST:8321", "a.localhost:1", "127.0.0.1:8321", "127.9.9.9", "[::1]:8321", "stack.local:1", "localhost."] {
+        for host in
+            ["localhost", "LOCALHOST:8321", "a.localhost:1", "127.0.0.1:8321", "127.9.9.9", "[::1]:8321", "stack.local:1", "localhost."]
+        {
             assert!(takes(host, "/"), "{host}");
         }
-        for host in ["evil.example", "evil.example:8321", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1:8321", "", "notlocalhost"] {
+        for host in
+            ["evil.example", "evil.example:8321", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1:8321", "", "notlocalhost"]
+        {
             assert!(!takes(host, "/"), "{host}");
         }
         assert!(!takes("localhost", "http://evil.example/"), "HTTP/2 and proxies say it in the address");
@@ -170,7 +174,10 @@ mod tests {
             assert!(!may(Method::POST, origin, &[]) && !may(Method::DELETE, origin, &[]), "{origin}");
             assert!(may(Method::GET, origin, &[]), "what may be read is CORS's matter");
         }
-        assert!(may(Method::POST, "https://evil.example", &[("authorization", "Bearer x")]), "a page cannot send that without asking first");
+        assert!(
+            may(Method::POST, "https://evil.example", &[("authorization", "Bearer x")]),
+            "a page cannot send that without asking first"
+        );
         assert!(is_of("https://stack.example", "stack.example:443") && !is_of("http://stack.example", "stack.example:443"));
     }
 }

@@ -57,7 +57,11 @@ impl Gate {
         }
         let named = CLAIMED.into_iter().filter_map(|name| Some((HeaderName::from_static(name), headers.get(name)?.clone())));
         let named = Context::from_metadata(&MetadataMap::from_headers(named.collect()))?;
-        Ok(Authenticated { principal: named.principal().clone(), attributes: Default::default(), credential: format!("delegate:{}", who.credential) })
+        Ok(Authenticated {
+            principal: named.principal().clone(),
+            attributes: Default::default(),
+            credential: format!("delegate:{}", who.credential),
+        })
     }
 }
 

@@ -20,8 +20,7 @@ pub(super) struct Subject {
 impl Subject {
     /// An account of which nothing is known yet.
     pub(super) fn fresh(&self, quota: Quota, now: Instant) -> Account {
-        let counted =
-            DailyUsage { tenant: self.tenant.clone(), principal: self.principal.clone(), day: today(), ..DailyUsage::default() };
+        let counted = DailyUsage { tenant: self.tenant.clone(), principal: self.principal.clone(), day: today(), ..DailyUsage::default() };
         Account::new(quota, counted, now)
     }
 
@@ -85,7 +84,15 @@ impl Account {
     pub(super) fn new(quota: Quota, counted: DailyUsage, now: Instant) -> Self {
         let bucket = |count: Option<u32>| count.map(|count| Bucket::per_minute(count, now));
         let unsent = DailyUsage { tokens: 0, cost_micros: 0, ..counted.clone() };
-        Self { quota, requests: bucket(quota.requests_per_minute), tokens: bucket(quota.tokens_per_minute), running: 0, turns: 0, counted, unsent }
+        Self {
+            quota,
+            requests: bucket(quota.requests_per_minute),
+            tokens: bucket(quota.tokens_per_minute),
+            running: 0,
+            turns: 0,
+            counted,
+            unsent,
+        }
     }
 
     /// Whether one more request may begin. Takes nothing.

@@ -116,7 +116,8 @@ async fn the_log_of_requests_outlives_the_process_and_is_filtered() {
 /// What a shield found is told; what it judged is not.
 #[tokio::test]
 async fn what_shields_and_tool_policies_decide_is_in_the_audit_log() {
-    let server = start_with("  safety: [ { id: grumpy, type: test::grumpy } ]\n  tools: [ { id: builtin, type: inline::builtin } ]\n").await;
+    let server =
+        start_with("  safety: [ { id: grumpy, type: test::grumpy } ]\n  tools: [ { id: builtin, type: inline::builtin } ]\n").await;
     let judged = json!({ "shield_id": "grumpy", "messages": [{ "role": "user", "content": "please greet my secret" }] });
     server.json("POST", "/v1/safety/run-shield", judged).await;
     let agents = Remote::<AgentsClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(5)).unwrap());

@@ -8,7 +8,8 @@ use llama_stack_core::{
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{
-    CreateApiKeyRequest, GetCallerRequest, HandOverRequest, ListAuditEventsRequest, identity_client::IdentityClient, telemetry_client::TelemetryClient,
+    CreateApiKeyRequest, GetCallerRequest, HandOverRequest, ListAuditEventsRequest, identity_client::IdentityClient,
+    telemetry_client::TelemetryClient,
 };
 use llama_stack_server::{Stack, bind};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
