@@ -33,6 +33,15 @@ impl<C> Remote<C> {
             None => cx.request(message),
         }
     }
+
+    /// A refused key is not the caller's fault, unless it was theirs.
+    pub(crate) fn failed(&self, cx: &Context, status: Status) -> Error {
+        let error = from_peer(status);
+        match &self.1 {
+            Some(credential) if error.code() == Code::Unauthenticated => credential.refused(cx, error),
+            _ => error,
+        }
+    }
 }
 
 impl Context {
@@ -140,16 +149,16 @@ macro_rules! grpc_service {
         #[async_trait::async_trait]
         impl $service for $crate::grpc::Remote<$client> {
             $(async fn $unary(&self, cx: &$crate::Context, request: $unary_in) -> $crate::Result<$unary_out> {
-                let call = async { self.0.clone().$unary(self.request(cx, request)).await.map_err($crate::grpc::from_peer) };
+                let call = async { self.0.clone().$unary(self.request(cx, request)).await.map_err(|status| self.failed(cx, status)) };
                 Ok(cx.within(call).await?.into_inner())
             })*
             $(async fn $stream(&self, cx: &$crate::Context, request: $stream_in) -> $crate::Result<$crate::EventStream<$stream_out>> {
-                let call = async { self.0.clone().$stream(self.request(cx, request)).await.map_err($crate::grpc::from_peer) };
+                let call = async { self.0.clone().$stream(self.request(cx, request)).await.map_err(|status| self.failed(cx, status)) };
                 Ok($crate::grpc::incoming(cx.within(call).await?))
             })*
             $(async fn $upload(&self, cx: &$crate::Context, messages: $crate::EventStream<$upload_in>) -> $crate::Result<$upload_out> {
                 let request = self.request(cx, $crate::grpc::Upload(messages));
-                let call = async { self.0.clone().$upload(request).await.map_err($crate::grpc::from_peer) };
+                let call = async { self.0.clone().$upload(request).await.map_err(|status| self.failed(cx, status)) };
                 Ok(cx.within(call).await?.into_inner())
             })*
         }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, path::PathBuf, time::Duration};
 use serde::Deserialize;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
-use crate::{Context, Error, Result, context::Secret};
+use crate::{Code, Context, Error, Result, context::Secret};
 
 /// A lazily connected channel: nothing is contacted before the first call.
 ///
@@ -124,6 +124,18 @@ pub struct Credential {
 }
 
 impl Credential {
+    /// The stack's key is for its operator to mend: the caller is neither blamed nor shown what the peer says of it.
+    pub(crate) fn refused(&self, cx: &Context, error: Error) -> Error {
+        let id = &self.provider_id;
+        if cx.provider_key(id).is_some_and(|key| !key.is_empty()) {
+            let message = format!("provider {id:?} refused the key that you sent for it");
+            return Error::new(Code::Unauthenticated, message).with_reason("invalid_provider_key").with_source(error);
+        }
+        let mend = if self.api_key.is_some() { "check its api_key" } else { "it needs an api_key, and has none" };
+        let message = format!("provider {id:?} wants to know who calls, and refused this stack: {mend}");
+        Error::failed_precondition(message).with_reason("upstream_unauthorized").with_source(error)
+    }
+
     /// The context that goes out.
     pub(crate) fn shown<'a>(&self, cx: &'a Context) -> Cow<'a, Context> {
         let own = cx.provider_key(&self.provider_id).filter(|key| !key.is_empty());
@@ -145,7 +157,6 @@ mod tests {
     use tonic::metadata::MetadataMap;
 
     use super::*;
-    use crate::Code;
 
     fn sent(config: &str, cx: &Context) -> MetadataMap {
         let address: Address = serde_json::from_str(config).unwrap();

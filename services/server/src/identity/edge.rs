@@ -43,9 +43,7 @@ impl Gate {
         }
         Ok(())
     }
-}
 
-impl Gate {
     /// Whom a delegate's headers name, and itself where they name nobody. The credential tells of both.
     ///
     /// # Errors
