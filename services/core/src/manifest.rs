@@ -204,6 +204,7 @@ pub enum Audit {
     All,
     /// What was denied, asked about, found or changed.
     Denied,
+    /// Nothing.
     None,
 }
 

@@ -74,7 +74,7 @@ impl Upstream {
 
 /// Ann of acme asks the stack in front.
 async fn ask(front: &Server, more: &[(&str, &str)]) -> (u16, Value) {
-    let body = json!({ "model": "far-parrot", "messages": [{ "role": "user", "content": "hi" }] });
+    let body = json!({ "model": "far/far-parrot", "messages": [{ "role": "user", "content": "hi" }] });
     let request = front.http.post(front.url("/v1/chat/completions")).json(&body);
     let request = request.header("x-llama-stack-tenant", "acme").header("x-llama-stack-principal", "ann");
     let response = more.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.unwrap();
