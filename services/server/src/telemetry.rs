@@ -25,7 +25,7 @@ use opentelemetry_sdk::{
 
 use llama_stack_core::{
     Context, Error, Manifest, Result,
-    trace::{OpenSpan, Tracer},
+    trace::{self, OpenSpan},
 };
 
 pub(crate) use instruments::Instruments;
@@ -103,7 +103,7 @@ impl Telemetry {
     }
 }
 
-impl Tracer for Telemetry {
+impl trace::Tracer for Telemetry {
     fn client(&self, cx: &Context, name: String, attributes: Vec<(&'static str, String)>) -> (Box<dyn OpenSpan>, Context) {
         let attributes = attributes.into_iter().map(|(name, value)| KeyValue::new(name, value)).collect();
         let (span, below) = self.span(cx, name, SpanKind::Client, attributes);
