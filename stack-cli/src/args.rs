@@ -102,6 +102,8 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: crate::policy::PolicyVerb,
     },
+    /// Look at what policies and shields decided about callers, newest first
+    Audit(crate::audit::AuditArgs),
     /// Print version and build
     Version,
     /// Print a completion script for a shell

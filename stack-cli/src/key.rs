@@ -10,7 +10,7 @@ use llama_stack_core::{
     ids,
 };
 use llama_stack_proto::v1::{
-    ApiKey, CreateApiKeyRequest, IssuedApiKey, ListApiKeysRequest, RevokeApiKeyRequest, RotateApiKeyRequest,
+    ApiKey, CreateApiKeyRequest, HandOverRequest, IssuedApiKey, ListApiKeysRequest, RevokeApiKeyRequest, RotateApiKeyRequest,
     identity_client::IdentityClient,
 };
 use llama_stack_server::Options;
@@ -58,6 +58,17 @@ pub(crate) enum KeyVerb {
     /// End a key at once
     Revoke {
         id: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make what is one principal's another's: agents, sessions, turns, prompts, files, banks and batches
+    HandOver {
+        /// Whose it is; without it what was made before the stack asked who calls
+        #[arg(long, default_value = "")]
+        from: String,
+        /// Whose it will be
+        #[arg(long)]
+        to: String,
         #[command(flatten)]
         place: Place,
     },
@@ -121,6 +132,12 @@ struct Row {
     secret: Option<String>,
 }
 
+#[derive(Serialize)]
+struct HandedOver {
+    to: String,
+    count: u64,
+}
+
 fn row(key: ApiKey, secret: Option<String>) -> Row {
     let expired = key.expires.as_ref().is_some_and(|end| end.seconds <= ids::now().seconds);
     let state = match (key.revoked.is_some(), expired) {
@@ -162,6 +179,11 @@ pub(crate) async fn run(verb: KeyVerb, output: &Output) -> Result<()> {
             let keys = Keys::of(place).await?;
             let key = keys.told(keys.service.revoke_api_key(&keys.cx, RevokeApiKeyRequest { id }).await)?;
             output.result(&row(key, None), |row| format!("{} is revoked\n", row.id))
+        }
+        KeyVerb::HandOver { from, to, place } => {
+            let keys = Keys::of(place).await?;
+            let count = keys.told(keys.service.hand_over(&keys.cx, HandOverRequest { from, to: to.clone() }).await)?.count;
+            output.result(&HandedOver { to, count }, |done| format!("{} things are {}'s now\n", done.count, done.to))
         }
     }
 }

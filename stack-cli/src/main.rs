@@ -8,6 +8,7 @@
 mod agent;
 mod api;
 mod args;
+mod audit;
 mod caller;
 mod chat;
 mod distribution;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
             Verb::Memory { verb } => memory::run(verb, &output).await,
             Verb::Key { verb } => key::run(verb, &output).await,
             Verb::Policy { verb } => policy::run(verb, &output),
+            Verb::Audit(args) => audit::run(args, &output).await,
             Verb::Version => version::run(&output),
             Verb::Completions { shell } => output.completions(shell),
             Verb::ParseWorker => Ok(()),

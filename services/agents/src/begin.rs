@@ -61,8 +61,10 @@ pub(crate) async fn create(shared: &Arc<Shared>, cx: &Context, request: CreateTu
             return existing(shared, cx, &turn_id, cancels).await;
         }
     }
+    let admitted = shared.admit(cx)?;
     let mut draft = draft(shared, cx, request, None).await?;
     (draft.key, draft.guard) = (key, guard);
+    draft.running.keep(admitted);
     follow(shared, cx, draft).await
 }
 

@@ -57,5 +57,5 @@ mod watch;
 
 pub use judged::fingerprint;
 pub use prompts::{PromptBook, render as render_prompt};
-pub use runtime::{Runtime, RuntimeParts};
+pub use runtime::{Admit, Runtime, RuntimeParts};
 pub use servers::Connect;

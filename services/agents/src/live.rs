@@ -8,6 +8,7 @@
 //! it missed from the journal. So a turn never waits for a watcher and never buffers for one.
 
 use std::{
+    any::Any,
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -54,6 +55,8 @@ pub(crate) struct Running {
     lives: Lives,
     turn: Key,
     live: Arc<Live>,
+    /// The caller's place among those that may have turns run.
+    admitted: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 /// The newest events of a turn.
@@ -114,7 +117,7 @@ impl Lives {
         *tables.sessions.entry(session.clone()).or_default() += 1;
         tables.turns.insert(turn.clone(), live.clone());
         drop(tables);
-        Ok(Running { lives: self.clone(), turn, live })
+        Ok(Running { lives: self.clone(), turn, live, admitted: Mutex::default() })
     }
 
     pub(crate) fn get(&self, tenant: &str, turn_id: &str) -> Option<Arc<Live>> {
@@ -158,6 +161,11 @@ pub(crate) fn in_progress(session_id: &str) -> Error {
 }
 
 impl Running {
+    /// Until the turn gives up its place.
+    pub(crate) fn keep(&self, admitted: Option<Box<dyn Any + Send>>) {
+        *self.admitted.lock().unwrap_or_else(PoisonError::into_inner) = admitted;
+    }
+
     pub(crate) fn live(&self) -> &Arc<Live> {
         &self.live
     }
@@ -166,6 +174,7 @@ impl Running {
 impl Running {
     /// Gives up the turn's place, so that whoever is told of its rest next finds the session free.
     pub(crate) fn release(&self) {
+        self.keep(None);
         let mut tables = self.lives.lock();
         if !tables.turns.get(&self.turn).is_some_and(|live| Arc::ptr_eq(live, &self.live)) {
             return;

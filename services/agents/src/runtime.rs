@@ -1,6 +1,12 @@
 //! The runtime: what it is made of, and the service that it is.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::hash_map::RandomState,
+    hash::BuildHasher,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use llama_stack_core::{Agents, Context, Error, EventStream, Inference, Memory, Result, Safety, Tools, manifest};
 use llama_stack_policy::Policy;
@@ -51,6 +57,15 @@ pub struct RuntimeParts {
     pub shutdown: CancellationToken,
 }
 
+/// Says whether a caller may have one more turn run.
+pub trait Admit: Send + Sync + 'static {
+    /// What is returned is dropped when the turn does not run any more.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` with the time to come back.
+    fn admit(&self, cx: &Context) -> Result<Box<dyn Any + Send>>;
+}
+
 /// Agents, sessions and turns, over a store and the services to the left.
 ///
 /// All ids are the tenant's own: those of another are `NotFound`, as if they did not exist.
@@ -64,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) resting: Resting,
     pub(crate) lease: Arc<Lease>,
     keys: Keys,
+    admit: OnceLock<Box<dyn Admit>>,
 }
 
 /// One call at a time under an idempotency key: a repetition that comes while the first call still begins must find
@@ -100,9 +116,17 @@ impl Runtime {
             resting: Resting::default(),
             lease,
             keys,
+            admit: OnceLock::new(),
         });
         lease::keep(&shared);
         Ok(Arc::new(Self(shared)))
+    }
+
+    /// Asks this before a caller's turn begins or is resumed. Turns that answer a call of another's are a part of that, and turns
+    /// that go on after a crash have been asked for already. The first one stays.
+    pub fn admitting(&self, admit: impl Admit) {
+        // An `Err` gives it back: there is one already.
+        let _ = self.0.admit.set(Box::new(admit));
     }
 
     /// Goes on with the turns that nobody owns, and returns how many there are; they run in the background. From then on
@@ -138,6 +162,12 @@ impl Shared {
             return Err(Error::unavailable("the stack is shutting down").with_reason("shutting_down"));
         }
         Ok(())
+    }
+
+    /// # Errors
+    /// `ResourceExhausted` the caller has as many turns as they may.
+    pub(crate) fn admit(&self, cx: &Context) -> Result<Option<Box<dyn Any + Send>>> {
+        self.admit.get().map(|admit| admit.admit(cx)).transpose()
     }
 
     /// The turn as its journal tells it.

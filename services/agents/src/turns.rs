@@ -125,7 +125,9 @@ pub(crate) async fn resume(shared: &Arc<Shared>, cx: &Context, request: ResumeTu
     let results = edge::results(request.results, &fold.awaiting)?;
     let decisions = edge::decisions(request.decisions, &fold.approvals, true, &ids::now())?;
     let sequence = fold.sequence;
+    let admitted = shared.admit(cx)?;
     let running = shared.lives.enter(cx.tenant(), &fold.turn.session_id, &request.turn_id, sequence, false)?;
+    running.keep(admitted);
     let (tail, token) = (running.live().tail(), running.live().cancel.clone());
     let journal = Journal::new(shared, cx.tenant(), fold, running, None);
     let (tell, told) = oneshot::channel();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use llama_stack_core::{Code, Context, Error, Result, ids};
-use llama_stack_proto::v1::{Batch, BatchError, BatchStatus};
+use llama_stack_proto::v1::{Batch, BatchError, BatchStatus, Caller};
 use llama_stack_store::HeldBatch;
 use prost_types::Timestamp;
 
@@ -18,8 +18,10 @@ use crate::{
 pub(crate) struct Job {
     pub(crate) batcher: Arc<Batcher>,
     pub(crate) held: HeldBatch,
-    /// Its owner's, with the priority of batches.
+    /// Its owner's as it was made, with the priority of batches: for its files.
     pub(crate) cx: Context,
+    /// Who made it.
+    pub(crate) author: Caller,
     pub(crate) signals: Signals,
     pub(crate) ask: Arc<dyn Ask>,
 }

@@ -10,6 +10,7 @@
 //!
 //! A line asks an HTTP path of this stack, as its owner, with the priority of batches. Who answers is behind [`Ask`].
 
+mod author;
 mod check;
 mod finish;
 mod input;

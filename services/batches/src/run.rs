@@ -3,13 +3,13 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream::FuturesUnordered};
-use llama_stack_core::{Result, ids};
+use llama_stack_core::{Code, Error, Result, ids};
 use llama_stack_proto::v1::{Batch, BatchStatus};
 use llama_stack_store::BatchLine;
 use serde_json::{Value, json};
 
 use crate::{
-    Answer,
+    Answer, author,
     check::{Asked, request},
     input::{self, Line},
     job::{Job, Stopped, gone, left},
@@ -83,11 +83,18 @@ impl Job {
         let (custom_id, answer) = match request(&line, endpoint) {
             Ok(Asked { custom_id, body }) => {
                 // A turn that the line began before a crash is found again by this key, rather than begun anew.
-                let cx = self.cx.clone().with_idempotency_key(format!("{}:{number}", self.held.batch_id));
+                let key = format!("{}:{number}", self.held.batch_id);
                 let body: bytes::Bytes = Value::Object(body).to_string().into();
                 let mut attempt = 0;
                 let answer = loop {
-                    let answer = self.ask.ask(&cx.clone().with_request_id(ids::new("req")), endpoint, body.clone()).await;
+                    let answer = match author::today(&self.batcher.store, &self.author).await {
+                        Ok(cx) => {
+                            let cx = cx.with_idempotency_key(key.clone()).with_request_id(ids::new("req"));
+                            self.ask.ask(&cx, endpoint, body.clone()).await
+                        }
+                        Err(error) if error.code() == Code::Unauthenticated => refused(&error),
+                        Err(error) => return Err(error),
+                    };
                     attempt += 1;
                     // A quota that says when there is more is waited for as long as the batch has time.
                     let is_patient = answer.status == 429 && answer.retry_after.is_some();
@@ -133,6 +140,12 @@ impl Job {
         });
         writes.try_buffer_unordered(WRITES).try_collect::<()>().await
     }
+}
+
+/// What a line is answered whose maker may ask no more.
+fn refused(error: &Error) -> Answer {
+    let body = json!({ "error": { "message": error.message(), "type": error.code().openai_type(), "code": error.reason() } });
+    Answer { status: error.code().http_status(), request_id: ids::new("req"), body, retry_after: None }
 }
 
 /// The next line that was not run.

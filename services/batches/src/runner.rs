@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use llama_stack_core::{Code, Context, Files, Principal, Priority, Result, ids, manifest};
+use llama_stack_core::{Code, Files, Result, ids, manifest};
 use llama_stack_proto::v1::BatchStatus;
 use llama_stack_store::{HeldBatch, Holder, Store};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Ask, job::Job};
+use crate::{Ask, author, job::Job};
 
 /// How long a batch stays this process's without a renewal.
 const LEASE: Duration = Duration::from_secs(15);
@@ -155,8 +155,6 @@ impl Batcher {
 
     async fn work(self: &Arc<Self>, held: &HeldBatch, signals: Signals, ask: Arc<dyn Ask>) -> Result<()> {
         let (batch, author) = self.store.batch_and_author(&held.tenant, &held.batch_id, "").await?;
-        let principal = Principal { id: author.principal, tenant: held.tenant.clone(), roles: author.roles };
-        let cx = Context::new(principal).with_priority(Priority::Batch);
-        Job { batcher: self.clone(), held: held.clone(), cx, signals, ask }.run(batch).await
+        Job { batcher: self.clone(), held: held.clone(), cx: author::as_made(&author), author, signals, ask }.run(batch).await
     }
 }

@@ -6,7 +6,7 @@ use llama_stack_proto::v1::{
     Batch, BatchStatus, CancelBatchRequest, CreateBatchRequest, GetBatchRequest, GetFileRequest, ListBatchesRequest, ListBatchesResponse,
 };
 
-use crate::{Batcher, ENDPOINTS};
+use crate::{Batcher, ENDPOINTS, author};
 
 /// Who has this role reaches every batch of their tenant.
 const ADMIN: &str = "admin";
@@ -53,7 +53,7 @@ impl Batches for Batcher {
             output_expires_after_seconds: request.output_expires_after_seconds,
             ..Batch::default()
         };
-        self.store.insert_batch(cx.tenant(), &batch, &cx.principal().roles).await?;
+        self.store.insert_batch(&batch, &author::of(cx)).await?;
         self.look.notify_one();
         Ok(batch)
     }

@@ -10,11 +10,11 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use llama_stack_batches::{Answer, Ask, Batcher};
-use llama_stack_core::{Batches, Code, Context, Deps, Files, Principal, Priority, ids, manifest};
+use llama_stack_core::{Authenticated, Batches, Code, Context, Deps, Files, Principal, Priority, ids, manifest};
 use llama_stack_files::StoredFiles;
 use llama_stack_proto::v1::{
-    Batch, BatchStatus, CancelBatchRequest, CreateBatchRequest, FileHeader, GetBatchRequest, GetFileRequest, ListBatchesRequest,
-    UploadFileRequest, upload_file_request::Message,
+    ApiKey, Batch, BatchStatus, Caller, CancelBatchRequest, CreateBatchRequest, FileHeader, GetBatchRequest, GetFileRequest,
+    ListBatchesRequest, UploadFileRequest, upload_file_request::Message,
 };
 use llama_stack_store::{Durability, Store};
 use serde_json::{Value, json};
@@ -209,7 +209,8 @@ async fn a_batch_whose_time_is_over_says_so_of_each_line_that_was_not_run() {
         owner: "ann".into(),
         ..Batch::default()
     };
-    site.store.insert_batch("acme", &batch, &[]).await.unwrap();
+    let author = Caller { principal: "ann".into(), tenant: "acme".into(), ..Caller::default() };
+    site.store.insert_batch(&batch, &author).await.unwrap();
     let (batcher, _) = site.running(1_000);
     let batch = ended(&batcher, &cx, &batch.id).await;
     assert_eq!((batch.status(), batch.completed, batch.failed), (BatchStatus::Expired, 2, 1), "{batch:?}");
@@ -217,6 +218,45 @@ async fn a_batch_whose_time_is_over_says_so_of_each_line_that_was_not_run() {
     assert_eq!((&errors[0]["custom_id"], &errors[0]["error"]["code"]), (&json!("c1"), &json!("batch_expired")), "{errors:?}");
     assert_eq!(errors[0]["response"], Value::Null);
     assert_eq!(site.content(&cx, &batch.output_file_id).await.len(), 2);
+}
+
+/// What a key may is asked when a line runs, not when the batch was made.
+#[tokio::test]
+async fn a_batch_runs_as_its_key_is_now_and_stops_asking_when_the_key_is_revoked() {
+    let site = Site::new().await;
+    let mut key = ApiKey {
+        id: ids::new("key"),
+        tenant: "acme".into(),
+        principal: "ann".into(),
+        attributes: [("team".into(), "blue".into())].into(),
+        ..ApiKey::default()
+    };
+    site.store.insert_api_key(&key, "hash").await.unwrap();
+    // When it was made, the key had a role that it has no more.
+    let who = Authenticated { principal: ann().principal().clone(), credential: key.id.clone(), ..Authenticated::default() };
+    let cx = Context::default().with_authenticated(&who);
+    let input = site.upload(&cx, "batch", lines(&["a", "b", "c"])).await;
+    let config = manifest::Batches { lines_at_once: 1, ..manifest::Batches::default() };
+    let (tasks, shutdown) = (site.deps.tasks.clone(), site.deps.shutdown.child_token());
+    let batcher = Batcher::new(site.store.clone(), site.files.clone(), config, tasks, shutdown);
+    let echo = Arc::new(Echo { asked: Mutex::default(), answers: Semaphore::new(1) });
+    batcher.start(echo.clone());
+    let id = batcher.create_batch(&cx, asking(input)).await.unwrap().id;
+    // One line is answered, and the next is under way.
+    until(&batcher, &cx, &id, |batch| batch.completed == 1 && echo.asked.lock().unwrap().len() == 2).await;
+    key.revoked = Some(ids::now());
+    site.store.revoke_api_key(&key).await.unwrap();
+    echo.answers.add_permits(10);
+    let batch = ended(&batcher, &cx, &id).await;
+    assert_eq!((batch.status(), batch.completed, batch.failed), (BatchStatus::Completed, 2, 1), "{batch:?}");
+    let errors = site.content(&cx, &batch.error_file_id).await;
+    assert_eq!(errors[0]["response"]["status_code"], 401, "{errors:?}");
+    assert_eq!(errors[0]["response"]["body"]["error"]["code"], "invalid_api_key");
+    let asked = echo.asked.lock().unwrap();
+    assert_eq!(asked.len(), 2, "a revoked key asked once more");
+    let first = &asked[0].0;
+    assert!(first.principal().roles.is_empty(), "the role that the key has no more was used");
+    assert_eq!((first.attributes()["team"].as_str(), first.priority()), ("blue", Priority::Batch));
 }
 
 #[tokio::test]

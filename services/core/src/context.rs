@@ -44,6 +44,8 @@ struct Inner {
     credential: String,
     /// What this process shows to the stack that it calls. Never read from a request, so never a caller's.
     bearer: Option<Secret>,
+    /// Who asks is not told to whoever is called.
+    nameless: bool,
     priority: Priority,
     /// Provider id → the caller's own key there. Read at the edge, used by the provider, never sent on or logged.
     provider_keys: Vec<(String, Secret)>,
@@ -171,6 +173,12 @@ impl Context {
     #[must_use]
     pub fn with_bearer(self, bearer: Secret) -> Self {
         self.edit(|inner| inner.bearer = Some(bearer))
+    }
+
+    /// Goes out without principal, tenant and roles.
+    #[must_use]
+    pub(crate) fn nameless(self) -> Self {
+        self.edit(|inner| inner.nameless = true)
     }
 
     /// The same call, made by whoever was authenticated.
@@ -310,10 +318,12 @@ impl Context {
         if let Some(bearer) = &self.0.bearer {
             put("authorization", &format!("Bearer {}", bearer.expose()));
         }
-        put(PRINCIPAL, &self.principal().id);
-        put(TENANT, self.tenant());
-        if !self.principal().roles.is_empty() {
-            put(ROLES, &self.principal().roles.join(","));
+        if !self.0.nameless {
+            put(PRINCIPAL, &self.principal().id);
+            put(TENANT, self.tenant());
+            if !self.principal().roles.is_empty() {
+                put(ROLES, &self.principal().roles.join(","));
+            }
         }
         for (name, value) in [(IDEMPOTENCY_KEY, self.idempotency_key()), (REQUEST_ID, self.request_id()), (TRACE, self.trace())] {
             if let Some(value) = value {

@@ -1,13 +1,13 @@
 //! The two faces of a service on the wire: [`Served`] puts a trait on it, [`Remote`] takes it off.
 
-use std::{sync::Arc, time::Duration};
+mod address;
+
+use std::sync::Arc;
 
 use futures::StreamExt;
-use serde::Deserialize;
-use tonic::{
-    Request, Response, Status, TimeoutExpired,
-    transport::{Channel, ClientTlsConfig, Endpoint},
-};
+use tonic::{Request, Response, Status, TimeoutExpired};
+
+pub use address::{Address, Credential, channel, default_connect_timeout};
 
 use crate::{Code, Context, Error, EventStream, Result, context::deadline_passed};
 
@@ -24,66 +24,30 @@ const STREAM_WINDOW: u32 = 512 << 10;
 /// A service trait as a tonic server: `InferenceServer::new(Served(arc))`.
 pub struct Served<S: ?Sized>(pub Arc<S>);
 
-/// A tonic client as the service trait.
-pub struct Remote<C>(pub C);
+/// A tonic client as the service trait. Without a credential a peer is told who asks, and shown nothing but the context's own.
+pub struct Remote<C>(pub C, pub(crate) Option<Credential>);
 
-/// A server that is gone without a word is noticed after twice this time, also while its answer is waited for.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-
-/// A lazily connected channel: nothing is contacted before the first call.
-///
-/// # Errors
-/// `InvalidArgument` for something that is no http(s) URL.
-pub fn channel(url: &str, connect_timeout: Duration) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(url.to_owned())
-        .map_err(|error| Error::invalid("url", format!("{url:?} is not a URL like http://127.0.0.1:9000")).with_source(error))?;
-    // HTTP/2's own pings would say more, but servers of the gRPC core close connections that ping often.
-    let mut endpoint = endpoint
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(KEEP_ALIVE))
-        .tcp_keepalive_interval(Some(KEEP_ALIVE / 3))
-        .tcp_keepalive_retries(Some(3))
-        .connect_timeout(connect_timeout)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .initial_stream_window_size(STREAM_WINDOW);
-    if url.starts_with("https://") {
-        let tls = ClientTlsConfig::new().with_webpki_roots();
-        endpoint = endpoint.tls_config(tls).map_err(|error| Error::invalid("url", "TLS could not be set up").with_source(error))?;
-    } else if !url.starts_with("http://") {
-        return Err(Error::invalid("url", format!("{url:?} must begin with http:// or https://")));
+impl<C> Remote<C> {
+    /// Shows this with every call.
+    #[must_use]
+    pub fn showing(self, credential: Credential) -> Self {
+        Self(self.0, Some(credential))
     }
-    Ok(endpoint.connect_lazy())
-}
 
-/// [`channel`] to the `url` of a provider's configuration.
-///
-/// # Errors
-/// As [`channel`], on `config.url`.
-pub fn provider_channel(url: &str, connect_timeout: Duration) -> Result<Channel> {
-    channel(url, connect_timeout).map_err(|error| error.with_field("config.url"))
-}
+    pub(crate) fn request<T>(&self, cx: &Context, message: T) -> Request<T> {
+        match &self.1 {
+            Some(credential) => credential.shown(cx).request(message),
+            None => cx.request(message),
+        }
+    }
 
-/// Where a provider's process listens: the whole configuration of one that needs no more.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Address {
-    /// For example `http://127.0.0.1:9000`.
-    pub url: String,
-    /// How long connecting may take. Default 5, at least 1.
-    #[serde(default = "default_connect_timeout")]
-    pub connect_timeout_seconds: u32,
-}
-
-/// Of every provider behind a socket.
-pub fn default_connect_timeout() -> u32 {
-    5
-}
-
-impl Address {
-    /// # Errors
-    /// As [`provider_channel`].
-    pub fn channel(&self) -> Result<Channel> {
-        provider_channel(&self.url, Duration::from_secs(self.connect_timeout_seconds.max(1).into()))
+    /// A refused key is not the caller's fault, unless it was theirs.
+    pub(crate) fn failed(&self, cx: &Context, status: Status) -> Error {
+        let error = from_peer(status);
+        match &self.1 {
+            Some(credential) if error.code() == Code::Unauthenticated => credential.refused(cx, error),
+            _ => error,
+        }
     }
 }
 
@@ -192,16 +156,16 @@ macro_rules! grpc_service {
         #[async_trait::async_trait]
         impl $service for $crate::grpc::Remote<$client> {
             $(async fn $unary(&self, cx: &$crate::Context, request: $unary_in) -> $crate::Result<$unary_out> {
-                let call = async { self.0.clone().$unary(cx.request(request)).await.map_err($crate::grpc::from_peer) };
+                let call = async { self.0.clone().$unary(self.request(cx, request)).await.map_err(|status| self.failed(cx, status)) };
                 Ok(cx.within(call).await?.into_inner())
             })*
             $(async fn $stream(&self, cx: &$crate::Context, request: $stream_in) -> $crate::Result<$crate::EventStream<$stream_out>> {
-                let call = async { self.0.clone().$stream(cx.request(request)).await.map_err($crate::grpc::from_peer) };
+                let call = async { self.0.clone().$stream(self.request(cx, request)).await.map_err(|status| self.failed(cx, status)) };
                 Ok($crate::grpc::incoming(cx.within(call).await?))
             })*
             $(async fn $upload(&self, cx: &$crate::Context, messages: $crate::EventStream<$upload_in>) -> $crate::Result<$upload_out> {
-                let request = cx.request($crate::grpc::Upload(messages));
-                let call = async { self.0.clone().$upload(request).await.map_err($crate::grpc::from_peer) };
+                let request = self.request(cx, $crate::grpc::Upload(messages));
+                let call = async { self.0.clone().$upload(request).await.map_err(|status| self.failed(cx, status)) };
                 Ok(cx.within(call).await?.into_inner())
             })*
         }
@@ -230,7 +194,7 @@ macro_rules! grpc_service {
             pub fn new(channel: tonic::transport::Channel) -> Self {
                 type Client = $client;
                 let limit = $crate::grpc::MAX_MESSAGE_BYTES;
-                Self(Client::new(channel).max_decoding_message_size(limit).max_encoding_message_size(limit))
+                Self(Client::new(channel).max_decoding_message_size(limit).max_encoding_message_size(limit), None)
             }
         }
     };
@@ -246,16 +210,5 @@ mod tests {
         let error = from_peer(Status::from_error(Box::new(TimeoutExpired(()))));
         assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
         assert_eq!(from_peer(Status::cancelled("by the peer")).code(), Code::Cancelled);
-    }
-
-    #[tokio::test]
-    async fn an_address_is_a_url_and_how_long_to_try_it() {
-        let address: Address = serde_json::from_str(r#"{"url":"http://127.0.0.1:9000"}"#).unwrap();
-        assert_eq!(address.connect_timeout_seconds, 5);
-        assert!(address.channel().is_ok());
-        for url in ["ftp://x", "127.0.0.1:9000", ""] {
-            let error = Address { url: url.into(), connect_timeout_seconds: 0 }.channel().err().unwrap();
-            assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("config.url")), "{url}");
-        }
     }
 }

@@ -22,6 +22,7 @@ pub mod manifest;
 pub mod page;
 pub mod registry;
 pub mod service;
+pub mod trace;
 
 use std::pin::Pin;
 

@@ -91,6 +91,9 @@ pub struct Server {
     pub drain_seconds: u64,
     /// Origins that browsers may call from; `*` is all. Default: none but the stack's own pages.
     pub cors_origins: Vec<String>,
+    /// Names under which a loopback listener is called, beside localhost and loopback addresses; `*` is all. For a proxy on this
+    /// machine that sends on the name it was asked under.
+    pub hosts: Vec<String>,
     /// Who may call. Without it: everybody who reaches this machine's loopback.
     pub auth: Option<Auth>,
     /// Without it the listener speaks plain HTTP.
@@ -105,6 +108,7 @@ impl Default for Server {
             drain_notice_seconds: 0,
             drain_seconds: 30,
             cors_origins: Vec::new(),
+            hosts: Vec::new(),
             auth: None,
             tls: None,
         }
@@ -170,13 +174,39 @@ pub struct Telemetry {
     pub otlp_endpoint: String,
     /// Record prompts and answers in traces. Off unless asked for.
     pub capture_content: bool,
-    /// How many of the latest requests to this process are kept in memory to be listed. Default 1,000; 0: none.
+    /// How many of each tenant's latest requests are kept in the store to be listed. Default 1,000; 0: none.
     pub requests: usize,
+    /// And for how many days. Default 30.
+    pub request_days: u32,
+    /// Which decisions of policies and shields the audit log keeps. Default all.
+    pub audit: Audit,
+    /// For how many days. Default 30.
+    pub audit_days: u32,
+}
+
+/// What is written into the audit log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Audit {
+    /// Every decision.
+    #[default]
+    All,
+    /// What was denied, asked about, found or changed.
+    Denied,
+    /// Nothing.
+    None,
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { otlp_endpoint: String::new(), capture_content: false, requests: 1_000 }
+        Self {
+            otlp_endpoint: String::new(),
+            capture_content: false,
+            requests: 1_000,
+            request_days: 30,
+            audit: Audit::default(),
+            audit_days: 30,
+        }
     }
 }
 
@@ -237,6 +267,11 @@ impl Manifest {
         }
         if let Some(auth) = &self.server.auth {
             auth.validate(self.server.tls.as_ref(), &self.lines)?;
+        }
+        for (name, days) in [("request_days", self.telemetry.request_days), ("audit_days", self.telemetry.audit_days)] {
+            if !(1..=36_500).contains(&days) {
+                return Err(self.lines.error(&format!("telemetry.{name}"), &format!("is {days}; it must be 1 to 36500")));
+            }
         }
         self.policy.validate(&self.lines)?;
         self.files.validate(&self.lines)?;

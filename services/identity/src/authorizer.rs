@@ -16,17 +16,39 @@ pub use policies::Policies;
 
 use crate::target::{Target, targets};
 
+/// What was decided about a call, for whoever writes it down.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision<'a> {
+    /// As policies write it.
+    pub action: &'a str,
+    /// Of the thing that the call is about; empty where it is about none.
+    pub kind: &'a str,
+    pub id: &'a str,
+    pub allowed: bool,
+    pub policies: &'a [String],
+}
+
+/// Is told every decision.
+pub type OnDecision = Box<dyn Fn(&Context, &Decision<'_>) + Send + Sync>;
+
 /// Denies what no policy permits.
 pub struct Authorizer {
     policies: Arc<Policies>,
     store: Store,
     /// By the name of the method: `Agents.create_turn`.
     actions: HashMap<String, Action>,
+    on_decision: Option<OnDecision>,
 }
 
 impl Authorizer {
     pub fn new(policies: Arc<Policies>, store: Store) -> Self {
-        Self { policies, store, actions: actions().map(|action| (action.key(), action)).collect() }
+        Self { policies, store, actions: actions().map(|action| (action.key(), action)).collect(), on_decision: None }
+    }
+
+    /// Tells this every decision about a call. What is left out of a list is none.
+    #[must_use]
+    pub fn telling(self, on_decision: OnDecision) -> Self {
+        Self { on_decision: Some(on_decision), ..self }
     }
 
     /// A call that is about no thing of a service.
@@ -70,6 +92,9 @@ impl Authorizer {
         let access = Access { principal: cx.principal(), attributes: cx.attributes(), action, kind, id, owner };
         let verdict = policies.decide(&access);
         let (who, name) = (cx.principal(), action.name());
+        if let Some(tell) = &self.on_decision {
+            tell(cx, &Decision { action: &name, kind, id, allowed: verdict.allowed, policies: &verdict.policies });
+        }
         if verdict.allowed {
             tracing::trace!(target: "llama_stack::audit", principal = who.id, tenant = who.tenant, action = name, kind, id, "allowed");
             return Ok(());
@@ -108,12 +133,18 @@ impl Authorizer {
         Ok(())
     }
 
-    fn own_turns(&self, cx: &Context, list: &mut ListTurnsResponse) -> Result<()> {
+    async fn own_turns(&self, cx: &Context, list: &mut ListTurnsResponse) -> Result<()> {
         let (action, policies) = (self.action("Agents.get_turn")?, self.policies.current());
-        list.turns.retain(|turn| {
-            let owner = Some(turn.principal.as_str()).filter(|owner| !owner.is_empty());
-            self.may_read(cx, &action, &("turn", turn.id.clone()), owner, &policies)
-        });
+        let mut seen = Vec::with_capacity(list.turns.len());
+        for turn in std::mem::take(&mut list.turns) {
+            // One that was handed over is another's than whoever began it.
+            let noted = self.store.owner(cx.tenant(), &turn.id).await?;
+            let owner = noted.as_deref().or(Some(turn.principal.as_str())).filter(|owner| !owner.is_empty());
+            if self.may_read(cx, &action, &("turn", turn.id.clone()), owner, &policies) {
+                seen.push(turn);
+            }
+        }
+        list.turns = seen;
         Ok(())
     }
 }
@@ -157,7 +188,7 @@ impl Guard for Authorizer {
             return self.own_sessions(cx, list).await;
         }
         match answer.downcast_mut::<ListTurnsResponse>() {
-            Some(list) => self.own_turns(cx, list),
+            Some(list) => self.own_turns(cx, list).await,
             None => Ok(()),
         }
     }

@@ -22,6 +22,6 @@ mod service;
 mod target;
 
 pub use authenticator::Authenticator;
-pub use authorizer::{Authorizer, Policies};
+pub use authorizer::{Authorizer, Decision, OnDecision, Policies};
 pub use certificate::from_certificate;
 pub use service::ApiKeyBook;

@@ -2,8 +2,8 @@
 
 use llama_stack_core::{Code, Context, Error, Identity, Principal, Result, context::named, ids};
 use llama_stack_proto::v1::{
-    ApiKey, Caller, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, IssuedApiKey, ListApiKeysRequest, ListApiKeysResponse,
-    RevokeApiKeyRequest, RotateApiKeyRequest,
+    ApiKey, Caller, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, HandOverRequest, HandOverResponse, IssuedApiKey,
+    ListApiKeysRequest, ListApiKeysResponse, RevokeApiKeyRequest, RotateApiKeyRequest,
 };
 use llama_stack_store::Store;
 use prost_types::Timestamp;
@@ -18,11 +18,29 @@ const GRACE: u64 = 30 * 24 * 60 * 60;
 const LONGEST: u64 = 100 * 365 * 24 * 60 * 60;
 
 /// The API keys of all tenants; each call sees those of its own.
-pub struct ApiKeyBook(Store);
+pub struct ApiKeyBook {
+    store: Store,
+    /// Whether secrets are told at all.
+    issues: bool,
+}
 
 impl ApiKeyBook {
     pub fn new(store: Store) -> Self {
-        Self(store)
+        Self { store, issues: true }
+    }
+
+    /// For a stack that does not ask who calls: whoever reaches it could make a key that counts once it does ask.
+    pub fn without_issue(store: Store) -> Self {
+        Self { store, issues: false }
+    }
+
+    fn may_issue(&self) -> Result<()> {
+        if self.issues {
+            return Ok(());
+        }
+        let message = "this stack does not tell callers apart, so it gives out no API keys; add server.auth to its manifest, and make the \
+                       first key with llama-stack key create --offline";
+        Err(Error::failed_precondition(message).with_reason("no_auth"))
     }
 }
 
@@ -75,49 +93,69 @@ impl Identity for ApiKeyBook {
     }
 
     async fn create_api_key(&self, cx: &Context, request: CreateApiKeyRequest) -> Result<IssuedApiKey> {
+        self.may_issue()?;
         let key = made(cx.principal(), request)?;
         let (secret, hash) = secret::issue(&key.id)?;
-        self.0.insert_api_key(&key, &hash).await?;
+        self.store.insert_api_key(&key, &hash).await?;
         tracing::info!(key = key.id, tenant = key.tenant, principal = key.principal, by = key.created_by, "API key made");
         Ok(IssuedApiKey { key: Some(key), secret })
     }
 
     async fn get_api_key(&self, cx: &Context, request: GetApiKeyRequest) -> Result<ApiKey> {
-        self.0.get_api_key(cx.tenant(), &checked(request.id)?).await
+        self.store.get_api_key(cx.tenant(), &checked(request.id)?).await
     }
 
     async fn list_api_keys(&self, cx: &Context, request: ListApiKeysRequest) -> Result<ListApiKeysResponse> {
-        let (keys, next_page_token) = self.0.list_api_keys(cx.tenant(), request.page_size, &request.page_token).await?;
+        let (keys, next_page_token) = self.store.list_api_keys(cx.tenant(), request.page_size, &request.page_token).await?;
         Ok(ListApiKeysResponse { keys, next_page_token })
     }
 
     async fn rotate_api_key(&self, cx: &Context, request: RotateApiKeyRequest) -> Result<IssuedApiKey> {
+        self.may_issue()?;
         if request.grace_seconds > GRACE {
             return Err(Error::invalid("grace_seconds", format!("grace_seconds must be at most {GRACE}, which is 30 days")));
         }
-        let mut key = self.0.get_api_key(cx.tenant(), &checked(request.id)?).await?;
+        let mut key = self.store.get_api_key(cx.tenant(), &checked(request.id)?).await?;
         if key.revoked.is_some() {
             let message = format!("API key {:?} is revoked; make another", key.id);
             return Err(Error::new(Code::FailedPrecondition, message).with_reason("api_key_revoked"));
         }
         let (secret, hash) = secret::issue(&key.id)?;
         key.rotated = Some(ids::now());
-        self.0.rotate_api_key(&key, &hash, (request.grace_seconds > 0).then(|| after(request.grace_seconds))).await?;
+        self.store.rotate_api_key(&key, &hash, (request.grace_seconds > 0).then(|| after(request.grace_seconds))).await?;
         tracing::info!(key = key.id, tenant = key.tenant, by = cx.principal().id, "API key rotated");
         Ok(IssuedApiKey { key: Some(key), secret })
     }
 
     /// Idempotent.
     async fn revoke_api_key(&self, cx: &Context, request: RevokeApiKeyRequest) -> Result<ApiKey> {
-        let mut key = self.0.get_api_key(cx.tenant(), &checked(request.id)?).await?;
+        let mut key = self.store.get_api_key(cx.tenant(), &checked(request.id)?).await?;
         if key.revoked.is_none() {
             key.revoked = Some(ids::now());
-            self.0.revoke_api_key(&key).await?;
+            self.store.revoke_api_key(&key).await?;
             tracing::info!(key = key.id, tenant = key.tenant, by = cx.principal().id, "API key revoked");
         }
         Ok(key)
     }
+
+    /// Idempotent.
+    async fn hand_over(&self, cx: &Context, request: HandOverRequest) -> Result<HandOverResponse> {
+        let to = named("to", &request.to)?;
+        let (from, nobodys) = match request.from.as_str() {
+            "" => (ANONYMOUS.to_owned(), true),
+            from => (named("from", from)?, false),
+        };
+        if from == to {
+            return Err(Error::invalid("to", format!("to is {to:?}, whose it is already")));
+        }
+        let count = self.store.hand_over(cx.tenant(), &from, &to, nobodys).await?;
+        tracing::info!(tenant = cx.tenant(), from, to, count, by = cx.principal().id, "handed over");
+        Ok(HandOverResponse { count })
+    }
 }
+
+/// Whose things are who was not asked who they are.
+const ANONYMOUS: &str = "anonymous";
 
 /// An id that a database takes. One that is none of its own is not found there.
 fn checked(id: String) -> Result<String> {

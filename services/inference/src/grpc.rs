@@ -1,12 +1,12 @@
 //! `remote::grpc`: another stack, or anybody's server of `llama_stack.v1.Inference`.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use futures::StreamExt;
 use serde::Deserialize;
 use tonic::transport::Channel;
 
-use llama_stack_core::{Code, Context, Deps, Error, EventStream, Inference, Result, grpc};
+use llama_stack_core::{Code, Context, Deps, Error, EventStream, Inference, Result, context::Secret, grpc};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, ChatResponse, ClassifyRequest, ClassifyResponse, CompleteEvent, CompleteRequest, CompleteResponse,
     EmbedRequest, EmbedResponse, GetModelRequest, ListModelsRequest, ListModelsResponse, Model, RerankRequest, RerankResponse,
@@ -21,6 +21,15 @@ pub(crate) struct Config {
     /// Default 5, at least 1.
     #[serde(default = "grpc::default_connect_timeout")]
     connect_timeout_seconds: u32,
+    /// Shown as `authorization: Bearer …`: an API key of the other stack, or a token.
+    #[serde(default)]
+    api_key: Secret,
+    /// A PEM file of authorities whose certificates count beside those that are known everywhere.
+    #[serde(default)]
+    ca_certificate: PathBuf,
+    /// Whether it is told on whose behalf it is called. Default: only where it is shown no key.
+    #[serde(default)]
+    pass_identity: Option<bool>,
     /// Put in front of the server's model ids: two stacks with the same models can then be told apart. Default: nothing.
     #[serde(default)]
     model_prefix: String,
@@ -28,12 +37,18 @@ pub(crate) struct Config {
 
 /// Contacts nobody: the server may start later.
 pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Inference>> {
-    let address = grpc::Address { url: config.url, connect_timeout_seconds: config.connect_timeout_seconds };
+    let address = grpc::Address {
+        url: config.url,
+        connect_timeout_seconds: config.connect_timeout_seconds,
+        api_key: config.api_key,
+        ca_certificate: config.ca_certificate,
+        pass_identity: config.pass_identity,
+    };
     let channel = address.channel()?;
     let url = url::Url::parse(&address.url).map_err(|error| Error::invalid("config.url", "not a URL").with_source(error))?;
     let host = crate::openai::host_of(&url);
     Ok(Arc::new(Peer {
-        remote: grpc::Remote::<InferenceClient<Channel>>::new(channel),
+        remote: grpc::Remote::<InferenceClient<Channel>>::new(channel).showing(address.credential(&deps.provider_id)),
         id: deps.provider_id,
         host,
         prefix: config.model_prefix,

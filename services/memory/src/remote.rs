@@ -10,6 +10,8 @@ use llama_stack_proto::v1::memory_client::MemoryClient;
 use tonic::transport::Channel;
 
 /// Connects at the first call and again after a break.
-pub(crate) async fn build(address: Address, _deps: Deps) -> Result<Arc<dyn Memory>> {
-    Ok(Arc::new(Remote::<MemoryClient<Channel>>::new(address.channel()?)))
+pub(crate) async fn build(address: Address, deps: Deps) -> Result<Arc<dyn Memory>> {
+    address.must_pass_identity()?;
+    let remote = Remote::<MemoryClient<Channel>>::new(address.channel()?);
+    Ok(Arc::new(remote.showing(address.credential(&deps.provider_id))))
 }

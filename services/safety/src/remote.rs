@@ -10,6 +10,7 @@ use llama_stack_proto::v1::safety_client::SafetyClient;
 use tonic::transport::Channel;
 
 /// Connects at the first call and again after a break.
-pub(crate) async fn build(address: Address, _deps: Deps) -> Result<Arc<dyn Safety>> {
-    Ok(Arc::new(Remote::<SafetyClient<Channel>>::new(address.channel()?)))
+pub(crate) async fn build(address: Address, deps: Deps) -> Result<Arc<dyn Safety>> {
+    let remote = Remote::<SafetyClient<Channel>>::new(address.channel()?);
+    Ok(Arc::new(remote.showing(address.credential(&deps.provider_id))))
 }

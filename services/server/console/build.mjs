@@ -1,8 +1,9 @@
-// Builds `dist`, which is committed: one script, one style sheet, one page. `--check` says whether it is what is committed.
+// Builds `dist`, which is committed: one script, one style sheet, one page. `--check` says whether it is what is committed. Beside it,
+// `built-from` has the hashes of what it was built from and of what came of it: so a test that has no npm finds what is stale.
 import { build } from "esbuild";
 import { createHash } from "node:crypto";
 import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -39,6 +40,23 @@ for (const name of ["preact", "@preact/signals", "@preact/signals-core"]) {
 }
 files.set("licences.txt", Buffer.from(licences.join("\n----\n\n")));
 
+/** What `dist` depends on, beside the packages that the lock file names. */
+const sources = ["build.mjs", "package.json", "package-lock.json", "tsconfig.json"];
+for (const entry of await readdir(join(here, "src"), { recursive: true, withFileTypes: true })) {
+  if (entry.isFile()) sources.push(join(relative(here, entry.parentPath), entry.name).replaceAll("\\", "/"));
+}
+
+/** SHA-256 over names, lengths and contents, in the order of the names. */
+async function hashed(named) {
+  const hash = createHash("sha256");
+  for (const [name, contents] of [...named].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    hash.update(`${name}\n${contents.length}\n`).update(contents);
+  }
+  return hash.digest("hex");
+}
+const read = await Promise.all(sources.map(async (name) => [name, await readFile(join(here, name))]));
+const builtFrom = `sources ${await hashed(read)}\ndist ${await hashed(files)}\n`;
+
 if (process.argv.includes("--check")) {
   const there = new Set(await readdir(dist));
   const differs = [];
@@ -47,6 +65,7 @@ if (process.argv.includes("--check")) {
     if (!same) differs.push(name);
   }
   differs.push(...there);
+  if ((await readFile(join(here, "built-from"), "utf8").catch(() => "")) !== builtFrom) differs.push("built-from");
   if (differs.length > 0) {
     console.error(`dist is not what src builds (${differs.join(", ")}); run npm run build`);
     process.exit(1);
@@ -59,4 +78,5 @@ if (process.argv.includes("--check")) {
     await writeFile(join(dist, name), contents);
     console.log(`${name} ${contents.length}`);
   }
+  await writeFile(join(here, "built-from"), builtFrom);
 }

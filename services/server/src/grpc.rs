@@ -27,7 +27,7 @@ use llama_stack_proto::{
 
 use crate::{
     Stack,
-    http::{AppState, cors, observe},
+    http::{AppState, cors, observe, site_guard},
     identity, limits,
 };
 
@@ -135,6 +135,7 @@ pub(crate) async fn router(stack: &Stack, state: &AppState) -> Result<(Router, H
     if let Some(cors) = cors(&stack.server.cors_origins) {
         router = router.layer(cors);
     }
+    let router = router.layer(middleware::from_fn_with_state(state.clone(), site_guard));
     let router = router.layer(middleware::from_fn_with_state(state.clone(), observe));
     Ok((router, health))
 }

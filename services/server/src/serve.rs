@@ -76,7 +76,7 @@ impl Stack {
         let address = listener.local_addr().map_err(|error| Error::internal("the listener has no address").with_source(error))?;
         check_exposure(&self.server, address)?;
         self.guarded();
-        let state = http::AppState::new(&self);
+        let state = http::AppState::new(&self, address);
         let (grpc, mut health) = grpc::router(&self, &state).await?;
         let edge = Edge { http: http::router(&state, &self.server.cors_origins), grpc };
         self.tasks.spawn(fold_metrics(self.metrics.clone(), self.shutdown.clone()));

@@ -11,7 +11,7 @@ use llama_stack_agents::{Connect, PromptBook, Runtime, RuntimeParts};
 use llama_stack_batches::Batcher;
 use llama_stack_core::{
     Agents, Batches, Context, Deps, Files, Identity, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools,
-    manifest, registry::OnProgress,
+    manifest, registry::OnProgress, trace::Tracer,
 };
 use llama_stack_documents::Parse;
 use llama_stack_files::StoredFiles;
@@ -23,10 +23,10 @@ use llama_stack_tools::Groups;
 
 use crate::{
     assemble,
-    history::{History, Requests},
+    history::{AuditLog, History, Log},
     identity::{Gate, tls::Tls},
     info,
-    limits::Limits,
+    limits::{Limits, Turns},
     metrics::Metrics,
     observed::{Audited, Observed},
     telemetry::Telemetry,
@@ -61,7 +61,7 @@ pub struct Stack {
     pub info: Arc<dyn Info>,
     /// What happened.
     pub history: Arc<dyn llama_stack_core::Telemetry>,
-    pub(crate) requests: Arc<Requests>,
+    pub(crate) requests: Arc<Log>,
     pub(crate) parser: Arc<dyn Parse>,
     pub(crate) runtime: Arc<Runtime>,
     /// None: everybody is whom their headers say.
@@ -96,10 +96,17 @@ impl Stack {
             tasks: tasks.clone(),
             ..Deps::new(options.home.clone())
         };
+        if let Some(telemetry) = &telemetry {
+            let tracer: Arc<dyn Tracer> = telemetry.clone();
+            deps.extensions.insert(tracer);
+        }
         let (listed, lines) = (&manifest.providers, &manifest.lines);
         let tls = Tls::from_manifest(&manifest)?;
         let store = assemble::store(&manifest, &options.home).await?;
-        let gate = Gate::from_manifest(&manifest, &store, &tasks, &shutdown)?.map(Arc::new);
+        let requests = Log::new(manifest.telemetry.clone(), store.clone());
+        tasks.spawn(requests.clone().keep(shutdown.clone()));
+        let audit = AuditLog::new(requests.clone());
+        let gate = Gate::from_manifest(&manifest, &store, audit.clone(), &tasks, &shutdown)?.map(Arc::new);
         deps.folder = options.home.join(&manifest.name);
         deps.extensions.insert(store.clone());
         let files: Arc<dyn Files> = StoredFiles::open(&deps, store.clone(), manifest.files.clone()).await?;
@@ -120,7 +127,7 @@ impl Stack {
         let providers = assemble::providers("safety", &listed.safety, &registry.safety, &deps, lines).await?;
         let router = llama_stack_safety::Router::build(providers.clone()).await;
         let router: Arc<dyn Safety> = Arc::new(router.map_err(|error| assemble::routed(error, "safety", lines))?);
-        let safety: Arc<dyn Safety> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()));
+        let safety: Arc<dyn Safety> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()).audited(audit.clone()));
         assemble::shields_are_there(safety.as_ref(), &manifest).await?;
         probes.extend(info::probes(providers));
         deps.safety = Some(safety.clone());
@@ -145,17 +152,19 @@ impl Stack {
             safety: Some(safety.clone()),
             memory: Some(memory.clone()),
             connect: Some(Arc::new(Wires(deps.clone()))),
-            policy: Some(Arc::new(Audited(CedarPolicy::from_manifest(&manifest)?))),
+            policy: Some(Arc::new(Audited(CedarPolicy::from_manifest(&manifest)?, audit))),
             config: manifest.agents.clone(),
             shielding: manifest.safety.clone(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
         });
         let runtime = runtime.map_err(|error| assemble::at_its_field(error, lines))?;
+        runtime.admitting(Turns(limits.clone()));
         let agents: Arc<dyn Agents> = runtime.clone();
-        let requests = Requests::new(manifest.telemetry.requests);
-        let history = History::new(agents.clone(), requests.clone());
+        let history = History::new(agents.clone(), store.clone(), requests.clone());
         let batcher = Batcher::new(store.clone(), files.clone(), manifest.batches.clone(), tasks.clone(), shutdown.clone());
+        let identity = if gate.is_some() { ApiKeyBook::new(store.clone()) } else { ApiKeyBook::without_issue(store.clone()) };
+        let identity: Arc<dyn Identity> = Arc::new(identity);
         let info = info::Running::new(&manifest, registry, probes);
         Ok(Self {
             name: manifest.name,
@@ -169,7 +178,7 @@ impl Stack {
             tools,
             agents: Arc::new(Observed::new(agents, telemetry.clone(), metrics.clone())),
             prompts: Arc::new(PromptBook::new(store.clone())),
-            identity: Arc::new(ApiKeyBook::new(store.clone())),
+            identity,
             gate,
             tls,
             info: Arc::new(info),
@@ -208,6 +217,10 @@ impl Stack {
             if let Err(error) = self.runtime.release().await {
                 tracing::warn!(error = ?error, "turns that were cut off could not be given up: their leases have to run out");
             }
+        }
+        // What turns decided since the last second.
+        if let Err(error) = self.requests.flush().await {
+            tracing::warn!(error = ?error, "the last requests and decisions could not be written down");
         }
         self.store.close().await;
         if let Some(telemetry) = &self.telemetry {

@@ -23,7 +23,10 @@ use opentelemetry_sdk::{
     trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan},
 };
 
-use llama_stack_core::{Context, Error, Manifest, Result};
+use llama_stack_core::{
+    Context, Error, Manifest, Result,
+    trace::{self, OpenSpan},
+};
 
 pub(crate) use instruments::Instruments;
 
@@ -97,6 +100,24 @@ impl Telemetry {
         if let Ok(Ok(Err(error))) = tokio::time::timeout(FLUSH, measures).await {
             tracing::warn!(%error, "the last measures could not be sent");
         }
+    }
+}
+
+impl trace::Tracer for Telemetry {
+    fn client(&self, cx: &Context, name: String, attributes: Vec<(&'static str, String)>) -> (Box<dyn OpenSpan>, Context) {
+        let attributes = attributes.into_iter().map(|(name, value)| KeyValue::new(name, value)).collect();
+        let (span, below) = self.span(cx, name, SpanKind::Client, attributes);
+        (Box::new(span), below)
+    }
+}
+
+impl OpenSpan for Span {
+    fn set(&mut self, key: &'static str, value: String) {
+        Span::set(self, key, value);
+    }
+
+    fn fail(&mut self, error: &Error) {
+        Span::fail(self, error);
     }
 }
 

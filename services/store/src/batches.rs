@@ -5,11 +5,11 @@ mod lines;
 
 use async_trait::async_trait;
 use llama_stack_core::{Result, ids};
-use llama_stack_proto::v1::{Batch, BatchStatus};
+use llama_stack_proto::v1::{Batch, BatchStatus, Caller};
 use prost::Message as _;
 
 use crate::{
-    Author, Store,
+    Store,
     command::{Command, Failure, Outcome, not_found},
     failure,
     lease::lost,
@@ -20,10 +20,10 @@ pub(crate) use lease::BATCHES;
 pub use lease::HeldBatch;
 pub use lines::{BatchLine, LineResults};
 
-const INSERT: &str = "INSERT INTO batches (tenant, id, owner, roles, status, total, completed, failed, runner, epoch, lease_until_us, body) \
-                      VALUES ($1, $2, $3, $4, $5, 0, 0, 0, '', 0, 0, $6)";
-const GET: &str =
-    "SELECT body, status, total, completed, failed, owner, roles FROM batches WHERE tenant = $1 AND id = $2 AND ($3 = '' OR owner = $3)";
+const INSERT: &str = "INSERT INTO batches (tenant, id, owner, roles, status, total, completed, failed, runner, epoch, lease_until_us, \
+                      body, author) VALUES ($1, $2, $3, $4, $5, 0, 0, 0, '', 0, 0, $6, $7)";
+const GET: &str = "SELECT body, status, total, completed, failed, owner, roles, author FROM batches \
+                   WHERE tenant = $1 AND id = $2 AND ($3 = '' OR owner = $3)";
 const LIST: &str = "SELECT body, status, total, completed, failed FROM batches \
                     WHERE tenant = $1 AND id < $2 AND ($3 = '' OR owner = $3) ORDER BY id DESC LIMIT $4";
 /// Changes nothing, and holds the row until the transaction ends.
@@ -44,16 +44,16 @@ pub fn has_ended(status: BatchStatus) -> bool {
 }
 
 struct Insert {
-    tenant: String,
     batch: Batch,
-    roles: String,
+    author: Caller,
 }
 
 #[async_trait]
 impl Command for Insert {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
-        let (batch, body) = (&self.batch, self.batch.encode_to_vec());
-        conn.execute(INSERT, args![&self.tenant, &batch.id, &batch.owner, &self.roles, i64::from(batch.status), &body]).await?;
+        let (batch, body, tenant) = (&self.batch, self.batch.encode_to_vec(), &self.author.tenant);
+        let (roles, author) = (self.author.roles.join(","), self.author.encode_to_vec());
+        conn.execute(INSERT, args![tenant, &batch.id, &batch.owner, &roles, i64::from(batch.status), &body, &author]).await?;
         Ok(Outcome::Done)
     }
 }
@@ -118,10 +118,12 @@ async fn stored(conn: &mut Conn<'_>, tenant: &str, id: &str) -> Result<Batch, Fa
 }
 
 impl Store {
+    /// A batch of the author's tenant.
+    ///
     /// # Errors
     /// `AlreadyExists` the id is taken
-    pub async fn insert_batch(&self, tenant: &str, batch: &Batch, roles: &[String]) -> Result<()> {
-        self.write(Insert { tenant: tenant.into(), batch: batch.clone(), roles: roles.join(",") }).await.map(drop)
+    pub async fn insert_batch(&self, batch: &Batch, author: &Caller) -> Result<()> {
+        self.write(Insert { batch: batch.clone(), author: author.clone() }).await.map(drop)
     }
 
     /// `owner`: only theirs; anyone's where it is empty.
@@ -132,18 +134,23 @@ impl Store {
         self.batch_and_author(tenant, id, owner).await.map(|(batch, _)| batch)
     }
 
-    /// A batch, and on whose behalf it runs.
+    /// A batch, and who made it, as they were known then.
     ///
     /// # Errors
     /// `NotFound`
-    pub async fn batch_and_author(&self, tenant: &str, id: &str, owner: &str) -> Result<(Batch, Author)> {
+    pub async fn batch_and_author(&self, tenant: &str, id: &str, owner: &str) -> Result<(Batch, Caller)> {
         let rows = self.read(GET, args![tenant, id, owner]).await?;
         let row = rows.first().ok_or_else(|| not_found("batch", id))?;
-        let author = || {
+        let author: Caller = failure::decode_column(row, 7)?;
+        if !author.principal.is_empty() {
+            return Ok((counted(row)?, author));
+        }
+        // One that was made before authors were kept.
+        let before = || {
             let roles = row.text(6)?.split(',').filter(|role| !role.is_empty()).map(Into::into).collect();
-            Ok(Author { principal: row.text(5)?, roles })
+            Ok(Caller { principal: row.text(5)?, tenant: tenant.into(), roles, ..Caller::default() })
         };
-        Ok((counted(row)?, author().map_err(|error| failure::report(&error))?))
+        Ok((counted(row)?, before().map_err(|error| failure::report(&error))?))
     }
 
     /// Newest first, from after the id `after`; from the newest where it is empty.

@@ -1,4 +1,4 @@
-//! Whose a thing is, for what has no column of its own for it: agents, sessions, prompts.
+//! Whose a thing is, for what has no column of its own for it: agents, sessions, prompts, and turns that were handed over.
 
 use async_trait::async_trait;
 use llama_stack_core::{Result, context::Principal};
@@ -43,8 +43,11 @@ impl Store {
         self.one_text(GET, tenant, id).await
     }
 
-    /// Who began a turn. `None`: there is no such turn, or it does not say.
+    /// Who was noted for a turn, or else began it. `None`: there is no such turn, or it does not say.
     pub async fn owner_of_turn(&self, tenant: &str, turn_id: &str) -> Result<Option<String>> {
+        if let Some(owner) = self.owner(tenant, turn_id).await? {
+            return Ok(Some(owner));
+        }
         let rows = self.read(CREATED, args![tenant, turn_id]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let event: llama_stack_proto::v1::TurnEvent = failure::decode(row)?;

@@ -6,7 +6,7 @@ mod fixture;
 
 use fixture::{Fixture, TENANT, later, of};
 use llama_stack_core::{Code, ids};
-use llama_stack_proto::v1::{Batch, BatchStatus};
+use llama_stack_proto::v1::{Batch, BatchStatus, Caller};
 use llama_stack_store::{BatchLine, DailyUsage, HeldBatch, LineResults};
 
 on!(sqlite, memory, postgres: [
@@ -19,7 +19,8 @@ on!(sqlite, memory, postgres: [
 async fn made(fixture: &Fixture) -> Batch {
     let status = BatchStatus::Validating.into();
     let batch = Batch { id: ids::new("batch"), owner: "ann".into(), status, created: Some(ids::now()), ..Batch::default() };
-    fixture.store.insert_batch(TENANT, &batch, &["dev".into(), "ops".into()]).await.unwrap();
+    let author = Caller { principal: "ann".into(), tenant: TENANT.into(), roles: vec!["dev".into(), "ops".into()], ..Caller::default() };
+    fixture.store.insert_batch(&batch, &author).await.unwrap();
     batch
 }
 

@@ -1,10 +1,11 @@
 //! `remote::grpc`: tools of another process, in any language.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use llama_stack_core::{
     Code, Context, Deps, Error, Result, Tools,
-    grpc::{Remote, provider_channel},
+    context::Secret,
+    grpc::{Address, Remote},
 };
 use llama_stack_egress::{Client, Limits};
 use llama_stack_proto::v1::{
@@ -20,6 +21,15 @@ use crate::{kept::Kept, timeout};
 pub(crate) struct Config {
     /// Where it listens, for example `http://127.0.0.1:9000`.
     url: String,
+    /// Shown as `authorization: Bearer …`: an API key of the other stack, or a token.
+    #[serde(default)]
+    api_key: Secret,
+    /// A PEM file of authorities whose certificates count beside those that are known everywhere.
+    #[serde(default)]
+    ca_certificate: PathBuf,
+    /// Whether it is told on whose behalf it is called. Default: only where it is shown no key.
+    #[serde(default)]
+    pass_identity: Option<bool>,
     /// How long a call may take. Default 60.
     #[serde(default = "timeout::default_call")]
     timeout_seconds: f64,
@@ -36,8 +46,12 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Tools>> 
         let url = config.url.parse().map_err(|error| Error::invalid("config.url", format!("{:?} is no URL: {error}", config.url)))?;
         let guard = Client::new(deps.egress, Limits::default());
         guard.check(&url).await.map_err(|error| error.with_field("config.url"))?;
+        if !config.ca_certificate.as_os_str().is_empty() {
+            let message = "names a file of this machine; only a provider of the manifest has one";
+            return Err(Error::invalid("config.ca_certificate", message));
+        }
     }
-    Ok(Arc::new(RemoteTools::new(config)?))
+    Ok(Arc::new(RemoteTools::new(config, &deps.provider_id)?))
 }
 
 /// Connects at the first call and again after a break; the list is kept until it is old, or proves to be wrong.
@@ -48,10 +62,17 @@ struct RemoteTools {
 }
 
 impl RemoteTools {
-    fn new(config: Config) -> Result<Self> {
+    fn new(config: Config, id: &str) -> Result<Self> {
         let list_limit = timeout::seconds(config.list_timeout_seconds);
+        let address = Address {
+            connect_timeout_seconds: u32::try_from(list_limit.as_secs()).unwrap_or(u32::MAX),
+            api_key: config.api_key,
+            ca_certificate: config.ca_certificate,
+            pass_identity: config.pass_identity,
+            ..Address::new(config.url)
+        };
         Ok(Self {
-            remote: Remote::<ToolsClient<Channel>>::new(provider_channel(&config.url, list_limit)?),
+            remote: Remote::<ToolsClient<Channel>>::new(address.channel()?).showing(address.credential(id)),
             list: Kept::new(list_limit, timeout::seconds(config.list_age_seconds)),
             call_limit: timeout::seconds(config.timeout_seconds),
         })

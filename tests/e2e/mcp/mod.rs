@@ -184,9 +184,12 @@ async fn a_page_from_elsewhere_does_not_reach_the_tools() {
     assert_eq!(ask(&[]).await.1["result"]["serverInfo"]["name"], "llama-stack");
     assert_eq!(ask(&[("origin", "https://console.example")]).await.0, 200);
     for origin in ["https://evil.example", "http://127.0.0.1:3000", "null", "https://console.example.evil"] {
-        let (status, body) = ask(&[("origin", origin), ("host", "evil.example")]).await;
+        let (status, body) = ask(&[("origin", origin)]).await;
         assert_eq!((status, &body["error"]["code"]), (403, &json!("origin_not_allowed")), "{origin}");
     }
+    // A name that was made to point here is no name of this stack's, whatever page it is asked from.
+    let (status, body) = ask(&[("origin", "http://evil.example"), ("host", "evil.example")]).await;
+    assert_eq!((status, &body["error"]["code"]), (421, &json!("wrong_host")));
     let (status, _) = send("GET", &format!("{}/mcp", stack.url), &[], None).await;
     assert_eq!(status, 405);
     stack.stop().await;

@@ -25,6 +25,9 @@ pub struct Auth {
     pub introspection: Option<Introspection>,
     /// Clients' certificates; needs `server.tls.client_ca`.
     pub mtls: Option<Mtls>,
+    /// Roles whose holders speak for others: whom their headers `x-llama-stack-principal`, `-tenant` and `-roles` name counts. For
+    /// another stack that passes identities on. Default: none.
+    pub delegates: Vec<String>,
     pub policy: AccessPolicy,
 }
 

@@ -30,6 +30,8 @@ pub struct Quota {
     pub tokens_per_minute: Option<u32>,
     /// Requests whose answers are not done.
     pub concurrent_requests: Option<u32>,
+    /// Turns that run in this process, watched or not; one that waits for a client or a person does not count.
+    pub concurrent_turns: Option<u32>,
     /// In a day of UTC, in all processes that share the store.
     pub tokens_per_day: Option<u64>,
     /// The same, by `agents.prices`.
@@ -58,6 +60,7 @@ impl Quota {
             ("requests_per_minute", self.requests_per_minute),
             ("tokens_per_minute", self.tokens_per_minute),
             ("concurrent_requests", self.concurrent_requests),
+            ("concurrent_turns", self.concurrent_turns),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == Some(0)) {
             return Err(lines.error(&format!("{path}.{name}"), "must be at least 1; leave it out for no limit"));

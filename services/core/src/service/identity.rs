@@ -1,8 +1,8 @@
 use tonic::transport::Channel;
 
 use llama_stack_proto::v1::{
-    ApiKey, Caller, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, IssuedApiKey, ListApiKeysRequest, ListApiKeysResponse,
-    RevokeApiKeyRequest, RotateApiKeyRequest, identity_client::IdentityClient, identity_server,
+    ApiKey, Caller, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, HandOverRequest, HandOverResponse, IssuedApiKey,
+    ListApiKeysRequest, ListApiKeysResponse, RevokeApiKeyRequest, RotateApiKeyRequest, identity_client::IdentityClient, identity_server,
 };
 
 use crate::{Context, Error, Result, grpc::grpc_service};
@@ -31,6 +31,10 @@ pub trait Identity: Send + Sync + 'static {
     async fn revoke_api_key(&self, _cx: &Context, _request: RevokeApiKeyRequest) -> Result<ApiKey> {
         Err(Error::unimplemented("RevokeApiKey"))
     }
+
+    async fn hand_over(&self, _cx: &Context, _request: HandOverRequest) -> Result<HandOverResponse> {
+        Err(Error::unimplemented("HandOver"))
+    }
 }
 
 grpc_service!(Identity, identity_server::Identity, IdentityClient<Channel> {
@@ -40,4 +44,5 @@ grpc_service!(Identity, identity_server::Identity, IdentityClient<Channel> {
     unary list_api_keys(ListApiKeysRequest) -> ListApiKeysResponse;
     unary rotate_api_key(RotateApiKeyRequest) -> IssuedApiKey;
     unary revoke_api_key(RevokeApiKeyRequest) -> ApiKey;
+    unary hand_over(HandOverRequest) -> HandOverResponse;
 });

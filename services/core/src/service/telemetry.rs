@@ -1,7 +1,8 @@
 use tonic::transport::Channel;
 
 use llama_stack_proto::v1::{
-    GetTurnTraceRequest, ListRequestsRequest, ListRequestsResponse, TurnTrace, telemetry_client::TelemetryClient, telemetry_server,
+    GetTurnTraceRequest, ListAuditEventsRequest, ListAuditEventsResponse, ListRequestsRequest, ListRequestsResponse, TurnTrace,
+    telemetry_client::TelemetryClient, telemetry_server,
 };
 
 use crate::{Context, Error, Result, grpc::grpc_service};
@@ -16,9 +17,14 @@ pub trait Telemetry: Send + Sync + 'static {
     async fn list_requests(&self, _cx: &Context, _request: ListRequestsRequest) -> Result<ListRequestsResponse> {
         Err(Error::unimplemented("ListRequests"))
     }
+
+    async fn list_audit_events(&self, _cx: &Context, _request: ListAuditEventsRequest) -> Result<ListAuditEventsResponse> {
+        Err(Error::unimplemented("ListAuditEvents"))
+    }
 }
 
 grpc_service!(Telemetry, telemetry_server::Telemetry, TelemetryClient<Channel> {
     unary get_turn_trace(GetTurnTraceRequest) -> TurnTrace;
     unary list_requests(ListRequestsRequest) -> ListRequestsResponse;
+    unary list_audit_events(ListAuditEventsRequest) -> ListAuditEventsResponse;
 });

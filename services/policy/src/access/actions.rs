@@ -120,10 +120,11 @@ pub const ACTIONS: &[(&str, &[(&str, Class)])] = &[
             ("ListApiKeys", Admin),
             ("RotateApiKey", Admin),
             ("RevokeApiKey", Admin),
+            ("HandOver", Admin),
         ],
     ),
     ("Batches", &[("CreateBatch", Use), ("GetBatch", Use), ("ListBatches", Use), ("CancelBatch", Use)]),
-    ("Telemetry", &[("GetTurnTrace", Private), ("ListRequests", Use)]),
+    ("Telemetry", &[("GetTurnTrace", Private), ("ListRequests", Use), ("ListAuditEvents", Admin)]),
     // Not of the contract: what HTTP alone has.
     ("Http", &[("Metrics", Admin)]),
 ];

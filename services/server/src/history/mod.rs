@@ -1,31 +1,47 @@
-//! What happened, read back: turns from their journals, requests from a ring in memory.
+//! What happened, read back: turns from their journals; requests, and decisions about them, from the store.
 
-mod requests;
+mod audit;
+mod log;
 mod routes;
 mod turns;
 
 use std::sync::Arc;
 
 use llama_stack_core::{Agents, Context, Error, Result, Telemetry};
-use llama_stack_proto::v1::{GetTurnTraceRequest, ListRequestsRequest, ListRequestsResponse, TurnTrace};
+use llama_stack_proto::v1::{
+    GetTurnTraceRequest, ListAuditEventsRequest, ListAuditEventsResponse, ListRequestsRequest, ListRequestsResponse, TurnTrace,
+};
+use llama_stack_store::Store;
 
-pub(crate) use requests::{Begun, Requests};
+pub(crate) use audit::AuditLog;
+pub(crate) use log::{Begun, Log};
 pub(crate) use routes::routes;
 
-const DEFAULT_PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1_000;
 /// Who has this role sees every request of their tenant.
 const ADMIN: &str = "admin";
 
-/// The service over both.
+/// The service over all of them.
 pub(crate) struct History {
     agents: Arc<dyn Agents>,
-    requests: Arc<Requests>,
+    store: Store,
+    log: Arc<Log>,
 }
 
 impl History {
-    pub(crate) fn new(agents: Arc<dyn Agents>, requests: Arc<Requests>) -> Self {
-        Self { agents, requests }
+    pub(crate) fn new(agents: Arc<dyn Agents>, store: Store, log: Arc<Log>) -> Self {
+        Self { agents, store, log }
+    }
+
+    /// What this process has seen is there, before anybody looks.
+    async fn settled(&self, page_size: u32) -> Result<()> {
+        if page_size > MAX_PAGE {
+            return Err(Error::invalid("page_size", format!("page_size is {page_size}; it must be at most {MAX_PAGE}")));
+        }
+        // In a task of its own: a caller who goes away must not take along what is being written.
+        let log = self.log.clone();
+        let flushed = tokio::spawn(async move { log.flush().await }).await;
+        flushed.unwrap_or_else(|error| Err(Error::internal("the log could not be written down").with_source(error)))
     }
 }
 
@@ -35,13 +51,23 @@ impl Telemetry for History {
         turns::trace(self.agents.as_ref(), cx, request.turn_id).await
     }
 
-    async fn list_requests(&self, cx: &Context, request: ListRequestsRequest) -> Result<ListRequestsResponse> {
-        let size = if request.page_size == 0 { DEFAULT_PAGE } else { request.page_size };
-        if size > MAX_PAGE {
-            return Err(Error::invalid("page_size", format!("page_size is {size}; it must be at most {MAX_PAGE}")));
+    async fn list_requests(&self, cx: &Context, mut request: ListRequestsRequest) -> Result<ListRequestsResponse> {
+        self.settled(request.page_size).await?;
+        let own = cx.principal();
+        if !own.roles.iter().any(|role| role == ADMIN) {
+            if !request.principal.is_empty() && request.principal != own.id {
+                return Ok(ListRequestsResponse::default());
+            }
+            request.principal.clone_from(&own.id);
         }
-        let principal = cx.principal();
-        let of = if principal.roles.iter().any(|role| role == ADMIN) { "" } else { principal.id.as_str() };
-        Ok(ListRequestsResponse { requests: self.requests.latest(cx.tenant(), of, &request.route, size as usize) })
+        let (requests, next_page_token) = self.store.list_requests(cx.tenant(), &request).await?;
+        Ok(ListRequestsResponse { requests, next_page_token })
+    }
+
+    /// Whoever the policies of access let.
+    async fn list_audit_events(&self, cx: &Context, request: ListAuditEventsRequest) -> Result<ListAuditEventsResponse> {
+        self.settled(request.page_size).await?;
+        let (events, next_page_token) = self.store.list_audit_events(cx.tenant(), &request).await?;
+        Ok(ListAuditEventsResponse { events, next_page_token })
     }
 }

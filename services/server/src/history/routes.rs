@@ -1,4 +1,4 @@
-//! `/v1/requests` and `/v1/responses/{id}/trace`.
+//! `/v1/requests`, `/v1/audit` and `/v1/responses/{id}/trace`.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,9 @@ use axum::{
     routing::get,
 };
 use llama_stack_core::{Code, Error, Result};
-use llama_stack_proto::v1::{GetTurnTraceRequest, ListRequestsRequest, RequestRecord, TraceSpan};
+use llama_stack_proto::v1::{
+    AuditEvent, AuditKind, GetTurnTraceRequest, ListAuditEventsRequest, ListRequestsRequest, RequestRecord, TraceSpan,
+};
 use prost_types::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,8 +20,10 @@ use crate::{
 };
 
 pub(crate) fn routes(api: &mut Api) {
-    let operation = Operation::new("The latest requests to this process, newest first.");
+    let operation = Operation::new("The latest requests, newest first: the caller's own, and of an admin all of the tenant's.");
     api.get("/v1/requests", get(list), operation.returns::<RequestList>());
+    let operation = Operation::new("The audit log of the tenant, newest first: what policies and shields decided about its callers.");
+    api.get("/v1/audit", get(audit), operation.returns::<AuditList>());
     let operation = Operation::new("A response as spans: what it asked of models, tools and shields, and how long that took.");
     api.get("/v1/responses/{id}/trace", get(trace), operation.returns::<Trace>());
 }
@@ -28,15 +32,30 @@ pub(crate) fn routes(api: &mut Api) {
 struct ListQuery {
     /// 1 to 1,000; default 100.
     limit: Option<u32>,
+    /// `next_page` of the page before.
+    #[serde(default)]
+    page: String,
     /// Only of this route, as it is listed.
     #[serde(default)]
     route: String,
+    /// Only with this code, as it is listed.
+    #[serde(default)]
+    code: String,
+    /// Only of this caller.
+    #[serde(default)]
+    principal: String,
+    /// Seconds since 1970: only those that began then or later.
+    since: Option<f64>,
+    /// Seconds since 1970: only those that began before.
+    until: Option<f64>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct RequestList {
     object: &'static str,
     data: Vec<RequestObject>,
+    /// Null on the last page.
+    next_page: Option<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -70,12 +89,127 @@ impl From<RequestRecord> for RequestObject {
 }
 
 async fn list(State(state): State<AppState>, Caller(cx): Caller, Query(query): Query<ListQuery>) -> Result<Json<RequestList>, ApiError> {
-    let limit = query.limit.unwrap_or(100);
-    if !(1..=1_000).contains(&limit) {
-        return Err(Error::invalid("limit", format!("limit is {limit}; it must be 1 to 1000")).into());
+    let ListQuery { limit, page, route, code, principal, since, until } = query;
+    let request = ListRequestsRequest {
+        page_size: checked(limit)?,
+        route,
+        page_token: page,
+        code,
+        principal,
+        since: moment("since", since)?,
+        until: moment("until", until)?,
+    };
+    let listed = state.history.list_requests(&cx, request).await.map_err(of_page)?;
+    let data = listed.requests.into_iter().map(RequestObject::from).collect();
+    Ok(Json(RequestList { object: "list", data, next_page: some(listed.next_page_token) }))
+}
+
+fn checked(limit: Option<u32>) -> Result<u32> {
+    let limit = limit.unwrap_or(100);
+    if (1..=1_000).contains(&limit) { Ok(limit) } else { Err(Error::invalid("limit", format!("limit is {limit}; it must be 1 to 1000"))) }
+}
+
+fn moment(field: &'static str, seconds: Option<f64>) -> Result<Option<Timestamp>> {
+    let Some(seconds) = seconds else { return Ok(None) };
+    if !(0.0..=1e11).contains(&seconds) {
+        return Err(Error::invalid(field, format!("{field} must be seconds since 1970")));
     }
-    let listed = state.history.list_requests(&cx, ListRequestsRequest { page_size: limit, route: query.route }).await?;
-    Ok(Json(RequestList { object: "list", data: listed.requests.into_iter().map(RequestObject::from).collect() }))
+    Ok(Some(Timestamp { seconds: seconds as i64, nanos: (seconds.fract() * 1e9) as i32 }))
+}
+
+/// The page's token is called otherwise here.
+fn of_page(error: Error) -> Error {
+    if error.field() == Some("page_token") { error.with_field("page") } else { error }
+}
+
+fn some(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct AuditQuery {
+    /// 1 to 1,000; default 100.
+    limit: Option<u32>,
+    /// `next_page` of the page before.
+    #[serde(default)]
+    page: String,
+    /// Only what this decided: `access`, `tool` or `shield`.
+    kind: Option<String>,
+    /// Only with this outcome, as it is listed.
+    #[serde(default)]
+    outcome: String,
+    /// Only on this caller's behalf.
+    #[serde(default)]
+    principal: String,
+    /// Seconds since 1970: only then or later.
+    since: Option<f64>,
+    /// Seconds since 1970: only before.
+    until: Option<f64>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct AuditList {
+    object: &'static str,
+    data: Vec<AuditObject>,
+    /// Null on the last page.
+    next_page: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AuditEvent")]
+struct AuditObject {
+    id: String,
+    object: &'static str,
+    /// Seconds since 1970.
+    at: f64,
+    /// Who decided: `access`, `tool` or `shield`.
+    kind: String,
+    principal: String,
+    credential: String,
+    request_id: String,
+    action: String,
+    resource_kind: String,
+    resource_id: String,
+    outcome: String,
+    policies: Vec<String>,
+    agent_id: String,
+}
+
+impl From<AuditEvent> for AuditObject {
+    fn from(event: AuditEvent) -> Self {
+        Self {
+            object: "audit_event",
+            at: seconds(event.time).unwrap_or_default(),
+            kind: event.kind().as_str_name().trim_start_matches("AUDIT_KIND_").to_lowercase(),
+            id: event.id,
+            principal: event.principal,
+            credential: event.credential,
+            request_id: event.request_id,
+            action: event.action,
+            resource_kind: event.resource_kind,
+            resource_id: event.resource_id,
+            outcome: event.outcome,
+            policies: event.policies,
+            agent_id: event.agent_id,
+        }
+    }
+}
+
+async fn audit(State(state): State<AppState>, Caller(cx): Caller, Query(query): Query<AuditQuery>) -> Result<Json<AuditList>, ApiError> {
+    let AuditQuery { limit, page, kind, outcome, principal, since, until } = query;
+    let kind = match kind.as_deref() {
+        None => AuditKind::Unspecified,
+        Some("access") => AuditKind::Access,
+        Some("tool") => AuditKind::Tool,
+        Some("shield") => AuditKind::Shield,
+        Some(other) => return Err(Error::invalid("kind", format!("kind is {other:?}; it must be access, tool or shield")).into()),
+    };
+    let (since, until) = (moment("since", since)?, moment("until", until)?);
+    let request =
+        ListAuditEventsRequest { page_size: checked(limit)?, page_token: page, kind: kind.into(), outcome, principal, since, until };
+    let listed = state.history.list_audit_events(&cx, request).await.map_err(of_page)?;
+    let data = listed.events.into_iter().map(AuditObject::from).collect();
+    Ok(Json(AuditList { object: "list", data, next_page: some(listed.next_page_token) }))
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

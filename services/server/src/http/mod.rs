@@ -1,9 +1,9 @@
 //! HTTP: every route but gRPC's, and what they share.
 //!
 //! ```text
-//! observe (request id, span, metrics, panics) ─ CORS ─ gate (who calls) ─ route ─ Caller (Context from headers) ─ Json ─ handler
-//!                                                                        ├─ console: the playground's pages
-//!                                                                        └─ unknown route 404, wrong method 405
+//! observe (request id, span, metrics, panics) ─ site (host, origin) ─ CORS ─ gate (who calls) ─ route ─ Caller (Context from headers) ─ Json ─ handler
+//!                                                                                              ├─ console: the playground's pages
+//!                                                                                              └─ unknown route 404, wrong method 405
 //! ```
 
 mod caller;
@@ -13,10 +13,14 @@ mod error;
 mod json;
 mod observe;
 mod probes;
+mod site;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use ::http::Method;
@@ -30,10 +34,11 @@ pub(crate) use cors::layer as cors;
 pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::Json;
 pub(crate) use observe::{code, grpc_code, observe};
+pub(crate) use site::{Site, guard as site_guard};
 
 use crate::{
     Stack,
-    history::{self, Requests},
+    history::{self, Log},
     identity,
     limits::{self, Limits},
     mcp,
@@ -58,13 +63,14 @@ pub(crate) struct Inner {
     pub(crate) mcp: mcp::Service,
     /// Origins that browsers may call from.
     pub(crate) origins: Vec<String>,
+    pub(crate) site: Site,
     pub(crate) prompts: Arc<dyn Prompts>,
     pub(crate) identity: Arc<dyn Identity>,
     /// None: callers are not told apart.
     pub(crate) gate: Option<Arc<identity::Gate>>,
     pub(crate) metrics: Metrics,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) requests: Arc<Requests>,
+    pub(crate) requests: Arc<Log>,
     pub(crate) history: Arc<dyn Telemetry>,
     /// Largest request body, in bytes.
     pub(crate) max_body_bytes: usize,
@@ -72,7 +78,8 @@ pub(crate) struct Inner {
 }
 
 impl AppState {
-    pub(crate) fn new(stack: &Stack) -> Self {
+    /// `address`: where it listens.
+    pub(crate) fn new(stack: &Stack, address: SocketAddr) -> Self {
         Self(Arc::new(Inner {
             inference: stack.inference.clone(),
             safety: stack.safety.clone(),
@@ -84,6 +91,7 @@ impl AppState {
             parser: stack.parser.clone(),
             mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.memory.clone(), stack.server.max_body_bytes),
             origins: stack.server.cors_origins.clone(),
+            site: Site::new(address, &stack.server.hosts, &stack.server.cors_origins),
             prompts: stack.prompts.clone(),
             identity: stack.identity.clone(),
             gate: stack.gate.clone(),
@@ -140,7 +148,9 @@ pub(crate) fn router(state: &AppState, origins: &[String]) -> Router {
     if let Some(cors) = cors(origins) {
         router = router.layer(cors);
     }
-    router.merge(console::routes()).layer(middleware::from_fn_with_state(state.clone(), observe)).with_state(state.clone())
+    // A refusal for its host or origin is nothing that a foreign page should read.
+    let router = router.merge(console::routes()).layer(middleware::from_fn_with_state(state.clone(), site_guard));
+    router.layer(middleware::from_fn_with_state(state.clone(), observe)).with_state(state.clone())
 }
 
 async fn unknown_route(request: Request) -> ApiError {

@@ -36,11 +36,30 @@ impl Gate {
         let unreadable = |_| Error::new(Code::Unauthenticated, "authorization must be Bearer and an API key or a token");
         let shown = shown.as_ref().map(|shown| shown.to_str().map_err(unreadable)).transpose()?;
         if let Some(who) = self.authenticator.authenticate(shown, certificate.as_ref()).await? {
+            let who = self.spoken_for(who, request.headers())?;
             // For whoever reads headers alone.
             claim(request.headers_mut(), &who);
             request.extensions_mut().insert(who);
         }
         Ok(())
+    }
+
+    /// Whom a delegate's headers name, and itself where they name nobody. The credential tells of both.
+    ///
+    /// # Errors
+    /// `InvalidArgument` a name that can be nobody's.
+    fn spoken_for(&self, who: Authenticated, headers: &HeaderMap) -> Result<Authenticated> {
+        let is_delegate = who.principal.roles.iter().any(|role| self.delegates.contains(role));
+        if !is_delegate || !headers.contains_key(CLAIMED[0]) {
+            return Ok(who);
+        }
+        let named = CLAIMED.into_iter().filter_map(|name| Some((HeaderName::from_static(name), headers.get(name)?.clone())));
+        let named = Context::from_metadata(&MetadataMap::from_headers(named.collect()))?;
+        Ok(Authenticated {
+            principal: named.principal().clone(),
+            attributes: Default::default(),
+            credential: format!("delegate:{}", who.credential),
+        })
     }
 }
 

@@ -23,13 +23,15 @@ pub(crate) use api_keys::routes;
 pub(crate) use edge::{grpc, http};
 pub use exposure::check_exposure;
 
-use crate::{Options, Stack, assemble};
+use crate::{Options, Stack, assemble, history::AuditLog};
 
 /// Tells callers apart, and says what they may do.
 pub(crate) struct Gate {
     authenticator: Authenticator,
     authorizer: Arc<Authorizer>,
     mtls: Option<Mtls>,
+    /// Roles whose holders speak for others.
+    delegates: Vec<String>,
 }
 
 impl Gate {
@@ -40,6 +42,7 @@ impl Gate {
     pub(crate) fn from_manifest(
         manifest: &Manifest,
         store: &Store,
+        audit: AuditLog,
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Result<Option<Self>> {
@@ -48,8 +51,9 @@ impl Gate {
         };
         let policies = Arc::new(Policies::from_manifest(manifest)?);
         tasks.spawn(policies.clone().watch(shutdown.clone()));
-        let authorizer = Arc::new(Authorizer::new(policies, store.clone()));
-        Ok(Some(Self { authenticator, authorizer, mtls: auth.mtls.clone() }))
+        let authorizer = Authorizer::new(policies, store.clone()).telling(Box::new(move |cx, decision| audit.access(cx, decision)));
+        let authorizer = Arc::new(authorizer);
+        Ok(Some(Self { authenticator, authorizer, mtls: auth.mtls.clone(), delegates: auth.delegates.clone() }))
     }
 }
 

@@ -18,6 +18,12 @@ pub(super) struct Subject {
 }
 
 impl Subject {
+    /// An account of which nothing is known yet.
+    pub(super) fn fresh(&self, quota: Quota, now: Instant) -> Account {
+        let counted = DailyUsage { tenant: self.tenant.clone(), principal: self.principal.clone(), day: today(), ..DailyUsage::default() };
+        Account::new(quota, counted, now)
+    }
+
     fn shown(&self) -> &'static str {
         if self.principal.is_empty() { "this tenant" } else { "this caller" }
     }
@@ -39,6 +45,7 @@ pub(super) struct Account {
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
     running: u32,
+    turns: u32,
     /// Of today, as far as the store knows it.
     counted: DailyUsage,
     /// Not yet in the store.
@@ -77,7 +84,15 @@ impl Account {
     pub(super) fn new(quota: Quota, counted: DailyUsage, now: Instant) -> Self {
         let bucket = |count: Option<u32>| count.map(|count| Bucket::per_minute(count, now));
         let unsent = DailyUsage { tokens: 0, cost_micros: 0, ..counted.clone() };
-        Self { quota, requests: bucket(quota.requests_per_minute), tokens: bucket(quota.tokens_per_minute), running: 0, counted, unsent }
+        Self {
+            quota,
+            requests: bucket(quota.requests_per_minute),
+            tokens: bucket(quota.tokens_per_minute),
+            running: 0,
+            turns: 0,
+            counted,
+            unsent,
+        }
     }
 
     /// Whether one more request may begin. Takes nothing.
@@ -145,6 +160,25 @@ impl Account {
         self.running = self.running.saturating_sub(1);
     }
 
+    /// Whether one more turn may run. Takes nothing.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` with the time to come back.
+    pub(super) fn check_turn(&self, subject: &Subject) -> Result<()> {
+        let Some(most) = self.quota.concurrent_turns.filter(|most| self.turns >= *most) else { return Ok(()) };
+        let message = format!("{} has {most} turns under way, which is the most: try again when one has ended", subject.shown());
+        let error = Error::new(Code::ResourceExhausted, message).with_reason("rate_limit_exceeded");
+        Err(error.with_retry_after(Duration::from_secs(1)))
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        self.turns += 1;
+    }
+
+    pub(super) fn end_turn(&mut self) {
+        self.turns = self.turns.saturating_sub(1);
+    }
+
     pub(super) fn used(&mut self, tokens: u64, cost_micros: u64, now: Instant) {
         if let Some(bucket) = &mut self.tokens {
             bucket.wait(now);
@@ -201,7 +235,8 @@ impl Account {
     /// Whether forgetting it changes nothing.
     pub(super) fn is_idle(&mut self, now: Instant) -> bool {
         let full = |bucket: &mut Option<Bucket>| bucket.as_mut().is_none_or(|bucket| bucket.is_full(now));
-        self.running == 0 && self.unsent.tokens == 0 && self.unsent.cost_micros == 0 && full(&mut self.requests) && full(&mut self.tokens)
+        let idle = self.running == 0 && self.turns == 0 && self.unsent.tokens == 0 && self.unsent.cost_micros == 0;
+        idle && full(&mut self.requests) && full(&mut self.tokens)
     }
 }
 

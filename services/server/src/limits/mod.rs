@@ -4,6 +4,7 @@
 //! request ─ guard ─┬─ is there room at all?            no: 503 at once, UNAVAILABLE
 //!                  ├─ the caller's and the tenant's quotas   no: 429 with the time to come back, RESOURCE_EXHAUSTED
 //!                  └─ handler … the answer's end gives the place back
+//! turn ─ Admit ─ turns of the caller and the tenant at once   no: 429, RESOURCE_EXHAUSTED
 //! Observed ─ tokens and their cost, after they were used ─┐
 //! every 2 s ─ what was used since ─ the store ─ what all processes used today
 //! ```
@@ -13,6 +14,7 @@
 mod account;
 mod bucket;
 mod guard;
+mod turns;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -32,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use account::{Account, Kind, Rate, Rates, Subject, today};
 
 pub(crate) use guard::{OfBatch, guard};
+pub(crate) use turns::Turns;
 
 /// How often what was used goes to the store, and what others used comes from there.
 const BEAT: Duration = Duration::from_secs(2);
@@ -157,17 +160,8 @@ impl Limits {
         let cost = price.map_or(0.0, |price| price.of(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens));
         let (mut accounts, now) = (self.accounts(), Instant::now());
         for (subject, quota) in self.quotas(cx) {
-            let fresh = || {
-                let counted = DailyUsage {
-                    tenant: subject.tenant.clone(),
-                    principal: subject.principal.clone(),
-                    day: today(),
-                    ..DailyUsage::default()
-                };
-                Account::new(quota, counted, now)
-            };
             // A turn may go on after its caller's account was forgotten, or in another process than it was asked of.
-            accounts.entry(subject.clone()).or_insert_with(fresh).used(tokens, (cost * 1e6).round() as u64, now);
+            accounts.entry(subject.clone()).or_insert_with(|| subject.fresh(quota, now)).used(tokens, (cost * 1e6).round() as u64, now);
         }
     }
 

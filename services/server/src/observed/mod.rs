@@ -17,6 +17,7 @@ use opentelemetry::{KeyValue, trace::SpanKind};
 use llama_stack_core::{Context, Result};
 
 use crate::{
+    history::AuditLog,
     limits::Limits,
     metrics::Metrics,
     telemetry::{Span, Telemetry},
@@ -31,15 +32,21 @@ pub(crate) struct Observed<S: ?Sized> {
     metrics: Metrics,
     /// Who is charged for what models read and write.
     limits: Option<Arc<Limits>>,
+    /// Where verdicts are written down.
+    audit: Option<AuditLog>,
 }
 
 impl<S: ?Sized> Observed<S> {
     pub(crate) fn new(inner: Arc<S>, telemetry: Option<Arc<Telemetry>>, metrics: Metrics) -> Self {
-        Self { inner, telemetry, metrics, limits: None }
+        Self { inner, telemetry, metrics, limits: None, audit: None }
     }
 
     pub(crate) fn metered(self, limits: Arc<Limits>) -> Self {
         Self { limits: Some(limits), ..self }
+    }
+
+    pub(crate) fn audited(self, audit: AuditLog) -> Self {
+        Self { audit: Some(audit), ..self }
     }
 
     /// A span named by what is done and to what, and the context below it; where nothing is traced, the context as it is.

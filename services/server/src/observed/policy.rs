@@ -1,7 +1,9 @@
 use llama_stack_policy::{Decision, Policy, Question};
 
+use crate::history::AuditLog;
+
 /// A policy whose decisions are in the audit log: who wanted which tool called, and what decided. No arguments.
-pub(crate) struct Audited<P>(pub(crate) P);
+pub(crate) struct Audited<P>(pub(crate) P, pub(crate) AuditLog);
 
 impl<P: Policy> Policy for Audited<P> {
     fn decide(&self, question: &Question<'_>) -> Decision {
@@ -13,6 +15,7 @@ impl<P: Policy> Policy for Audited<P> {
         } else {
             tracing::info!(target: "llama_stack_audit", tenant, principal, agent, tool, %decision, "policy decided");
         }
+        self.1.tool(question, &decision);
         decision
     }
 }

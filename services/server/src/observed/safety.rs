@@ -51,6 +51,9 @@ impl Safety for Observed<dyn Safety> {
             self.metrics.verdict(&shield, outcome, begun.elapsed());
         }
         audit(cx, &shield, stage, outcome);
+        if let Some(log) = &self.audit {
+            log.shield(cx, &shield, stage, outcome);
+        }
         if let Ok(response) = &response {
             self.metrics.judged(&shield, response.judged_bytes, response.known_bytes);
         }

@@ -1,8 +1,46 @@
 //! The playground's pages as a browser fetches them, and the views of the journal that they are made of.
 
+use std::path::Path;
+
+use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::{Value, json};
 
 use crate::client::{Server, start};
+
+/// SHA-256 over names, lengths and contents, in the order of the names: as `build.mjs` makes it.
+fn hashed(folder: &Path, mut names: Vec<String>) -> String {
+    names.sort_unstable();
+    let mut hash = Context::new(&SHA256);
+    for name in names {
+        let contents = std::fs::read(folder.join(&name)).unwrap();
+        hash.update(format!("{name}\n{}\n", contents.len()).as_bytes());
+        hash.update(&contents);
+    }
+    hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The files below a folder, by their paths from `root`.
+fn below(root: &Path, folder: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() { found.extend(below(root, &path)) } else { found.push(path) }
+    }
+    found
+}
+
+/// What is served was built from the sources that are beside it, and nobody has changed it since.
+#[test]
+fn the_playground_is_built_from_its_sources() {
+    let console = Path::new(env!("CARGO_MANIFEST_DIR")).join("console");
+    let mut sources = below(&console, "src");
+    sources.extend(["build.mjs", "package.json", "package-lock.json", "tsconfig.json"].map(str::to_owned));
+    let dist = below(&console, "dist").into_iter().map(|path| path.trim_start_matches("dist/").to_owned()).collect();
+    let now = format!("sources {}\ndist {}\n", hashed(&console, sources), hashed(&console.join("dist"), dist));
+    let built = std::fs::read_to_string(console.join("built-from")).unwrap();
+    assert_eq!(built, now, "services/server/console/dist is stale: npm ci && npm run build there");
+}
 
 async fn fetch(server: &Server, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
     let request = headers.iter().fold(server.http.get(server.url(path)), |request, (name, value)| request.header(*name, *value));

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use llama_stack_core::{
-    Code, Context, Principal, Telemetry,
+    Agents as _, Code, Context, Principal, Telemetry,
     grpc::{Remote, channel},
 };
-use llama_stack_proto::v1::{GetTurnTraceRequest, ListRequestsRequest, telemetry_client::TelemetryClient};
+use llama_stack_proto::v1::{
+    AgentConfig, CreateTurnRequest, GetTurnTraceRequest, ListRequestsRequest, Message, agents_client::AgentsClient,
+    telemetry_client::TelemetryClient,
+};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -44,7 +48,7 @@ async fn a_caller_sees_their_requests_and_an_admin_those_of_the_tenant() {
     assert_eq!(seen(&server, "root", "admin").await.len(), 5, "three, and the two looks at them");
 
     let cx = Context::new(Principal { id: "ann".into(), ..Principal::default() });
-    let request = ListRequestsRequest { page_size: 1, route: chats.into() };
+    let request = ListRequestsRequest { page_size: 1, route: chats.into(), ..Default::default() };
     let listed = over_grpc(&server).list_requests(&cx, request.clone()).await.unwrap().requests;
     assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].method.as_str()), (1, "a-1", "POST"));
     assert!(listed[0].seconds > 0.0 && listed[0].started.is_some());
@@ -74,6 +78,58 @@ async fn the_log_of_requests_has_an_end_and_can_be_off() {
     let server = start_with("telemetry: { requests: 0 }\n").await;
     server.get("/v1/models").await.text().await.unwrap();
     assert!(seen(&server, "root", "admin").await.is_empty());
+}
+
+/// In the store: it is there after a restart, in pages, by what is asked for, and each tenant's own.
+#[tokio::test]
+async fn the_log_of_requests_outlives_the_process_and_is_filtered() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let more = format!("store: {{ url: \"sqlite://{}/state.db\" }}\n", folder.path().display());
+    let server = start_with(&more).await;
+    for path in ["/v1/models", "/v1/models/none", "/v1/models"] {
+        server.http.get(server.url(path)).header("x-llama-stack-principal", "ann").send().await.unwrap().text().await.unwrap();
+    }
+    server.http.get(server.url("/v1/models")).header("x-llama-stack-tenant", "other").send().await.unwrap().text().await.unwrap();
+    server.stop.cancel();
+    timeout(Duration::from_secs(10), server.served).await.expect("did not stop").unwrap().unwrap();
+
+    let server = start_with(&more).await;
+    let read = async |tenant: &str, principal: &str, query: &str| -> Value {
+        let request = server.http.get(server.url(&format!("/v1/requests?{query}"))).header("x-llama-stack-principal", principal);
+        request.header("x-llama-stack-tenant", tenant).send().await.unwrap().json().await.unwrap()
+    };
+    let count = |list: Value| list["data"].as_array().unwrap_or_else(|| panic!("{list}")).len();
+    assert_eq!(count(read("default", "ann", "route=/v1/models").await), 2);
+    assert_eq!(count(read("default", "ann", "code=404").await), 1);
+    assert_eq!(count(read("default", "ann", "principal=ann&route=/v1/models").await), 2);
+    assert_eq!(count(read("default", "bob", "principal=ann").await), 0, "another's were told");
+    assert_eq!(count(read("other", "anonymous", "route=/v1/models").await), 1);
+    assert_eq!(count(read("default", "ann", "until=1").await), 0);
+    assert_eq!(count(read("default", "ann", "since=1&route=/v1/models").await), 2);
+    let page = read("default", "ann", "route=/v1/models&limit=1").await;
+    let rest = read("default", "ann", &format!("route=/v1/models&limit=1&page={}", page["next_page"].as_str().unwrap())).await;
+    assert_ne!(page["data"][0], rest["data"][0]);
+    assert_eq!((count(rest.clone()), &rest["next_page"]), (1, &Value::Null));
+    assert_eq!(server.refused("GET", "/v1/requests?page=x", Value::Null).await.1, "page");
+}
+
+/// What a shield found is told; what it judged is not.
+#[tokio::test]
+async fn what_shields_and_tool_policies_decide_is_in_the_audit_log() {
+    let server =
+        start_with("  safety: [ { id: grumpy, type: test::grumpy } ]\n  tools: [ { id: builtin, type: inline::builtin } ]\n").await;
+    let judged = json!({ "shield_id": "grumpy", "messages": [{ "role": "user", "content": "please greet my secret" }] });
+    server.json("POST", "/v1/safety/run-shield", judged).await;
+    let agents = Remote::<AgentsClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(5)).unwrap());
+    let config = Some(AgentConfig { model: "parrot".into(), tools: vec!["calculator".into()], ..AgentConfig::default() });
+    let request = CreateTurnRequest { config, input: vec![Message::user("calculate")], ..CreateTurnRequest::default() };
+    agents.create_turn(&Context::default(), request).await.unwrap().collect::<Vec<_>>().await;
+    for (kind, id, outcome) in [("shield", "grumpy", "violation"), ("tool", "calculator", "allow")] {
+        let list = server.json("GET", &format!("/v1/audit?kind={kind}"), Value::Null).await;
+        let event = &list["data"][0];
+        assert_eq!((&event["resource_id"], &event["outcome"]), (&json!(id), &json!(outcome)), "{list}");
+        assert!(!list.to_string().contains("secret") && !list.to_string().contains("1+1"), "{list}");
+    }
 }
 
 #[tokio::test]

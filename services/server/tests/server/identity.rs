@@ -3,11 +3,14 @@
 use std::{path::Path, time::Duration};
 
 use llama_stack_core::{
-    Code, Context, Error, Identity,
+    Code, Context, Error, Identity, Telemetry as _,
     context::Secret,
     grpc::{Remote, channel},
 };
-use llama_stack_proto::v1::{CreateApiKeyRequest, GetCallerRequest, identity_client::IdentityClient};
+use llama_stack_proto::v1::{
+    CreateApiKeyRequest, GetCallerRequest, HandOverRequest, ListAuditEventsRequest, identity_client::IdentityClient,
+    telemetry_client::TelemetryClient,
+};
 use llama_stack_server::{Stack, bind};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use reqwest::{Client, RequestBuilder};
@@ -144,6 +147,46 @@ async fn a_public_listener_without_auth_does_not_start() {
     assert_eq!((error.code(), error.reason()), (Code::FailedPrecondition, Some("listener_without_auth")));
 }
 
+/// A key that anybody could make would count once the stack asks who calls.
+#[tokio::test]
+async fn a_stack_without_auth_gives_out_no_keys() {
+    let server = start_with("").await;
+    let admin = |request: RequestBuilder| request.header("x-llama-stack-roles", "admin");
+    let (code, error) = told(admin(server.http.post(server.url("/v1/api-keys")).json(&json!({})))).await;
+    assert_eq!((code, error["error"]["code"].as_str()), (400, Some("no_auth")), "{error}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("key create --offline"), "{error}");
+    let (code, error) = told(admin(server.http.post(server.url("/v1/api-keys/key_1/rotate")).json(&json!({})))).await;
+    assert_eq!((code, error["error"]["code"].as_str()), (400, Some("no_auth")), "{error}");
+    let remote = Remote::<IdentityClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(2)).unwrap());
+    let error = remote.create_api_key(&Context::default(), CreateApiKeyRequest::default()).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::FailedPrecondition, Some("no_auth")));
+    assert_eq!(told(admin(server.http.get(server.url("/v1/api-keys")))).await.1["data"], json!([]));
+}
+
+/// DNS rebinding: a browser sends the name of the page, which was made to point at this machine.
+#[tokio::test]
+async fn a_loopback_stack_answers_to_no_foreign_name_and_to_no_foreign_page() {
+    let server = start_with("server: { hosts: [stack.local] }\n").await;
+    let port = server.address.port();
+    let ask = |host: String| told(server.http.get(server.url("/v1/models")).header("host", host));
+    for host in [format!("localhost:{port}"), format!("127.0.0.1:{port}"), "stack.local".to_owned()] {
+        assert_eq!(ask(host.clone()).await.0, 200, "{host}");
+    }
+    let (code, error) = ask(format!("evil.example:{port}")).await;
+    assert_eq!((code, error["error"]["code"].as_str()), (421, Some("wrong_host")), "{error}");
+    let post = |origin: String| told(server.http.post(server.url("/v1/chat/completions")).header("origin", origin).json(&chat("hi")));
+    assert_eq!(post(format!("http://{}", server.address)).await.0, 200, "the playground's own");
+    for origin in ["https://evil.example", "null", "http://127.0.0.1:1"] {
+        let (code, error) = post(origin.to_owned()).await;
+        assert_eq!((code, error["error"]["code"].as_str()), (403, Some("origin_not_allowed")), "{origin}: {error}");
+    }
+    // And over gRPC, whose clients say the name as :authority.
+    let endpoint = tonic::transport::Endpoint::from_shared(server.url("")).unwrap().origin("http://evil.example".parse().unwrap());
+    let remote = Remote::<IdentityClient<Channel>>::new(endpoint.connect().await.unwrap());
+    let error = remote.get_caller(&Context::default(), GetCallerRequest {}).await.unwrap_err();
+    assert_eq!((error.code(), error.message().contains("loopback")), (Code::PermissionDenied, true), "{error:?}");
+}
+
 #[tokio::test]
 async fn policies_are_read_again_when_their_file_changes() {
     let folder = TempDir::new().unwrap();
@@ -179,10 +222,14 @@ async fn a_wrong_policy_or_certificate_is_refused_with_its_place() {
 }
 
 /// An authority that signs for servers and clients.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "ours");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -195,7 +242,7 @@ impl Authority {
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 
-    fn write(&self, folder: &Path) {
+    pub(crate) fn write(&self, folder: &Path) {
         let (cert, key) = self.certify("127.0.0.1");
         std::fs::write(folder.join("cert.pem"), cert).unwrap();
         std::fs::write(folder.join("key.pem"), key).unwrap();
@@ -270,4 +317,95 @@ async fn lists_hold_what_the_caller_may_read() {
     let body = json!({ "model": "parrot", "input": "and?", "previous_response_id": response["id"] });
     assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&bob).json(&body)).await.0, 404);
     assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&ann).json(&body)).await.0, 200);
+}
+
+/// Who may and who may not, by whom and under which policy: over both protocols, for admins.
+#[tokio::test]
+async fn every_decision_about_a_call_is_in_the_audit_log() {
+    let (server, admin) = start(KEYS).await;
+    let request = server.http.post(server.url("/v1/api-keys")).bearer_auth(&admin).json(&json!({ "principal": "ann" }));
+    let (_, key) = told(request).await;
+    let ann = key["secret"].as_str().unwrap();
+    for (path, code) in [("/v1/models", 200), ("/v1/api-keys", 403), ("/v1/audit", 403)] {
+        assert_eq!(told(server.http.get(server.url(path)).bearer_auth(ann)).await.0, code, "{path}");
+    }
+    let read = async |query: &str| {
+        let (code, list) = told(server.http.get(server.url(&format!("/v1/audit?{query}"))).bearer_auth(&admin)).await;
+        assert_eq!(code, 200, "{list}");
+        list
+    };
+    let list = read("principal=ann").await;
+    let seen: Vec<(&str, &str)> = list["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| (event["action"].as_str().unwrap(), event["outcome"].as_str().unwrap()))
+        .collect();
+    let expected = [("Telemetry.ListAuditEvents", "denied"), ("Identity.ListApiKeys", "denied"), ("Inference.ListModels", "allowed")];
+    assert_eq!(seen, expected, "{list}");
+    let event = &list["data"][2];
+    assert_eq!((&event["kind"], &event["credential"]), (&json!("access"), &key["id"]));
+    assert_eq!(event["policies"], json!(["built-in/use"]));
+    assert!(!event["request_id"].as_str().unwrap().is_empty() && !list.to_string().contains("lsk_"), "{list}");
+    // Page by page, and by outcome.
+    let page = read("principal=ann&limit=2").await;
+    let rest = read(&format!("principal=ann&limit=2&page={}", page["next_page"].as_str().unwrap())).await;
+    assert_eq!((page["data"].as_array().unwrap().len(), &rest["data"][0], &rest["next_page"]), (2, event, &Value::Null));
+    assert_eq!(read("outcome=denied&kind=access").await["data"].as_array().unwrap().len(), 2);
+    for (query, field) in [("limit=0", "limit"), ("kind=x", "kind"), ("page=x", "page"), ("since=-1", "since")] {
+        let (code, error) = told(server.http.get(server.url(&format!("/v1/audit?{query}"))).bearer_auth(&admin)).await;
+        assert_eq!((code, error["error"]["param"].as_str()), (400, Some(field)), "{error}");
+    }
+    let remote = Remote::<TelemetryClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(2)).unwrap());
+    let request = ListAuditEventsRequest { principal: "ann".into(), ..Default::default() };
+    let events = remote.list_audit_events(&Context::default().with_bearer(Secret::new(&admin)), request.clone()).await.unwrap().events;
+    assert_eq!(events.len(), 3);
+    let error = remote.list_audit_events(&Context::default().with_bearer(Secret::new(ann)), request).await.unwrap_err();
+    assert_eq!(error.code(), Code::PermissionDenied);
+}
+
+/// What was made on a stack that did not ask who calls is out of reach once it does, until an admin gives it to somebody.
+#[tokio::test]
+async fn what_was_made_before_callers_were_told_apart_is_handed_to_a_principal() {
+    let folder = TempDir::new().unwrap();
+    let store = format!("store: {{ url: \"sqlite://{}/state.db\" }}\n", folder.path().display());
+    let server = start_with(&store).await;
+    let answer = server.json("POST", "/v1/responses", json!({ "model": "parrot", "input": "before" })).await;
+    let prompt = server.json("POST", "/v1/prompts", json!({ "prompt": "before" })).await;
+    server.stop.cancel();
+    tokio::time::timeout(Duration::from_secs(10), server.served).await.expect("did not stop").unwrap().unwrap();
+
+    let mut book = None;
+    let server = serve(&format!("{store}{KEYS}"), |stack| book = Some(stack.identity.clone())).await;
+    let book = book.unwrap();
+    let issue = async |principal: &str, roles: &[&str]| {
+        let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        let request = CreateApiKeyRequest { principal: principal.into(), roles, ..Default::default() };
+        book.create_api_key(&Context::default(), request).await.unwrap().secret
+    };
+    let (admin, ann, bob) = (issue("eve", &["admin"]).await, issue("ann", &[]).await, issue("bob", &[]).await);
+    let response = format!("/v1/responses/{}", answer["id"].as_str().unwrap());
+    let read = async |secret: &str| told(server.http.get(server.url(&response)).bearer_auth(secret)).await.0;
+    assert_eq!((read(&ann).await, read(&admin).await), (404, 200));
+
+    let remote = Remote::<IdentityClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(2)).unwrap());
+    let request = HandOverRequest { to: "ann".into(), ..Default::default() };
+    let by = |secret: &str| Context::default().with_bearer(Secret::new(secret));
+    assert_eq!(remote.hand_over(&by(&ann), request.clone()).await.unwrap_err().code(), Code::PermissionDenied);
+    // The turn, its session and the prompt.
+    assert_eq!(remote.hand_over(&by(&admin), request.clone()).await.unwrap().count, 3);
+    assert_eq!(remote.hand_over(&by(&admin), request).await.unwrap().count, 0, "it is done already");
+    assert_eq!((read(&ann).await, read(&bob).await), (200, 404));
+    let (_, list) = told(server.http.get(server.url("/v1/responses")).bearer_auth(&ann)).await;
+    assert_eq!(list["data"].as_array().unwrap().len(), 1, "{list}");
+    let more = json!({ "model": "parrot", "input": "and?", "previous_response_id": answer["id"] });
+    assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&ann).json(&more)).await.0, 200);
+    let prompt = server.url(&format!("/v1/prompts/{}", prompt["prompt_id"].as_str().unwrap()));
+    assert_eq!(told(server.http.delete(&prompt).bearer_auth(&bob)).await.0, 403);
+    let deleted = server.http.delete(&prompt).bearer_auth(&ann).send().await.unwrap().status().as_u16();
+    assert!((200..300).contains(&deleted), "{deleted}");
+    for (from, to, field) in [("", "a/b", "to"), ("a b", "ann", "from"), ("ann", "ann", "to")] {
+        let request = HandOverRequest { from: from.into(), to: to.into() };
+        assert_eq!(remote.hand_over(&by(&admin), request).await.unwrap_err().field(), Some(field));
+    }
 }

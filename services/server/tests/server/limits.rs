@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use llama_stack_core::{
-    Code, Context, Error, Inference, Principal,
+    Agents as _, Code, Context, Error, Inference, Principal,
     grpc::{Remote, channel},
 };
-use llama_stack_proto::v1::{ListModelsRequest, inference_client::InferenceClient};
+use llama_stack_proto::v1::{
+    AgentConfig, CreateTurnRequest, ListModelsRequest, Message, agents_client::AgentsClient, inference_client::InferenceClient,
+};
+use llama_stack_test_postgres::Server as Postgres;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -137,10 +140,20 @@ async fn a_full_server_refuses_at_once_and_still_says_how_it_is() {
 #[tokio::test]
 async fn a_days_tokens_are_counted_in_the_store_by_all_processes() {
     let folder = TempDir::new().unwrap();
-    let more = format!(
-        "store: {{ url: \"sqlite://{}/shared.db\" }}\nlimits: {{ each_tenant: {{ tokens_per_day: 20 }} }}\n",
-        folder.path().display()
-    );
+    shared_day(&format!("sqlite://{}/shared.db", folder.path().display())).await;
+}
+
+/// The same where replicas share a Postgres.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_days_tokens_are_counted_in_postgres_by_all_replicas() {
+    let server = tokio::task::spawn_blocking(Postgres::start_or_skip).await.unwrap().unwrap();
+    if let Some(server) = server {
+        shared_day(&server.database().unwrap()).await;
+    }
+}
+
+async fn shared_day(url: &str) {
+    let more = format!("store: {{ url: \"{url}\" }}\nlimits: {{ each_tenant: {{ tokens_per_day: 20 }} }}\n");
     let (one, other) = (start_with(&more).await, start_with(&more).await);
     // Both have an account of this tenant.
     assert_eq!(ask(&other, "acme", "ann").await.status(), 200);
@@ -213,4 +226,37 @@ async fn a_batch_is_charged_for_tokens_and_not_for_requests() {
     assert_eq!(code(server.post(CHAT, &chat("hi")).await).await, "insufficient_quota");
     // What there is can be looked at still.
     assert_eq!(server.get("/v1/models").await.status(), 200);
+}
+
+/// A turn in the background holds its place without any request, and gives it back at its end.
+#[tokio::test]
+async fn turns_at_once_are_bounded_also_where_nobody_waits_for_them() {
+    let server = start_with("limits: { each_principal: { concurrent_turns: 1 } }\n").await;
+    let respond = async |principal: &str, body: Value| {
+        let request = server.http.post(server.url("/v1/responses")).header("x-llama-stack-principal", principal);
+        request.json(&body).send().await.unwrap()
+    };
+    let slow = json!({ "model": "parrot", "input": "slow", "background": true });
+    let begun = respond("ann", slow).await;
+    assert_eq!(begun.status(), 200);
+    let id = begun.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
+    let quick = json!({ "model": "parrot", "input": "hi" });
+    let refused = respond("ann", quick.clone()).await;
+    assert_eq!((refused.status(), header(&refused, "retry-after")), (StatusCode::TOO_MANY_REQUESTS, "1"));
+    assert_eq!(code(refused).await, "rate_limit_exceeded");
+    let agents = Remote::<AgentsClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(5)).unwrap());
+    let cx = Context::new(Principal { id: "ann".into(), ..Principal::default() });
+    let config = Some(AgentConfig { model: "parrot".into(), ..AgentConfig::default() });
+    let request = CreateTurnRequest { config, input: vec![Message::user("hi")], ..CreateTurnRequest::default() };
+    let error = agents.create_turn(&cx, request).await.err().expect("a second turn began");
+    assert_eq!((error.code(), error.retry_after()), (Code::ResourceExhausted, Some(Duration::from_secs(1))), "{error:?}");
+    assert_eq!(respond("bob", quick.clone()).await.status(), 200);
+    server.script.go_on();
+    let ended = async {
+        while server.json("GET", &format!("/v1/responses/{id}"), Value::Null).await["status"] != "completed" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), ended).await.expect("the turn did not end");
+    assert_eq!(respond("ann", quick).await.status(), 200);
 }

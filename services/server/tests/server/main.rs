@@ -20,6 +20,7 @@ mod life;
 mod limits;
 mod matrix;
 mod models;
+mod peer;
 mod probes;
 mod prompts;
 mod providers;

@@ -1,8 +1,18 @@
 //! Traces, as a collector receives them.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use axum::{Router, body::Body, extract::State, http::Response, routing::post};
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{Response, StatusCode},
+    routing::post,
+};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body::Frame;
@@ -13,6 +23,7 @@ use llama_stack_core::{
 };
 use llama_stack_proto::v1::{AgentConfig, CreateTurnRequest, Message, agents_client::AgentsClient, turn_event::Event};
 use prost::Message as _;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tonic::transport::Channel;
 
@@ -179,8 +190,12 @@ fn accepted() -> Response<Body> {
 
 /// Does `work`, stops the stack, and returns what the collector got by then.
 async fn traced(more: &str, work: impl AsyncFnOnce(&Server)) -> Vec<Span> {
+    traced_with("  tools: [ { id: builtin, type: inline::builtin } ]", more, work).await
+}
+
+/// With these providers of tools.
+async fn traced_with(tools: &str, more: &str, work: impl AsyncFnOnce(&Server)) -> Vec<Span> {
     let (address, mut received) = collector().await;
-    let tools = "  tools: [ { id: builtin, type: inline::builtin } ]";
     let server = start_with(&format!("{tools}\ntelemetry: {{ otlp_endpoint: \"http://{address}\"{more} }}\n")).await;
     work(&server).await;
     server.stop.cancel();
@@ -241,6 +256,61 @@ async fn a_turn_is_a_span_over_its_inferences_and_tools() {
     assert!(turn.text("gen_ai.conversation.id").is_some());
 }
 
+/// An MCP server that does not know the newer handshake, and notes the `_meta` of calls.
+async fn noting() -> (SocketAddr, Arc<Mutex<Vec<Value>>>) {
+    let noted: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let answer = async |State(noted): State<Arc<Mutex<Vec<Value>>>>, axum::Json(asked): axum::Json<Value>| {
+        let result = match asked["method"].as_str().unwrap_or_default() {
+            "initialize" => json!({ "protocolVersion": "2025-06-18", "capabilities": { "tools": {} },
+                "serverInfo": { "name": "clock", "version": "1" } }),
+            "tools/list" => json!({ "tools": [{ "name": "now", "inputSchema": { "type": "object" } }] }),
+            "tools/call" => {
+                noted.lock().unwrap().push(asked["params"]["_meta"].clone());
+                json!({ "content": [{ "type": "text", "text": "noon" }] })
+            }
+            _ if asked.get("id").is_none() => return (StatusCode::ACCEPTED, axum::Json(Value::Null)),
+            _ => {
+                let error = json!({ "code": -32601, "message": "unknown" });
+                return (StatusCode::OK, axum::Json(json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error })));
+            }
+        };
+        (StatusCode::OK, axum::Json(json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result })))
+    };
+    (served(Router::new().route("/mcp", post(answer)).with_state(noted.clone())).await, noted)
+}
+
+/// The call is a span of its own below the tool's, under MCP's names, and the server is told of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_of_an_mcp_server_is_a_span_whose_context_goes_along_in_meta() {
+    let (address, noted) = noting().await;
+    let tools = format!("  tools: [ {{ id: clock, type: remote::mcp, config: {{ url: \"http://{address}/mcp\" }} }} ]");
+    let spans = traced_with(&tools, "", async |server| {
+        let request = server.http.post(server.url("/v1/tools/now/invoke")).header("traceparent", TRACE).json(&json!({ "arguments": {} }));
+        let (status, body) = {
+            let response = request.send().await.unwrap();
+            (response.status(), response.text().await.unwrap())
+        };
+        assert!(status == 200 && body.contains("noon"), "{body}");
+    })
+    .await;
+    let named = |name: &str| spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no {name}: {spans:?}"));
+    let (tool, call) = (named("execute_tool now"), named("tools/call now"));
+    assert_eq!((&call.trace_id, &call.parent_span_id), (&tool.trace_id, &tool.span_id));
+    for (key, value) in [
+        ("mcp.method.name", "tools/call"),
+        ("gen_ai.operation.name", "execute_tool"),
+        ("gen_ai.tool.name", "now"),
+        ("mcp.protocol.version", "2025-06-18"),
+        ("network.transport", "tcp"),
+        ("server.address", "127.0.0.1"),
+    ] {
+        assert_eq!(call.text(key).as_deref(), Some(value), "{key}");
+    }
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let expected = format!("00-{}-{}-01", hex(&call.trace_id), hex(&call.span_id));
+    assert_eq!(noted.lock().unwrap()[0]["traceparent"], expected.as_str());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_are_recorded_where_the_manifest_asks_for_it() {
     let spans = traced(", capture_content: true", async |server| {
@@ -264,7 +334,7 @@ async fn tokens_and_times_are_measured_under_the_conventions_names() {
     let (address, mut received) = measurer().await;
     let server = start_with(&format!("telemetry: {{ otlp_endpoint: \"http://{address}\" }}\n")).await;
     server.transcript("/v1/chat/completions", &streamed("my secret")).await;
-    server.answer("/v1/embeddings", &serde_json::json!({ "model": "org/vectors", "input": "my secret" })).await;
+    server.answer("/v1/embeddings", &json!({ "model": "org/vectors", "input": "my secret" })).await;
     server.post("/v1/chat/completions", &chat("fail at once")).await;
     // A name that somebody made up becomes no label.
     let mut unknown = chat("hi");

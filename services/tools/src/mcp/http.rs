@@ -78,6 +78,11 @@ impl Server {
         self.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
+    /// Host and port.
+    pub(super) fn address(&self) -> (String, Option<u16>) {
+        (self.url.host_str().unwrap_or_default().to_owned(), self.url.port_or_known_default())
+    }
+
     pub(super) fn transport(&self) -> StreamableHttpClientTransport<reqwest::Client> {
         let config = StreamableHttpClientTransportConfig::with_uri(self.url.as_str())
             .custom_headers(self.headers.clone())

@@ -18,6 +18,7 @@ mod failure;
 mod http;
 mod listing;
 mod session;
+mod span;
 mod stdio;
 
 use std::{
@@ -26,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use llama_stack_core::{Context, Deps, Error, Result, Tools, context::Secret};
+use llama_stack_core::{Context, Deps, Error, Result, Tools, context::Secret, trace::Tracer};
 use llama_stack_proto::v1::{InvokeToolRequest, InvokeToolResponse, ListToolsRequest, ListToolsResponse, McpServer};
 use rmcp::{
     ServiceError,
@@ -40,6 +41,7 @@ use self::{
     connection::Connection,
     failure::{Failure, Shown},
     listing::Naming,
+    session::Session,
 };
 use crate::{timeout, told};
 
@@ -78,6 +80,8 @@ struct McpTools {
     /// Connections of callers that brought a key, oldest first.
     own: Mutex<VecDeque<(Secret, Arc<Connection>)>>,
     call_limit: Duration,
+    /// None: no traces are sent.
+    tracer: Option<Arc<dyn Tracer>>,
 }
 
 impl McpTools {
@@ -90,6 +94,7 @@ impl McpTools {
             shared: Connection::new(endpoint, Arc::new(naming), deps, list_limit, list_age),
             own: Mutex::default(),
             call_limit: timeout::seconds(config.timeout_seconds),
+            tracer: deps.extensions.get::<Arc<dyn Tracer>>().cloned(),
         })
     }
 
@@ -114,6 +119,20 @@ impl McpTools {
 
     async fn call(&self, cx: &Context, connection: &Arc<Connection>, original: &str, call: Call<'_>) -> Result<InvokeToolResponse> {
         let session = connection.session().await?;
+        let (mut span, below) = span::begin(self.tracer.as_deref(), cx, connection.endpoint(), &session, original);
+        let answer = self.exchange(&below, connection, &session, original, call).await;
+        span::end(&mut span, &answer);
+        answer
+    }
+
+    async fn exchange(
+        &self,
+        cx: &Context,
+        connection: &Arc<Connection>,
+        session: &Arc<Session>,
+        original: &str,
+        call: Call<'_>,
+    ) -> Result<InvokeToolResponse> {
         let mut params = CallToolRequestParams::new(original.to_owned()).with_arguments(call.arguments);
         params.meta = meta(cx);
         // Dropped before its answer, a call is cancelled: the server is told so.
@@ -133,7 +152,7 @@ impl McpTools {
                 Ok(told(call.name, format!("{} refused the call: {}", call.name, error.message)))
             }
             Err(error) => {
-                connection.broken(&session);
+                connection.broken(session);
                 Err(Failure::of(connection.endpoint(), &self.id).call(error))
             }
         }

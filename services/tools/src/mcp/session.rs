@@ -54,6 +54,11 @@ impl Session {
         &self.peer
     }
 
+    /// As the two have agreed.
+    pub(super) fn protocol_version(&self) -> Option<String> {
+        self.peer.peer_info().map(|info| info.protocol_version.to_string())
+    }
+
     /// Whether a request may still be sent; a server that is gone over HTTP shows itself only by what becomes of it.
     pub(super) fn is_open(&self) -> bool {
         !self.peer.is_transport_closed()
