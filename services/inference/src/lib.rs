@@ -16,6 +16,8 @@ mod validate;
 
 use llama_stack_core::Registry;
 
+#[doc(hidden)]
+pub use openai::fuzz;
 pub use router::Router;
 
 /// The provider types of this crate.

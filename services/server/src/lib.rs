@@ -11,6 +11,8 @@
 //! Handlers decode, call a service, encode. What a request means is decided in the services.
 
 mod assemble;
+#[doc(hidden)]
+pub mod fuzz;
 mod grpc;
 mod history;
 mod http;

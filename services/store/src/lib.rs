@@ -52,6 +52,8 @@ pub use crate::batches::{BatchLine, HeldBatch, LineResults, has_ended};
 pub use crate::documents::{Author, DocumentList, InsertedDocument, PendingDocument};
 pub use crate::files::{ExpiredFile, FileList};
 pub use crate::inspect::{Inspected, inspect};
+#[doc(hidden)]
+pub use crate::page::page_after;
 pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, Holder, TurnList, Unfinished};
 pub use crate::usage::DailyUsage;
 pub use llama_stack_core::manifest::Durability;

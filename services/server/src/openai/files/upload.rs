@@ -11,7 +11,7 @@ use llama_stack_proto::v1::{FileHeader, UploadFileRequest, upload_file_request::
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use super::FileObject;
 use crate::http::{ApiError, AppState, Caller, Json};
@@ -67,6 +67,13 @@ async fn feed(mut form: Multipart, sender: Sender) {
             let _ = sender.send(Err(error)).await;
         }
     }
+}
+
+/// All that a form sends on, for fuzzers.
+pub(crate) async fn all(form: Multipart) -> Result<Vec<UploadFileRequest>> {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let ((), sent) = tokio::join!(feed(form, sender), ReceiverStream::new(receiver).collect::<Vec<_>>());
+    sent.into_iter().collect()
 }
 
 /// `Err(None)`: nobody listens.
