@@ -15,6 +15,7 @@ use crate::{Error, Result};
 mod agents;
 mod auth;
 mod batches;
+mod connections;
 mod egress;
 mod env;
 mod limits;
@@ -28,6 +29,7 @@ pub use agents::{
 };
 pub use auth::{AccessPolicy, Auth, CertificateName, Claims, Introspection, Jwt, Mtls, Tls};
 pub use batches::Batches;
+pub use connections::Connections;
 pub use egress::{Destination, Egress, Place};
 pub use limits::{Limits, Quota};
 pub use lines::Lines;
@@ -90,6 +92,8 @@ pub struct Server {
     pub auth: Option<Auth>,
     /// Without it the listener speaks plain HTTP.
     pub tls: Option<Tls>,
+    /// What slow and silent peers may take.
+    pub connections: Connections,
 }
 
 impl Default for Server {
@@ -101,6 +105,7 @@ impl Default for Server {
             cors_origins: Vec::new(),
             auth: None,
             tls: None,
+            connections: Connections::default(),
         }
     }
 }
@@ -249,6 +254,7 @@ impl Manifest {
         if let Some(auth) = &self.server.auth {
             auth.validate(self.server.tls.as_ref(), &self.lines)?;
         }
+        self.server.connections.validate(&self.lines)?;
         self.policy.validate(&self.lines)?;
         self.batches.validate(&self.lines)?;
         self.limits.validate(&self.lines)?;

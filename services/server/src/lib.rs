@@ -11,6 +11,7 @@
 //! Handlers decode, call a service, encode. What a request means is decided in the services.
 
 mod assemble;
+mod connections;
 #[doc(hidden)]
 pub mod fuzz;
 mod grpc;
@@ -33,6 +34,7 @@ mod telemetry;
 mod tools;
 mod vector_io;
 
+pub use connections::raise_open_files;
 pub use identity::{check_exposure, offline_keys};
 pub use llama_stack_identity::Policies;
 pub use llama_stack_policy::access;
