@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use llama_stack_core::{Code, Error};
 use tokio::time::{Instant, Sleep};
@@ -16,12 +17,19 @@ use tonic::Status;
 
 /// A body that comes slower than this, in bytes a second, is late sooner or later.
 const RATE: u64 = 1_024;
+/// Of a body that nobody reads, so much is taken, for so long.
+const UNREAD: u64 = 1 << 20;
+const UNREAD_TIME: Duration = Duration::from_secs(2);
 /// What HTTP answers with 408, which no code has.
 pub(crate) const TOO_SLOW: &str = "body_too_slow";
 
 /// A body that fails where it is late. Only time that is spent waiting for the sender counts.
+///
+/// What nobody reads of it, since the request was refused before, is read to its end after the answer: a client that is still
+/// sending would otherwise see a broken connection in place of the refusal.
 pub(crate) struct Paced {
-    inner: Incoming,
+    /// None once nothing more comes of it.
+    inner: Option<Incoming>,
     /// Of one pause, and of all pauses together beyond what the bytes have earned.
     patience: Duration,
     received: u64,
@@ -31,7 +39,7 @@ pub(crate) struct Paced {
 
 impl Paced {
     pub(crate) fn new(inner: Incoming, patience: Duration) -> Self {
-        Self { inner, patience, received: 0, waited: Duration::ZERO, waiting: None }
+        Self { inner: Some(inner), patience, received: 0, waited: Duration::ZERO, waiting: None }
     }
 
     fn left(&self) -> Duration {
@@ -46,19 +54,24 @@ impl Body for Paced {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
-        match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Ready(frame) => {
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        match Pin::new(inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
                 if let Some((since, _)) = this.waiting.take() {
                     this.waited += since.elapsed();
                 }
-                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
-                this.received += data.map_or(0, |data| data.len() as u64);
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+                this.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(end) => {
+                this.inner = None;
+                Poll::Ready(end.map(|end| end.map_err(Into::into)))
             }
             Poll::Pending => {
                 let left = this.left();
                 let (_, timer) = this.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(left))));
                 ready!(timer.as_mut().poll(cx));
+                this.inner = None;
                 // As gRPC tells it; HTTP finds it among the causes.
                 Poll::Ready(Some(Err(Box::new(Status::from(error())))))
             }
@@ -66,11 +79,30 @@ impl Body for Paced {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map(Body::size_hint).unwrap_or_else(|| SizeHint::with_exact(0))
+    }
+}
+
+impl Drop for Paced {
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.take().filter(|inner| !inner.is_end_stream() && inner.size_hint().lower() <= UNREAD) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(UNREAD_TIME, discard(inner)));
+        }
+    }
+}
+
+async fn discard(mut body: Incoming) {
+    let mut left = UNREAD;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+        if left == 0 {
+            return;
+        }
     }
 }
 

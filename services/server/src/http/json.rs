@@ -56,7 +56,10 @@ fn is_json(headers: &HeaderMap) -> Result<()> {
 }
 
 /// The whole body. One that came in one piece is not copied.
-async fn read(mut body: Body, limit: usize) -> Result<Bytes> {
+///
+/// # Errors
+/// `TooLarge` · `DeadlineExceeded` it does not come · `Cancelled` it broke off
+pub(crate) async fn read(mut body: Body, limit: usize) -> Result<Bytes> {
     if body.size_hint().lower() > limit as u64 {
         discard(body).await;
         return Err(too_large(limit));

@@ -49,6 +49,7 @@ async fn a_body_that_stops_is_408() {
     let server = start_bounded("body_seconds: 1").await;
     let forms = [
         (CHAT, "application/json", "{\"model\":"),
+        ("/mcp", "application/json", "{\"jsonrpc\":"),
         (
             "/v1/files",
             "multipart/form-data; boundary=b",
@@ -124,4 +125,22 @@ async fn beyond_the_most_the_longest_idle_connection_ends() {
     assert_eq!(rest(&mut idle).await, "");
     server.script.go_on();
     assert!(busy.text().await.unwrap().contains("[DONE]"));
+}
+
+/// A client that sends all before it reads sees the refusal, not a connection that broke.
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let server = start_bounded("").await;
+    let large = "x".repeat(600_000);
+    for path in ["/v1/nothing", "/v1/vector_stores/%ff"] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", large.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for piece in large.as_bytes().chunks(100_000) {
+            stream.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 40"), "{path}: {answer}");
+    }
 }
