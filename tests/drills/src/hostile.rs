@@ -8,6 +8,10 @@
 
 use std::{
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -63,20 +67,17 @@ pub(crate) async fn run(long: bool) -> Verdict {
     let mut worst = 0_f64;
     for (attack, name, count) in attacks {
         let before = fire(server.address, &shot, CLIENTS, shots).await;
-        let mut attackers = JoinSet::new();
+        let (mut attackers, tried) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
         let begun = Instant::now();
         for number in 0..count {
-            attackers.spawn(attempts(attack, server.address, number));
+            attackers.spawn(attempts(attack, server.address, number, tried.clone()));
         }
         sleep(TAKING_HOLD).await;
         let beside = fire(server.address, &shot, CLIENTS, shots).await;
         let resident = server.resident_bytes() >> 20;
         let held = begun.elapsed();
-        attackers.abort_all();
-        let mut tried = count;
-        while let Some(ended) = attackers.join_next().await {
-            tried += ended.unwrap_or(0);
-        }
+        let tried = tried.load(Ordering::Relaxed);
+        attackers.shutdown().await;
         sleep(Duration::from_millis(500)).await;
         let after = fire(server.address, &shot, CLIENTS, shots).await;
         let alone = Times::new(vec![before.whole.p99(), after.whole.p99()]);
@@ -97,9 +98,10 @@ pub(crate) async fn run(long: bool) -> Verdict {
     }
 }
 
-/// Goes on until it is aborted, coming back whenever the server ends the connection. What is counted is what came back.
-async fn attempts(attack: Attack, address: SocketAddr, number: usize) -> usize {
+/// Goes on until it is aborted, coming back whenever the server ends the connection.
+async fn attempts(attack: Attack, address: SocketAddr, number: usize, tried: Arc<AtomicUsize>) {
     loop {
+        tried.fetch_add(1, Ordering::Relaxed);
         let Ok(mut socket) = TcpStream::connect(address).await else {
             sleep(Duration::from_millis(200)).await;
             continue;

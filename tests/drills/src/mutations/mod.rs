@@ -250,10 +250,7 @@ impl Field {
             rpc::request(self.rpcs.choose(&mut chance).unwrap(), known, &mut chance, mutate)
         };
         let (answer, text) = self.send(&sent).await;
-        let is_fault = match answer.as_str() {
-            "HTTP 500" | "gRPC 2" | "gRPC 13" | "no answer" | "no status" => true,
-            _ => false,
-        };
+        let is_fault = ["HTTP 500", "gRPC 2", "gRPC 13", "no answer", "no status"].contains(&answer.as_str());
         let mut told = self.told.lock().unwrap();
         *told.0.entry(answer.clone()).or_default() += 1;
         if is_fault {

@@ -40,9 +40,8 @@ pub(super) fn request(rpc: &Rpc, known: &Known, chance: &mut StdRng, mutate: boo
             2 => length = chance.random(),
             3 => length = length.saturating_sub(1),
             _ => {
-                kind = ["application/grpc-web-text", "application/grpc", "application/grpc-web+json", "application/grpc+x"]
-                    .choose(chance)
-                    .unwrap_or(&kind)
+                let others = ["application/grpc-web-text", "application/grpc", "application/grpc-web+json", "application/grpc+x"];
+                kind = others.choose(chance).copied().unwrap_or(kind);
             }
         }
     }
