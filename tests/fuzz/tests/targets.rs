@@ -8,13 +8,15 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
     sync::mpsc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use llama_stack_fuzz_targets::{TARGETS, Target, mutate::Mutator};
 
 /// For one input, on the busiest machine: what takes longer does not come to an end.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What takes longer is named.
+const SLOW: Duration = Duration::from_secs(1);
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
@@ -50,8 +52,13 @@ fn holds(name: &str) {
     });
     let worker = worker.unwrap();
     for input in seeds.into_iter().chain((0..rounds).map(|_| mutator.next_input())) {
+        let begun = Instant::now();
         sender.send(input.clone()).unwrap();
         match ended.recv_timeout(PATIENCE) {
+            // To be looked at by whoever runs this by hand: it may be the beginning of something quadratic.
+            Ok((input, Ok(()))) if begun.elapsed() > SLOW => {
+                eprintln!("{name} takes {:?} for {} bytes: {}", begun.elapsed(), input.len(), kept(name, &input));
+            }
             Ok((_, Ok(()))) => {}
             Ok((input, Err(panic))) => {
                 eprintln!("{name} breaks on {} bytes: {}", input.len(), kept(name, &input));
