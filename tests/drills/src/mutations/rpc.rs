@@ -76,7 +76,15 @@ fn sample(of: &MessageDescriptor, known: &Known, chance: &mut StdRng, depth: usi
         if field.is_map() {
             let Kind::Message(entry) = field.kind() else { continue };
             let value = entry.map_entry_value_field();
-            let entries = (0..count.min(3)).map(|n| (MapKey::String(format!("key{n}")), one(&value, known, chance, depth, odd))).collect();
+            let key = |n: i32| match entry.map_entry_key_field().kind() {
+                Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => MapKey::I32(n),
+                Kind::Uint32 | Kind::Fixed32 => MapKey::U32(n as u32),
+                Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => MapKey::I64(n.into()),
+                Kind::Uint64 | Kind::Fixed64 => MapKey::U64(n as u64),
+                Kind::Bool => MapKey::Bool(n % 2 == 1),
+                _ => MapKey::String(format!("key{n}")),
+            };
+            let entries = (0..count.min(3)).map(|n| (key(n), one(&value, known, chance, depth, odd))).collect();
             message.set_field(&field, Value::Map(entries));
         } else if field.is_list() {
             // Deep and wide at once grows beyond all measure.
