@@ -24,6 +24,7 @@ pub(crate) async fn run(args: RunArgs, output: &Output) -> Result<()> {
     let home = home(args.home)?;
     let folder = home.join(&manifest.name);
     start_logging(&folder)?;
+    llama_stack_server::raise_open_files();
 
     // Before the models: a taken port is told at once.
     let listener = llama_stack_server::bind(&manifest.server.listen).await?;

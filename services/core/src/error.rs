@@ -10,6 +10,11 @@ use llama_stack_proto::v1::ErrorInfo;
 /// The `domain` of `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "llama-stack";
 
+/// Bytes of a message and of a field. They repeat what callers wrote, and gRPC sends both in a header, of which clients take 16 KiB:
+/// a longer one would break the answer off.
+const LONGEST_MESSAGE: usize = 2_000;
+const LONGEST_FIELD: usize = 500;
+
 /// What kind of failure it is. Each is one gRPC code and one HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
@@ -115,7 +120,8 @@ struct Inner {
 
 impl Error {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { code, message: message.into(), reason: None, field: None, retry_after: None, source: None }))
+        let message = bounded(message.into(), LONGEST_MESSAGE);
+        Self(Box::new(Inner { code, message, reason: None, field: None, retry_after: None, source: None }))
     }
 
     /// A field of the request is wrong. `field` is its path, for example `messages[2].content`.
@@ -159,7 +165,7 @@ impl Error {
 
     #[must_use]
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
-        self.0.field = Some(field.into());
+        self.0.field = Some(bounded(field.into(), LONGEST_FIELD));
         self
     }
 
@@ -178,7 +184,7 @@ impl Error {
     /// Says in front of the message where it happened.
     #[must_use]
     pub fn context(mut self, place: impl fmt::Display) -> Self {
-        self.0.message = format!("{place}: {}", self.0.message);
+        self.0.message = bounded(format!("{place}: {}", self.0.message), LONGEST_MESSAGE);
         self
     }
 
@@ -206,6 +212,16 @@ impl Error {
     pub fn to_info(&self) -> ErrorInfo {
         ErrorInfo { code: self.code().name().into(), message: self.message().into(), reason: self.reason().unwrap_or_default().into() }
     }
+}
+
+/// The beginning and the end of what is longer than `most` bytes.
+fn bounded(text: String, most: usize) -> String {
+    if text.len() <= most {
+        return text;
+    }
+    let half = most / 2 - '…'.len_utf8();
+    let end = text.ceil_char_boundary(text.len() - half);
+    format!("{}…{}", &text[..text.floor_char_boundary(half)], &text[end..])
 }
 
 impl From<&ErrorInfo> for Error {
@@ -276,6 +292,19 @@ impl From<Status> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Else a client that takes 16 KiB of headers sees a broken answer in place of the error.
+    #[test]
+    fn what_a_caller_wrote_is_repeated_within_bounds() {
+        let long = "é".repeat(100_000);
+        let error = Error::invalid(format!("metadata.{long}"), format!("no {long}; it must be short")).context(&long);
+        assert!(error.message().len() <= 2_000 && error.message().ends_with("it must be short"), "{}", error.message().len());
+        assert!(error.field().unwrap().len() <= 500 && error.field().unwrap().starts_with("metadata.é"));
+        let mut headers = Status::from(error).into_http::<()>().headers().clone();
+        headers.remove("content-type");
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        assert!(bytes < 16 << 10, "{bytes}");
+    }
 
     #[test]
     fn every_code_survives_the_wire() {

@@ -101,6 +101,16 @@ impl<T> futures::Stream for Upload<T> {
     }
 }
 
+/// What tonic says of a request that it cannot read. By gRPC's table that is INTERNAL, which here is a defect of the server; the
+/// caller's message is at fault.
+pub fn from_form(status: &Status) -> Error {
+    let code = match status.code() {
+        tonic::Code::Internal | tonic::Code::Unknown | tonic::Code::DataLoss => Code::InvalidArgument,
+        other => Code::from_grpc(other),
+    };
+    Error::new(code, format!("the request cannot be read: {}", status.message())).with_reason("malformed_request")
+}
+
 /// A peer's status, told apart from a peer that is not there.
 pub(crate) fn from_peer(status: Status) -> Error {
     use std::error::Error as _;
@@ -147,7 +157,7 @@ macro_rules! grpc_service {
             ) -> Result<tonic::Response<$upload_out>, tonic::Status> {
                 use futures::StreamExt as _;
                 let cx = $crate::grpc::context(&request)?;
-                let messages = request.into_inner().map(|message| message.map_err($crate::Error::from));
+                let messages = request.into_inner().map(|message| message.map_err(|status| $crate::grpc::from_form(&status)));
                 let response = cx.within(self.0.$upload(&cx, Box::pin(messages))).await?;
                 Ok(tonic::Response::new(response))
             })*

@@ -15,6 +15,7 @@ use crate::{Error, Result};
 mod agents;
 mod auth;
 mod batches;
+mod connections;
 mod egress;
 mod env;
 mod files;
@@ -29,6 +30,7 @@ pub use agents::{
 };
 pub use auth::{AccessPolicy, Auth, CertificateName, Claims, Introspection, Jwt, Mtls, Tls};
 pub use batches::Batches;
+pub use connections::Connections;
 pub use egress::{Destination, Egress, Place};
 pub use files::{Files, S3};
 pub use limits::{Limits, Quota};
@@ -98,6 +100,8 @@ pub struct Server {
     pub auth: Option<Auth>,
     /// Without it the listener speaks plain HTTP.
     pub tls: Option<Tls>,
+    /// What slow and silent peers may take.
+    pub connections: Connections,
 }
 
 impl Default for Server {
@@ -111,6 +115,7 @@ impl Default for Server {
             hosts: Vec::new(),
             auth: None,
             tls: None,
+            connections: Connections::default(),
         }
     }
 }
@@ -273,6 +278,7 @@ impl Manifest {
                 return Err(self.lines.error(&format!("telemetry.{name}"), &format!("is {days}; it must be 1 to 36500")));
             }
         }
+        self.server.connections.validate(&self.lines)?;
         self.policy.validate(&self.lines)?;
         self.files.validate(&self.lines)?;
         self.agents.validate(&self.lines)?;

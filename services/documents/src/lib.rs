@@ -14,6 +14,8 @@ use llama_stack_core::Result;
 use llama_stack_proto::v1::Position;
 
 pub use chunk::{CountTokens, DEFAULT_MAX_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS, Estimate, chunk, contextual, validate};
+#[doc(hidden)]
+pub use parse::parse as read_here;
 pub use worker::{InProcess, Limits, WORKER_VERB, Workers, parser, serve};
 
 /// What a file says, in the order in which it says it.

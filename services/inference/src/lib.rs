@@ -18,6 +18,8 @@ mod validate;
 
 use llama_stack_core::Registry;
 
+#[doc(hidden)]
+pub use openai::fuzz;
 pub use pool::{PoolFigures, Pools, UpstreamFigures};
 pub use router::Router;
 

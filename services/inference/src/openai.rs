@@ -29,6 +29,7 @@ use llama_stack_proto::v1::{
 
 mod events;
 mod failure;
+pub mod fuzz;
 mod message;
 mod models;
 mod preset;

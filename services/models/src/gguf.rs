@@ -91,6 +91,15 @@ pub fn inspect(path: &Path) -> Result<Info> {
     read(Reader::new(file, meta.len()))
 }
 
+/// [`inspect`] of bytes in memory, for fuzzers.
+///
+/// # Errors
+/// As [`inspect`].
+#[doc(hidden)]
+pub fn inspect_bytes(bytes: &[u8]) -> Result<Info> {
+    read(Reader::new(std::io::Cursor::new(bytes), bytes.len() as u64))
+}
+
 fn read<R: std::io::Read + std::io::Seek>(mut reader: Reader<R>) -> Result<Info> {
     if reader.len() < 4 || &reader.bytes::<4>()? != b"GGUF" {
         return Err(invalid("is not a GGUF file: it does not begin with `GGUF`"));

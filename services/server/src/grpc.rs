@@ -3,18 +3,23 @@
 use std::{collections::HashSet, sync::LazyLock};
 
 use ::http::{HeaderMap, header};
-use axum::{Router, middleware};
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{self, Next},
+    response::Response,
+};
 use metrics::SharedString;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
-use tonic::{codec::CompressionEncoding, server::NamedService, service::Routes};
+use tonic::{Status, codec::CompressionEncoding, server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::Builder as Reflection;
 use tonic_web::GrpcWebLayer;
 
 use llama_stack_core::{
     Error, Result,
-    grpc::{MAX_MESSAGE_BYTES, Served},
+    grpc::{MAX_MESSAGE_BYTES, Served, from_form},
 };
 use llama_stack_proto::{
     DESCRIPTORS,
@@ -128,7 +133,11 @@ pub(crate) async fn router(stack: &Stack, state: &AppState) -> Result<(Router, H
     routes.add_service(reflection().build_v1alpha().map_err(broken)?);
 
     // The gate is around the limits: these know by then who calls.
-    let router = routes.routes().into_axum_router().layer(middleware::from_fn_with_state(state.clone(), limits::guard));
+    let router = routes
+        .routes()
+        .into_axum_router()
+        .layer(middleware::from_fn(told_of_form))
+        .layer(middleware::from_fn_with_state(state.clone(), limits::guard));
     let router = router.layer(middleware::from_fn_with_state(state.clone(), identity::grpc));
     // Around both, so that a refusal is translated as well.
     let mut router = router.layer(GrpcWebLayer::new());
@@ -138,6 +147,16 @@ pub(crate) async fn router(stack: &Stack, state: &AppState) -> Result<(Router, H
     let router = router.layer(middleware::from_fn_with_state(state.clone(), site_guard));
     let router = router.layer(middleware::from_fn_with_state(state.clone(), observe));
     Ok((router, health))
+}
+
+/// A refusal without details is tonic's own, of a request that it could not read.
+async fn told_of_form(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = Status::from_header_map(response.headers()).filter(|status| status.details().is_empty());
+    match status.map(|status| (status.code(), from_form(&status))) {
+        Some((tonic::Code::Internal | tonic::Code::Unknown | tonic::Code::DataLoss, error)) => Status::from(error).into_http(),
+        _ => response,
+    }
 }
 
 fn named<S: NamedService>(_server: &S) -> &'static str {

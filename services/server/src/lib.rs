@@ -12,6 +12,9 @@
 
 mod agents;
 mod assemble;
+mod connections;
+#[doc(hidden)]
+pub mod fuzz;
 mod grpc;
 mod history;
 mod http;
@@ -32,6 +35,7 @@ mod telemetry;
 mod tools;
 mod vector_io;
 
+pub use connections::raise_open_files;
 pub use identity::{check_exposure, offline_keys};
 pub use llama_stack_identity::Policies;
 pub use llama_stack_policy::access;

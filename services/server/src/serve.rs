@@ -1,7 +1,7 @@
 //! One port for everything: HTTP/1.1, HTTP/2 without TLS, gRPC and gRPC-Web.
 //!
 //! ```text
-//! accept ─ TCP_NODELAY, keep-alive ─ HTTP/1 or 2 by its first bytes ─┬─ application/grpc* ── tonic
+//! accept ─ a place ─ TCP_NODELAY, keep-alive ─ HTTP/1 or 2 by its first bytes ─┬─ application/grpc* ── tonic
 //!                                                                     └─ else ────────────── axum
 //! token cancelled: health says no · still accepting, for drain_notice_seconds · stop accepting ·
 //!                  requests under way end, for drain_seconds · close
@@ -11,6 +11,7 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use ::http::Request;
 use axum::{Router, body::Body};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -24,22 +25,18 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use llama_stack_core::{Code, Error, Result};
+use llama_stack_core::{Code, Error, Result, manifest};
 
 use crate::{
-    Stack, check_exposure, grpc, http,
+    Stack, check_exposure,
+    connections::{Answers, Paced, Peer, Places, Socket},
+    grpc, http,
     identity::tls::{PeerCertificate, Tls},
     openai::batches::InProcess,
 };
 
-/// A connection has this long to send its first request, and each later request's head: a slow sender holds no place.
-const HEAD: Duration = Duration::from_secs(10);
-/// For a new connection that has asked nothing yet. gRPC clients connect before they need to.
-const SILENCE: Duration = Duration::from_secs(60);
 /// Largest head of a request. Beyond it: 431.
 const HEAD_BYTES: usize = 64 << 10;
-/// Requests at once on one HTTP/2 connection. (Streams that a client resets in a flood are bounded by hyper's defaults.)
-const STREAMS: u32 = 1_024;
 /// Bytes that may come on one HTTP/2 connection before they are read; h2 counts 256 for each smaller frame, and closes a
 /// connection on which frames for more than half of this wait. A small request is such a frame, and many may come at once.
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -47,6 +44,8 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const REQUEST_WINDOW: u32 = 1 << 20;
 /// A peer that is gone without a word is noticed after about this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// A connection that ends for another's sake may finish what it says for so long.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often metrics are folded into their buckets.
 const FOLD: Duration = Duration::from_secs(5);
 
@@ -91,7 +90,7 @@ impl Stack {
         }
         self.batcher.start(Arc::new(InProcess(http::router(&state, &[]))));
 
-        let connections = Connections::new(edge, self.tls.clone());
+        let connections = Connections::new(edge, self.tls.clone(), self.server.connections);
         connections.accept(&listener, shutdown.cancelled()).await;
         state.drain();
         health.say_not_serving().await;
@@ -117,12 +116,22 @@ struct Edge {
 }
 
 impl Edge {
-    async fn answer(self, mut request: Request<Incoming>, peer: Option<PeerCertificate>) -> Result<axum::response::Response, Infallible> {
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
+    async fn answer(
+        self,
+        request: Request<Incoming>,
+        certificate: Option<PeerCertificate>,
+        bounds: manifest::Connections,
+        (peer, answers): (Arc<Peer>, Arc<Answers>),
+    ) -> Result<axum::response::Response, Infallible> {
+        let busy = peer.begin();
+        let patience = Duration::from_secs(bounds.body_seconds);
+        let mut request = request.map(|body| if body.is_end_stream() { Body::new(body) } else { Body::new(Paced::new(body, patience)) });
+        if let Some(certificate) = certificate {
+            request.extensions_mut().insert(certificate);
         }
         let router = if grpc::is_grpc(request.headers()) { self.grpc } else { self.http };
-        router.oneshot(request.map(Body::new)).await
+        let response = router.oneshot(request).await;
+        response.map(|response| response.map(|body| Body::new(answers.watch(body, busy))))
     }
 }
 
@@ -130,6 +139,8 @@ struct Connections {
     edge: Edge,
     /// None: plain HTTP.
     tls: Option<Arc<Tls>>,
+    bounds: manifest::Connections,
+    places: Arc<Places>,
     protocols: Arc<auto::Builder<TokioExecutor>>,
     tasks: TaskTracker,
     /// Connections end after the requests that they have.
@@ -139,11 +150,13 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(edge: Edge, tls: Option<Arc<Tls>>) -> Self {
+    fn new(edge: Edge, tls: Option<Arc<Tls>>, bounds: manifest::Connections) -> Self {
         Self {
             edge,
             tls,
-            protocols: Arc::new(protocols()),
+            bounds,
+            places: Places::new(bounds.max),
+            protocols: Arc::new(protocols(bounds)),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -170,21 +183,32 @@ impl Connections {
     }
 
     fn spawn(&self, stream: TcpStream) {
+        let Some(peer) = self.places.enter() else {
+            tracing::warn!("a connection is refused: as many as may be are there, and each is busy");
+            return;
+        };
         if let Err(error) = set_options(&stream) {
             // The peer has gone already.
             tracing::debug!(%error, "socket options could not be set");
             return;
         }
-        let (edge, protocols, tls) = (self.edge.clone(), self.protocols.clone(), self.tls.clone());
-        let (ending, cut) = (self.ending.clone(), self.cut.clone());
+        let (tls, cut) = (self.tls.clone(), self.cut.clone());
+        let connection = Connection {
+            edge: self.edge.clone(),
+            protocols: self.protocols.clone(),
+            bounds: self.bounds,
+            peer,
+            ending: self.ending.clone(),
+            cut: self.cut.clone(),
+        };
         self.tasks.spawn(async move {
-            let Some(tls) = tls else { return answer(stream, None, edge, &protocols, ending, cut).await };
+            let Some(tls) = tls else { return connection.answer(stream, None).await };
             let greeted = tokio::select! {
                 greeted = tls.accept(stream) => greeted,
                 () = cut.cancelled() => return,
             };
             match greeted {
-                Ok((stream, peer)) => answer(stream, peer, edge, &protocols, ending, cut).await,
+                Ok((stream, certificate)) => connection.answer(stream, certificate).await,
                 Err(error) => tracing::debug!(error, "no TLS with a client"),
             }
         });
@@ -202,41 +226,67 @@ impl Connections {
     }
 }
 
-/// One connection, to its end.
-async fn answer(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Option<PeerCertificate>,
+/// One connection.
+struct Connection {
     edge: Edge,
-    protocols: &auto::Builder<TokioExecutor>,
+    protocols: Arc<auto::Builder<TokioExecutor>>,
+    bounds: manifest::Connections,
+    peer: Arc<Peer>,
     ending: CancellationToken,
     cut: CancellationToken,
-) {
-    let asked = CancellationToken::new();
-    let first = asked.clone();
-    let service = hyper::service::service_fn(move |request| {
-        first.cancel();
-        edge.clone().answer(request, peer.clone())
-    });
-    let connection = protocols.serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let silent = async {
-        if tokio::time::timeout(SILENCE, asked.cancelled()).await.is_ok() {
-            std::future::pending::<()>().await;
-        }
-    };
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = cut.cancelled() => return,
-        () = either(ending.cancelled(), silent) => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = cut.cancelled() => return,
+}
+
+impl Connection {
+    /// To its end.
+    async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, certificate: Option<PeerCertificate>) {
+        let Self { edge, protocols, bounds, peer, ending, cut } = self;
+        let (asked, answers) = (CancellationToken::new(), Arc::new(Answers::default()));
+        let (first, of_answers, place) = (asked.clone(), answers.clone(), peer.clone());
+        let service = hyper::service::service_fn(move |request| {
+            first.cancel();
+            edge.clone().answer(request, certificate.clone(), bounds, (place.clone(), of_answers.clone()))
+        });
+        let unread = Duration::from_secs(bounds.unread_seconds);
+        let connection = protocols.serve_connection(TokioIo::new(Socket::new(stream, unread)), service);
+        let mut connection = std::pin::pin!(connection);
+        let silent = async {
+            if tokio::time::timeout(Duration::from_secs(bounds.silent_seconds), asked.cancelled()).await.is_ok() {
+                std::future::pending::<()>().await;
             }
+        };
+        let watching = give_up(answers, unread);
+        // Ends once the connection may be cut although something is under way.
+        let last_words = async {
+            peer.ending.cancelled().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        let (mut watching, mut last_words) = (std::pin::pin!(watching), std::pin::pin!(last_words));
+        let end = either(ending.cancelled(), either(peer.ending.cancelled(), silent));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = cut.cancelled() => return,
+            () = watching.as_mut() => return,
+            () = end => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = cut.cancelled() => return,
+                    () = watching.as_mut() => return,
+                    () = last_words.as_mut() => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error, "connection broke");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error, "connection broke");
+    }
+}
+
+async fn give_up(answers: Arc<Answers>, unread: Duration) {
+    let mut looks = tokio::time::interval((unread / 4).max(Duration::from_millis(250)));
+    loop {
+        looks.tick().await;
+        answers.give_up(unread);
     }
 }
 
@@ -247,15 +297,17 @@ async fn either(one: impl Future<Output = ()>, other: impl Future<Output = ()>) 
     }
 }
 
-fn protocols() -> auto::Builder<TokioExecutor> {
+fn protocols(bounds: manifest::Connections) -> auto::Builder<TokioExecutor> {
+    let head = Duration::from_secs(bounds.head_seconds);
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES).max_headers(128);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(HEAD_BYTES).max_headers(128);
     builder
         .http2()
         .timer(TokioTimer::new())
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_stream_window_size(REQUEST_WINDOW)
-        .max_concurrent_streams(STREAMS)
+        // A flood of streams that are opened and reset is bounded by hyper's defaults.
+        .max_concurrent_streams(bounds.max_streams)
         .max_header_list_size(HEAD_BYTES as u32)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);

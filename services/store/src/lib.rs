@@ -57,6 +57,8 @@ pub use crate::documents::{Author, DocumentList, InsertedDocument, PendingDocume
 pub use crate::files::{ExpiredFile, FileList};
 pub use crate::inspect::{Inspected, inspect};
 pub use crate::lease::Holder;
+#[doc(hidden)]
+pub use crate::page::page_after;
 pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, TurnList, Unfinished};
 pub use crate::usage::DailyUsage;
 pub use llama_stack_core::manifest::Durability;

@@ -58,6 +58,12 @@ fn read_token(list: &str, token: &str) -> Option<String> {
     (of == list && !id.is_empty() && !id.contains('\0')).then(|| id.to_owned())
 }
 
+/// The id that a token of this list goes on after, for fuzzers.
+#[doc(hidden)]
+pub fn page_after(list: &str, token: &str) -> Option<String> {
+    read_token(list, token)
+}
+
 fn crooked() -> Error {
     Error::invalid("page_token", "page_token is not one that this list gave").with_reason("bad_page_token")
 }

@@ -52,11 +52,19 @@ impl Server {
         Self { address, ready: begun.elapsed(), process, _home: home }
     }
 
-    /// Resident memory, in bytes. Source: proc(5), `VmRSS` of `status`.
+    /// Resident memory, in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id().unwrap())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
+        self.process.resident_bytes()
+    }
+
+    /// Open files and sockets.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.process.descriptors()
+    }
+
+    /// Threads of the system.
+    pub(crate) fn threads(&self) -> usize {
+        self.process.threads()
     }
 }
 
@@ -157,6 +165,28 @@ impl Process {
     pub(crate) fn signal(&self, name: &str) {
         let process = self.child.id().expect("the process has ended").to_string();
         assert!(std::process::Command::new("kill").args([&format!("-{name}"), &process]).status().unwrap().success());
+    }
+
+    /// Resident memory, in bytes; 0 once it is gone. Source: proc(5), `VmRSS` of `status`.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = self.proc("status").and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or_default() * 1024
+    }
+
+    /// Open files and sockets.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.proc("fd").and_then(|folder| std::fs::read_dir(folder).ok()).map_or(0, Iterator::count)
+    }
+
+    /// Threads of the system.
+    pub(crate) fn threads(&self) -> usize {
+        self.proc("task").and_then(|folder| std::fs::read_dir(folder).ok()).map_or(0, Iterator::count)
+    }
+
+    /// Of its folder in `/proc`.
+    fn proc(&self, name: &str) -> Option<PathBuf> {
+        self.child.id().map(|id| PathBuf::from(format!("/proc/{id}/{name}")))
     }
 
     /// SIGKILL. Returns once the process is gone.

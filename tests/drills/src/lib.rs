@@ -16,16 +16,21 @@ mod engine;
 mod figures;
 #[cfg(feature = "engine")]
 mod guard;
+mod hostile;
 pub mod injection;
 mod load;
 #[cfg(feature = "engine")]
 mod mistralrs;
+pub mod mutations;
+mod overload;
 mod passthrough;
+mod platform;
 mod policy;
 mod python;
 pub mod replicas;
 #[cfg(feature = "engine")]
 mod shields;
+mod soak;
 mod startup;
 mod steps;
 mod turn;
@@ -47,6 +52,12 @@ struct Args {
     /// Of `crash`: on a Postgres server of its own, not on SQLite
     #[arg(long)]
     postgres: bool,
+    /// Of `mutations`: how many requests
+    #[arg(long)]
+    count: Option<u64>,
+    /// Of `soak`: for how long, for example 0.1
+    #[arg(long)]
+    hours: Option<f64>,
     /// What cargo tells every benchmark
     #[arg(long = "bench", hide = true)]
     _bench: bool,
@@ -69,6 +80,10 @@ const DRILLS: &[(&str, &str)] = &[
     ("crash", "turns while the server is killed, at random and at every fail point: nothing lost, nothing twice (--postgres)"),
     ("replicas", "two replicas on one Postgres: restarted in turn under load, stopped and woken, and Postgres restarted under load"),
     ("crash-memory", "banks while the server is killed: what was acknowledged is found once, what was deleted stays away"),
+    ("mutations", "requests with something wrong, for every route and RPC: no 500, no INTERNAL, no crash (--count; --long: a million)"),
+    ("hostile", "slow heads and bodies, HTTP/2 rapid reset, windows of 0, 10,000 idle connections: what other clients notice"),
+    ("overload", "five times the load that the server takes: what it still answers, how fast it refuses, when it is itself again"),
+    ("soak", "turns, searches, chats, embeddings and files at half load for hours: memory, files, times (--hours; --long: 2)"),
     (
         "engine",
         "inline::llama-cpp beside a prebuilt llama.cpp; several answers at once, an agent's session, drafts; --long: from start to first token",
@@ -101,6 +116,10 @@ pub fn main() -> ExitCode {
             "turn" => Some(turn::run(args.long).await),
             "crash" => Some(crash::run(args.long, args.postgres).await),
             "replicas" => Some(replicas::run(args.long).await),
+            "mutations" => Some(mutations::run(args.long, args.count).await),
+            "hostile" => Some(hostile::run(args.long).await),
+            "overload" => Some(overload::run(args.long).await),
+            "soak" => Some(soak::run(args.hours.unwrap_or(if args.long { 2.0 } else { 0.05 })).await),
             "crash-memory" => Some(crash_memory::run(args.long).await),
             #[cfg(feature = "engine")]
             "embeddings" => Some(embeddings::run(args.long).await),

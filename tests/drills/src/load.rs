@@ -33,6 +33,78 @@ impl Shot {
     }
 }
 
+/// What clients of a busy server see, who take a refusal for an answer.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Times of answers with 200, in the order of their ends.
+    pub(crate) answered: Vec<Duration>,
+    /// Times of refusals: 429 and 503.
+    pub(crate) refused: Vec<Duration>,
+    /// Anything else, for example a connection that broke.
+    pub(crate) broken: usize,
+}
+
+impl Seen {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.answered.extend(other.answered);
+        self.refused.extend(other.refused);
+        self.broken += other.broken;
+    }
+}
+
+/// Sends shots over each of `connections` until `time` is over. Who is refused comes back after `pause`.
+pub(crate) async fn press(address: SocketAddr, shot: &Shot, connections: usize, time: Duration, pause: Duration) -> Seen {
+    let begun = Instant::now();
+    let clients = (0..connections).map(|_| async move {
+        let mut seen = Seen::default();
+        let mut socket = None;
+        while begun.elapsed() < time {
+            match one_shot(address, shot, &mut socket, &mut seen).await {
+                Ok(true) => {}
+                Ok(false) => tokio::time::sleep(pause).await,
+                Err(_) => {
+                    seen.broken += 1;
+                    socket = None;
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+        seen
+    });
+    let mut all = Seen::default();
+    join_all(clients).await.into_iter().for_each(|seen| all.add(seen));
+    all
+}
+
+/// False: it was refused.
+async fn one_shot(address: SocketAddr, shot: &Shot, socket: &mut Option<TcpStream>, seen: &mut Seen) -> std::io::Result<bool> {
+    let begun = Instant::now();
+    if socket.is_none() {
+        let fresh = TcpStream::connect(address).await?;
+        fresh.set_nodelay(true)?;
+        *socket = Some(fresh);
+    }
+    let Some(stream) = socket else { return Ok(false) };
+    stream.write_all(&shot.bytes).await?;
+    let mut buffer = Vec::with_capacity(4 << 10);
+    loop {
+        if stream.read_buf(&mut buffer).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        // Refusals have a length, whatever was asked for.
+        let until = if buffer.starts_with(b"HTTP/1.1 200") { shot.until } else { None };
+        if contains(&buffer, b"\r\n\r\n") && is_whole(&buffer, until) {
+            break;
+        }
+    }
+    match &buffer[9..12] {
+        b"200" => seen.answered.push(begun.elapsed()),
+        b"429" | b"503" => seen.refused.push(begun.elapsed()),
+        _ => seen.broken += 1,
+    }
+    Ok(&buffer[9..12] == b"200")
+}
+
 /// Sends `count` shots over each of `connections`. Times to the whole answer, and to its first byte of content.
 pub(crate) async fn fire(address: SocketAddr, shot: &Shot, connections: usize, count: usize) -> Fired {
     let begun = Instant::now();

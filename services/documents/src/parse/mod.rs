@@ -21,7 +21,7 @@ use written::Written;
 ///
 /// # Errors
 /// As [`crate::Parse::parse`]; `text` is the most bytes of text that a file may have.
-pub(crate) fn parse(filename: &str, media_type: &str, data: &[u8], text: usize) -> Result<Parsed> {
+pub fn parse(filename: &str, media_type: &str, data: &[u8], text: usize) -> Result<Parsed> {
     if data.iter().all(u8::is_ascii_whitespace) {
         return Err(failure::empty());
     }

@@ -8,6 +8,9 @@ use super::{
     wire::{CallDelta, Choice, Chunk, FunctionDelta},
 };
 
+/// Of one answer. Each delta looks for its call among them, so without a bound a broken upstream costs time without bound.
+const MOST_CALLS: usize = 1_024;
+
 /// The answers of one request as they grow.
 pub(super) struct Answers {
     open: Vec<Answer>,
@@ -97,6 +100,9 @@ impl Answer {
             self.say(index, delta.refusal.unwrap_or_default(), Event::Refusal, out);
             for call in delta.tool_calls.into_iter().flatten() {
                 self.call(index, call, out);
+                if self.calls.len() > MOST_CALLS {
+                    return Err(name.malformed(format_args!("more than {MOST_CALLS} tool calls in one answer")));
+                }
             }
             if let Some(function) = delta.function_call {
                 self.call(index, CallDelta { index: Some(0), id: None, function: Some(function) }, out);

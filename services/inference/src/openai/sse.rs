@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use llama_stack_core::{Error, Result};
 
-/// Bounds a server that never ends its line.
+/// Bounds a server that never ends its line, or its event.
 const MAX_EVENT: usize = 16 << 20;
 
 /// One event. `data` shares the memory of what was received.
@@ -42,7 +42,8 @@ impl Decoder {
             joined.extend_from_slice(&chunk);
             self.rest = joined.freeze();
         }
-        if self.rest.len().saturating_sub(self.seen) > MAX_EVENT || self.seen > MAX_EVENT {
+        let kept = self.data.as_ref().map_or(0, Bytes::len);
+        if self.rest.len().saturating_sub(self.seen) > MAX_EVENT || self.seen > MAX_EVENT || kept > MAX_EVENT {
             return Err(Error::unavailable("the upstream sent an event of more than 16 MiB").with_reason("upstream_malformed"));
         }
         Ok(())
@@ -165,6 +166,18 @@ mod tests {
     fn an_endless_line_is_refused() {
         let mut decoder = Decoder::default();
         let chunk = Bytes::from(vec![b'x'; 1 << 20]);
+        let refused = (0..40).find_map(|_| {
+            let pushed = decoder.push(chunk.clone()).err();
+            decoder.next();
+            pushed
+        });
+        assert_eq!(refused.unwrap().reason(), Some("upstream_malformed"));
+    }
+
+    #[test]
+    fn an_event_of_endless_lines_is_refused() {
+        let mut decoder = Decoder::default();
+        let chunk = Bytes::from(format!("data: {}\n", "x".repeat(1 << 20)));
         let refused = (0..40).find_map(|_| {
             let pushed = decoder.push(chunk.clone()).err();
             decoder.next();

@@ -78,7 +78,7 @@ pub(super) fn whole(name: &Name, body: &[u8], answers: &mut Answers, out: &mut V
 }
 
 /// True after the event that says that there is no more.
-fn take(name: &Name, event: &Event, answers: &mut Answers, out: &mut Vec<ChatEvent>) -> Result<bool> {
+pub(super) fn take(name: &Name, event: &Event, answers: &mut Answers, out: &mut Vec<ChatEvent>) -> Result<bool> {
     let data = event.data.trim_ascii();
     if event.error {
         return Err(name.in_stream(data));

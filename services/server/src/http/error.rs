@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use llama_stack_core::Error;
 
+use crate::connections::TOO_SLOW;
+
 /// An error as the answer to an HTTP request.
 #[derive(Debug)]
 pub(crate) struct ApiError {
@@ -66,7 +68,9 @@ impl<'a> From<&'a Error> for ErrorBody<'a> {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        Self { error, status: None }
+        // What gRPC has one code for.
+        let status = (error.reason() == Some(TOO_SLOW)).then_some(StatusCode::REQUEST_TIMEOUT);
+        Self { error, status }
     }
 }
 

@@ -17,9 +17,8 @@ use serde_json::error::Category;
 use llama_stack_core::{Code, Error, Result};
 
 use super::{ApiError, AppState};
+use crate::connections::late;
 
-/// A body may pause this long between two pieces.
-const PAUSE: Duration = Duration::from_secs(30);
 /// Of a body that is too large, this much more is read and thrown away, so that a client that is still sending gets to
 /// read the answer; beyond it the connection breaks.
 const DISCARD_BYTES: usize = 64 << 20;
@@ -57,7 +56,10 @@ fn is_json(headers: &HeaderMap) -> Result<()> {
 }
 
 /// The whole body. One that came in one piece is not copied.
-async fn read(mut body: Body, limit: usize) -> Result<Bytes> {
+///
+/// # Errors
+/// `TooLarge` · `DeadlineExceeded` it does not come · `Cancelled` it broke off
+pub(crate) async fn read(mut body: Body, limit: usize) -> Result<Bytes> {
     if body.size_hint().lower() > limit as u64 {
         discard(body).await;
         return Err(too_large(limit));
@@ -82,14 +84,14 @@ async fn read(mut body: Body, limit: usize) -> Result<Bytes> {
 
 async fn next_piece(body: &mut Body) -> Result<Option<Bytes>> {
     loop {
-        let frame = tokio::time::timeout(PAUSE, body.frame()).await;
-        match frame.map_err(|_| Error::new(Code::DeadlineExceeded, "the body did not arrive in time"))? {
+        match body.frame().await {
             None => return Ok(None),
             Some(Ok(frame)) => {
                 if let Ok(piece) = frame.into_data() {
                     return Ok(Some(piece));
                 }
             }
+            Some(Err(error)) if let Some(late) = late(&error) => return Err(late),
             Some(Err(error)) => return Err(Error::new(Code::Cancelled, "the body broke off").with_source(error)),
         }
     }

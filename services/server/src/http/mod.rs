@@ -32,7 +32,7 @@ use llama_stack_documents::Parse;
 pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
 pub(crate) use error::{ApiError, ErrorBody};
-pub(crate) use json::Json;
+pub(crate) use json::{Json, read};
 pub(crate) use observe::{code, grpc_code, observe};
 pub(crate) use site::{Site, guard as site_guard};
 

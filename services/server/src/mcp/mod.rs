@@ -28,7 +28,7 @@ use llama_stack_core::{Agents, Code, Error, Memory, Result, Tools};
 
 use self::handler::Handler;
 use crate::{
-    http::{ApiError, AppState, Caller},
+    http::{ApiError, AppState, Caller, read},
     openapi::{Api, Operation},
 };
 
@@ -54,7 +54,10 @@ pub(crate) fn routes(api: &mut Api) {
 async fn serve(State(state): State<AppState>, Caller(cx): Caller, mut request: Request) -> Result<Response, ApiError> {
     check_origin(request.headers(), &state.origins)?;
     request.extensions_mut().insert(cx);
-    Ok(state.mcp.handle(request).await.map(Body::new))
+    // Read here: what is wrong with a body on its way is not told as a failure of the server's.
+    let (parts, body) = request.into_parts();
+    let body = read(body, state.max_body_bytes).await?;
+    Ok(state.mcp.handle(Request::from_parts(parts, Body::from(body))).await.map(Body::new))
 }
 
 /// Browsers say where a page comes from, whatever name the page has made this address answer to. Other clients say nothing.

@@ -1,6 +1,6 @@
 //! `/v1/files`: what clients upload. Bodies are streamed both ways and never whole in memory.
 
-mod upload;
+pub(crate) mod upload;
 
 use ::http::{HeaderMap, HeaderValue, header};
 use axum::{

@@ -17,7 +17,7 @@ pub(crate) mod chat;
 mod completions;
 mod conversations;
 mod embeddings;
-mod files;
+pub(crate) mod files;
 mod format;
 mod generation;
 mod input_files;

@@ -158,3 +158,22 @@ async fn an_unknown_grpc_service_is_unimplemented() {
     let status = client.unary(tonic::Request::new(ListModelsRequest::default()), path, codec).await.unwrap_err();
     assert_eq!(Error::from(status).code(), Code::Unimplemented);
 }
+
+/// INTERNAL is for defects of the server: what a caller wrote wrong is the caller's.
+#[tokio::test]
+async fn what_is_no_message_is_an_invalid_argument() {
+    let server = start().await;
+    let broken =
+        [framed(&[0x0a, 0xff, 0xff]), framed(&[0x0b]), vec![1, 0, 0, 0, 0], vec![9, 0, 0, 0, 0], vec![0, 0, 0, 0, 9, 1], Vec::new()];
+    for (path, body) in ["Inference/ListModels", "Inference/StreamChat", "Files/UploadFile"]
+        .into_iter()
+        .flat_map(|path| broken.iter().map(move |body| (path, body)))
+    {
+        let request = server.http.post(server.url(&format!("/llama_stack.v1.{path}")));
+        let response = request.header("content-type", "application/grpc-web+proto").body(body.clone()).send().await.unwrap();
+        let told = response.headers().get("grpc-status").map(|code| code.to_str().unwrap().to_owned());
+        let text = String::from_utf8_lossy(&response.bytes().await.unwrap()).into_owned();
+        let code = told.or_else(|| text.split("grpc-status:").nth(1).map(|code| code.trim_start()[..1].to_owned()));
+        assert_eq!(code.as_deref(), Some("3"), "{path} {body:?}: {text:?}");
+    }
+}

@@ -7,6 +7,7 @@ mod batches;
 mod chat;
 mod client;
 mod completions;
+mod connections;
 mod console;
 mod conversations;
 mod dashboard;

@@ -133,6 +133,8 @@ impl Inference for Script {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 Some((Ok(ChatEvent::text(0, "x")), ()))
             })),
+            // More than any socket's buffers hold.
+            "flood" => Box::pin(stream::repeat_with(|| Ok(ChatEvent::text(0, "x".repeat(10_000))))),
             "silent" => Box::pin(stream::pending()),
             _ => {
                 let mut events = Vec::new();

@@ -15,6 +15,8 @@ mod config;
 mod connection;
 mod content;
 mod failure;
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 mod listing;
 mod session;

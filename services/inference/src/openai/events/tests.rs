@@ -200,3 +200,11 @@ fn what_nobody_asked_for_or_has_no_name_is_malformed() {
     assert_eq!(reason(&[nameless]), "upstream_malformed");
     assert_eq!(reason(&[r#"{"choices":[{"delta":{},"finish_reason":"error"}]}"#]), "upstream_error");
 }
+
+#[test]
+fn calls_without_end_are_refused() {
+    let deltas: Vec<String> =
+        (0..5_000).map(|n| format!(r#"{{"index":{n},"id":"c{n}","function":{{"name":"f","arguments":""}}}}"#)).collect();
+    let chunk = format!(r#"{{"choices":[{{"index":0,"delta":{{"tool_calls":[{}]}}}}]}}"#, deltas.join(","));
+    assert_eq!(events(1, &[&chunk]).unwrap_err().reason(), Some("upstream_malformed"));
+}

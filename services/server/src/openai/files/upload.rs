@@ -11,13 +11,14 @@ use llama_stack_proto::v1::{FileHeader, UploadFileRequest, upload_file_request::
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use super::FileObject;
-use crate::http::{ApiError, AppState, Caller, Json};
+use crate::{
+    connections::late,
+    http::{ApiError, AppState, Caller, Json},
+};
 
-/// A body may pause this long between two pieces.
-const PAUSE: Duration = Duration::from_secs(30);
 /// Pieces that wait to be written.
 const AHEAD: usize = 4;
 /// Of a form that was refused, this much more is read, so that a client that is still sending gets to read why.
@@ -69,6 +70,13 @@ async fn feed(mut form: Multipart, sender: Sender) {
     }
 }
 
+/// All that a form sends on, for fuzzers.
+pub(crate) async fn all(form: Multipart) -> Result<Vec<UploadFileRequest>> {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let ((), sent) = tokio::join!(feed(form, sender), ReceiverStream::new(receiver).collect::<Vec<_>>());
+    sent.into_iter().collect()
+}
+
 /// `Err(None)`: nobody listens.
 async fn read(form: &mut Multipart, sender: &Sender) -> Result<(), Option<Error>> {
     let (mut header, mut anchor, mut sent) = (FileHeader::default(), None, None);
@@ -81,7 +89,7 @@ async fn read(form: &mut Multipart, sender: &Sender) -> Result<(), Option<Error>
                 header.media_type = field.content_type().unwrap_or_default().to_owned();
                 send(sender, Message::Header(header.clone())).await?;
                 sent = Some(header.clone());
-                while let Some(data) = in_time(field.chunk()).await? {
+                while let Some(data) = told(field.chunk()).await? {
                     send(sender, Message::Data(data.to_vec())).await?;
                 }
             }
@@ -119,13 +127,14 @@ async fn send(sender: &Sender, message: Message) -> Result<(), Option<Error>> {
 }
 
 async fn next_field(form: &mut Multipart) -> Result<Option<Field<'_>>, Option<Error>> {
-    in_time(form.next_field()).await
+    told(form.next_field()).await
 }
 
 async fn in_time<T>(work: impl Future<Output = Result<T, MultipartError>>) -> Result<T, Option<Error>> {
-    let done = tokio::time::timeout(PAUSE, work).await;
-    let done = done.map_err(|_| Error::new(Code::DeadlineExceeded, "the body did not arrive in time"))?;
-    done.map_err(|error| {
+    work.await.map_err(|error| {
+        if let Some(late) = late(&error) {
+            return Some(late);
+        }
         let message = format!("the form cannot be read: {}", error.body_text());
         Some(Error::new(Code::InvalidArgument, message).with_reason("invalid_form").with_source(error))
     })
@@ -133,7 +142,7 @@ async fn in_time<T>(work: impl Future<Output = Result<T, MultipartError>>) -> Re
 
 async fn text(field: &mut Field<'_>, name: &str) -> Result<String, Option<Error>> {
     let mut bytes = Vec::new();
-    while let Some(piece) = in_time(field.chunk()).await? {
+    while let Some(piece) = told(field.chunk()).await? {
         bytes.extend_from_slice(&piece);
         if bytes.len() > MAX_FIELD {
             return Err(Some(Error::invalid(name, format!("{name} is longer than {MAX_FIELD} bytes"))));

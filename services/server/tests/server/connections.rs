@@ -1,0 +1,146 @@
+//! Peers that are slow, silent or many, and what they may take.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::client::{Server, chat, start_with, streamed};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// Longer than any of the bounds here, on the busiest machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn start_bounded(bounds: &str) -> Server {
+    start_with(&format!("server: {{ connections: {{ {bounds} }} }}\n")).await
+}
+
+/// All that is answered until the server ends the connection.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    // A reset is an end as well.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection does not end");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_to_its_end_ends_the_connection() {
+    let server = start_bounded("head_seconds: 1").await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\nx-slow: ").await.unwrap();
+    assert!(!rest(&mut stream).await.contains("200"));
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_ends() {
+    let server = start_bounded("silent_seconds: 1").await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2").await.unwrap();
+    rest(&mut stream).await;
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_408() {
+    let server = start_bounded("body_seconds: 1").await;
+    let forms = [
+        (CHAT, "application/json", "{\"model\":"),
+        ("/mcp", "application/json", "{\"jsonrpc\":"),
+        (
+            "/v1/files",
+            "multipart/form-data; boundary=b",
+            "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nhalf",
+        ),
+    ];
+    for (path, kind, body) in forms {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: 500\r\n\r\n{body}");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_too_slow"), "{path}: {answer}");
+    }
+}
+
+/// Small pieces, each in time, are slow as well.
+#[tokio::test]
+async fn a_body_that_drips_is_408() {
+    let server = start_bounded("body_seconds: 1").await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let head =
+        format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n");
+    writer.write_all(head.as_bytes()).await.unwrap();
+    let dripping = tokio::spawn(async move {
+        while writer.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let mut answer = vec![0; 12];
+    timeout(PATIENCE, reader.read_exact(&mut answer)).await.expect("it may drip for ever").unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 408");
+    dripping.abort();
+}
+
+#[tokio::test]
+async fn a_grpc_message_that_stops_is_deadline_exceeded() {
+    let server = start_bounded("body_seconds: 1").await;
+    let head = b"\0\0\0\x01\0half".to_vec();
+    let body = futures::stream::once(async { Ok::<_, std::io::Error>(head) });
+    let body = futures::StreamExt::chain(body, futures::stream::pending());
+    let request = server.http.post(server.url("/llama_stack.v1.Inference/ListModels"));
+    let request = request.header("content-type", "application/grpc-web+proto").body(reqwest::Body::wrap_stream(body));
+    let response = request.send().await.unwrap();
+    let header = response.headers().get("grpc-status").map(|code| code.to_str().unwrap().to_owned());
+    let trailer = response.text().await.unwrap_or_default();
+    assert!(header.as_deref() == Some("4") || trailer.contains("grpc-status:4"), "{header:?} {trailer:?}");
+}
+
+/// The model goes on without end; once its reader is held to be gone, it stops.
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_given_up() {
+    let server = start_bounded("unread_seconds: 1").await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    socket2::SockRef::from(&stream).set_recv_buffer_size(4_096).unwrap();
+    let body = streamed("flood").to_string();
+    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    server.script.dropped().await;
+}
+
+#[tokio::test]
+async fn beyond_the_most_the_longest_idle_connection_ends() {
+    let server = start_bounded("max: 2").await;
+    let mut idle = TcpStream::connect(server.address).await.unwrap();
+    // Busy up to the end of this test.
+    let busy = server.post(CHAT, &streamed("slow")).await;
+    assert_eq!(busy.status(), StatusCode::OK);
+    let other = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let response = other.post(server.url(CHAT)).json(&chat("hi")).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(rest(&mut idle).await, "");
+    server.script.go_on();
+    assert!(busy.text().await.unwrap().contains("[DONE]"));
+}
+
+/// A client that sends all before it reads sees the refusal, not a connection that broke.
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let server = start_bounded("").await;
+    let large = "x".repeat(600_000);
+    for path in ["/v1/nothing", "/v1/vector_stores/%ff"] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", large.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for piece in large.as_bytes().chunks(100_000) {
+            stream.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 40"), "{path}: {answer}");
+    }
+}
