@@ -92,7 +92,7 @@ async fn next_piece(body: &mut Body) -> Result<Option<Bytes>> {
                 }
             }
             Some(Err(error)) => {
-                let broken = |error| Error::new(Code::Cancelled, "the body broke off").with_source(error);
+                let broken = |error: axum::Error| Error::new(Code::Cancelled, "the body broke off").with_source(error);
                 return Err(late(&error).unwrap_or_else(|| broken(error)));
             }
         }
