@@ -91,8 +91,10 @@ async fn next_piece(body: &mut Body) -> Result<Option<Bytes>> {
                     return Ok(Some(piece));
                 }
             }
-            Some(Err(error)) if let Some(late) = late(&error) => return Err(late),
-            Some(Err(error)) => return Err(Error::new(Code::Cancelled, "the body broke off").with_source(error)),
+            Some(Err(error)) => {
+                let broken = |error: axum::Error| Error::new(Code::Cancelled, "the body broke off").with_source(error);
+                return Err(late(&error).unwrap_or_else(|| broken(error)));
+            }
         }
     }
 }

@@ -130,7 +130,7 @@ async fn next_field(form: &mut Multipart) -> Result<Option<Field<'_>>, Option<Er
     told(form.next_field()).await
 }
 
-async fn in_time<T>(work: impl Future<Output = Result<T, MultipartError>>) -> Result<T, Option<Error>> {
+async fn told<T>(work: impl Future<Output = Result<T, MultipartError>>) -> Result<T, Option<Error>> {
     work.await.map_err(|error| {
         if let Some(late) = late(&error) {
             return Some(late);
