@@ -14,7 +14,6 @@ use llama_cpp_2::{
     sampling::LlamaSampler,
     send_logs_to_tracing,
     token::LlamaToken,
-    vocab::VocabType,
 };
 use llama_stack_core::{Error, Result};
 use llama_stack_models::{
@@ -175,7 +174,8 @@ pub(crate) fn tokens(model: &LlamaModel, text: &str, special: bool) -> Vec<u32> 
 pub(crate) fn pair(model: &LlamaModel, first: &str, second: &str) -> Vec<u32> {
     let vocabulary = model.vocab();
     let token = |wanted: bool, token: LlamaToken| (wanted && token.0 >= 0).then(|| id(token));
-    if matches!(vocabulary.vocab_type(), VocabType::WPM) {
+    // The bindings' call for the type of a vocabulary panics on this one.
+    if model.meta_val_str("tokenizer.ggml.model").is_ok_and(|kind| kind == "bert") {
         let separator = || token(true, vocabulary.sep());
         let mut all: Vec<u32> = token(true, vocabulary.bos()).into_iter().collect();
         all.extend(tokens(model, first, false).into_iter().chain(separator()));

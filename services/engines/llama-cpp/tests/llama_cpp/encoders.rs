@@ -5,7 +5,7 @@ use std::sync::Arc;
 use llama_stack_core::{Code, Deps, Inference, Registry};
 use llama_stack_proto::v1::{EmbedInput, EmbedRequest, GetModelRequest, ModelKind, RerankRequest, embed_input::Input};
 use llama_stack_tests::conformance::local::{cx, home, on};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::made::bert;
 
@@ -24,8 +24,8 @@ async fn both(reranks: bool) -> [Arc<dyn Inference>; 2] {
     let options = if reranks { json!({ "kind": "reranker" }) } else { json!({}) };
     let mut registry = Registry::default();
     llama_stack_engine_candle::register(&mut registry);
-    let build = |kind: &str, model: Value| registry.inference.build(kind, json!({ "models": [model] }), Deps::new(home()));
-    let candle = build("inline::candle", json!({ "id": ID, "path": published })).await.unwrap();
+    let config = json!({ "models": [{ "id": ID, "path": published }] });
+    let candle = registry.inference.build("inline::candle", config, Deps::new(home())).await.unwrap();
     let spec = json!({ "id": ID, "path": file, "options": options });
     [candle, crate::SUBJECT.build(json!({ "models": [spec], "load": "eager" })).await.unwrap()]
 }
