@@ -79,18 +79,18 @@ impl Bucket {
     }
 
     async fn check(&self, name: &str) -> Result<()> {
-        let refused = |message: String, error| Err(Error::failed_precondition(message).with_reason("storage_config").with_source(error));
-        match self.bucket.list(Some(&self.root())).try_next().await {
-            Ok(_) => Ok(()),
-            Err(error @ object_store::Error::NotFound { .. }) => refused(format!("there is no bucket {name:?} for files"), error),
-            Err(error @ (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })) => {
-                refused(format!("the bucket {name:?} for files is not for these credentials"), error)
-            }
-            Err(error) => {
-                tracing::warn!(bucket = name, error = ?error, "the bucket for files does not answer yet");
-                Ok(())
-            }
-        }
+        let Err(error) = self.bucket.list(Some(&self.root())).try_next().await else { return Ok(()) };
+        // The client tells what a list was refused for by the service's words alone.
+        let said = error.to_string();
+        let message = if said.contains("NoSuchBucket") {
+            format!("there is no bucket {name:?} for files")
+        } else if ["401 Unauthorized", "403 Forbidden"].iter().any(|status| said.contains(status)) {
+            format!("the bucket {name:?} for files is not for these credentials")
+        } else {
+            tracing::warn!(bucket = name, error = ?error, "the bucket for files does not answer yet");
+            return Ok(());
+        };
+        Err(Error::failed_precondition(message).with_reason("storage_config").with_source(error))
     }
 
     fn root(&self) -> Path {

@@ -221,7 +221,7 @@ async fn a_start_removes_what_a_crash_left_and_what_has_expired(bucket: Option<S
     let expired = File { id: ids::new("file"), expires: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }), ..stays.clone() };
     site.store.insert_file("acme", &expired, &over).await.unwrap();
 
-    let again = DiskFiles::open(&site.deps, site.store.clone(), manifest::Files::default()).unwrap();
+    let again = StoredFiles::open(&site.deps, site.store.clone(), site.config.clone()).await.unwrap();
     let clean = async {
         while site.contents().len() > stay {
             tokio::time::sleep(Duration::from_millis(10)).await;

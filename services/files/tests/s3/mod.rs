@@ -209,8 +209,8 @@ impl Held {
         let Some((content, _, written)) = self.objects.get(key) else { return error(StatusCode::NOT_FOUND, "NoSuchKey") };
         let about = [(header::ETAG, tag(content)), (header::LAST_MODIFIED, (*written).to_owned())];
         // A client that was cut off asks for the rest.
-        let from =
-            headers.get(header::RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes=")?.split('-').next()?.parse().ok());
+        let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
+        let from: Option<usize> = range.and_then(|range| range.strip_prefix("bytes=")?.split('-').next()?.parse().ok());
         match from {
             None => (about, content.clone()).into_response(),
             Some(from) => {
