@@ -52,10 +52,20 @@ impl Server {
         Self { address, ready: begun.elapsed(), process, _home: home }
     }
 
-    /// Resident memory, in bytes. Source: proc(5), `VmRSS` of `status`.
+    /// Resident memory, in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// Of that what is its own: without the pages of files, its binary among them, that the kernel can drop and read again.
+    pub(crate) fn own_bytes(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    /// A line of `status`. Source: proc(5).
+    fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id().unwrap())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
     }
 }
