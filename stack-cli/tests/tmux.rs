@@ -124,6 +124,11 @@ fn is_asked(screen: &str) -> bool {
     screen.trim_end().lines().next_back().is_some_and(|line| line.trim_end() == ">")
 }
 
+/// A line of numbers, as the model writes them for ever.
+fn is_counting(line: &str) -> bool {
+    line.len() > 40 && line.chars().all(|c| c.is_ascii_digit() || c == ' ')
+}
+
 #[test]
 fn the_wizard_is_drawn_and_writes_what_was_chosen() {
     let home = tempfile::tempdir().unwrap();
@@ -175,7 +180,7 @@ fn a_chat_streams_is_cut_off_by_ctrl_c_and_goes_on() {
     terminal.enter("count 5");
     terminal.until("an answer, and a prompt after it", |screen| screen.contains("1 2 3 4 5") && is_asked(screen));
     terminal.enter("forever");
-    terminal.until_shows("20 21 22");
+    terminal.until("words that come and come", |screen| screen.lines().filter(|line| is_counting(line)).count() >= 2);
     terminal.press(&["C-c"]);
     terminal.until("a prompt after the answer was cut off", is_asked);
     terminal.enter("count 7");

@@ -57,6 +57,11 @@ impl Server {
         self.process.resident_bytes()
     }
 
+    /// Of that what is its own: without the pages of files, its binary among them, that the kernel can drop and read again.
+    pub(crate) fn own_bytes(&self) -> u64 {
+        self.process.memory("RssAnon:")
+    }
+
     /// Open files and sockets.
     pub(crate) fn descriptors(&self) -> usize {
         self.process.descriptors()
@@ -167,10 +172,15 @@ impl Process {
         assert!(std::process::Command::new("kill").args([&format!("-{name}"), &process]).status().unwrap().success());
     }
 
-    /// Resident memory, in bytes; 0 once it is gone. Source: proc(5), `VmRSS` of `status`.
+    /// Resident memory, in bytes; 0 once it is gone.
     pub(crate) fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// A line of `status`, in bytes. Source: proc(5).
+    fn memory(&self, name: &str) -> u64 {
         let status = self.proc("status").and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or_default() * 1024
     }
 
