@@ -8,6 +8,7 @@
 mod agent;
 mod api;
 mod args;
+mod backup;
 mod caller;
 mod chat;
 mod distribution;
@@ -75,6 +76,9 @@ fn main() -> ExitCode {
             Verb::Shield { verb } => shield::run(verb, &output).await,
             Verb::Safety { verb } => safety::run(verb, &output).await,
             Verb::Memory { verb } => memory::run(verb, &output).await,
+            Verb::Backup(args) => backup::run(args, &output).await,
+            Verb::Restore(args) => backup::restore(args, &output).await,
+            Verb::Erase(args) => backup::erase(args, &output).await,
             Verb::Key { verb } => key::run(verb, &output).await,
             Verb::Policy { verb } => policy::run(verb, &output),
             Verb::Version => version::run(&output),

@@ -238,7 +238,7 @@ fn is_id(text: &str) -> bool {
         .is_some_and(|rest| !rest.is_empty() && rest.len() <= 64 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-fn missing(error: std::io::Error) -> Error {
+pub(crate) fn missing(error: std::io::Error) -> Error {
     if error.kind() != std::io::ErrorKind::NotFound {
         return blobs::failed(error);
     }

@@ -8,7 +8,9 @@
 //! ```
 
 mod blobs;
+mod contents;
 mod disk;
 mod sweep;
 
+pub use contents::{Contents, Pin};
 pub use disk::DiskFiles;

@@ -6,7 +6,7 @@ use llama_stack_core::{Code, Result};
 use llama_stack_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{blobs::Blobs, disk::blocking};
+use crate::{blobs::Blobs, contents::is_pinned, disk::blocking};
 
 /// Between two looks at what has expired.
 const EVERY: Duration = Duration::from_secs(30);
@@ -20,6 +20,9 @@ pub(crate) async fn run(store: Store, blobs: Blobs, tasks: TaskTracker, shutdown
     loop {
         if let Err(error) = expired(&store, &blobs, &tasks).await {
             tracing::warn!(error = ?error, "expired files could not be removed");
+        }
+        if let Err(error) = left_behind(&store, &blobs, &tasks).await {
+            tracing::warn!(error = ?error, "contents that a copy kept could not be removed");
         }
         if shutdown.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
             return;
@@ -36,7 +39,30 @@ pub(crate) async fn delete(store: &Store, blobs: &Blobs, tasks: &TaskTracker, te
         return Ok(());
     }
     let (blobs, blob) = (blobs.clone(), blob.to_owned());
-    blocking(tasks, move || blobs.remove(&blob, &guard)).await
+    blocking(tasks, move || if is_pinned(&blobs, &guard)? { blobs.leave(&blob, &guard) } else { blobs.remove(&blob, &guard) }).await
+}
+
+/// Removes what was deleted while somebody copied all contents, unless somebody still does.
+pub(crate) async fn left_behind(store: &Store, blobs: &Blobs, tasks: &TaskTracker) -> Result<()> {
+    let there = blobs.clone();
+    for blob in blocking(tasks, move || there.left()).await? {
+        let locked = blobs.clone();
+        let guard = blocking(tasks, move || {
+            let guard = locked.lock()?;
+            Ok(if is_pinned(&locked, &guard)? { None } else { Some(guard) })
+        });
+        let Some(guard) = guard.await? else { return Ok(()) };
+        let used = store.is_blob_used(&blob).await?;
+        let blobs = blobs.clone();
+        let settle = move || {
+            if !used {
+                blobs.remove(&blob, &guard)?;
+            }
+            blobs.settle(&blob, &guard)
+        };
+        blocking(tasks, settle).await?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn expired(store: &Store, blobs: &Blobs, tasks: &TaskTracker) -> Result<()> {
@@ -64,8 +90,12 @@ pub(crate) async fn orphans(store: &Store, blobs: &Blobs, tasks: &TaskTracker) -
         let (locked, there) = (blobs.clone(), from.clone());
         let (guard, names) = blocking(tasks, move || {
             let names = locked.names(&there)?;
-            let guard = if names.is_empty() { None } else { Some(locked.lock()?) };
-            Ok((guard, names))
+            if names.is_empty() {
+                return Ok((None, names));
+            }
+            let guard = locked.lock()?;
+            // Somebody copies: what is no file's is removed by the next start.
+            Ok((if is_pinned(&locked, &guard)? { None } else { Some(guard) }, names))
         })
         .await?;
         let Some(guard) = guard else { continue };

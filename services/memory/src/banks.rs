@@ -24,6 +24,7 @@ mod source;
 mod tokens;
 mod valid;
 
+pub use kept::shape;
 pub(crate) use rank::cosine;
 
 use std::sync::Arc;
@@ -40,7 +41,10 @@ use llama_stack_store::Store;
 use serde::Deserialize;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{index::Index, plain::PlainText};
+use crate::{
+    index::{Index, Indexes},
+    plain::PlainText,
+};
 
 /// What banks are made of.
 pub struct BanksParts {
@@ -99,6 +103,9 @@ impl BanksParts {
     pub fn new(index: Arc<dyn Index>, config: Config, deps: &Deps) -> Result<Self> {
         let store = deps.extensions.get::<Store>().cloned();
         let parse = deps.extensions.get::<Arc<dyn Parse>>().cloned();
+        if let Some(indexes) = deps.extensions.get::<Indexes>() {
+            indexes.note(&deps.provider_id, index.clone());
+        }
         Ok(Self {
             store: store.ok_or_else(|| Error::failed_precondition("banks need the stack's store, and there is none"))?,
             index,

@@ -11,6 +11,8 @@
 //! Handlers decode, call a service, encode. What a request means is decided in the services.
 
 mod assemble;
+pub mod backup;
+mod erase;
 mod grpc;
 mod history;
 mod http;
@@ -24,6 +26,7 @@ mod observed;
 mod openai;
 mod openapi;
 mod request_id;
+mod retention;
 mod safety;
 mod serve;
 mod stack;

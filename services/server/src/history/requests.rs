@@ -59,6 +59,14 @@ impl Requests {
         };
         self.kept().iter().rev().filter(is_wanted).take(most).map(|(_, record)| record.clone()).collect()
     }
+
+    /// Forgets those of a tenant, or of one principal of it where it is not empty, and says how many there were.
+    pub(crate) fn forget(&self, tenant: &str, principal: &str) -> u64 {
+        let mut kept = self.kept();
+        let before = kept.len();
+        kept.retain(|(of, record)| of != tenant || !principal.is_empty() && record.principal != principal);
+        (before - kept.len()) as u64
+    }
 }
 
 impl Begun {
