@@ -9,7 +9,7 @@ use std::{
 
 use futures::{TryStreamExt as _, stream};
 use llama_stack_core::{Code, Context, Deps, Error, Files, Result, ids, manifest};
-use llama_stack_files::DiskFiles;
+use llama_stack_files::{Contents, DiskFiles};
 use llama_stack_proto::v1::{
     DeleteFileRequest, File, FileHeader, GetFileRequest, ListFilesRequest, UploadFileRequest, upload_file_request::Message,
 };
@@ -231,4 +231,42 @@ async fn lists_go_on_where_they_stopped() {
     assert_eq!(seen, made);
     let crooked = ListFilesRequest { page_token: "../x".into(), ..ListFilesRequest::default() };
     assert_eq!(told(disk.files.list_files(&Context::test("acme"), crooked).await).1, "bad_page_token");
+}
+
+#[tokio::test]
+async fn a_content_that_is_deleted_while_somebody_copies_stays_until_they_have_ended() {
+    let disk = disk().await;
+    let contents = Contents::open(disk.folder.path().join("files")).unwrap();
+    let there = |disk: &Disk| disk.contents().into_iter().filter(|path| path.parent().unwrap().file_name().unwrap().len() == 2).count();
+    let (gone, kept, back) = (disk.upload("acme", b"gone").await, disk.upload("acme", b"kept").await, disk.upload("acme", b"back").await);
+    let (one, two) = (contents.pin().unwrap(), contents.pin().unwrap());
+    for file in [gone, back] {
+        let file = file.unwrap();
+        disk.delete("acme", &file.id).await.unwrap();
+        assert_eq!(told(disk.read("acme", &file.id).await).0, Code::NotFound, "who deleted it does not see it any more");
+    }
+    assert_eq!(there(&disk), 3);
+    let again = disk.upload("acme", b"back").await.unwrap();
+    contents.release(one, &disk.store, &disk.deps.tasks).await.unwrap();
+    assert_eq!(there(&disk), 3, "another still copies");
+    contents.release(two, &disk.store, &disk.deps.tasks).await.unwrap();
+    assert_eq!(there(&disk), 2);
+    assert_eq!(disk.read("acme", &kept.unwrap().id).await.unwrap(), b"kept");
+    assert_eq!(disk.read("acme", &again.id).await.unwrap(), b"back", "what is used again stays");
+}
+
+#[tokio::test]
+async fn a_content_that_is_put_back_is_read_as_it_was_and_its_name_leads_nowhere_else() {
+    let disk = disk().await;
+    let contents = Contents::open(disk.folder.path().join("files")).unwrap();
+    let blob = "ab".repeat(32);
+    contents.put(&blob, &mut &b"words"[..]).unwrap();
+    let (mut file, bytes) = contents.read(&blob).unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+    assert_eq!((bytes, text.as_str()), (5, "words"));
+    for crooked in ["", "../../x", &"AB".repeat(32), &format!("/{}", "a".repeat(63))] {
+        assert_eq!(told(contents.put(crooked, &mut &b"words"[..])).0, Code::InvalidArgument, "{crooked}");
+    }
+    assert_eq!(told(contents.read(&"cd".repeat(32))), (Code::DataLoss, "content_missing".into()));
 }

@@ -1,13 +1,13 @@
 //! All rows of all tables as they are at one moment, while others write: for a backup.
 
-use async_stream::try_stream;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::Bank;
 use prost::Message as _;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction};
+use tokio::sync::mpsc;
 
 use crate::{
     Database, Store, failure,
@@ -34,7 +34,7 @@ enum AtOneMoment {
 }
 
 /// Rows of one table: a JSON array for each, on a line of its own. Bytes are `{"b64": "…"}`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Rows {
     pub count: u64,
     pub lines: Vec<u8>,
@@ -124,27 +124,27 @@ impl Snapshot {
         table.map(|table| table.columns.iter().map(|column| column.name.clone()).collect()).unwrap_or_default()
     }
 
-    /// All rows of a table, in pieces of a few megabytes.
-    pub fn rows<'a>(&'a mut self, table: &'a str) -> impl Stream<Item = Result<Rows>> + Send + 'a {
-        try_stream! {
-            let table = self.tables.iter().find(|there| there.name == table).cloned();
-            let table = table.ok_or_else(|| Error::internal("no such table in the snapshot"))?;
-            let sql = format!("SELECT {} FROM \"{}\"", table.listed(), table.name);
-            let mut rows = Rows { count: 0, lines: Vec::new() };
-            each!(&mut self.transaction, sql, Vec::<String>::new(), row => {
-                let values = table.columns.iter().enumerate().map(|(at, column)| value!(row, at, column.kind));
-                let values = values.collect::<sqlx::Result<Vec<Value>>>().map_err(|error| failure::report(&error))?;
-                serde_json::to_writer(&mut rows.lines, &values).map_err(|error| Error::internal("a row is no JSON").with_source(error))?;
-                rows.lines.push(b'\n');
-                rows.count += 1;
-                if rows.lines.len() >= PIECE {
-                    yield std::mem::replace(&mut rows, Rows { count: 0, lines: Vec::new() });
-                }
-            });
-            if rows.count > 0 {
-                yield rows;
+    /// Sends all rows of a table, in pieces of a few megabytes. Ends early where nobody takes them.
+    pub async fn rows(&mut self, table: &str, out: mpsc::Sender<Rows>) -> Result<()> {
+        let table = self.tables.iter().find(|there| there.name == table).cloned();
+        let table = table.ok_or_else(|| Error::internal("no such table in the snapshot"))?;
+        let sql = format!("SELECT {} FROM \"{}\"", table.listed(), table.name);
+        let mut piece = Rows::default();
+        each!(&mut self.transaction, sql, Vec::<String>::new(), row => {
+            let values = table.columns.iter().enumerate().map(|(at, column)| value!(row, at, column.kind));
+            let values = values.collect::<sqlx::Result<Vec<Value>>>().map_err(|error| failure::report(&error))?;
+            serde_json::to_writer(&mut piece.lines, &values).map_err(|error| Error::internal("a row is no JSON").with_source(error))?;
+            piece.lines.push(b'\n');
+            piece.count += 1;
+            if piece.lines.len() >= PIECE && out.send(std::mem::take(&mut piece)).await.is_err() {
+                return Ok(());
             }
+        });
+        if piece.count > 0 {
+            // Who does not take it any more has had enough.
+            let _ = out.send(piece).await;
         }
+        Ok(())
     }
 
     /// The banks, with what their documents are called.

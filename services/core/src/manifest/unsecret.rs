@@ -23,9 +23,12 @@ fn cleaned(value: &Value, name: &str, secret: bool) -> Value {
     match value {
         Value::Object(map) => {
             let is_jwk = map.contains_key("kty");
-            let entry = |(name, value): (&String, &Value)| {
-                let secret = secret || is_secret(name) || is_jwk && !PUBLIC.contains(&name.as_str());
-                (name.clone(), cleaned(value, name, secret && !(is_jwk && PUBLIC.contains(&name.as_str()))))
+            let entry = |(name, inner): (&String, &Value)| {
+                // A section that is only named after secrets has fields of its own.
+                let is_section = inner.is_object() && !MAPS.contains(&name.as_str());
+                let is_known = is_jwk && PUBLIC.contains(&name.as_str());
+                let hides = !is_section && !is_known && (secret || is_jwk || is_secret(name));
+                (name.clone(), cleaned(inner, name, hides))
             };
             Value::Object(map.iter().map(entry).collect::<Map<_, _>>())
         }

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use futures::StreamExt as _;
 use llama_stack_core::{Code, Context, Error, EventStream, Result, manifest::without_secrets};
 use llama_stack_files::{Contents as Files, Pin};
 use llama_stack_memory::{
@@ -10,7 +9,7 @@ use llama_stack_memory::{
     index::{BankKey, Index, Indexes},
 };
 use llama_stack_proto::v1::{BackupChunk, Bank, Chunk};
-use llama_stack_store::{Snapshot, Store};
+use llama_stack_store::{Rows, Snapshot, Store};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -95,13 +94,20 @@ impl Source {
         let migrations = snapshot.versions().to_vec();
         for (number, table) in snapshot.tables().into_iter().enumerate() {
             let heading = serde_json::to_vec(&Heading { columns: snapshot.columns(&table), table: table.clone() }).map_err(broken)?;
-            let mut rows = std::pin::pin!(snapshot.rows(&table));
-            let mut piece = 0;
-            while let Some(rows) = rows.next().await.transpose()? {
-                let data = [heading.as_slice(), b"\n", &rows.lines].concat();
-                to.put(&format!("database/{number:03}-{table}/{piece:06}.jsonl"), rows.count, &data).await?;
-                piece += 1;
-            }
+            let (out, mut pieces) = mpsc::channel::<Rows>(1);
+            let writing = async {
+                let mut number_of_piece = 0;
+                while let Some(rows) = pieces.recv().await {
+                    let data = [heading.as_slice(), b"\n", &rows.lines].concat();
+                    to.put(&format!("database/{number:03}-{table}/{number_of_piece:06}.jsonl"), rows.count, &data).await?;
+                    number_of_piece += 1;
+                }
+                // Dropped here, so that who reads does not wait for who has failed.
+                drop(pieces);
+                Ok::<_, Error>(())
+            };
+            let (read, written) = tokio::join!(snapshot.rows(&table, out), writing);
+            written.and(read)?;
         }
         let (banks, blobs) = (snapshot.banks().await?, snapshot.blobs().await?);
         // Nothing more is asked of it: the log may be emptied again.

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use llama_stack_core::{
-    Code, Context, Error, Identity,
+    Code, Context, Error, Identity, Principal,
     context::Secret,
     grpc::{Remote, channel},
 };
@@ -270,4 +270,23 @@ async fn lists_hold_what_the_caller_may_read() {
     let body = json!({ "model": "parrot", "input": "and?", "previous_response_id": response["id"] });
     assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&bob).json(&body)).await.0, 404);
     assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&ann).json(&body)).await.0, 200);
+}
+
+#[tokio::test]
+async fn an_admin_neither_gives_nor_takes_over_the_role_of_an_operator() {
+    let mut book = None;
+    let server = serve(KEYS, |stack| book = Some(stack.identity.clone())).await;
+    let issue = async |role: &str| {
+        let who = Principal { id: "eve".into(), tenant: "acme".into(), roles: vec!["operator".into()] };
+        let request = CreateApiKeyRequest { roles: vec![role.into()], ..CreateApiKeyRequest::default() };
+        book.as_ref().unwrap().create_api_key(&Context::new(who), request).await.unwrap()
+    };
+    let (admin, operator) = (issue("admin").await, issue("operator").await);
+    let post = |path: &str, by: &str, body: serde_json::Value| server.http.post(server.url(path)).bearer_auth(by).json(&body);
+    let made = json!({ "roles": ["operator"] });
+    assert_eq!(told(post("/v1/api-keys", &admin.secret, made.clone())).await.0, 403);
+    assert_eq!(told(post("/v1/api-keys", &operator.secret, made)).await.0, 200);
+    let rotate = format!("/v1/api-keys/{}/rotate", operator.key.unwrap().id);
+    assert_eq!(told(post(&rotate, &admin.secret, json!({}))).await.0, 403);
+    assert_eq!(told(post(&rotate, &operator.secret, json!({}))).await.0, 200);
 }
