@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     blobs::{self, Blobs, failed},
-    disk::{blocking, missing},
+    disk::missing,
     sweep,
 };
 

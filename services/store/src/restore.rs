@@ -82,8 +82,8 @@ impl Restore {
             restore.clear(replace).await?;
         }
         let made = match &mut restore.conn {
-            Conn::Sqlite(conn, _) => tables::only(&sqlite::MIGRATIONS, versions).run(conn).await,
-            Conn::Postgres(conn) => tables::only(&postgres::MIGRATIONS, versions).run(conn).await,
+            Conn::Sqlite(conn, _) => tables::only(&sqlite::MIGRATIONS, versions).run_direct(None, conn, false).await,
+            Conn::Postgres(conn) => tables::only(&postgres::MIGRATIONS, versions).run_direct(None, conn, false).await,
         };
         made.map_err(|error| failure::opening("store.url", &error))?;
         run!(&mut restore.conn, "BEGIN")?;
@@ -225,11 +225,11 @@ impl Restore {
         let opening = |error| failure::opening("store.url", &error);
         let closed = match self.conn {
             Conn::Sqlite(mut conn, _presence) => {
-                sqlite::MIGRATIONS.run(&mut conn).await.map_err(opening)?;
+                sqlite::MIGRATIONS.run_direct(None, &mut conn, false).await.map_err(opening)?;
                 conn.close().await
             }
             Conn::Postgres(mut conn) => {
-                postgres::MIGRATIONS.run(&mut conn).await.map_err(opening)?;
+                postgres::MIGRATIONS.run_direct(None, &mut conn, false).await.map_err(opening)?;
                 conn.close().await
             }
         };

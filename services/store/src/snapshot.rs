@@ -29,7 +29,8 @@ pub struct Snapshot {
 }
 
 enum AtOneMoment {
-    Sqlite(Transaction<'static, Sqlite>, Held),
+    /// The second keeps the log from being emptied.
+    Sqlite(Transaction<'static, Sqlite>, #[expect(dead_code, reason = "what matters is when it is dropped")] Held),
     Postgres(Transaction<'static, Postgres>),
 }
 

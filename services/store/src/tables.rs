@@ -63,7 +63,7 @@ pub(crate) async fn after(versions: &[i64]) -> Result<Vec<Table>> {
     }
     let options = SqliteConnectOptions::new().in_memory(true).disable_statement_logging();
     let mut conn = options.connect().await.map_err(|error| failure::report(&error))?;
-    let made = only(&sqlite::MIGRATIONS, versions).run(&mut conn).await;
+    let made = only(&sqlite::MIGRATIONS, versions).run_direct(None, &mut conn, false).await;
     made.map_err(|error| failure::opening("the tables of a backup", &error))?;
     // In the order of their making: a table refers to none that is made after it.
     let names = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_' AND name <> '_sqlx_migrations' \

@@ -16,10 +16,10 @@ const PUBLIC: [&str; 11] = ["kty", "kid", "alg", "use", "crv", "n", "e", "x", "y
 
 /// The same value without its secrets. References to variables stay; their defaults go where the value is a secret.
 pub fn without_secrets(value: &Value) -> Value {
-    cleaned(value, "", false)
+    cleaned(value, false)
 }
 
-fn cleaned(value: &Value, name: &str, secret: bool) -> Value {
+fn cleaned(value: &Value, secret: bool) -> Value {
     match value {
         Value::Object(map) => {
             let is_jwk = map.contains_key("kty");
@@ -28,11 +28,11 @@ fn cleaned(value: &Value, name: &str, secret: bool) -> Value {
                 let is_section = inner.is_object() && !MAPS.contains(&name.as_str());
                 let is_known = is_jwk && PUBLIC.contains(&name.as_str());
                 let hides = !is_section && !is_known && (secret || is_jwk || is_secret(name));
-                (name.clone(), cleaned(inner, name, hides))
+                (name.clone(), cleaned(inner, hides))
             };
             Value::Object(map.iter().map(entry).collect::<Map<_, _>>())
         }
-        Value::Array(items) => Value::Array(items.iter().map(|item| cleaned(item, name, secret && !item.is_object())).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(|item| cleaned(item, secret && !item.is_object())).collect()),
         Value::String(text) if secret => Value::String(text_without(text)),
         Value::String(text) => Value::String(without_password(text)),
         other => other.clone(),
