@@ -217,8 +217,7 @@ impl Writers {
         for task in self.tasks {
             task.await.unwrap();
         }
-        let kept = self.kept.lock().unwrap().clone();
-        kept
+        self.kept.lock().unwrap().clone()
     }
 }
 
