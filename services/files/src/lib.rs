@@ -8,9 +8,9 @@
 //! ```
 
 mod blobs;
-mod contents;
+mod copies;
 mod disk;
 mod sweep;
 
-pub use contents::{Contents, Pin};
+pub use copies::{Copies, Pin};
 pub use disk::DiskFiles;

@@ -6,7 +6,7 @@ use llama_stack_core::{Code, Result};
 use llama_stack_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{blobs::Blobs, contents::is_pinned, disk::blocking};
+use crate::{blobs::Blobs, copies::is_pinned, disk::blocking};
 
 /// Between two looks at what has expired.
 const EVERY: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ use std::{
 
 use futures::{TryStreamExt as _, stream};
 use llama_stack_core::{Code, Context, Deps, Error, Files, Result, ids, manifest};
-use llama_stack_files::{Contents, DiskFiles};
+use llama_stack_files::{Copies, DiskFiles};
 use llama_stack_proto::v1::{
     DeleteFileRequest, File, FileHeader, GetFileRequest, ListFilesRequest, UploadFileRequest, upload_file_request::Message,
 };
@@ -236,7 +236,7 @@ async fn lists_go_on_where_they_stopped() {
 #[tokio::test]
 async fn a_content_that_is_deleted_while_somebody_copies_stays_until_they_have_ended() {
     let disk = disk().await;
-    let contents = Contents::open(disk.folder.path().join("files")).unwrap();
+    let contents = Copies::open(disk.folder.path().join("files")).unwrap();
     let there = |disk: &Disk| disk.contents().into_iter().filter(|path| path.parent().unwrap().file_name().unwrap().len() == 2).count();
     let (gone, kept, back) = (disk.upload("acme", b"gone").await, disk.upload("acme", b"kept").await, disk.upload("acme", b"back").await);
     let (one, two) = (contents.pin().unwrap(), contents.pin().unwrap());
@@ -258,7 +258,7 @@ async fn a_content_that_is_deleted_while_somebody_copies_stays_until_they_have_e
 #[tokio::test]
 async fn a_content_that_is_put_back_is_read_as_it_was_and_its_name_leads_nowhere_else() {
     let disk = disk().await;
-    let contents = Contents::open(disk.folder.path().join("files")).unwrap();
+    let contents = Copies::open(disk.folder.path().join("files")).unwrap();
     let blob = "ab".repeat(32);
     contents.put(&blob, &mut &b"words"[..]).unwrap();
     let (mut file, bytes) = contents.read(&blob).unwrap();

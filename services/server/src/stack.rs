@@ -14,7 +14,7 @@ use llama_stack_core::{
     manifest, registry::OnProgress,
 };
 use llama_stack_documents::Parse;
-use llama_stack_files::{Contents, DiskFiles};
+use llama_stack_files::{Copies, DiskFiles};
 use llama_stack_identity::ApiKeyBook;
 use llama_stack_memory::index::Indexes;
 use llama_stack_policy::CedarPolicy;
@@ -165,7 +165,7 @@ impl Stack {
             name: manifest.name.clone(),
             written: manifest.written.clone(),
             store: store.clone(),
-            files: Contents::open(deps.folder.join("files"))?,
+            files: Copies::open(deps.folder.join("files"))?,
             indexes,
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),

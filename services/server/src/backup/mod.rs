@@ -15,7 +15,7 @@ mod take;
 use std::sync::Arc;
 
 use llama_stack_core::{Context, Deps, EventStream, Manifest, Registry, Result};
-use llama_stack_files::Contents as Files;
+use llama_stack_files::Copies;
 use llama_stack_memory::index::Indexes;
 use llama_stack_proto::v1::BackupChunk;
 use llama_stack_store::{Durability, Store};
@@ -35,7 +35,7 @@ pub async fn offline(manifest: &Manifest, registry: &Registry, options: Options)
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let indexes = indexes(manifest, registry, &options, &tasks, &shutdown).await?;
     let store = assemble::store(manifest, &options.home).await?;
-    let files = Files::open(options.home.join(&manifest.name).join("files"))?;
+    let files = Copies::open(options.home.join(&manifest.name).join("files"))?;
     let source = Source { name: manifest.name.clone(), written: manifest.written.clone(), store, files, indexes, tasks, shutdown };
     Arc::new(source).take(&Context::system()).await
 }

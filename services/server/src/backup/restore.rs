@@ -7,7 +7,7 @@ use std::{
 };
 
 use llama_stack_core::{Code, Error, Manifest, Registry, Result, manifest::REMOVED};
-use llama_stack_files::Contents as Files;
+use llama_stack_files::Copies;
 use llama_stack_memory::index::{BankKey, Index, Indexes, Shape};
 use llama_stack_proto::v1::Chunk;
 use llama_stack_store::Restore;
@@ -104,7 +104,7 @@ pub async fn restore(path: PathBuf, manifest: &Manifest, registry: &Registry, op
             index.remove(&BankKey { tenant: tenant.clone(), bank_id: bank_id.clone() }).await?;
         }
     }
-    let files = Files::open(options.home.join(&manifest.name).join("files"))?;
+    let files = Copies::open(options.home.join(&manifest.name).join("files"))?;
     let restored = fill(path, &contents, &mut database, &indexes, files).await?;
     database.finish().await?;
     shutdown.cancel();
@@ -113,7 +113,7 @@ pub async fn restore(path: PathBuf, manifest: &Manifest, registry: &Registry, op
     Ok(Restored { name: manifest.name.clone(), ..restored })
 }
 
-async fn fill(path: PathBuf, contents: &Contents, database: &mut Restore, indexes: &Indexes, files: Files) -> Result<Restored> {
+async fn fill(path: PathBuf, contents: &Contents, database: &mut Restore, indexes: &Indexes, files: Copies) -> Result<Restored> {
     let (out, mut pieces) = mpsc::channel(AHEAD);
     let reading = tokio::task::spawn_blocking(move || read(&path, &files, &out));
     let mut restored = Restored {
@@ -171,7 +171,7 @@ async fn settle(database: &mut Restore, bank: Option<Filling>) -> Result<u64> {
 }
 
 /// Members in their order; contents of files go to their places at once. Ends early where nobody takes them.
-fn read(path: &Path, files: &Files, out: &mpsc::Sender<Piece>) -> Result<()> {
+fn read(path: &Path, files: &Copies, out: &mpsc::Sender<Piece>) -> Result<()> {
     let bad = |what: &str| Error::new(Code::DataLoss, format!("{what} cannot be read from the archive")).with_reason("bad_backup");
     let mut archive = open(path)?;
     for entry in archive.entries().map_err(|error| bad("a member").with_source(error))? {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use llama_stack_core::{Code, Context, Error, EventStream, Result, manifest::without_secrets};
-use llama_stack_files::{Contents as Files, Pin};
+use llama_stack_files::{Copies, Pin};
 use llama_stack_memory::{
     banks::shape,
     index::{BankKey, Index, Indexes},
@@ -32,7 +32,7 @@ pub(crate) struct Source {
     /// The manifest, before its variables were expanded.
     pub(crate) written: Value,
     pub(crate) store: Store,
-    pub(crate) files: Files,
+    pub(crate) files: Copies,
     pub(crate) indexes: Indexes,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,

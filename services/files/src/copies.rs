@@ -20,7 +20,7 @@ const PIECE: usize = 1 << 20;
 
 /// The folder, as its service has it: `files` below the distribution's own.
 #[derive(Clone)]
-pub struct Contents(Blobs);
+pub struct Copies(Blobs);
 
 /// As long as it lives, no content goes, in any process: what is deleted loses its row, and its content when the last pin has
 /// been released, or with the next start.
@@ -37,7 +37,7 @@ impl Drop for Pin {
     }
 }
 
-impl Contents {
+impl Copies {
     /// # Errors
     /// `Unavailable` the folder cannot be made or written.
     pub fn open(folder: PathBuf) -> Result<Self> {
