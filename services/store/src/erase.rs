@@ -27,6 +27,8 @@ const FORGET_REPETITION: &str = "DELETE FROM idempotency_keys WHERE tenant = $1 
 
 /// Tables whose rows name what lies elsewhere: their services delete both.
 const OF_SERVICES: [&str; 4] = ["files", "banks", "bank_documents", "ingestions"];
+/// Goes by its age alone: who may erase must not be able to hide what they did.
+const AUDIT: &str = "audit_events";
 /// Its owner is the process that runs a turn.
 const TURNS: &str = "turns";
 
@@ -132,7 +134,8 @@ impl Store {
     /// more than rows. `turns`: those of the person. Counts by table, of those that had any.
     pub async fn erase_rows(&self, tenant: &str, principal: Option<&str>, turns: Vec<String>) -> Result<BTreeMap<String, u64>> {
         let all = tables::after(&tables::known_migrations()).await?.into_iter();
-        let all = all.filter(|table| table.column("tenant").is_some() && !OF_SERVICES.contains(&table.name.as_str()));
+        let all =
+            all.filter(|table| table.column("tenant").is_some() && !OF_SERVICES.contains(&table.name.as_str()) && table.name != AUDIT);
         let persons = |table: &Table| {
             let has = |column: &'static str| table.column(column).map(|_| column);
             has("principal").or_else(|| has("owner")).filter(|_| table.name != TURNS)
