@@ -92,6 +92,12 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: MemoryVerb,
     },
+    /// Write all that a stack keeps into one archive, while it runs
+    Backup(crate::backup::BackupArgs),
+    /// Put an archive's database, banks and files in place, of a stack that does not run
+    Restore(crate::backup::RestoreArgs),
+    /// Delete all that a tenant, or one person of it, has in a running stack
+    Erase(crate::backup::EraseArgs),
     /// Look after API keys
     Key {
         #[command(subcommand)]

@@ -109,7 +109,7 @@ impl Keys {
         let service = llama_stack_server::offline_keys(&manifest, &options).await?;
         // Whoever reads and writes the store is who runs the stack.
         let tenant = named("tenant", &place.tenant)?;
-        let operator = Principal { id: "operator".into(), tenant, roles: vec!["admin".into()] };
+        let operator = Principal { id: "operator".into(), tenant, roles: vec!["admin".into(), "operator".into()] };
         Ok(Self { service, cx: Context::new(operator), server })
     }
 

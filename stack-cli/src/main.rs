@@ -9,6 +9,7 @@ mod agent;
 mod api;
 mod args;
 mod audit;
+mod backup;
 mod caller;
 mod chat;
 mod distribution;
@@ -76,6 +77,9 @@ fn main() -> ExitCode {
             Verb::Shield { verb } => shield::run(verb, &output).await,
             Verb::Safety { verb } => safety::run(verb, &output).await,
             Verb::Memory { verb } => memory::run(verb, &output).await,
+            Verb::Backup(args) => backup::run(args, &output).await,
+            Verb::Restore(args) => backup::restore(args, &output).await,
+            Verb::Erase(args) => backup::erase(args, &output).await,
             Verb::Key { verb } => key::run(verb, &output).await,
             Verb::Policy { verb } => policy::run(verb, &output),
             Verb::Audit(args) => audit::run(args, &output).await,

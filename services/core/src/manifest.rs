@@ -22,7 +22,10 @@ mod files;
 mod limits;
 mod lines;
 mod policy;
+mod retention;
 mod safety;
+mod secrets;
+mod unsecret;
 
 pub use agents::{
     AgentLimits, Agents, DeclaredAgent, DeclaredAgentTool, DeclaredApproval, DeclaredLimits, DeclaredModeration, DeclaredServer,
@@ -36,7 +39,10 @@ pub use files::{Files, S3};
 pub use limits::{Limits, Quota};
 pub use lines::Lines;
 pub use policy::{DefaultPolicies, Policy};
+pub use retention::Retention;
 pub use safety::{DefaultShields, OnFailure, Safety};
+pub use secrets::Secrets;
+pub use unsecret::{REMOVED, without_secrets};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,9 +80,18 @@ pub struct Manifest {
     pub limits: Limits,
     #[serde(default)]
     pub telemetry: Telemetry,
+    /// How long things are kept.
+    #[serde(default)]
+    pub retention: Retention,
+    /// What kept secrets are sealed with.
+    #[serde(default)]
+    pub secrets: Secrets,
     /// Where each path stands in the file, for errors that are found later.
     #[serde(skip)]
     pub lines: Lines,
+    /// As it was written: before variables were expanded.
+    #[serde(skip)]
+    pub written: Value,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -237,13 +252,13 @@ impl Manifest {
         let options = serde_saphyr::options! { strict_booleans: true };
         let mut value: Value = serde_saphyr::from_str_with_options(text, options)
             .map_err(|error| Error::invalid("manifest", format!("{file}: not valid YAML: {}", error.to_string().trim())))?;
-        let lines = Lines::new(file, text);
+        let (lines, written) = (Lines::new(file, text), value.clone());
         env::expand(&mut value, &lines, lookup)?;
         let mut manifest: Manifest = serde_path_to_error::deserialize(value).map_err(|error| {
             let (path, text) = (error_path(&error), error_text(error.inner()));
             lines.error(&path, &text)
         })?;
-        manifest.lines = lines;
+        (manifest.lines, manifest.written) = (lines, written);
         manifest.validate()?;
         Ok(manifest)
     }
@@ -284,6 +299,7 @@ impl Manifest {
         self.agents.validate(&self.lines)?;
         self.batches.validate(&self.lines)?;
         self.limits.validate(&self.lines)?;
+        self.retention.validate(&self.lines)?;
         self.safety.validate(&self.lines)
     }
 }

@@ -50,6 +50,27 @@ impl Blobs {
         Ok(Draft { path, file, hash: Sha256::new(), bytes: 0 })
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Notes that a content stays though no row names it, because somebody copies them all: it has to go later.
+    pub(crate) fn leave(&self, blob: &str, _guard: &Guard) -> Result<()> {
+        let folder = self.folder.join("left");
+        fs::create_dir_all(&folder).map_err(failed)?;
+        File::create(folder.join(blob)).map(drop).map_err(failed)
+    }
+
+    /// Those that were [left](Blobs::leave).
+    pub(crate) fn left(&self) -> Result<Vec<String>> {
+        self.names("left")
+    }
+
+    /// It has gone, or is used again.
+    pub(crate) fn settle(&self, blob: &str, _guard: &Guard) -> Result<()> {
+        gone(&self.folder.join("left").join(blob))
+    }
+
     pub(crate) fn path(&self, blob: &str) -> PathBuf {
         self.folder.join(blob.get(..2).unwrap_or("00")).join(blob)
     }

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     blobs::{self, Blobs, Draft},
     contents::{Contents, name},
+    copies::is_pinned,
     service::{PIECE, blocking},
 };
 
@@ -67,7 +68,8 @@ impl Contents for Disk {
             return Ok(());
         }
         let (blobs, blob) = (self.blobs.clone(), blob.to_owned());
-        blocking(&self.tasks, move || blobs.remove(&blob, &guard)).await
+        blocking(&self.tasks, move || if is_pinned(&blobs, &guard)? { blobs.leave(&blob, &guard) } else { blobs.remove(&blob, &guard) })
+            .await
     }
 
     async fn remove_orphans(&self) -> Result<usize> {
@@ -77,8 +79,12 @@ impl Contents for Disk {
             let (locked, there) = (self.blobs.clone(), from.clone());
             let (guard, names) = blocking(&self.tasks, move || {
                 let names = locked.names(&there)?;
-                let guard = if names.is_empty() { None } else { Some(locked.lock()?) };
-                Ok((guard, names))
+                if names.is_empty() {
+                    return Ok((None, names));
+                }
+                let guard = locked.lock()?;
+                // Somebody copies: what is no file's is removed by the next start.
+                Ok((if is_pinned(&locked, &guard)? { None } else { Some(guard) }, names))
             })
             .await?;
             let Some(guard) = guard else { continue };
@@ -91,7 +97,7 @@ impl Contents for Disk {
     }
 }
 
-fn missing(error: std::io::Error) -> Error {
+pub(crate) fn missing(error: std::io::Error) -> Error {
     if error.kind() != std::io::ErrorKind::NotFound {
         return blobs::failed(error);
     }

@@ -9,9 +9,11 @@
 
 mod blobs;
 mod contents;
+mod copies;
 mod disk;
 mod s3;
 mod service;
 mod sweep;
 
+pub use copies::{Copies, Pin};
 pub use service::StoredFiles;

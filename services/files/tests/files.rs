@@ -11,7 +11,7 @@ use std::{
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use llama_stack_core::{Code, Context, Deps, Error, Files, Result, ids, manifest};
-use llama_stack_files::StoredFiles;
+use llama_stack_files::{Copies, StoredFiles};
 use llama_stack_proto::v1::{
     DeleteFileRequest, File, FileHeader, GetFileRequest, ListFilesRequest, UploadFileRequest, upload_file_request::Message,
 };
@@ -368,4 +368,42 @@ async fn servers_that_share_a_bucket_lose_no_content_to_each_other() {
         files.delete_file(&cx, DeleteFileRequest { id: id.clone() }).await.unwrap();
     }
     assert!(server.keys().is_empty(), "{:?}", server.keys());
+}
+
+#[tokio::test]
+async fn a_content_that_is_deleted_while_somebody_copies_stays_until_they_have_ended() {
+    let site = site(None).await;
+    let contents = Copies::open(site.folder.path().join("files")).unwrap();
+    let there = |site: &Site| site.contents().into_iter().filter(|path| path.parent().unwrap().file_name().unwrap().len() == 2).count();
+    let (gone, kept, back) = (site.upload("acme", b"gone").await, site.upload("acme", b"kept").await, site.upload("acme", b"back").await);
+    let (one, two) = (contents.pin().unwrap(), contents.pin().unwrap());
+    for file in [gone, back] {
+        let file = file.unwrap();
+        site.delete("acme", &file.id).await.unwrap();
+        assert_eq!(told(site.read("acme", &file.id).await).0, Code::NotFound, "who deleted it does not see it any more");
+    }
+    assert_eq!(there(&site), 3);
+    let again = site.upload("acme", b"back").await.unwrap();
+    contents.release(one, &site.store, &site.deps.tasks).await.unwrap();
+    assert_eq!(there(&site), 3, "another still copies");
+    contents.release(two, &site.store, &site.deps.tasks).await.unwrap();
+    assert_eq!(there(&site), 2);
+    assert_eq!(site.read("acme", &kept.unwrap().id).await.unwrap(), b"kept");
+    assert_eq!(site.read("acme", &again.id).await.unwrap(), b"back", "what is used again stays");
+}
+
+#[tokio::test]
+async fn a_content_that_is_put_back_is_read_as_it_was_and_its_name_leads_nowhere_else() {
+    let site = site(None).await;
+    let contents = Copies::open(site.folder.path().join("files")).unwrap();
+    let blob = "ab".repeat(32);
+    contents.put(&blob, &mut &b"words"[..]).unwrap();
+    let (mut file, bytes) = contents.read(&blob).unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+    assert_eq!((bytes, text.as_str()), (5, "words"));
+    for crooked in ["", "../../x", &"AB".repeat(32), &format!("/{}", "a".repeat(63))] {
+        assert_eq!(told(contents.put(crooked, &mut &b"words"[..])).0, Code::InvalidArgument, "{crooked}");
+    }
+    assert_eq!(told(contents.read(&"cd".repeat(32))), (Code::DataLoss, "content_missing".into()));
 }

@@ -69,7 +69,7 @@ impl Authorizer {
     async fn owner(&self, cx: &Context, class: Class, target: Option<&Target>) -> Result<Option<String>> {
         let tenant = cx.tenant();
         match (class, target) {
-            (Class::Use | Class::Admin, _) => Ok(None),
+            (Class::Use | Class::Admin | Class::Operate, _) => Ok(None),
             // A new one will be the caller's.
             (_, None) => Ok(Some(cx.principal().id.clone())),
             (_, Some(("session", id))) => self.store.owner_of_session(tenant, id).await,
@@ -110,6 +110,7 @@ impl Authorizer {
             _ if !by.is_empty() => denied(format!("{name} is forbidden by policy {by}")),
             Class::Own => denied(format!("{name} takes the owner of {kind} {id:?}, or the role admin")),
             Class::Admin => denied(format!("{name} takes the role admin")),
+            Class::Operate => denied(format!("{name} takes the role operator")),
             Class::Use | Class::Private => denied(format!("no policy permits {name}")),
         })
     }
@@ -159,7 +160,7 @@ impl Guard for Authorizer {
         let (action, policies) = (self.action(action)?, self.policies.current());
         let targets = match (targets(request), action.class) {
             (Some(targets), _) => targets,
-            (None, Class::Use | Class::Admin) => Vec::new(),
+            (None, Class::Use | Class::Admin | Class::Operate) => Vec::new(),
             // Whose it is cannot be found out.
             (None, Class::Own | Class::Private) => return Err(denied(format!("no policy knows what {} is about", action.name()))),
         };

@@ -10,6 +10,8 @@ use prost_types::Timestamp;
 
 use crate::secret;
 
+/// Who has this role acts for all tenants, so the admin of one must not be able to give it.
+const OPERATOR: &str = "operator";
 /// Roles of one key, and attributes.
 const MANY: usize = 32;
 /// Longest life of a rotated secret.
@@ -60,6 +62,10 @@ fn made(caller: &Principal, request: CreateApiKeyRequest) -> Result<ApiKey> {
         return Err(Error::invalid(field, format!("{field} must be at most {MANY}")));
     }
     let roles = request.roles.iter().enumerate().map(|(index, role)| named(&format!("roles[{index}]"), role)).collect::<Result<_>>()?;
+    if request.roles.iter().any(|role| role == OPERATOR) && !caller.roles.iter().any(|role| role == OPERATOR) {
+        let message = "only an operator makes keys with the role operator: `llama-stack key create --offline` makes the first";
+        return Err(Error::new(Code::PermissionDenied, message).with_field("roles").with_reason("not_authorized"));
+    }
     for (name, value) in &request.attributes {
         named("attributes", name)?;
         if value.len() > 256 {
@@ -116,6 +122,11 @@ impl Identity for ApiKeyBook {
             return Err(Error::invalid("grace_seconds", format!("grace_seconds must be at most {GRACE}, which is 30 days")));
         }
         let mut key = self.store.get_api_key(cx.tenant(), &checked(request.id)?).await?;
+        let is_operators = |roles: &[String]| roles.iter().any(|role| role == OPERATOR);
+        if is_operators(&key.roles) && !is_operators(&cx.principal().roles) {
+            let message = "only an operator rotates a key with the role operator";
+            return Err(Error::new(Code::PermissionDenied, message).with_field("id").with_reason("not_authorized"));
+        }
         if key.revoked.is_some() {
             let message = format!("API key {:?} is revoked; make another", key.id);
             return Err(Error::new(Code::FailedPrecondition, message).with_reason("api_key_revoked"));

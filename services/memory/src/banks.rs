@@ -25,6 +25,7 @@ mod tokens;
 mod valid;
 mod worker;
 
+pub use kept::shape;
 pub(crate) use rank::cosine;
 
 use std::sync::Arc;
@@ -41,7 +42,10 @@ use llama_stack_store::Store;
 use serde::Deserialize;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{index::Index, plain::PlainText};
+use crate::{
+    index::{Index, Indexes},
+    plain::PlainText,
+};
 
 /// What banks are made of.
 pub struct BanksParts {
@@ -101,6 +105,9 @@ impl BanksParts {
     pub fn new(index: Arc<dyn Index>, config: Config, deps: &Deps) -> Result<Self> {
         let store = deps.extensions.get::<Store>().cloned();
         let parse = deps.extensions.get::<Arc<dyn Parse>>().cloned();
+        if let Some(indexes) = deps.extensions.get::<Indexes>() {
+            indexes.note(&deps.provider_id, index.clone());
+        }
         Ok(Self {
             store: store.ok_or_else(|| Error::failed_precondition("banks need the stack's store, and there is none"))?,
             index,

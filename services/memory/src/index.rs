@@ -1,5 +1,10 @@
 //! Where chunks are kept and found. Everything about banks that does not depend on that is in [`crate::Banks`].
 
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{Chunk, Filter, Ranker, SearchMode};
 
@@ -118,4 +123,19 @@ pub trait Index: Send + Sync + 'static {
     ) -> Result<Vec<Chunk>>;
 
     async fn stats(&self, bank: &BankKey) -> Result<Stats>;
+}
+
+/// The indexes of a stack by the ids of their providers, for who copies all of them. A provider that keeps its banks in another
+/// process is not among them.
+#[derive(Clone, Default)]
+pub struct Indexes(Arc<Mutex<BTreeMap<String, Arc<dyn Index>>>>);
+
+impl Indexes {
+    pub fn note(&self, provider_id: &str, index: Arc<dyn Index>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(provider_id.to_owned(), index);
+    }
+
+    pub fn get(&self, provider_id: &str) -> Option<Arc<dyn Index>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(provider_id).cloned()
+    }
 }

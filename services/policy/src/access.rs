@@ -175,6 +175,14 @@ mod tests {
     }
 
     #[test]
+    fn what_concerns_all_tenants_takes_an_operator() {
+        let allowed = |roles: &[&str], action| verdict("", roles, action, None).allowed;
+        assert!(!allowed(&["admin"], "Stack.Backup") && !allowed(&[], "Stack.Backup"));
+        assert!(allowed(&["operator"], "Stack.Backup") && allowed(&["operator"], "Stack.Erase") && allowed(&["admin"], "Stack.Erase"));
+        assert!(!verdict("", &["operator"], "Agents.GetSession", Some("bob")).allowed, "an operator is no admin of people's sessions");
+    }
+
+    #[test]
     fn a_policy_of_ones_own_permits_and_forbids() {
         let auditors = "@id(\"auditors\") permit (principal in Role::\"auditor\", action == Action::\"Agents.GetSession\", resource);";
         assert!(verdict(auditors, &["auditor"], "Agents.GetSession", Some("bob")).allowed);

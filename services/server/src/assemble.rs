@@ -7,7 +7,7 @@ use llama_stack_core::{
     manifest::{Lines, Provider},
 };
 use llama_stack_proto::v1::GetShieldRequest;
-use llama_stack_store::Store;
+use llama_stack_store::{Sealer, Store};
 
 /// Builds the providers of one service, in the order of the manifest.
 pub(crate) async fn providers<S: ?Sized + 'static>(
@@ -28,9 +28,9 @@ pub(crate) async fn providers<S: ?Sized + 'static>(
     Ok(built)
 }
 
-/// Opens the store of the manifest, or the default one in the distribution's folder.
-pub(crate) async fn store(manifest: &Manifest, home: &Path) -> Result<Store> {
-    let url = match &manifest.store.url {
+/// Where the store of the manifest is: by default in the distribution's folder, which is made.
+pub(crate) async fn store_url(manifest: &Manifest, home: &Path) -> Result<String> {
+    Ok(match &manifest.store.url {
         Some(url) => url.clone(),
         None => {
             let folder = home.join(&manifest.name);
@@ -39,9 +39,20 @@ pub(crate) async fn store(manifest: &Manifest, home: &Path) -> Result<Store> {
                 .map_err(|error| Error::failed_precondition(format!("{}: the state folder cannot be made: {error}", folder.display())))?;
             format!("sqlite://{}", folder.join("state.db").display())
         }
-    };
+    })
+}
+
+/// Opens the store of the manifest, or the default one.
+pub(crate) async fn store(manifest: &Manifest, home: &Path) -> Result<Store> {
+    let url = store_url(manifest, home).await?;
     let opened = Store::open(&url, manifest.store.durability).await;
-    opened.map_err(|error| at(error, "store.url", &manifest.lines))
+    let sealer = Sealer::new(&manifest.secrets.keys(&manifest.lines)?).map_err(|error| at(error, "secrets", &manifest.lines))?;
+    let store = opened.map_err(|error| at(error, "store.url", &manifest.lines))?.sealed_by(sealer);
+    match store.reseal().await.map_err(|error| at(error, "secrets", &manifest.lines))? {
+        0 => {}
+        groups => tracing::warn!(groups, "tool groups hold secrets that are not sealed: set LLAMA_STACK_SECRET_KEY"),
+    }
+    Ok(store)
 }
 
 /// A provider's error, with the path of its field in the manifest. Factories name fields as they stand in the entry

@@ -5,12 +5,14 @@ use std::{sync::Arc, time::Instant};
 use futures::future::{self, BoxFuture};
 
 use llama_stack_core::{
-    Code, Context, Error, Inference, Manifest, Memory, Registry, Result, Safety, Stack, Tools, context::PATIENCE, manifest,
+    Code, Context, Error, EventStream, Inference, Manifest, Memory, Registry, Result, Safety, Stack, Tools, context::PATIENCE, manifest,
 };
 use llama_stack_proto::v1::{
-    GetInfoRequest, ListBanksRequest, ListModelsRequest, ListProvidersRequest, ListProvidersResponse, ListShieldsRequest, ListToolsRequest,
-    Provider, ProviderStatus, StackInfo,
+    BackupChunk, BackupRequest, EraseRequest, EraseResponse, GetInfoRequest, ListBanksRequest, ListModelsRequest, ListProvidersRequest,
+    ListProvidersResponse, ListShieldsRequest, ListToolsRequest, Provider, ProviderStatus, StackInfo,
 };
+
+use crate::{backup, erase::Eraser};
 
 /// Asks a provider something cheap.
 pub(crate) type Probe = Box<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>;
@@ -46,14 +48,18 @@ pub(crate) struct Running {
     started: Instant,
     /// In the manifest's order.
     providers: Vec<(Provider, Probe)>,
+    /// All that is kept here.
+    kept: Arc<backup::Source>,
+    eraser: Eraser,
 }
 
 impl Running {
     /// `probes` in the order of the manifest's services and providers.
-    pub(crate) fn new(manifest: &Manifest, registry: &Registry, probes: Vec<Probe>) -> Self {
+    pub(crate) fn new(manifest: &Manifest, registry: &Registry, probes: Vec<Probe>, kept: Arc<backup::Source>, eraser: Eraser) -> Self {
         let described = manifest.providers.by_api().into_iter().flat_map(|(api, list)| list.iter().map(move |entry| describe(api, entry)));
         let features = registry.inference.types().filter_map(|kind| kind.strip_prefix("inline::")).map(Into::into).collect();
-        Self { name: manifest.name.clone(), features, started: Instant::now(), providers: described.zip(probes).collect() }
+        let (started, providers) = (Instant::now(), described.zip(probes).collect());
+        Self { name: manifest.name.clone(), features, started, providers, kept, eraser }
     }
 }
 
@@ -83,6 +89,14 @@ impl Stack for Running {
             .collect();
         let providers = cx.within(async { Ok(future::join_all(asked).await) }).await?;
         Ok(ListProvidersResponse { providers })
+    }
+
+    async fn backup(&self, cx: &Context, _request: BackupRequest) -> Result<EventStream<BackupChunk>> {
+        self.kept.clone().take(cx).await
+    }
+
+    async fn erase(&self, cx: &Context, request: EraseRequest) -> Result<EraseResponse> {
+        cx.within(self.eraser.erase(cx, request)).await
     }
 }
 

@@ -12,7 +12,9 @@
 
 mod agents;
 mod assemble;
+pub mod backup;
 mod connections;
+mod erase;
 #[doc(hidden)]
 pub mod fuzz;
 mod grpc;
@@ -28,6 +30,7 @@ mod observed;
 mod openai;
 mod openapi;
 mod request_id;
+mod retention;
 mod safety;
 mod serve;
 mod stack;

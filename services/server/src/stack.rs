@@ -14,21 +14,24 @@ use llama_stack_core::{
     manifest, registry::OnProgress, trace::Tracer,
 };
 use llama_stack_documents::Parse;
-use llama_stack_files::StoredFiles;
+use llama_stack_files::{Copies, StoredFiles};
 use llama_stack_identity::ApiKeyBook;
+use llama_stack_memory::index::Indexes;
 use llama_stack_policy::CedarPolicy;
 use llama_stack_proto::v1::{ListProvidersRequest, ListProvidersResponse, McpServer};
 use llama_stack_store::Store;
 use llama_stack_tools::Groups;
 
 use crate::{
-    assemble,
+    assemble, backup,
+    erase::Eraser,
     history::{AuditLog, History, Log},
     identity::{Gate, tls::Tls},
     info,
     limits::{Limits, Turns},
     metrics::Metrics,
     observed::{Audited, Observed},
+    retention::Sweeper,
     telemetry::Telemetry,
 };
 
@@ -132,6 +135,8 @@ impl Stack {
         probes.extend(info::probes(providers));
         deps.safety = Some(safety.clone());
 
+        let indexes = Indexes::default();
+        deps.extensions.insert(indexes.clone());
         let providers = assemble::providers("memory", &listed.memory, &registry.memory, &deps, lines).await?;
         let memory: Arc<dyn Memory> = Arc::new(llama_stack_memory::Router::new(providers.clone()));
         probes.extend(info::probes(providers));
@@ -165,7 +170,33 @@ impl Stack {
         let batcher = Batcher::new(store.clone(), files.clone(), manifest.batches.clone(), tasks.clone(), shutdown.clone());
         let identity = if gate.is_some() { ApiKeyBook::new(store.clone()) } else { ApiKeyBook::without_issue(store.clone()) };
         let identity: Arc<dyn Identity> = Arc::new(identity);
-        let info = info::Running::new(&manifest, registry, probes);
+        let prompts: Arc<dyn Prompts> = Arc::new(PromptBook::new(store.clone()));
+        let copies = match &manifest.files.s3 {
+            Some(_) => None,
+            None => Some(Copies::open(deps.folder.join("files"))?),
+        };
+        let kept = backup::Source {
+            name: manifest.name.clone(),
+            written: manifest.written.clone(),
+            store: store.clone(),
+            files: copies,
+            indexes,
+            tasks: tasks.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let eraser = Eraser {
+            store: store.clone(),
+            memory: memory.clone(),
+            files: files.clone(),
+            agents: runtime.clone(),
+            prompts: prompts.clone(),
+            requests: requests.clone(),
+            is_guarded: gate.is_some(),
+        };
+        let retention = manifest.retention.clone();
+        let sweeper = Sweeper { store: store.clone(), agents: runtime.clone(), files: files.clone(), retention };
+        tasks.spawn(sweeper.run(shutdown.clone()));
+        let info = info::Running::new(&manifest, registry, probes, Arc::new(kept), eraser);
         Ok(Self {
             name: manifest.name,
             inference,
@@ -177,7 +208,7 @@ impl Stack {
             parser,
             tools,
             agents: Arc::new(Observed::new(agents, telemetry.clone(), metrics.clone())),
-            prompts: Arc::new(PromptBook::new(store.clone())),
+            prompts,
             identity,
             gate,
             tls,

@@ -17,6 +17,7 @@ mod banks;
 mod batches;
 mod command;
 mod documents;
+mod erase;
 mod failure;
 mod files;
 mod hand_over;
@@ -30,9 +31,14 @@ mod pins;
 mod postgres;
 mod presence;
 mod prompts;
+mod restore;
+mod retention;
+mod sealed;
 mod sessions;
+mod snapshot;
 mod sql;
 mod sqlite;
+mod tables;
 mod tool_groups;
 mod turns;
 mod usage;
@@ -59,6 +65,10 @@ pub use crate::inspect::{Inspected, inspect};
 pub use crate::lease::Holder;
 #[doc(hidden)]
 pub use crate::page::page_after;
+pub use crate::restore::Restore;
+pub use crate::sealed::Sealer;
+pub use crate::snapshot::{KeptBank, Rows, Snapshot};
+pub use crate::tables::known_migrations;
 pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, TurnList, Unfinished};
 pub use crate::usage::DailyUsage;
 pub use llama_stack_core::manifest::Durability;
@@ -76,7 +86,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// # Cancellation
 /// A write whose future is dropped is done in full or not at all, and which of them only a read tells.
 #[derive(Clone)]
-pub struct Store(Arc<Database>);
+pub struct Store(Arc<Database>, Option<Arc<Sealer>>);
 
 enum Database {
     Sqlite(Sqlite),
@@ -100,7 +110,16 @@ impl Store {
             Some(("postgres" | "postgresql", _)) => Database::Postgres(Postgres::open(url, durability, PATIENCE).await?),
             _ => return Err(Error::invalid("store.url", "store.url must begin with sqlite: or postgres:")),
         };
-        Ok(Self(Arc::new(database)))
+        Ok(Self(Arc::new(database), None))
+    }
+
+    /// From now on the secrets that have to be kept are sealed. Without this, they are refused.
+    pub fn sealed_by(self, sealer: Option<Sealer>) -> Self {
+        Self(self.0, sealer.map(Arc::new))
+    }
+
+    fn sealer(&self) -> Option<&Sealer> {
+        self.1.as_deref()
     }
 
     /// Whether the database answers a query now.

@@ -4,7 +4,7 @@ use std::{str::FromStr as _, time::Duration};
 
 use llama_stack_core::{Error, Result, failpoint, manifest::Durability};
 use sqlx::{
-    ConnectOptions as _, Executor as _, PgPool,
+    ConnectOptions as _, Executor as _, PgPool, Transaction,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -99,6 +99,17 @@ impl Postgres {
 
     async fn try_read(&self, sql: &'static str, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
         Conn::Postgres(&mut *self.pool.acquire().await?).rows(sql, args).await
+    }
+
+    /// A transaction that sees all tables as they are now.
+    pub(crate) async fn at_one_moment(&self) -> Result<Transaction<'static, sqlx::Postgres>> {
+        let begun = async {
+            let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+            // The moment is that of the first statement.
+            transaction.execute("SELECT 1").await?;
+            Ok(transaction)
+        };
+        begun.await.map_err(|error: sqlx::Error| failure::report(&error))
     }
 
     pub(crate) async fn close(&self) {

@@ -2,7 +2,7 @@
 //!
 //! Both number their parameters `$1`, `$2`, …; columns are text, 64-bit integers or bytes, and never null.
 
-use sqlx::{PgConnection, Row as _, SqliteConnection, postgres::PgRow, sqlite::SqliteRow};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _, SqliteConnection, postgres::PgRow, sqlite::SqliteRow};
 
 /// A connection that a statement can be run on.
 pub(crate) enum Conn<'c> {
@@ -55,6 +55,14 @@ impl Conn<'_> {
         Ok(match self {
             Conn::Sqlite(conn) => bound!(sql, args).execute(&mut **conn).await?.rows_affected(),
             Conn::Postgres(conn) => bound!(sql, args).execute(&mut **conn).await?.rows_affected(),
+        })
+    }
+
+    /// [`Conn::execute`] of a statement that was put together: of names of this program's own tables, never of what callers say.
+    pub(crate) async fn execute_made(&mut self, sql: String, args: &[Arg<'_>]) -> sqlx::Result<u64> {
+        Ok(match self {
+            Conn::Sqlite(conn) => bound!(AssertSqlSafe(sql), args).execute(&mut **conn).await?.rows_affected(),
+            Conn::Postgres(conn) => bound!(AssertSqlSafe(sql), args).execute(&mut **conn).await?.rows_affected(),
         })
     }
 

@@ -2,12 +2,16 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use llama_stack_core::{Error, Result, manifest::Durability};
 use sqlx::{
-    ConnectOptions as _, SqlitePool,
+    ConnectOptions as _, SqlitePool, Transaction,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -44,6 +48,24 @@ pub(crate) struct Sqlite {
     patience: Duration,
     /// None in memory, where nobody else can be.
     presence: Option<Presence>,
+    /// Snapshots that are being read: each keeps the log from being emptied, so nobody tries meanwhile.
+    held: Arc<AtomicUsize>,
+}
+
+/// A snapshot of the file that is being read.
+pub(crate) struct Held(Arc<AtomicUsize>, SqlitePool);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.0.fetch_sub(1, Ordering::SeqCst) > 1 {
+            return;
+        }
+        // What was deleted meanwhile is still in the log. Without a runtime the process ends, and its end folds the log.
+        let (held, writing) = (self.0.clone(), self.1.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { fold(&held, &writing).await });
+        }
+    }
 }
 
 impl Sqlite {
@@ -56,7 +78,7 @@ impl Sqlite {
             // One connection is the database: readers take their turns with the writer.
             let pool = connect(pool, options.in_memory(true), place, patience).await?;
             let writer = Writer::start(pool.clone(), patience);
-            return Ok(Self { readers: pool.clone(), writer, writing: pool, patience, presence: None });
+            return Ok(Self { readers: pool.clone(), writer, writing: pool, patience, presence: None, held: Arc::default() });
         }
         let path = file(place)?;
         let shown = path.display().to_string();
@@ -86,7 +108,7 @@ impl Sqlite {
         }
         let readers = pool_options(patience).max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
         let writer = Writer::start(writing.clone(), patience);
-        Ok(Self { readers, writer, writing, patience, presence: Some(presence) })
+        Ok(Self { readers, writer, writing, patience, presence: Some(presence), held: Arc::default() })
     }
 
     pub(crate) async fn write(&self, command: Box<dyn Command>) -> Result<Outcome> {
@@ -96,19 +118,29 @@ impl Sqlite {
     /// Moves what was written into the file and empties the log, so that what was deleted is in neither. A reader who is
     /// under way keeps it from being emptied for a moment; after a few attempts the next deletion has to do it.
     pub(crate) async fn fold_log(&self) {
+        if self.presence.is_some() {
+            fold(&self.held, &self.writing).await;
+        }
+    }
+
+    /// A transaction that sees the file as it is now, and keeps the log from being emptied as long as it is held.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` in memory, where the one connection would keep everybody waiting.
+    pub(crate) async fn at_one_moment(&self) -> Result<(Transaction<'static, sqlx::Sqlite>, Held)> {
         if self.presence.is_none() {
-            return;
+            let message = "a database in memory cannot be backed up: name a file as store.url";
+            return Err(Error::failed_precondition(message).with_reason("store_in_memory"));
         }
-        for _ in 0..FOLDS {
-            let folded: sqlx::Result<i64> = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.writing).await;
-            match folded {
-                Ok(0) => return,
-                Ok(_) => {}
-                // The deletion itself is committed.
-                Err(error) => return tracing::warn!(cause = %error, "the database's log is not emptied yet"),
-            }
-        }
-        tracing::debug!("readers kept the database's log from being emptied");
+        self.held.fetch_add(1, Ordering::SeqCst);
+        let held = Held(self.held.clone(), self.writing.clone());
+        let begun = async {
+            let mut transaction = self.readers.begin().await?;
+            // The moment is that of the first reading.
+            sqlx::query("SELECT count(*) FROM sqlite_master").execute(&mut *transaction).await?;
+            Ok(transaction)
+        };
+        Ok((begun.await.map_err(|error: sqlx::Error| failure::report(&error))?, held))
     }
 
     /// In WAL mode readers wait for nobody, but for moments such as another process's recovery of the log.
@@ -136,6 +168,23 @@ impl Sqlite {
             presence.leave();
         }
     }
+}
+
+async fn fold(held: &AtomicUsize, writing: &SqlitePool) {
+    for _ in 0..FOLDS {
+        if held.load(Ordering::SeqCst) > 0 {
+            return;
+        }
+        let folded: sqlx::Result<i64> = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(writing).await;
+        match folded {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(sqlx::Error::PoolClosed) => return,
+            // The deletion itself is committed.
+            Err(error) => return tracing::warn!(cause = %error, "the database's log is not emptied yet"),
+        }
+    }
+    tracing::debug!("readers kept the database's log from being emptied");
 }
 
 fn pool_options(patience: Duration) -> SqlitePoolOptions {
@@ -178,7 +227,7 @@ pub(crate) fn file(place: &str) -> Result<PathBuf> {
 }
 
 /// Makes the file and its folders. What people said to their agents is for the owner's eyes only.
-fn create(path: &Path) -> std::io::Result<()> {
+pub(crate) fn create(path: &Path) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
@@ -189,7 +238,7 @@ fn create(path: &Path) -> std::io::Result<()> {
     options.open(path).map(drop)
 }
 
-fn unusable(place: &str, error: std::io::Error) -> Error {
+pub(crate) fn unusable(place: &str, error: std::io::Error) -> Error {
     let message = format!("{place}: the database file cannot be opened or made: {}", error.kind());
     Error::failed_precondition(message).with_reason("store_unusable").with_source(error)
 }

@@ -1,11 +1,11 @@
 use tonic::transport::Channel;
 
 use llama_stack_proto::v1::{
-    GetInfoRequest, ListProvidersRequest, ListProvidersResponse, Provider, RegisterProviderRequest, StackInfo, UnregisterProviderRequest,
-    UnregisterProviderResponse, stack_client::StackClient, stack_server,
+    BackupChunk, BackupRequest, EraseRequest, EraseResponse, GetInfoRequest, ListProvidersRequest, ListProvidersResponse, Provider,
+    RegisterProviderRequest, StackInfo, UnregisterProviderRequest, UnregisterProviderResponse, stack_client::StackClient, stack_server,
 };
 
-use crate::{Context, Error, Result, grpc::grpc_service};
+use crate::{Context, Error, EventStream, Result, grpc::grpc_service};
 
 /// What runs here.
 #[async_trait::async_trait]
@@ -21,6 +21,14 @@ pub trait Stack: Send + Sync + 'static {
     async fn unregister_provider(&self, _cx: &Context, _request: UnregisterProviderRequest) -> Result<UnregisterProviderResponse> {
         Err(Error::unimplemented("UnregisterProvider"))
     }
+
+    async fn backup(&self, _cx: &Context, _request: BackupRequest) -> Result<EventStream<BackupChunk>> {
+        Err(Error::unimplemented("Backup"))
+    }
+
+    async fn erase(&self, _cx: &Context, _request: EraseRequest) -> Result<EraseResponse> {
+        Err(Error::unimplemented("Erase"))
+    }
 }
 
 grpc_service!(Stack, stack_server::Stack, StackClient<Channel> {
@@ -28,4 +36,6 @@ grpc_service!(Stack, stack_server::Stack, StackClient<Channel> {
     unary list_providers(ListProvidersRequest) -> ListProvidersResponse;
     unary register_provider(RegisterProviderRequest) -> Provider;
     unary unregister_provider(UnregisterProviderRequest) -> UnregisterProviderResponse;
+    unary erase(EraseRequest) -> EraseResponse;
+    stream backup(BackupRequest) -> BackupChunk as BackupStream;
 });

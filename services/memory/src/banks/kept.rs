@@ -167,7 +167,7 @@ impl Banks {
 }
 
 /// Words are searched in vector banks as well, so that every one of them can be searched both ways.
-fn shape(bank: &Bank) -> Shape {
+pub fn shape(bank: &Bank) -> Shape {
     Shape { dimension: bank.embedding_dimension, keyword: bank.kind() != BankKind::KeyValue }
 }
 

@@ -11,10 +11,12 @@ pub enum Class {
     Private,
     /// Admins.
     Admin,
+    /// Operators: who runs the stack, and answers for all of its tenants.
+    Operate,
 }
 
 impl Class {
-    pub const ALL: [Self; 4] = [Self::Use, Self::Own, Self::Private, Self::Admin];
+    pub const ALL: [Self; 5] = [Self::Use, Self::Own, Self::Private, Self::Admin, Self::Operate];
 
     /// The name of the Cedar action.
     pub fn name(self) -> &'static str {
@@ -23,11 +25,12 @@ impl Class {
             Self::Own => "own",
             Self::Private => "private",
             Self::Admin => "admin",
+            Self::Operate => "operate",
         }
     }
 }
 
-use Class::{Admin, Own, Private, Use};
+use Class::{Admin, Operate, Own, Private, Use};
 
 /// Service, its RPCs, and their classes. An RPC that is not here is denied, and fails the test that compares this table with
 /// the contract.
@@ -110,7 +113,17 @@ pub const ACTIONS: &[(&str, &[(&str, Class)])] = &[
             ("DeletePrompt", Own),
         ],
     ),
-    ("Stack", &[("GetInfo", Use), ("ListProviders", Use), ("RegisterProvider", Admin), ("UnregisterProvider", Admin)]),
+    (
+        "Stack",
+        &[
+            ("GetInfo", Use),
+            ("ListProviders", Use),
+            ("RegisterProvider", Admin),
+            ("UnregisterProvider", Admin),
+            ("Backup", Operate),
+            ("Erase", Admin),
+        ],
+    ),
     (
         "Identity",
         &[

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use llama_stack_core::{
-    Code, Context, Error, Identity, Telemetry as _,
+    Code, Context, Error, Identity, Principal, Telemetry as _,
     context::Secret,
     grpc::{Remote, channel},
 };
@@ -408,4 +408,23 @@ async fn what_was_made_before_callers_were_told_apart_is_handed_to_a_principal()
         let request = HandOverRequest { from: from.into(), to: to.into() };
         assert_eq!(remote.hand_over(&by(&admin), request).await.unwrap_err().field(), Some(field));
     }
+}
+
+#[tokio::test]
+async fn an_admin_neither_gives_nor_takes_over_the_role_of_an_operator() {
+    let mut book = None;
+    let server = serve(KEYS, |stack| book = Some(stack.identity.clone())).await;
+    let issue = async |role: &str| {
+        let who = Principal { id: "eve".into(), tenant: "acme".into(), roles: vec!["operator".into()] };
+        let request = CreateApiKeyRequest { roles: vec![role.into()], ..CreateApiKeyRequest::default() };
+        book.as_ref().unwrap().create_api_key(&Context::new(who), request).await.unwrap()
+    };
+    let (admin, operator) = (issue("admin").await, issue("operator").await);
+    let post = |path: &str, by: &str, body: serde_json::Value| server.http.post(server.url(path)).bearer_auth(by).json(&body);
+    let made = json!({ "roles": ["operator"] });
+    assert_eq!(told(post("/v1/api-keys", &admin.secret, made.clone())).await.0, 403);
+    assert_eq!(told(post("/v1/api-keys", &operator.secret, made)).await.0, 200);
+    let rotate = format!("/v1/api-keys/{}/rotate", operator.key.unwrap().id);
+    assert_eq!(told(post(&rotate, &admin.secret, json!({}))).await.0, 403);
+    assert_eq!(told(post(&rotate, &operator.secret, json!({}))).await.0, 200);
 }

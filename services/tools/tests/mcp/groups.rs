@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use llama_stack_core::{Code, Context, Deps, Error, Registry, Result, Tools, manifest::Durability};
+use llama_stack_core::{Code, Context, Deps, Error, Registry, Result, Tools, context::Secret, manifest::Durability};
 use llama_stack_proto::v1::{
     InvokeToolRequest, ListToolGroupsRequest, ListToolsRequest, RegisterToolGroupRequest, ToolGroup, UnregisterToolGroupRequest,
 };
-use llama_stack_store::Store;
+use llama_stack_store::{Sealer, Store};
 use llama_stack_tools::{Groups, Router};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -178,4 +178,54 @@ async fn a_router_without_a_store_registers_nothing() {
     let router: Arc<dyn Tools> = Arc::new(Router::new(Vec::new()));
     let error = router.register_tool_group(&Context::test("a"), RegisterToolGroupRequest::default()).await.unwrap_err();
     assert_eq!(error.code(), Code::Unimplemented);
+}
+
+const TOKEN: &str = "canary-of-a-token";
+
+fn keys(digits: &[&str]) -> Option<Sealer> {
+    Sealer::new(&digits.iter().map(|digit| Secret::new(digit.repeat(64))).collect::<Vec<_>>()).unwrap()
+}
+
+/// Files of the folder that have the token in them.
+fn holding(folder: &TempDir) -> Vec<String> {
+    let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let holds = |path: &std::path::PathBuf| std::fs::read(path).unwrap().windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes());
+    files.filter(holds).map(|path| path.display().to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_groups_token_is_in_no_file_and_serves_on_after_a_restart_and_a_change_of_keys() {
+    let (folder, seen) = (TempDir::new().unwrap(), Seen::new(Generation::New));
+    *seen.token.lock().unwrap() = Some(TOKEN);
+    let server = Server::start(&seen).await;
+    let config = || json!({ "url": server.url(), "authorization": TOKEN });
+    // Without a key it is not kept at all.
+    let plain = store(&folder).await;
+    let refused = register(&router(&plain, &ALL).await, "a", "forecast", config()).await.unwrap_err();
+    assert_eq!((refused.code(), refused.reason()), (Code::FailedPrecondition, Some("no_secret_key")));
+    plain.close().await;
+
+    let sealed = store(&folder).await.sealed_by(keys(&["a"]));
+    let first = router(&sealed, &ALL).await;
+    register(&first, "a", "forecast", config()).await.unwrap();
+    assert_eq!(ask(&first, "a").await, (false, "sunny in Oslo".into()));
+    assert_eq!(holding(&folder), Vec::<String>::new());
+    drop(first);
+    sealed.close().await;
+
+    for wrong in [None, keys(&["b"])] {
+        let locked = store(&folder).await.sealed_by(wrong);
+        assert_eq!(locked.reseal().await.unwrap_err().reason(), Some("wrong_secret_key"));
+        locked.close().await;
+    }
+    for keys in [keys(&["b", "a"]), keys(&["b"])] {
+        let rotated = store(&folder).await.sealed_by(keys);
+        assert_eq!(rotated.reseal().await.unwrap(), 0);
+        let after = router(&rotated, &ALL).await;
+        assert_eq!(ask(&after, "a").await, (false, "sunny in Oslo".into()));
+        drop(after);
+        rotated.close().await;
+    }
+    assert_eq!(holding(&folder), Vec::<String>::new());
+    server.stop().await;
 }

@@ -1,0 +1,217 @@
+//! Putting an archive's members back: all of it is verified before the first of it is written.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use llama_stack_core::{Code, Error, Manifest, Registry, Result, manifest::REMOVED};
+use llama_stack_files::Copies;
+use llama_stack_memory::index::{BankKey, Index, Indexes, Shape};
+use llama_stack_proto::v1::Chunk;
+use llama_stack_store::Restore;
+use prost::Message as _;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    archive::{Contents, open, verify},
+    indexes,
+    take::{BankOf, Heading},
+};
+use crate::{Options, assemble};
+
+/// Chunks that an index is given at a time.
+const BATCH: usize = 256;
+/// Members that wait to be put into the database or an index.
+const AHEAD: usize = 2;
+
+/// What was restored.
+#[derive(Debug, Serialize)]
+pub struct Restored {
+    /// The manifest's name, which is also that of the state folder.
+    pub name: String,
+    /// Seconds since 1970: the moment that the state is of.
+    pub of: i64,
+    /// By table.
+    pub rows: BTreeMap<String, u64>,
+    pub banks: u64,
+    pub chunks: u64,
+    pub files: u64,
+    /// Documents that the stack reads again when it starts, because they were changed while the backup was made.
+    pub documents_to_read_again: u64,
+    /// What the backup does not have.
+    pub left_out: Vec<String>,
+}
+
+/// Of an archive's members, what does not go to the files.
+enum Piece {
+    Rows(Heading, Vec<u8>),
+    Bank(BankOf),
+    Chunks(Vec<Chunk>),
+}
+
+/// A bank that is being filled.
+struct Filling {
+    key: BankKey,
+    index: std::sync::Arc<dyn Index>,
+    /// By document.
+    chunks: HashMap<String, u64>,
+}
+
+/// The manifest that is in an archive: as it was written, without secrets.
+///
+/// # Errors
+/// As [`verify`], for what comes before it.
+pub fn manifest_of(path: &Path) -> Result<String> {
+    let unreadable = |error| Error::new(Code::DataLoss, "manifest.json cannot be read from the archive").with_source(error);
+    let mut archive = open(path)?;
+    for entry in archive.entries().map_err(unreadable)? {
+        let mut entry = entry.map_err(unreadable)?;
+        if entry.path().map_err(unreadable)?.as_os_str() == "manifest.json" {
+            let mut text = String::new();
+            entry.read_to_string(&mut text).map_err(unreadable)?;
+            return Ok(text);
+        }
+    }
+    Err(Error::new(Code::DataLoss, "the archive has no manifest.json").with_reason("bad_backup"))
+}
+
+/// Fills the database, the banks and the files that a manifest names. With `replace`, what is there is deleted first.
+///
+/// # Errors
+/// As [`verify`], and as the store's: `FailedPrecondition` it is not empty (`not_empty`), a process has it open (`store_in_use`), the
+/// backup is of a newer program (`store_too_new`), or of memory providers that the manifest has not (`no_such_provider`).
+pub async fn restore(path: PathBuf, manifest: &Manifest, registry: &Registry, options: Options, replace: bool) -> Result<Restored> {
+    let archive = path.clone();
+    let contents = tokio::task::spawn_blocking(move || verify(&archive)).await.map_err(broke_off)??;
+    let url = assemble::store_url(manifest, &options.home).await?;
+    if url.contains(REMOVED) || serde_json::to_string(&manifest.written["providers"]["memory"]).is_ok_and(|text| text.contains(REMOVED)) {
+        let message = "the archive's own manifest lacks the secrets that it takes to restore: name yours with --into";
+        return Err(Error::failed_precondition(message).with_field("manifest"));
+    }
+    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let indexes = indexes(manifest, registry, &options, &tasks, &shutdown).await?;
+    if let Some(missing) = contents.memory_providers.iter().find(|id| indexes.get(id).is_none()) {
+        let message = format!("the backup has banks of memory provider {missing:?}, which the manifest has not");
+        return Err(Error::failed_precondition(message).with_field("manifest").with_reason("no_such_provider"));
+    }
+    if manifest.files.s3.is_some() && contents.items("files/") > 0 {
+        let message = "the backup has the contents of files, and this manifest keeps them in a bucket: leave out files.s3, or restore one \
+                       that was made with the bucket";
+        return Err(Error::failed_precondition(message).with_field("files.s3"));
+    }
+    let mut database = Restore::begin(&url, &contents.migrations, replace).await?;
+    for (tenant, bank_id, provider) in database.replaced() {
+        if let Some(index) = indexes.get(provider) {
+            index.remove(&BankKey { tenant: tenant.clone(), bank_id: bank_id.clone() }).await?;
+        }
+    }
+    let files = Copies::open(options.home.join(&manifest.name).join("files"))?;
+    let restored = fill(path, &contents, &mut database, &indexes, files).await?;
+    database.finish().await?;
+    shutdown.cancel();
+    tasks.close();
+    tasks.wait().await;
+    Ok(Restored { name: manifest.name.clone(), ..restored })
+}
+
+async fn fill(path: PathBuf, contents: &Contents, database: &mut Restore, indexes: &Indexes, files: Copies) -> Result<Restored> {
+    let (out, mut pieces) = mpsc::channel(AHEAD);
+    let reading = tokio::task::spawn_blocking(move || read(&path, &files, &out));
+    let mut restored = Restored {
+        name: String::new(),
+        of: contents.created,
+        rows: BTreeMap::new(),
+        banks: 0,
+        chunks: 0,
+        files: contents.items("files/"),
+        documents_to_read_again: 0,
+        left_out: contents.left_out.clone(),
+    };
+    let mut filling: Option<Filling> = None;
+    while let Some(piece) = pieces.recv().await {
+        match piece {
+            Piece::Rows(heading, lines) => {
+                let count = database.insert(&heading.table, &heading.columns, &lines).await?;
+                *restored.rows.entry(heading.table).or_default() += count;
+            }
+            Piece::Bank(of) => {
+                restored.documents_to_read_again += settle(database, filling.take()).await?;
+                filling = Some(begin(of, indexes).await?);
+                restored.banks += 1;
+            }
+            Piece::Chunks(chunks) => {
+                let bank = filling.as_mut().ok_or_else(|| Error::new(Code::DataLoss, "the archive has chunks of no bank"))?;
+                restored.chunks += chunks.len() as u64;
+                chunks.iter().for_each(|chunk| *bank.chunks.entry(chunk.document_id.clone()).or_default() += 1);
+                let mut chunks = chunks.into_iter().peekable();
+                while chunks.peek().is_some() {
+                    bank.index.upsert(&bank.key, chunks.by_ref().take(BATCH).collect()).await?;
+                }
+            }
+        }
+    }
+    restored.documents_to_read_again += settle(database, filling.take()).await?;
+    // What it found comes before what is missing because of it.
+    reading.await.map_err(broke_off)??;
+    Ok(restored)
+}
+
+async fn begin(of: BankOf, indexes: &Indexes) -> Result<Filling> {
+    let missing = || Error::failed_precondition(format!("the manifest has no memory provider {:?}", of.provider_id));
+    let index = indexes.get(&of.provider_id).ok_or_else(missing)?;
+    let key = BankKey { tenant: of.tenant, bank_id: of.bank_id };
+    index.create(&key, &Shape { dimension: of.dimension, keyword: of.keyword }).await?;
+    Ok(Filling { key, index, chunks: HashMap::new() })
+}
+
+async fn settle(database: &mut Restore, bank: Option<Filling>) -> Result<u64> {
+    match bank {
+        Some(bank) => database.read_again(&bank.key.tenant, &bank.key.bank_id, &bank.chunks).await,
+        None => Ok(0),
+    }
+}
+
+/// Members in their order; contents of files go to their places at once. Ends early where nobody takes them.
+fn read(path: &Path, files: &Copies, out: &mpsc::Sender<Piece>) -> Result<()> {
+    let bad = |what: &str| Error::new(Code::DataLoss, format!("{what} cannot be read from the archive")).with_reason("bad_backup");
+    let mut archive = open(path)?;
+    for entry in archive.entries().map_err(|error| bad("a member").with_source(error))? {
+        let mut entry = entry.map_err(|error| bad("a member").with_source(error))?;
+        let name = entry.path().map_err(|error| bad("a name").with_source(error))?.display().to_string();
+        if let Some(blob) = name.strip_prefix("files/") {
+            files.put(blob, &mut entry)?;
+            continue;
+        }
+        let is_wanted = name.starts_with("database/") || name.starts_with("banks/");
+        if !is_wanted {
+            continue;
+        }
+        let mut data = Vec::new();
+        entry.read_to_end(&mut data).map_err(|error| bad(&name).with_source(error))?;
+        let piece = if name.ends_with(".jsonl") {
+            let end = data.iter().position(|byte| *byte == b'\n').ok_or_else(|| bad(&name))?;
+            let heading = serde_json::from_slice(&data[..end]).map_err(|error| bad(&name).with_source(error))?;
+            Piece::Rows(heading, data.split_off(end + 1))
+        } else if name.ends_with("/bank.json") {
+            Piece::Bank(serde_json::from_slice(&data).map_err(|error| bad(&name).with_source(error))?)
+        } else {
+            let (mut rest, mut chunks) = (data.as_slice(), Vec::new());
+            while !rest.is_empty() {
+                chunks.push(Chunk::decode_length_delimited(&mut rest).map_err(|error| bad(&name).with_source(error))?);
+            }
+            Piece::Chunks(chunks)
+        };
+        if out.blocking_send(piece).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn broke_off(error: tokio::task::JoinError) -> Error {
+    Error::internal("reading the archive broke off").with_source(error)
+}

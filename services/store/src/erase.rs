@@ -1,0 +1,159 @@
+//! All that is a tenant's, or a person's: found by the columns that every table has for it, so that a table that is added later is
+//! not forgotten.
+
+use std::{collections::BTreeMap, sync::Mutex, sync::PoisonError};
+
+use async_trait::async_trait;
+use llama_stack_core::Result;
+use llama_stack_proto::v1::{ApiKey, TurnEvent, turn_event::Event};
+
+use crate::{
+    Store,
+    command::{Command, Failure, Outcome},
+    failure,
+    sql::{Arg, Conn, args},
+    tables::{self, Table},
+};
+
+/// Rows that are looked at in one query.
+const PAGE: i64 = 500;
+
+const FIRST_EVENTS: &str = "SELECT turn_id, body FROM journal WHERE tenant = $1 AND turn_id > $2 AND seq = 1 ORDER BY turn_id LIMIT $3";
+const DOCUMENTS: &str = "SELECT bank_id, id FROM bank_documents WHERE tenant = $1 AND principal = $2 ORDER BY bank_id, id";
+const OWNED: &str = "SELECT id FROM owners WHERE tenant = $1 AND principal = $2 ORDER BY id";
+const KEYS: &str = "SELECT id, body FROM api_keys WHERE tenant = $1";
+const FORGET_KEY: &str = "DELETE FROM api_keys WHERE tenant = $1 AND id = $2";
+const FORGET_REPETITION: &str = "DELETE FROM idempotency_keys WHERE tenant = $1 AND turn_id = $2";
+
+/// Tables whose rows name what lies elsewhere: their services delete both.
+const OF_SERVICES: [&str; 4] = ["files", "banks", "bank_documents", "ingestions"];
+/// Goes by its age alone: who may erase must not be able to hide what they did.
+const AUDIT: &str = "audit_events";
+/// Its owner is the process that runs a turn.
+const TURNS: &str = "turns";
+
+struct Erase {
+    tenant: String,
+    /// None: all of the tenant.
+    principal: Option<String>,
+    /// With the columns that are compared.
+    tables: Vec<(Table, Option<&'static str>)>,
+    /// Those of the person, whose repetitions are forgotten with them.
+    turns: Vec<String>,
+    counts: std::sync::Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+#[async_trait]
+impl Command for Erase {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        // It may be applied more than once before it is committed.
+        let mut counts = BTreeMap::new();
+        for turn in &self.turns {
+            *counts.entry("idempotency_keys".to_owned()).or_default() += conn.execute(FORGET_REPETITION, args![&self.tenant, turn]).await?;
+        }
+        // Those that refer to others first.
+        for (table, column) in self.tables.iter().rev() {
+            let (name, tenant) = (&table.name, Arg::from(&self.tenant));
+            let deleted = match (column, &self.principal) {
+                (Some(column), Some(principal)) => {
+                    let sql = format!("DELETE FROM \"{name}\" WHERE tenant = $1 AND \"{column}\" = $2");
+                    conn.execute_made(sql, &[tenant, Arg::from(principal)]).await?
+                }
+                _ => conn.execute_made(format!("DELETE FROM \"{name}\" WHERE tenant = $1"), &[tenant]).await?,
+            };
+            *counts.entry(name.clone()).or_default() += deleted;
+        }
+        counts.retain(|_, count| *count > 0);
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+        Ok(Outcome::Done)
+    }
+}
+
+struct ForgetKeys {
+    tenant: String,
+    ids: Vec<String>,
+}
+
+#[async_trait]
+impl Command for ForgetKeys {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        for id in &self.ids {
+            conn.execute(FORGET_KEY, args![&self.tenant, id]).await?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+impl Store {
+    /// The turns that a person began, in the order of their making.
+    pub async fn turns_of(&self, tenant: &str, principal: &str) -> Result<Vec<String>> {
+        let (mut turns, mut after) = (Vec::new(), String::new());
+        loop {
+            let rows = self.read(FIRST_EVENTS, args![tenant, &after, PAGE]).await?;
+            for row in &rows {
+                after = row.text(0).map_err(|error| failure::report(&error))?;
+                let event: TurnEvent = failure::decode_column(row, 1)?;
+                if matches!(&event.event, Some(Event::Created(turn)) if turn.principal == principal) {
+                    turns.push(after.clone());
+                }
+            }
+            if (rows.len() as i64) < PAGE {
+                return Ok(turns);
+            }
+        }
+    }
+
+    /// Bank and id of the documents that a person inserted, in whosever banks.
+    pub async fn documents_of(&self, tenant: &str, principal: &str) -> Result<Vec<(String, String)>> {
+        let rows = self.read(DOCUMENTS, args![tenant, principal]).await?;
+        let two = |row: &crate::sql::Row| Ok((row.text(0)?, row.text(1)?));
+        rows.iter().map(two).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+    }
+
+    /// The ids of what is noted as a person's: agents, prompts, sessions.
+    pub async fn owned_by(&self, tenant: &str, principal: &str) -> Result<Vec<String>> {
+        let rows = self.read(OWNED, args![tenant, principal]).await?;
+        rows.iter().map(|row| row.text(0)).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+    }
+
+    /// Forgets the keys that speak for a person, or all of the tenant's, and says how many there were.
+    pub async fn forget_api_keys(&self, tenant: &str, principal: Option<&str>) -> Result<u64> {
+        let mut ids = Vec::new();
+        for row in self.read(KEYS, args![tenant]).await? {
+            let key: ApiKey = failure::decode_column(&row, 1)?;
+            if principal.is_none_or(|principal| key.principal == principal) {
+                ids.push(row.text(0).map_err(|error| failure::report(&error))?);
+            }
+        }
+        let count = ids.len() as u64;
+        self.erase(ForgetKeys { tenant: tenant.into(), ids }).await?;
+        Ok(count)
+    }
+
+    /// Deletes the rows of a tenant, or of one person of it, from every table but those of files and banks, whose services delete
+    /// more than rows. `turns`: those of the person. Counts by table, of those that had any.
+    pub async fn erase_rows(&self, tenant: &str, principal: Option<&str>, turns: Vec<String>) -> Result<BTreeMap<String, u64>> {
+        let all = tables::after(&tables::known_migrations()).await?.into_iter();
+        let all =
+            all.filter(|table| table.column("tenant").is_some() && !OF_SERVICES.contains(&table.name.as_str()) && table.name != AUDIT);
+        let persons = |table: &Table| {
+            let has = |column: &'static str| table.column(column).map(|_| column);
+            has("principal").or_else(|| has("owner")).filter(|_| table.name != TURNS)
+        };
+        let tables = all.filter_map(|table| match (principal, persons(&table)) {
+            (Some(_), None) => None,
+            (_, column) => Some((table, column)),
+        });
+        let counts = std::sync::Arc::<Mutex<BTreeMap<String, u64>>>::default();
+        let command = Erase {
+            tenant: tenant.into(),
+            principal: principal.map(str::to_owned),
+            tables: tables.collect(),
+            turns,
+            counts: counts.clone(),
+        };
+        self.erase(command).await?;
+        let counts = std::mem::take(&mut *counts.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(counts)
+    }
+}

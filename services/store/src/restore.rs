@@ -1,0 +1,267 @@
+//! Rows of a backup, into a database that has none: all of them or none.
+
+use std::{collections::HashMap, path::PathBuf, str::FromStr as _};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use llama_stack_core::{Error, Result};
+use llama_stack_proto::v1::{Document, DocumentStatus};
+use prost::Message as _;
+use serde_json::Value;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _, SqliteConnection,
+    postgres::PgConnectOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode},
+};
+
+use crate::{
+    Inspected, PATIENCE, failure, inspect, postgres,
+    presence::Presence,
+    sqlite,
+    tables::{self, Kind, Table},
+};
+
+/// A database that is being filled. Dropped before [`Restore::finish`], it has its tables and no rows.
+pub struct Restore {
+    conn: Conn,
+    tables: Vec<Table>,
+    /// Banks that were there before, where they were to be replaced: tenant, id, provider.
+    replaced: Vec<(String, String, String)>,
+}
+
+enum Conn {
+    /// With the lock that keeps others from opening the file.
+    Sqlite(SqliteConnection, Presence),
+    Postgres(PgConnection),
+}
+
+/// What a query without rows in return comes to, in either database.
+macro_rules! run {
+    ($conn:expr, $sql:expr) => {
+        match $conn {
+            Conn::Sqlite(conn, _) => sqlx::query(AssertSqlSafe($sql)).execute(&mut *conn).await.map(drop),
+            Conn::Postgres(conn) => sqlx::query(AssertSqlSafe($sql)).execute(&mut *conn).await.map(drop),
+        }
+        .map_err(|error| failure::report(&error))
+    };
+}
+
+macro_rules! texts {
+    ($conn:expr, $sql:expr, $columns:expr) => {
+        match $conn {
+            Conn::Sqlite(conn, _) => sqlx::query(AssertSqlSafe($sql)).fetch_all(&mut *conn).await.and_then(|rows| {
+                rows.iter()
+                    .map(|row| (0..$columns).map(|at| row.try_get::<String, _>(at)).collect())
+                    .collect::<sqlx::Result<Vec<Vec<String>>>>()
+            }),
+            Conn::Postgres(conn) => sqlx::query(AssertSqlSafe($sql)).fetch_all(&mut *conn).await.and_then(|rows| {
+                rows.iter()
+                    .map(|row| (0..$columns).map(|at| row.try_get::<String, _>(at)).collect())
+                    .collect::<sqlx::Result<Vec<Vec<String>>>>()
+            }),
+        }
+        .map_err(|error| failure::report(&error))
+    };
+}
+
+impl Restore {
+    /// Makes the tables as they are after these migrations.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` there are rows and `replace` is not set (`not_empty`), another process has the SQLite file open
+    /// (`store_in_use`), a newer version of the program wrote the backup or the database (`store_too_new`), or it is in memory.
+    pub async fn begin(url: &str, versions: &[i64], replace: bool) -> Result<Self> {
+        let tables = tables::after(versions).await?;
+        let inspected = inspect(url).await?;
+        if inspected == Inspected::Ahead {
+            let message = "a newer version of this program wrote the database that is to be restored into";
+            return Err(Error::failed_precondition(message).with_reason("store_too_new"));
+        }
+        let conn = Conn::open(url).await?;
+        let mut restore = Self { conn, tables, replaced: Vec::new() };
+        if matches!(inspected, Inspected::Current | Inspected::Behind(_)) {
+            restore.clear(replace).await?;
+        }
+        let made = match &mut restore.conn {
+            Conn::Sqlite(conn, _) => tables::only(&sqlite::MIGRATIONS, versions).run_direct(None, conn, false).await,
+            Conn::Postgres(conn) => tables::only(&postgres::MIGRATIONS, versions).run_direct(None, conn, false).await,
+        };
+        made.map_err(|error| failure::opening("store.url", &error))?;
+        run!(&mut restore.conn, "BEGIN")?;
+        Ok(restore)
+    }
+
+    /// Drops the tables that are there, where they are empty or that was asked for.
+    async fn clear(&mut self, replace: bool) -> Result<()> {
+        let applied = "SELECT CAST(version AS TEXT) FROM _sqlx_migrations WHERE success ORDER BY version";
+        let applied: Vec<Vec<String>> = texts!(&mut self.conn, applied, 1)?;
+        let applied: Vec<i64> = applied.iter().flatten().filter_map(|version| version.parse().ok()).collect();
+        let there = tables::after(&applied).await?;
+        if !replace {
+            for table in &there {
+                let sql = format!("SELECT '1' FROM \"{}\" LIMIT 1", table.name);
+                if !texts!(&mut self.conn, sql, 1)?.is_empty() {
+                    let message = format!("the database is not empty: it has rows in {}; --replace deletes all that is there", table.name);
+                    return Err(Error::failed_precondition(message).with_reason("not_empty"));
+                }
+            }
+        }
+        if there.iter().any(|table| table.name == "banks") {
+            let banks: Vec<Vec<String>> = texts!(&mut self.conn, "SELECT tenant, id, provider_id FROM banks", 3)?;
+            let three =
+                |mut row: Vec<String>| Some((row.pop()?, row.pop()?, row.pop()?)).map(|(provider, id, tenant)| (tenant, id, provider));
+            self.replaced = banks.into_iter().filter_map(three).collect();
+        }
+        for table in there.iter().rev() {
+            run!(&mut self.conn, format!("DROP TABLE \"{}\"", table.name))?;
+        }
+        run!(&mut self.conn, "DROP TABLE _sqlx_migrations")
+    }
+
+    /// Banks that were there before: tenant, id, provider.
+    pub fn replaced(&self) -> &[(String, String, String)] {
+        &self.replaced
+    }
+
+    /// Puts rows in, as [`crate::Rows`] has them, and says how many.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a table or column that there is not, and for lines that are no rows.
+    pub async fn insert(&mut self, table: &str, columns: &[String], lines: &[u8]) -> Result<u64> {
+        let crooked = |what: String| Error::invalid("backup", what).with_reason("bad_backup");
+        let there = self.tables.iter().find(|there| there.name == table);
+        let there = there.ok_or_else(|| crooked(format!("the backup has a table {table:?}, and the database none")))?;
+        let kinds = columns.iter().map(|name| there.column(name).map(|column| column.kind)).collect::<Option<Vec<Kind>>>();
+        let kinds = kinds.ok_or_else(|| crooked(format!("the backup's {table} has a column that the database's has not")))?;
+        let names: Vec<String> = columns.iter().map(|name| format!("\"{name}\"")).collect();
+        let places: Vec<String> = (1..=columns.len()).map(|n| format!("${n}")).collect();
+        let sql = format!("INSERT INTO \"{table}\" ({}) VALUES ({})", names.join(", "), places.join(", "));
+        let mut count = 0;
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let values = serde_json::from_slice::<Vec<Value>>(line).ok().filter(|values| values.len() == kinds.len());
+            let values = values.ok_or_else(|| crooked(format!("row {count} of a piece of {table} is none")))?;
+            self.insert_row(&sql, &kinds, values).await.map_err(|error| error.context(table))?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    async fn insert_row(&mut self, sql: &str, kinds: &[Kind], values: Vec<Value>) -> Result<()> {
+        let bytes = |value: &Value| value.get("b64").and_then(Value::as_str).and_then(|text| BASE64_STANDARD.decode(text).ok());
+        macro_rules! bound {
+            ($conn:expr) => {{
+                let mut query = sqlx::query(AssertSqlSafe(sql));
+                for (kind, value) in kinds.iter().zip(&values) {
+                    query = match kind {
+                        Kind::Text => query.bind(value.as_str().map(str::to_owned)),
+                        Kind::Int => query.bind(value.as_i64()),
+                        Kind::Bytes => query.bind(bytes(value)),
+                    };
+                }
+                query.execute(&mut *$conn).await.map(drop)
+            }};
+        }
+        match &mut self.conn {
+            Conn::Sqlite(conn, _) => bound!(conn),
+            Conn::Postgres(conn) => bound!(conn),
+        }
+        .map_err(|error| failure::report(&error))
+    }
+
+    /// Has those documents of a bank read again, at the next start, whose chunks in the backup are not as many as they had: they
+    /// were changed while the backup was made. `chunks` are counts by the documents' ids. Says how many there are.
+    pub async fn read_again(&mut self, tenant: &str, bank: &str, chunks: &HashMap<String, u64>) -> Result<u64> {
+        let sql = "SELECT body FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND status = $3 AND length(content) > 0";
+        let (completed, mut bodies) = (i64::from(DocumentStatus::Completed as i32), Vec::new());
+        macro_rules! bodies {
+            ($conn:expr) => {{
+                let rows = sqlx::query(sql).bind(tenant).bind(bank).bind(completed).fetch_all(&mut *$conn).await;
+                for row in rows.map_err(|error| failure::report(&error))? {
+                    bodies.push(row.try_get::<Vec<u8>, _>(0).map_err(|error| failure::report(&error))?);
+                }
+            }};
+        }
+        match &mut self.conn {
+            Conn::Sqlite(conn, _) => bodies!(conn),
+            Conn::Postgres(conn) => bodies!(conn),
+        }
+        let mut again = 0;
+        for body in bodies {
+            let Ok(mut document) = Document::decode(body.as_slice()) else { continue };
+            if chunks.get(&document.id).copied().unwrap_or_default() == u64::from(document.chunk_count) {
+                continue;
+            }
+            document.status = DocumentStatus::InProgress.into();
+            document.sha256.clear();
+            let (update, body) = (
+                "UPDATE bank_documents SET status = $4, body = $5 WHERE tenant = $1 AND bank_id = $2 AND id = $3",
+                document.encode_to_vec(),
+            );
+            macro_rules! update {
+                ($conn:expr) => {
+                    sqlx::query(update)
+                        .bind(tenant)
+                        .bind(bank)
+                        .bind(&document.id)
+                        .bind(i64::from(document.status))
+                        .bind(body)
+                        .execute(&mut *$conn)
+                        .await
+                        .map(drop)
+                };
+            }
+            match &mut self.conn {
+                Conn::Sqlite(conn, _) => update!(conn),
+                Conn::Postgres(conn) => update!(conn),
+            }
+            .map_err(|error| failure::report(&error))?;
+            again += 1;
+        }
+        Ok(again)
+    }
+
+    /// Commits, and brings the tables up to date.
+    pub async fn finish(mut self) -> Result<()> {
+        run!(&mut self.conn, "COMMIT")?;
+        let opening = |error| failure::opening("store.url", &error);
+        let closed = match self.conn {
+            Conn::Sqlite(mut conn, _presence) => {
+                sqlite::MIGRATIONS.run_direct(None, &mut conn, false).await.map_err(opening)?;
+                conn.close().await
+            }
+            Conn::Postgres(mut conn) => {
+                postgres::MIGRATIONS.run_direct(None, &mut conn, false).await.map_err(opening)?;
+                conn.close().await
+            }
+        };
+        closed.map_err(|error| failure::report(&error))
+    }
+}
+
+impl Conn {
+    async fn open(url: &str) -> Result<Self> {
+        match url.split_once(':') {
+            Some(("sqlite", ":memory:")) => {
+                Err(Error::failed_precondition("a database in memory cannot be restored into").with_reason("store_in_memory"))
+            }
+            Some(("sqlite", place)) => {
+                let path: PathBuf = sqlite::file(place)?;
+                let shown = path.display().to_string();
+                sqlite::create(&path).map_err(|error| sqlite::unusable(&shown, error))?;
+                let (presence, alone) = Presence::enter(&path, PATIENCE).await.map_err(|error| sqlite::unusable(&shown, error))?;
+                if !alone {
+                    let message = format!("{shown}: another process has the database open: stop it first");
+                    return Err(Error::failed_precondition(message).with_reason("store_in_use"));
+                }
+                let options = SqliteConnectOptions::new().filename(&path).journal_mode(SqliteJournalMode::Wal).foreign_keys(true);
+                let options = options.pragma("secure_delete", "ON").disable_statement_logging();
+                let conn = options.connect().await.map_err(|error| failure::report(&error).context(&shown))?;
+                Ok(Self::Sqlite(conn, presence))
+            }
+            _ => {
+                let bad_url = |_| Error::invalid("store.url", "store.url is not a valid postgres:// URL");
+                let options = PgConnectOptions::from_str(url).map_err(bad_url)?.application_name("llama-stack").disable_statement_logging();
+                Ok(Self::Postgres(options.connect().await.map_err(|error| failure::report(&error))?))
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! All rows at one moment, and the same rows in another database.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+#[macro_use]
+mod fixture;
+
+use fixture::{Fixture, TENANT, agent, begin, open};
+use llama_stack_core::Code;
+use llama_stack_store::{Restore, Rows, Snapshot, Store, known_migrations};
+use tokio::sync::mpsc;
+
+on!(sqlite, postgres: [
+    a_snapshot_is_of_one_moment_and_holds_up_nobody,
+    what_is_restored_is_what_was_there,
+    a_database_with_rows_is_left_alone_unless_it_is_to_be_replaced,
+    rows_of_an_older_version_come_into_tables_of_today,
+]);
+
+/// What a snapshot has of one table.
+struct Table {
+    name: String,
+    columns: Vec<String>,
+    pieces: Vec<Rows>,
+}
+
+/// All tables, in the order that it gives them.
+async fn all(snapshot: &mut Snapshot) -> Vec<Table> {
+    let mut all = Vec::new();
+    for name in snapshot.tables() {
+        let (out, mut pieces) = mpsc::channel(1);
+        let take = async {
+            let mut taken = Vec::new();
+            while let Some(rows) = pieces.recv().await {
+                taken.push(rows);
+            }
+            taken
+        };
+        let (read, taken) = tokio::join!(snapshot.rows(&name, out), take);
+        read.unwrap();
+        all.push(Table { columns: snapshot.columns(&name), name, pieces: taken });
+    }
+    all
+}
+
+/// An empty database of the same kind.
+async fn another(fixture: &Fixture, folder: &tempfile::TempDir) -> String {
+    match fixture._folder {
+        Some(_) => format!("sqlite://{}/other.db", folder.path().display()),
+        None => fixture::postgres().await.unwrap().url.clone(),
+    }
+}
+
+async fn fill(url: &str, tables: &[Table], replace: bool) {
+    let mut restore = Restore::begin(url, &known_migrations(), replace).await.unwrap();
+    for Table { name, columns, pieces } in tables {
+        for rows in pieces {
+            assert_eq!(restore.insert(name, columns, &rows.lines).await.unwrap(), rows.count);
+        }
+    }
+    restore.finish().await.unwrap();
+}
+
+async fn a_snapshot_is_of_one_moment_and_holds_up_nobody(Fixture { store, .. }: &Fixture) {
+    let (early, late) = (agent("early"), agent("late"));
+    store.put_agent(TENANT, &early).await.unwrap();
+    let mut snapshot = store.snapshot().await.unwrap();
+    store.put_agent(TENANT, &late).await.unwrap();
+    store.delete_agent(TENANT, &early.id).await.unwrap();
+    let tables = all(&mut snapshot).await;
+    let agents = tables.iter().find(|table| table.name == "agents").unwrap();
+    let [rows] = agents.pieces.as_slice() else { unreachable!("one piece for one row") };
+    assert_eq!(rows.count, 1);
+    assert!(String::from_utf8_lossy(&rows.lines).contains(&early.id));
+    drop(snapshot);
+    assert_eq!(store.list_agents(TENANT, 0, "").await.unwrap().0, [late]);
+}
+
+async fn what_is_restored_is_what_was_there(fixture: &Fixture) {
+    let store = &fixture.store;
+    // Quotes, line ends and more than one piece.
+    let long = agent(&format!("\"one\"\n{}", "é".repeat(3 << 20)));
+    for one in [&long, &agent("two"), &agent("three")] {
+        store.put_agent(TENANT, one).await.unwrap();
+    }
+    let turn = begin(store, TENANT).await;
+    let tables = all(&mut store.snapshot().await.unwrap()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = another(fixture, &folder).await;
+    fill(&url, &tables, false).await;
+    let restored = open(&url).await;
+    assert_eq!(restored.get_agent(TENANT, &long.id).await.unwrap(), long);
+    assert_eq!(restored.list_agents(TENANT, 0, "").await.unwrap(), store.list_agents(TENANT, 0, "").await.unwrap());
+    assert_eq!(journal(&restored, &turn).await, journal(store, &turn).await);
+    restored.close().await;
+}
+
+async fn journal(store: &Store, turn: &str) -> usize {
+    let journal = store.journal(TENANT, turn, 0).await.unwrap();
+    assert!(!journal.is_empty());
+    journal.len()
+}
+
+async fn a_database_with_rows_is_left_alone_unless_it_is_to_be_replaced(fixture: &Fixture) {
+    let (store, here) = (&fixture.store, agent("here"));
+    store.put_agent(TENANT, &here).await.unwrap();
+    let tables = all(&mut store.snapshot().await.unwrap()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = another(fixture, &folder).await;
+    let there = open(&url).await;
+    let before = agent("there");
+    there.put_agent(TENANT, &before).await.unwrap();
+    there.close().await;
+    let refused = Restore::begin(&url, &known_migrations(), false).await.err().unwrap();
+    assert_eq!((refused.code(), refused.reason()), (Code::FailedPrecondition, Some("not_empty")));
+    let there = open(&url).await;
+    assert_eq!(there.get_agent(TENANT, &before.id).await.unwrap(), before);
+    there.close().await;
+    fill(&url, &tables, true).await;
+    let there = open(&url).await;
+    assert_eq!(there.list_agents(TENANT, 0, "").await.unwrap().0, [here]);
+    there.close().await;
+}
+
+async fn rows_of_an_older_version_come_into_tables_of_today(fixture: &Fixture) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = another(fixture, &folder).await;
+    let mut restore = Restore::begin(&url, &[1, 2], false).await.unwrap();
+    let columns = ["tenant", "id", "created_us", "body"].map(String::from);
+    let lines = b"[\"acme\",\"agent_1\",5,{\"b64\":\"\"}]\n";
+    assert_eq!(restore.insert("agents", &columns, lines).await.unwrap(), 1);
+    let unknown = restore.insert("prompts", &columns, lines).await.unwrap_err();
+    assert!(unknown.code() == Code::InvalidArgument && unknown.message().contains("prompts"), "{unknown}");
+    restore.finish().await.unwrap();
+    let store = open(&url).await;
+    store.get_agent(TENANT, "agent_1").await.unwrap();
+    assert!(store.get_prompt(TENANT, "pmpt_1", 0).await.is_err_and(|error| error.code() == Code::NotFound), "a later table is there");
+    store.close().await;
+}

@@ -1,0 +1,214 @@
+//! `llama-stack backup`, `restore` and `erase`: all that a stack keeps, out of it, into it and gone.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use futures::StreamExt as _;
+use llama_stack_core::{Code, Error, EventStream, Manifest, Result, Stack, grpc::Remote};
+use llama_stack_proto::v1::{BackupChunk, BackupRequest, EraseRequest, stack_client::StackClient};
+use llama_stack_server::{
+    Options,
+    backup::{self, Contents},
+};
+use serde::Serialize;
+use tokio::io::AsyncWriteExt as _;
+use tonic::transport::Channel;
+
+use crate::{
+    args::ServerArgs, caller::caller, distribution::Source, home::home, output::Output, reach, registry::registry, running::Running,
+};
+
+#[derive(Args)]
+pub(crate) struct BackupArgs {
+    /// The archive to write; it must not be there yet
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Back up this distribution or manifest, which does not run, without a server
+    #[arg(long, value_name = "DISTRIBUTION")]
+    offline: Option<String>,
+    /// Where models, state and logs live, with --offline
+    #[arg(long, env = "LLAMA_STACK_HOME", value_name = "DIR")]
+    home: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct RestoreArgs {
+    /// What `backup` wrote
+    file: PathBuf,
+    /// Into the database, banks and files of this distribution or manifest; without it of the one in the archive
+    #[arg(long, value_name = "DISTRIBUTION")]
+    into: Option<String>,
+    /// Delete what is there first
+    #[arg(long)]
+    replace: bool,
+    /// Only read the archive and compare it with its hashes
+    #[arg(long, conflicts_with_all = ["into", "replace"])]
+    verify: bool,
+    /// Where models, state and logs live
+    #[arg(long, env = "LLAMA_STACK_HOME", value_name = "DIR")]
+    home: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct EraseArgs {
+    /// Whose data goes: sessions, files, banks, memories, batches, keys, counters
+    #[arg(long)]
+    tenant: String,
+    /// Only this person's of the tenant
+    #[arg(long, default_value = "")]
+    principal: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    file: String,
+    name: String,
+    version: String,
+    bytes: u64,
+    rows: u64,
+    chunks: u64,
+    files: u64,
+    left_out: Vec<String>,
+}
+
+fn summary(file: &Path, contents: Contents) -> Summary {
+    Summary {
+        file: file.display().to_string(),
+        bytes: contents.bytes(),
+        rows: contents.items("database/"),
+        chunks: contents.members.iter().filter(|member| member.name.ends_with(".chunks")).map(|member| member.items).sum(),
+        files: contents.items("files/"),
+        name: contents.name,
+        version: contents.version,
+        left_out: contents.left_out,
+    }
+}
+
+fn told(summary: &Summary) -> String {
+    let Summary { file, name, version, bytes, rows, chunks, files, left_out } = summary;
+    let lacking: String = left_out.iter().map(|what| format!("  not in it: {what}\n")).collect();
+    format!("{file} is whole: {name} by version {version}, {rows} rows, {chunks} chunks, {files} files, {bytes} bytes\n{lacking}")
+}
+
+fn connect(server: &str) -> Result<Remote<StackClient<Channel>>> {
+    Ok(Remote::<StackClient<Channel>>::new(reach::connect(server)?))
+}
+
+pub(crate) async fn run(args: BackupArgs, output: &Output) -> Result<()> {
+    if args.to.exists() {
+        return Err(Error::new(Code::AlreadyExists, format!("{} is there already; name another file", args.to.display())));
+    }
+    let server = &args.server.server;
+    let chunks = match args.offline {
+        Some(distribution) => {
+            let manifest = Source::find(&distribution)?.manifest()?;
+            let home = home(args.home)?;
+            is_stopped(&home, &manifest, "`llama-stack backup` without --offline asks it")?;
+            backup::offline(&manifest, &registry(), Options { home, on_progress: output.progress() }).await
+        }
+        None => connect(server)?.backup(&caller(), BackupRequest {}).await.map_err(|error| reach::explained(error, server)),
+    };
+    let written = {
+        let _working = output.working("writing the backup");
+        write(chunks?, &args.to).await
+    };
+    written.map_err(|error| reach::explained(error, server))?;
+    let path = args.to.clone();
+    let contents = tokio::task::spawn_blocking(move || backup::verify(&path)).await;
+    let contents = contents.map_err(|error| Error::internal("the archive could not be verified").with_source(error))??;
+    output.result(&summary(&args.to, contents), told)
+}
+
+/// A file that is there in whole or not at all.
+async fn write(mut chunks: EventStream<BackupChunk>, to: &Path) -> Result<()> {
+    let mut name = to.as_os_str().to_owned();
+    name.push(".partial");
+    let draft = PathBuf::from(name);
+    let failed = |error: std::io::Error| {
+        Error::failed_precondition(format!("{} cannot be written: {}", to.display(), error.kind())).with_source(error)
+    };
+    let written = async {
+        let mut options = tokio::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        // It holds what people said to their agents.
+        #[cfg(unix)]
+        options.mode(0o600);
+        let mut file = options.open(&draft).await.map_err(failed)?;
+        while let Some(chunk) = chunks.next().await.transpose()? {
+            file.write_all(&chunk.data).await.map_err(failed)?;
+        }
+        file.flush().await.map_err(failed)?;
+        file.sync_all().await.map_err(failed)?;
+        tokio::fs::rename(&draft, to).await.map_err(failed)
+    };
+    let written = written.await;
+    if written.is_err() {
+        // It may not have been made.
+        let _ = tokio::fs::remove_file(&draft).await;
+    }
+    written
+}
+
+fn is_stopped(home: &Path, manifest: &Manifest, instead: &str) -> Result<()> {
+    match Running::all(home).into_iter().find(|running| running.name == manifest.name) {
+        Some(running) => Err(Error::failed_precondition(format!("{} runs at {}: {instead}", running.name, running.url))),
+        None => Ok(()),
+    }
+}
+
+pub(crate) async fn restore(args: RestoreArgs, output: &Output) -> Result<()> {
+    if args.verify {
+        let path = args.file.clone();
+        let contents = tokio::task::spawn_blocking(move || backup::verify(&path)).await;
+        let contents = contents.map_err(|error| Error::internal("the archive could not be verified").with_source(error))??;
+        return output.result(&summary(&args.file, contents), told);
+    }
+    let manifest = match &args.into {
+        Some(distribution) => Source::find(distribution)?.manifest()?,
+        None => Manifest::parse(&backup::manifest_of(&args.file)?, "manifest.json of the archive")?,
+    };
+    let home = home(args.home)?;
+    is_stopped(&home, &manifest, "stop it first")?;
+    let options = Options { home, on_progress: output.progress() };
+    let restored = {
+        let _working = output.working("restoring");
+        backup::restore(args.file, &manifest, &registry(), options, args.replace).await?
+    };
+    output.result(&restored, |restored| {
+        let rows: u64 = restored.rows.values().sum();
+        let again = match restored.documents_to_read_again {
+            0 => String::new(),
+            count => format!("  {count} documents changed while the backup was made: they are read again at the next start\n"),
+        };
+        let lacking: String = restored.left_out.iter().map(|what| format!("  not in the backup: {what}\n")).collect();
+        format!(
+            "{} is restored: {rows} rows, {} banks with {} chunks, {} files\n{again}{lacking}",
+            restored.name, restored.banks, restored.chunks, restored.files
+        )
+    })
+}
+
+#[derive(Serialize)]
+struct Erased {
+    tenant: String,
+    principal: String,
+    deleted: BTreeMap<String, u64>,
+}
+
+pub(crate) async fn erase(args: EraseArgs, output: &Output) -> Result<()> {
+    let server = &args.server.server;
+    let request = EraseRequest { tenant: args.tenant.clone(), principal: args.principal.clone() };
+    let answer = connect(server)?.erase(&caller(), request).await.map_err(|error| reach::explained(error, server))?;
+    let erased = Erased { tenant: args.tenant, principal: args.principal, deleted: answer.deleted.into_iter().collect() };
+    output.result(&erased, |erased| {
+        let lines: String = erased.deleted.iter().map(|(what, count)| format!("  {count} {}\n", what.replace('_', " "))).collect();
+        if lines.is_empty() { "there was nothing to delete\n".to_owned() } else { format!("deleted:\n{lines}") }
+    })
+}
