@@ -28,7 +28,7 @@ pub(super) fn sample(document: &Value, schema: &Value, name: &str, words: &Words
     if let Some(value) = schema.get("default").filter(|_| chance.random_bool(0.3)) {
         return value.clone();
     }
-    let kind = match &schema["type"] {
+    let kind: &str = match &schema["type"] {
         Value::Array(kinds) => kinds.choose(chance).and_then(Value::as_str).unwrap_or("null"),
         Value::String(kind) => kind,
         _ if schema["properties"].is_object() => "object",
