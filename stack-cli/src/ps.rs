@@ -103,7 +103,8 @@ fn text(report: &Report) -> String {
         ]
     });
     text.push_str(&table(head, rows));
-    let upstreams: Vec<[String; 7]> = report.models.iter().flat_map(|row| row.upstreams.iter().map(|one| upstream(&row.id, one))).collect();
+    let upstreams: Vec<[String; 7]> =
+        report.models.iter().flat_map(|row| row.upstreams.iter().map(move |one| upstream(&row.id, one))).collect();
     if !upstreams.is_empty() {
         text.push('\n');
         text.push_str(&table(["UPSTREAM", "MODEL", "STATE", "REQUESTS", "ANSWERED", "FAILED", "REFUSED"], upstreams));

@@ -179,7 +179,9 @@ mod tests {
     #[test]
     fn one_trial_decides_and_each_that_fails_doubles_the_wait() {
         let (mut breaker, mut now) = (breaker(), Instant::now());
-        (0..3).for_each(|_| drop(fail(&mut breaker, now)));
+        for _ in 0..3 {
+            fail(&mut breaker, now);
+        }
         for seconds in [2, 3, 3] {
             now = breaker.opens_at().unwrap();
             let trial = breaker.take(now).unwrap();
@@ -196,7 +198,9 @@ mod tests {
     #[test]
     fn a_trial_without_an_outcome_leaves_room_for_the_next() {
         let (mut breaker, now) = (breaker(), Instant::now());
-        (0..3).for_each(|_| drop(fail(&mut breaker, now)));
+        for _ in 0..3 {
+            fail(&mut breaker, now);
+        }
         let later = breaker.opens_at().unwrap();
         let trial = breaker.take(later).unwrap();
         breaker.given_up(trial, later);
@@ -207,7 +211,9 @@ mod tests {
     fn what_was_asked_before_it_opened_decides_nothing() {
         let (mut breaker, now) = (breaker(), Instant::now());
         let slow = breaker.take(now).unwrap();
-        (0..3).for_each(|_| drop(fail(&mut breaker, now)));
+        for _ in 0..3 {
+            fail(&mut breaker, now);
+        }
         assert_eq!(breaker.succeeded(slow), None);
         assert_eq!(breaker.failed(slow, now), None);
         assert_eq!(breaker.name(), "open");

@@ -42,11 +42,11 @@ pub(super) async fn run(place: &Place, size: Size) -> Verdict {
     }
     let mut slowest = Duration::ZERO;
     for _ in 0..size.restarts {
-        for site in 0..2 {
+        for (site, replica) in replicas.iter_mut().enumerate() {
             // Each has work to do before it is told to end.
             let before = field.requests.load(Ordering::Relaxed);
             tokio::time::timeout(PATIENCE, field.have_done(before + 2 * size.clients as usize)).await.expect("the load stands still");
-            let Some((mut process, address)) = replicas[site].take() else { continue };
+            let Some((mut process, address)) = replica.take() else { continue };
             let begun = Instant::now();
             process.signal("TERM");
             match process.ends_within(PATIENCE).await {
@@ -57,7 +57,7 @@ pub(super) async fn run(place: &Place, size: Size) -> Verdict {
             field.balancer.remove(address);
             let started = place.start(site).await;
             field.balancer.add(started.1);
-            replicas[site] = Some(started);
+            *replica = Some(started);
         }
     }
     field.over.store(true, Ordering::Relaxed);
