@@ -1,7 +1,7 @@
 //! Conditions that can be decided without Cedar: those that ask for plain facts, such as `context.seen_untrusted`.
 //!
-//! Most policies do not apply to most calls, and their first words say so. To find that out by Cedar's evaluator costs half
-//! a microsecond a policy, and the entities of the call besides. What is decided here is decided as Cedar would: from left
+//! Most policies do not apply to most calls, and their first words say so. To learn that from Cedar, the call's entities must
+//! be made first, and every policy evaluated. What is decided here is decided as Cedar would: from left
 //! to right, and no further than to the first operand that settles it. What is not understood here is left to Cedar, and
 //! with it all that comes after, because it could fail and a policy that fails denies the call.
 
