@@ -54,7 +54,7 @@ fn weights(reranks: bool) -> Vec<Weight> {
                 format!("encoder.layer.{layer}.{published}.weight"),
                 format!("blk.{layer}.{gguf}.weight"),
                 &[rows, columns],
-                drawn(&name, rows * columns, 0.3),
+                drawn(&name, rows * columns, 0.7),
             );
             add(
                 format!("encoder.layer.{layer}.{published}.bias"),
@@ -77,7 +77,7 @@ fn weights(reranks: bool) -> Vec<Weight> {
         };
         add("bert.pooler.dense.weight", "cls.weight", &[HIDDEN, HIDDEN], 0.3);
         add("bert.pooler.dense.bias", "cls.bias", &[HIDDEN], 0.3);
-        add("classifier.weight", "cls.output.weight", &[1, HIDDEN], 1.0);
+        add("classifier.weight", "cls.output.weight", &[1, HIDDEN], 2.0);
         add("classifier.bias", "cls.output.bias", &[1], 1.0);
     }
     all
