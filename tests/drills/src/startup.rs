@@ -55,6 +55,7 @@ pub(crate) async fn run(long: bool) -> Verdict {
     println!("{:<22} {:>10} {:>10} {:>10} {:>10}", "", "p50 ms", "p99 ms", "MiB", "own MiB");
     println!("{:<22} {:>10.1} {:>10.1}", "a process (`true`)", millis(bare.p50()), millis(bare.p99()));
     remote.row("remote, until ready");
+    #[cfg_attr(not(feature = "engine"), allow(unused_mut, reason = "nothing follows without engines"))]
     let mut line = format!(
         "startup: ready in {:.0} ms, bare process {:.1} ms, ratio {:.0}, idle {:.1} MiB, own {:.1}; binary {size:.0} MiB",
         millis(remote.ready.p50()),
