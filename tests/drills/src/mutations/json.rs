@@ -32,7 +32,7 @@ pub(super) fn sample(document: &Value, schema: &Value, name: &str, words: &Words
         Value::Array(kinds) => kinds.choose(chance).and_then(Value::as_str).unwrap_or("null"),
         Value::String(kind) => kind,
         _ if schema["properties"].is_object() => "object",
-        _ => *["string", "integer", "object", "array"].choose(chance).unwrap_or(&"string"),
+        _ => ["string", "integer", "object", "array"].choose(chance).unwrap_or(&"string"),
     };
     match kind {
         "object" => object(document, schema, words, chance, depth),

@@ -181,17 +181,10 @@ pub async fn suite(binary: &Path, count: u64, seed: u64) -> Outcome {
         }
     }
     resident.1 = process.resident_bytes();
-    let mut told = field.told.lock().unwrap();
-    let outcome = Outcome {
-        sent: done,
-        answers: std::mem::take(&mut told.0),
-        faults: std::mem::take(&mut told.1),
-        fault_count: field.faults.load(Ordering::Relaxed),
-        resident,
-    };
-    drop(told);
+    let (answers, faults) = std::mem::take(&mut *field.told.lock().unwrap());
+    let fault_count = field.faults.load(Ordering::Relaxed);
     process.kill().await;
-    outcome
+    Outcome { sent: done, answers, faults, fault_count, resident }
 }
 
 /// The server, what may be asked of it, and what was answered.
@@ -242,7 +235,7 @@ impl Field {
     /// The request of this number, and what is to be said of its answer. One in eight has nothing wrong with it.
     async fn one(&self, known: &Known, number: u64) {
         let mut chance = StdRng::seed_from_u64(number);
-        let mutate = number % 8 != 0;
+        let mutate = !number.is_multiple_of(8);
         let sent = if chance.random_bool(0.5) {
             let route = self.routes.choose(&mut chance).unwrap();
             http::request(&self.document, route, known, &mut chance, mutate)
