@@ -1,6 +1,7 @@
 //! Sessions in a real terminal: tmux draws it, keys are typed into it, and what a person sees is read off its screen.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::print_stderr, reason = "what is skipped is said")]
 
 mod support;
 

@@ -32,6 +32,7 @@ use llama_stack_proto::{
 
 use crate::{
     Stack,
+    connections::late_by_its_words,
     http::{AppState, cors, observe, site_guard},
     identity, limits,
 };
@@ -153,7 +154,7 @@ pub(crate) async fn router(stack: &Stack, state: &AppState) -> Result<(Router, H
 async fn told_of_form(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let status = Status::from_header_map(response.headers()).filter(|status| status.details().is_empty());
-    match status.map(|status| (status.code(), from_form(&status))) {
+    match status.map(|status| (status.code(), late_by_its_words(status.message()).unwrap_or_else(|| from_form(&status)))) {
         Some((tonic::Code::Internal | tonic::Code::Unknown | tonic::Code::DataLoss, error)) => Status::from(error).into_http(),
         _ => response,
     }

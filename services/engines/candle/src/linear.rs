@@ -15,7 +15,7 @@ pub(crate) struct Linear {
 }
 
 /// Of the feed-forward network's width, so much is computed at a time: its values, and the weights that make them and read
-/// them, then stay in a core's own cache. All at once is a third slower.
+/// them, then stay in a core's own cache. All at once is mostly slower.
 const BLOCK: usize = 384;
 
 /// What follows attention in a layer: its output, then the feed-forward network.

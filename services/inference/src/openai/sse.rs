@@ -66,6 +66,7 @@ impl Decoder {
     /// After the last byte: what was left unended.
     pub(super) fn end(&mut self) -> Option<Event> {
         let last = std::mem::take(&mut self.rest);
+        self.seen = 0;
         if !last.is_empty() {
             self.field(&last);
         }
@@ -160,6 +161,16 @@ mod tests {
                 as_expected(&decode([&bytes[..first], &bytes[first..second], &bytes[second..]].into_iter()));
             }
         }
+    }
+
+    /// Whoever reads asks for the next one after each, also after the last.
+    #[test]
+    fn nothing_comes_after_a_line_that_was_cut_off() {
+        let mut decoder = Decoder::default();
+        decoder.push(Bytes::from_static(b"data: cut")).unwrap();
+        assert_eq!(decoder.next(), None);
+        assert_eq!(decoder.end().unwrap().data, "cut");
+        assert_eq!((decoder.next(), decoder.end()), (None, None));
     }
 
     #[test]

@@ -106,9 +106,16 @@ async fn discard(mut body: Incoming) {
     }
 }
 
+/// What a sender is told who was late. gRPC-Web's translator keeps no more of it than these words.
+const TOLD: &str = "the body did not arrive in time; send it at once, and faster than a KiB a second";
+
 fn error() -> Error {
-    Error::new(Code::DeadlineExceeded, "the body did not arrive in time; send it at once, and faster than a KiB a second")
-        .with_reason(TOO_SLOW)
+    Error::new(Code::DeadlineExceeded, TOLD).with_reason(TOO_SLOW)
+}
+
+/// The same, out of the words of another error.
+pub(crate) fn late_by_its_words(message: &str) -> Option<Error> {
+    message.contains(TOLD).then(error)
 }
 
 /// The failure of a body that was late, where that is among the causes.

@@ -18,7 +18,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use answer::Answers;
-pub(crate) use body::{Paced, TOO_SLOW, late};
+pub(crate) use body::{Paced, TOO_SLOW, late, late_by_its_words};
 pub(crate) use socket::Socket;
 
 /// Files that are left for everything but callers' connections.

@@ -182,8 +182,9 @@ pub async fn suite(binary: &Path, count: u64, seed: u64) -> Outcome {
     }
     resident.1 = process.resident_bytes();
     let (answers, faults) = std::mem::take(&mut *field.told.lock().unwrap());
+    let fault_count = field.faults.load(Ordering::Relaxed);
     process.kill().await;
-    Outcome { sent: done, answers, faults, fault_count: field.faults.load(Ordering::Relaxed), resident }
+    Outcome { sent: done, answers, faults, fault_count, resident }
 }
 
 /// The server, what may be asked of it, and what was answered.
