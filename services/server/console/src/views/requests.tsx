@@ -1,4 +1,4 @@
-/** The request log: the latest requests to this process, with filters, while this is open. */
+/** The request log: the latest requests, with filters, while this is open. */
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, type Json, get } from "../api";
 import { Badge, Button, Empty, Failure, Page, Select, seconds } from "../ui";
@@ -39,7 +39,7 @@ export function Requests() {
   return (
     <Page
       title="Requests"
-      lead={`The latest ${MOST} requests to this process, newest first.`}
+      lead={`The latest ${MOST} requests, newest first.`}
       actions={<Button icon={paused ? "play" : "stop"} onClick={() => setPaused(!paused)}>{paused ? "Go on" : "Pause"}</Button>}
     >
       <div class="scroll">
