@@ -95,7 +95,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_older_than_it_may_get_is_deleted_and_nothing_else() {
         let home = tempfile::tempdir().unwrap();
-        let text = "version: 1\nname: t\nstore: { durability: process }\n";
+        let text = "version: 1\nname: t\nstore: { durability: process }\ntools: { runtime_types: [] }\n";
         let manifest = llama_stack_core::Manifest::parse(text, "m.yaml").unwrap();
         let options = crate::Options { home: home.path().to_owned(), on_progress: Arc::new(|_| {}) };
         let stack = crate::Stack::build(manifest, &Registry::default(), options).await.unwrap();

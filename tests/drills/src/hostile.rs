@@ -108,10 +108,10 @@ async fn attempts(attack: Attack, address: SocketAddr, number: usize, tried: Arc
         };
         // Whatever ends it, there is a next time.
         let _ = match attack {
-            Attack::SlowHeads => drip(&mut socket, "GET /livez HTTP/1.1\r\nhost: a\r\nx-slow: ").await,
+            Attack::SlowHeads => drip(&mut socket, "GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await,
             Attack::SlowBodies => {
                 let head =
-                    "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n";
+                    "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n";
                 drip(&mut socket, head).await
             }
             Attack::RapidReset => reset(&mut socket).await,
@@ -140,7 +140,7 @@ async fn idle(socket: &mut TcpStream) -> std::io::Result<()> {
 async fn unread(socket: &mut TcpStream) -> std::io::Result<()> {
     // One after the other, until nothing more can be written.
     loop {
-        socket.write_all(b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n").await?;
+        socket.write_all(b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
     }
 }
 

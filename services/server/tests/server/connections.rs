@@ -32,7 +32,7 @@ async fn rest(stream: &mut TcpStream) -> String {
 async fn a_head_that_does_not_come_to_its_end_ends_the_connection() {
     let server = start_bounded("head_seconds: 1").await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\nx-slow: ").await.unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await.unwrap();
     assert!(!rest(&mut stream).await.contains("200"));
 }
 
@@ -59,7 +59,7 @@ async fn a_body_that_stops_is_408() {
     for (path, kind, body) in forms {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let head =
-            format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: 500\r\n\r\n{body}");
+            format!("POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: 500\r\n\r\n{body}");
         stream.write_all(head.as_bytes()).await.unwrap();
         let answer = rest(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_too_slow"), "{path}: {answer}");
@@ -73,7 +73,7 @@ async fn a_body_that_drips_is_408() {
     let stream = TcpStream::connect(server.address).await.unwrap();
     let (mut reader, mut writer) = stream.into_split();
     let head =
-        format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n");
+        format!("POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n");
     writer.write_all(head.as_bytes()).await.unwrap();
     let dripping = tokio::spawn(async move {
         while writer.write_all(b" ").await.is_ok() {
@@ -107,7 +107,7 @@ async fn an_answer_that_nobody_reads_is_given_up() {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     socket2::SockRef::from(&stream).set_recv_buffer_size(4_096).unwrap();
     let body = streamed("flood").to_string();
-    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     stream.write_all(head.as_bytes()).await.unwrap();
     server.script.dropped().await;
 }
@@ -134,7 +134,7 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
     let large = "x".repeat(600_000);
     for path in ["/v1/nothing", "/v1/vector_stores/%ff"] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", large.len());
+        let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", large.len());
         stream.write_all(head.as_bytes()).await.unwrap();
         for piece in large.as_bytes().chunks(100_000) {
             stream.write_all(piece).await.unwrap();
