@@ -70,12 +70,17 @@ pub(crate) fn context<T>(request: &Request<T>) -> Result<Context, Status> {
 
 /// Events on their way out: errors become statuses, and the deadline ends them.
 pub(crate) fn outgoing<T: Send + 'static>(cx: &Context, events: EventStream<T>) -> BoxedEvents<T> {
-    let Some(deadline) = cx.deadline() else { return Box::pin(events.map(|event| event.map_err(Status::from))) };
-    let passed = || Status::from(Error::new(Code::DeadlineExceeded, "the deadline passed before the stream ended"));
+    Box::pin(until_deadline(cx, events).map(|event| event.map_err(Status::from)))
+}
+
+/// The peer may have been told of the deadline, and be stuck: whoever waits keeps it too.
+fn until_deadline<T: Send + 'static>(cx: &Context, events: EventStream<T>) -> EventStream<T> {
+    let Some(deadline) = cx.deadline() else { return events };
+    let passed = || Error::new(Code::DeadlineExceeded, "the deadline passed before the stream ended");
     Box::pin(futures::stream::unfold(Some(events), move |events| async move {
         let mut events = events?;
         match tokio::time::timeout_at(deadline.into(), events.next()).await {
-            Ok(Some(event)) => Some((event.map_err(Status::from), Some(events))),
+            Ok(Some(event)) => Some((event, Some(events))),
             Ok(None) => None,
             Err(_) => Some((Err(passed()), None)),
         }
@@ -85,8 +90,8 @@ pub(crate) fn outgoing<T: Send + 'static>(cx: &Context, events: EventStream<T>) 
 pub type BoxedEvents<T> = std::pin::Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 
 /// Events on their way in.
-pub(crate) fn incoming<T: Send + 'static>(response: Response<tonic::Streaming<T>>) -> EventStream<T> {
-    Box::pin(response.into_inner().map(|event| event.map_err(from_peer)))
+pub(crate) fn incoming<T: Send + 'static>(cx: &Context, response: Response<tonic::Streaming<T>>) -> EventStream<T> {
+    until_deadline(cx, Box::pin(response.into_inner().map(|event| event.map_err(from_peer))))
 }
 
 /// A client's stream as tonic wants it, without errors: a broken source ends the upload early, and the server refuses
@@ -171,7 +176,7 @@ macro_rules! grpc_service {
             })*
             $(async fn $stream(&self, cx: &$crate::Context, request: $stream_in) -> $crate::Result<$crate::EventStream<$stream_out>> {
                 let call = async { self.0.clone().$stream(self.request(cx, request)).await.map_err(|status| self.failed(cx, status)) };
-                Ok($crate::grpc::incoming(cx.within(call).await?))
+                Ok($crate::grpc::incoming(cx, cx.within(call).await?))
             })*
             $(async fn $upload(&self, cx: &$crate::Context, messages: $crate::EventStream<$upload_in>) -> $crate::Result<$upload_out> {
                 let request = self.request(cx, $crate::grpc::Upload(messages));

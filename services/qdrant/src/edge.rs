@@ -251,8 +251,13 @@ fn only(fields: &[&str]) -> Result<WithPayloadInterface> {
     fields.iter().map(|field| native::path(field)).collect::<Result<Vec<_>>>().map(WithPayloadInterface::Fields)
 }
 
-fn vectors(wanted: bool) -> WithVector {
-    if wanted { WithVector::Selector(vec![DENSE.to_owned()]) } else { WithVector::Bool(false) }
+/// A bank for words alone has none, and the engine refuses to look for them.
+fn vectors(shard: &EdgeShard, wanted: bool) -> WithVector {
+    if wanted && shard.config().vectors.contains_key(DENSE) {
+        WithVector::Selector(vec![DENSE.to_owned()])
+    } else {
+        WithVector::Bool(false)
+    }
 }
 
 #[async_trait::async_trait]
@@ -320,10 +325,11 @@ impl Engine for Edge {
             limit,
             offset: 0,
             with_payload: Some(WithPayloadInterface::Bool(true)),
-            with_vector: Some(vectors(with_vectors)),
+            with_vector: None,
             score_threshold: None,
         };
-        let found = self.ask(bank, move |shard| shard.search(request)).await?.unwrap_or_default();
+        let ask = move |shard: &EdgeShard| shard.search(SearchRequest { with_vector: Some(vectors(shard, with_vectors)), ..request });
+        let found = self.ask(bank, ask).await?.unwrap_or_default();
         let found = found.into_iter().map(|point| Found {
             id: native::uuid(point.id),
             payload: point.payload.map(|payload| payload.0).unwrap_or_default(),
@@ -351,7 +357,7 @@ impl Engine for Edge {
 
     async fn points(&self, bank: &BankKey, ids: Vec<Uuid>, with_vectors: bool) -> Result<Vec<Found>> {
         let ids: Vec<PointId> = ids.into_iter().map(PointId::Uuid).collect();
-        let ask = move |shard: &EdgeShard| shard.retrieve(&ids, Some(WithPayloadInterface::Bool(true)), Some(vectors(with_vectors)));
+        let ask = move |shard: &EdgeShard| shard.retrieve(&ids, Some(WithPayloadInterface::Bool(true)), Some(vectors(shard, with_vectors)));
         let records = self.ask(bank, ask).await?.unwrap_or_default();
         let found = records.into_iter().map(|record| Found {
             id: native::uuid(record.id),

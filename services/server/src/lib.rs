@@ -29,6 +29,7 @@ mod metrics;
 mod observed;
 mod openai;
 mod openapi;
+mod operate;
 mod request_id;
 mod retention;
 mod safety;

@@ -110,8 +110,7 @@ async fn attempts(attack: Attack, address: SocketAddr, number: usize, tried: Arc
         let _ = match attack {
             Attack::SlowHeads => drip(&mut socket, "GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await,
             Attack::SlowBodies => {
-                let head =
-                    "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n";
+                let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n";
                 drip(&mut socket, head).await
             }
             Attack::RapidReset => reset(&mut socket).await,

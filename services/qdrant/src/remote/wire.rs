@@ -12,9 +12,9 @@ use qdrant_client::{
         Modifier, NamedVectors, PayloadIncludeSelector, PointId, PointStruct, QuantizationConfig, QuantizationSearchParams,
         QuantizationType, Query as WireQuery, Range, RepeatedStrings, ScalarQuantization, SearchParams, SparseVector, SparseVectorConfig,
         SparseVectorParams, Value as WireValue, Vector, VectorInput, VectorParams, VectorParamsMap, Vectors, VectorsConfig, VectorsOutput,
-        VectorsSelector, WithPayloadSelector, WithVectorsSelector, condition::ConditionOneOf, r#match::MatchValue,
-        point_id::PointIdOptions, quantization_config::Quantization as Quantized, query::Variant, vector, vector_input, vector_output,
-        vectors::VectorsOptions, vectors_config, vectors_output, with_payload_selector, with_vectors_selector,
+        WithPayloadSelector, WithVectorsSelector, condition::ConditionOneOf, r#match::MatchValue, point_id::PointIdOptions,
+        quantization_config::Quantization as Quantized, query::Variant, vector, vector_input, vector_output, vectors::VectorsOptions,
+        vectors_config, vectors_output, with_payload_selector, with_vectors_selector,
     },
 };
 use serde_json::{Map, Value};
@@ -143,13 +143,9 @@ pub(super) fn with_payload(fields: Option<&[&str]>) -> WithPayloadSelector {
     WithPayloadSelector { selector_options: Some(options) }
 }
 
+/// All that there are: in a bank for words alone there is none of the name, and the server would refuse to look for it.
 pub(super) fn with_vectors(wanted: bool) -> WithVectorsSelector {
-    let options = if wanted {
-        with_vectors_selector::SelectorOptions::Include(VectorsSelector { names: vec![DENSE.to_owned()] })
-    } else {
-        with_vectors_selector::SelectorOptions::Enable(false)
-    };
-    WithVectorsSelector { selector_options: Some(options) }
+    WithVectorsSelector { selector_options: Some(with_vectors_selector::SelectorOptions::Enable(wanted)) }
 }
 
 pub(super) fn filter(condition: &Condition) -> Filter {

@@ -305,7 +305,9 @@ const cases = {
     await page.getByRole("link", { name: "Agents" }).click();
     await page.keyboard.press("Alt+1");
     await page.waitForURL("**/#/chat");
+    await message(page).waitFor();
     await page.locator("body").press("/");
+    await page.locator('[aria-label="Message"]:focus, textarea:focus').waitFor();
     await page.keyboard.type("count 2");
     await page.locator('button[aria-label="Send"]:enabled').waitFor();
     await page.keyboard.press("Enter");

@@ -86,7 +86,7 @@ function App() {
       if (event.key === "?") setDialog("keys");
       if (event.key === "/") {
         event.preventDefault();
-        document.querySelector<HTMLElement>("main textarea, main input")?.focus();
+        document.querySelector<HTMLElement>("main textarea, main input:not([type=file])")?.focus();
       }
     };
     addEventListener("keydown", press);

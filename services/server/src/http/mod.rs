@@ -26,7 +26,9 @@ use std::{
 use ::http::Method;
 use axum::{Router, extract::Request, middleware};
 
-use llama_stack_core::{Agents, Batches, Code, Error, Files, Identity, Inference, Memory, Prompts, Safety, Telemetry, Tools};
+use llama_stack_core::{
+    Agents, Batches, Code, Error, Files, Identity, Inference, Memory, Prompts, Safety, Stack as Info, Telemetry, Tools,
+};
 use llama_stack_documents::Parse;
 
 pub(crate) use caller::Caller;
@@ -72,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Arc<Limits>,
     pub(crate) requests: Arc<Log>,
     pub(crate) history: Arc<dyn Telemetry>,
+    pub(crate) info: Arc<dyn Info>,
     /// Largest request body, in bytes.
     pub(crate) max_body_bytes: usize,
     draining: AtomicBool,
@@ -99,6 +102,7 @@ impl AppState {
             limits: stack.limits.clone(),
             requests: stack.requests.clone(),
             history: stack.history.clone(),
+            info: stack.info.clone(),
             max_body_bytes: stack.server.max_body_bytes,
             draining: AtomicBool::new(false),
         }))
@@ -135,6 +139,7 @@ pub(crate) fn api() -> Api {
     mcp::routes(&mut api);
     identity::routes(&mut api);
     history::routes(&mut api);
+    crate::operate::routes(&mut api);
     api
 }
 

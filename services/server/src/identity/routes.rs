@@ -58,6 +58,8 @@ const ROUTES: &[(&str, Access)] = &[
     ("/v1/batches", Services(&["Batches.CreateBatch", "Batches.ListBatches"])),
     ("/v1/batches/{id}", Services(&["Batches.GetBatch"])),
     ("/v1/batches/{id}/cancel", Services(&["Batches.CancelBatch"])),
+    ("/v1/backup", Services(&["Stack.Backup"])),
+    ("/v1/erase", Services(&["Stack.Erase"])),
     ("/v1/requests", Services(&["Telemetry.ListRequests"])),
     ("/v1/audit", Services(&["Telemetry.ListAuditEvents"])),
     ("/v1/agents", Services(&["Agents.CreateAgent", "Agents.ListAgents"])),

@@ -58,8 +58,9 @@ async fn a_body_that_stops_is_408() {
     ];
     for (path, kind, body) in forms {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        let head =
-            format!("POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: 500\r\n\r\n{body}");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: 500\r\n\r\n{body}"
+        );
         stream.write_all(head.as_bytes()).await.unwrap();
         let answer = rest(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_too_slow"), "{path}: {answer}");
@@ -72,8 +73,9 @@ async fn a_body_that_drips_is_408() {
     let server = start_bounded("body_seconds: 1").await;
     let stream = TcpStream::connect(server.address).await.unwrap();
     let (mut reader, mut writer) = stream.into_split();
-    let head =
-        format!("POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n");
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n"
+    );
     writer.write_all(head.as_bytes()).await.unwrap();
     let dripping = tokio::spawn(async move {
         while writer.write_all(b" ").await.is_ok() {
@@ -107,7 +109,10 @@ async fn an_answer_that_nobody_reads_is_given_up() {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     socket2::SockRef::from(&stream).set_recv_buffer_size(4_096).unwrap();
     let body = streamed("flood").to_string();
-    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     server.script.dropped().await;
 }

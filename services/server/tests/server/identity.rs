@@ -428,3 +428,28 @@ async fn an_admin_neither_gives_nor_takes_over_the_role_of_an_operator() {
     assert_eq!(told(post(&rotate, &admin.secret, json!({}))).await.0, 403);
     assert_eq!(told(post(&rotate, &operator.secret, json!({}))).await.0, 200);
 }
+
+/// What operators do over gRPC they do over HTTP as well.
+#[tokio::test]
+async fn a_backup_and_an_erasure_are_asked_for_over_http() {
+    let mut book = None;
+    let server = serve(KEYS, |stack| book = Some(stack.identity.clone())).await;
+    let who = Principal { id: "eve".into(), tenant: "acme".into(), roles: vec!["operator".into()] };
+    let request = CreateApiKeyRequest { roles: vec!["operator".into()], ..CreateApiKeyRequest::default() };
+    let operator = book.as_ref().unwrap().create_api_key(&Context::new(who.clone()), request).await.unwrap().secret;
+    let request = CreateApiKeyRequest { principal: "ann".into(), ..CreateApiKeyRequest::default() };
+    let ann = book.as_ref().unwrap().create_api_key(&Context::new(who), request).await.unwrap().secret;
+    assert_eq!(told(server.http.get(server.url("/v1/backup")).bearer_auth(&ann)).await.0, 403);
+    let archive = server.http.get(server.url("/v1/backup")).bearer_auth(&operator).send().await.unwrap();
+    assert_eq!((archive.status().as_u16(), archive.headers()["content-type"].to_str().unwrap()), (200, "application/x-tar"));
+    let archive = archive.bytes().await.unwrap();
+    let names = ["manifest.json", "backup.json"].map(|name| archive.windows(name.len()).any(|window| window == name.as_bytes()));
+    assert_eq!(names, [true, true]);
+    let body = json!({ "tenant": "acme", "principal": "ann" });
+    assert_eq!(told(server.http.post(server.url("/v1/erase")).bearer_auth(&ann).json(&body)).await.0, 403);
+    let (code, erased) = told(server.http.post(server.url("/v1/erase")).bearer_auth(&operator).json(&body)).await;
+    assert_eq!((code, &erased["deleted"]["api_keys"]), (200, &json!(1)), "{erased}");
+    assert_eq!(told(server.http.get(server.url("/v1/models")).bearer_auth(&ann)).await.0, 401, "her key is gone");
+    let (code, error) = told(server.http.post(server.url("/v1/erase")).bearer_auth(&operator).json(&json!({ "tenant": "" }))).await;
+    assert_eq!((code, &error["error"]["param"]), (400, &json!("tenant")), "{error}");
+}

@@ -15,8 +15,8 @@ pub(crate) struct Calculator;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Args {
-    /// For example (2 + 3) * 4 ^ 2 / sqrt(16). Operators + - * / % ^ and parentheses; pi and e; sqrt, abs, round, floor,
-    /// ceil, exp, ln, log10, log2, sin, cos, tan, asin, acos, atan (radians), min and max.
+    // No example: small models compute that instead.
+    /// The expression alone.
     expression: String,
 }
 
@@ -24,7 +24,8 @@ pub(crate) struct Args {
 impl Tool for Calculator {
     type Args = Args;
     const NAME: &'static str = "calculator";
-    const DESCRIPTION: &'static str = "Computes an arithmetic expression.";
+    const DESCRIPTION: &'static str = "Computes an arithmetic expression: operators + - * / % ^ and parentheses; pi and e; sqrt, abs, round, \
+                                       floor, ceil, exp, ln, log10, log2, sin, cos, tan, asin, acos, atan (radians), min and max.";
 
     async fn call(&self, _cx: &Context, args: Args) -> Result<String, ToolFailure> {
         Ok(parser::evaluate(&args.expression)?.to_string())

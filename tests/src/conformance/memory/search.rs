@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use llama_stack_core::{Context, Memory};
 use llama_stack_proto::v1::{
-    Bank, BankKind, Filter, QueryRequest, Ranker, SearchMode, Value,
+    Bank, BankKind, Filter, ListChunksRequest, QueryRequest, Ranker, SearchMode, Value,
     filter::{Comparison, Filter as Of, Filters, comparison::Operator},
     ranker::Kind,
 };
@@ -21,6 +21,7 @@ pub async fn all(memory: Arc<dyn Memory>) {
     variety_leaves_out_what_is_said_already(memory.clone()).await;
     several_banks_are_searched_as_one(memory.clone()).await;
     a_model_may_write_the_query_anew(memory.clone()).await;
+    words_alone_have_no_vectors_to_be_shown(memory.clone()).await;
     what_is_wrong_is_named(memory).await;
 }
 
@@ -211,6 +212,18 @@ pub async fn a_model_may_write_the_query_anew(memory: Arc<dyn Memory>) {
 }
 
 /// The field that is wrong, each time.
+/// Where there are no vectors, those that are asked for are left out.
+pub async fn words_alone_have_no_vectors_to_be_shown(memory: Arc<dyn Memory>) {
+    let cx = somebody();
+    let bank = memory.create_bank(&cx, bank_of(BankKind::Keyword)).await.unwrap();
+    inserted(&memory, &cx, &bank, vec![text("cat", "the cat purrs"), text("sofa", "a sofa")]).await;
+    let request = ListChunksRequest { bank_id: bank.id.clone(), with_vectors: true, ..ListChunksRequest::default() };
+    let mut chunks = memory.list_chunks(&cx, request).await.unwrap().chunks;
+    chunks.sort_by(|a, b| a.document_id.cmp(&b.document_id));
+    assert_eq!(chunks.iter().map(|chunk| (chunk.document_id.as_str(), chunk.vector.len())).collect::<Vec<_>>(), [("cat", 0), ("sofa", 0)]);
+    assert_eq!(found(&memory, &cx, query(&bank, "purrs", SearchMode::Keyword)).await, ["cat"]);
+}
+
 pub async fn what_is_wrong_is_named(memory: Arc<dyn Memory>) {
     let cx = somebody();
     let bank = made(&memory, &cx).await;
