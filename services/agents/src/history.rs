@@ -186,6 +186,8 @@ pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn, enough: u
 /// Of the documents that a turn quotes, how many are deleted: their passages and quotes are empty. `None` where it quotes none.
 fn erased(turn: &Turn) -> Option<usize> {
     let mut quotes: HashMap<(&str, &str), bool> = HashMap::new();
+    // It may hold passages of the turns before it.
+    let keeps = turn.steps.iter().any(|step| matches!(&step.step, Some(Step::Compaction(compaction)) if !compaction.kept.is_empty()));
     for step in &turn.steps {
         match &step.step {
             Some(Step::Tool(tool)) => {
@@ -199,7 +201,7 @@ fn erased(turn: &Turn) -> Option<usize> {
             _ => {}
         }
     }
-    (!quotes.is_empty()).then(|| quotes.values().filter(|erased| **erased).count())
+    (keeps || !quotes.is_empty()).then(|| quotes.values().filter(|erased| **erased).count())
 }
 
 fn drop_results(message: &mut Message, orphaned: &HashSet<String>) {

@@ -7,7 +7,7 @@ use std::{collections::HashSet, error::Error as _, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _, future};
 use llama_stack_core::{Code, Error, EventStream, Result, ids, manifest};
 use llama_stack_proto::v1::File;
 use llama_stack_store::Store;
@@ -116,9 +116,10 @@ impl Bucket {
         sent.await.unwrap_or_else(|broken| Err(Error::internal("an upload broke off").with_source(broken)))
     }
 
-    /// Those of a page of names, in their order, that are old and no file's.
+    /// Those of a page of names that are old and no file's.
     async fn orphans(&self, page: &[(String, i64)]) -> Result<Vec<String>> {
-        let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else { return Ok(Vec::new()) };
+        let names = page.iter().map(|(blob, _)| blob);
+        let (Some(first), Some(last)) = (names.clone().min(), names.max()) else { return Ok(Vec::new()) };
         let used: HashSet<String> = self.store.file_blobs(first, &format!("{last}~")).await?.into_iter().collect();
         let before = ids::now().seconds - ORPHAN_AFTER_SECONDS;
         let orphans = page.iter().filter(|(blob, written)| *written < before && !used.contains(blob));
@@ -161,9 +162,11 @@ impl Contents for Bucket {
 
     async fn remove_orphans(&self) -> Result<usize> {
         let there = self.bucket.list(Some(&self.root())).map_err(failed);
-        let mut pages = there.map_ok(|about| {
+        // The bucket may hold what is others' below the same prefix.
+        let mut pages = there.try_filter_map(|about| {
             let blob = about.location.filename().unwrap_or_default().to_owned();
-            (blob, about.last_modified.timestamp())
+            let ours = (about.location == self.key(&blob)).then(|| (blob, about.last_modified.timestamp()));
+            future::ready(Ok(ours))
         });
         let mut removed = 0;
         loop {

@@ -24,16 +24,30 @@ pub struct ApiKeyBook {
     store: Store,
     /// Whether secrets are told at all.
     issues: bool,
+    /// Roles that reach beyond a tenant: only an operator gives them.
+    reserved: Vec<String>,
 }
 
 impl ApiKeyBook {
     pub fn new(store: Store) -> Self {
-        Self { store, issues: true }
+        Self { store, issues: true, reserved: vec![OPERATOR.to_owned()] }
+    }
+
+    /// These roles are an operator's to give as well: who has one of `server.auth.delegates` speaks for anybody, of any tenant.
+    #[must_use]
+    pub fn reserving(mut self, roles: &[String]) -> Self {
+        self.reserved.extend_from_slice(roles);
+        self
     }
 
     /// For a stack that does not ask who calls: whoever reaches it could make a key that counts once it does ask.
     pub fn without_issue(store: Store) -> Self {
-        Self { store, issues: false }
+        Self { issues: false, ..Self::new(store) }
+    }
+
+    /// A role of these that the caller, who is no operator, may not give.
+    fn out_of_reach<'a>(&self, caller: &Principal, roles: &'a [String]) -> Option<&'a String> {
+        if caller.roles.iter().any(|role| role == OPERATOR) { None } else { roles.iter().find(|role| self.reserved.contains(role)) }
     }
 
     fn may_issue(&self) -> Result<()> {
@@ -62,10 +76,6 @@ fn made(caller: &Principal, request: CreateApiKeyRequest) -> Result<ApiKey> {
         return Err(Error::invalid(field, format!("{field} must be at most {MANY}")));
     }
     let roles = request.roles.iter().enumerate().map(|(index, role)| named(&format!("roles[{index}]"), role)).collect::<Result<_>>()?;
-    if request.roles.iter().any(|role| role == OPERATOR) && !caller.roles.iter().any(|role| role == OPERATOR) {
-        let message = "only an operator makes keys with the role operator: `llama-stack key create --offline` makes the first";
-        return Err(Error::new(Code::PermissionDenied, message).with_field("roles").with_reason("not_authorized"));
-    }
     for (name, value) in &request.attributes {
         named("attributes", name)?;
         if value.len() > 256 {
@@ -100,6 +110,10 @@ impl Identity for ApiKeyBook {
 
     async fn create_api_key(&self, cx: &Context, request: CreateApiKeyRequest) -> Result<IssuedApiKey> {
         self.may_issue()?;
+        if let Some(role) = self.out_of_reach(cx.principal(), &request.roles) {
+            let message = format!("only an operator makes keys with the role {role}: `llama-stack key create --offline` makes the first");
+            return Err(Error::new(Code::PermissionDenied, message).with_field("roles").with_reason("not_authorized"));
+        }
         let key = made(cx.principal(), request)?;
         let (secret, hash) = secret::issue(&key.id)?;
         self.store.insert_api_key(&key, &hash).await?;
@@ -122,9 +136,8 @@ impl Identity for ApiKeyBook {
             return Err(Error::invalid("grace_seconds", format!("grace_seconds must be at most {GRACE}, which is 30 days")));
         }
         let mut key = self.store.get_api_key(cx.tenant(), &checked(request.id)?).await?;
-        let is_operators = |roles: &[String]| roles.iter().any(|role| role == OPERATOR);
-        if is_operators(&key.roles) && !is_operators(&cx.principal().roles) {
-            let message = "only an operator rotates a key with the role operator";
+        if let Some(role) = self.out_of_reach(cx.principal(), &key.roles) {
+            let message = format!("only an operator rotates a key with the role {role}");
             return Err(Error::new(Code::PermissionDenied, message).with_field("id").with_reason("not_authorized"));
         }
         if key.revoked.is_some() {

@@ -50,7 +50,7 @@ pub(crate) struct Running {
     providers: Vec<(Provider, Probe)>,
     /// All that is kept here.
     kept: Arc<backup::Source>,
-    eraser: Eraser,
+    eraser: Arc<Eraser>,
 }
 
 impl Running {
@@ -59,7 +59,7 @@ impl Running {
         let described = manifest.providers.by_api().into_iter().flat_map(|(api, list)| list.iter().map(move |entry| describe(api, entry)));
         let features = registry.inference.types().filter_map(|kind| kind.strip_prefix("inline::")).map(Into::into).collect();
         let (started, providers) = (Instant::now(), described.zip(probes).collect());
-        Self { name: manifest.name.clone(), features, started, providers, kept, eraser }
+        Self { name: manifest.name.clone(), features, started, providers, kept, eraser: Arc::new(eraser) }
     }
 }
 
@@ -96,7 +96,10 @@ impl Stack for Running {
     }
 
     async fn erase(&self, cx: &Context, request: EraseRequest) -> Result<EraseResponse> {
-        cx.within(self.eraser.erase(cx, request)).await
+        // To its end, whether or not its caller waits: half an erasure is none.
+        let (eraser, caller) = (self.eraser.clone(), cx.clone());
+        let erasing = tokio::spawn(async move { eraser.erase(&caller, request).await });
+        cx.within(async { erasing.await.unwrap_or_else(|broken| Err(Error::internal("an erasure broke off").with_source(broken))) }).await
     }
 }
 

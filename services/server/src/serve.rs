@@ -201,11 +201,14 @@ impl Connections {
             ending: self.ending.clone(),
             cut: self.cut.clone(),
         };
+        // Before it has asked anything it is among the idle, and may have to make room.
+        let given_up = connection.peer.ending.clone();
         self.tasks.spawn(async move {
             let Some(tls) = tls else { return connection.answer(stream, None).await };
             let greeted = tokio::select! {
                 greeted = tls.accept(stream) => greeted,
                 () = cut.cancelled() => return,
+                () = given_up.cancelled() => return,
             };
             match greeted {
                 Ok((stream, certificate)) => connection.answer(stream, certificate).await,

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -168,7 +169,10 @@ impl Stack {
         let agents: Arc<dyn Agents> = runtime.clone();
         let history = History::new(agents.clone(), store.clone(), requests.clone());
         let batcher = Batcher::new(store.clone(), files.clone(), manifest.batches.clone(), tasks.clone(), shutdown.clone());
-        let identity = if gate.is_some() { ApiKeyBook::new(store.clone()) } else { ApiKeyBook::without_issue(store.clone()) };
+        let identity = match &manifest.server.auth {
+            Some(auth) => ApiKeyBook::new(store.clone()).reserving(&auth.delegates),
+            None => ApiKeyBook::without_issue(store.clone()),
+        };
         let identity: Arc<dyn Identity> = Arc::new(identity);
         let prompts: Arc<dyn Prompts> = Arc::new(PromptBook::new(store.clone()));
         let copies = match &manifest.files.s3 {
@@ -181,6 +185,7 @@ impl Stack {
             store: store.clone(),
             files: copies,
             indexes,
+            turn: Arc::new(Semaphore::new(1)),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
         };

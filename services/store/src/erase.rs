@@ -18,7 +18,9 @@ use crate::{
 /// Rows that are looked at in one query.
 const PAGE: i64 = 500;
 
-const FIRST_EVENTS: &str = "SELECT turn_id, body FROM journal WHERE tenant = $1 AND turn_id > $2 AND seq = 1 ORDER BY turn_id LIMIT $3";
+/// With whom the turn was noted for since, if it was.
+const FIRST_EVENTS: &str = "SELECT j.turn_id, j.body, COALESCE(o.principal, '') FROM journal j LEFT JOIN owners o ON o.tenant = j.tenant \
+                            AND o.id = j.turn_id WHERE j.tenant = $1 AND j.turn_id > $2 AND j.seq = 1 ORDER BY j.turn_id LIMIT $3";
 const DOCUMENTS: &str = "SELECT bank_id, id FROM bank_documents WHERE tenant = $1 AND principal = $2 ORDER BY bank_id, id";
 const OWNED: &str = "SELECT id FROM owners WHERE tenant = $1 AND principal = $2 ORDER BY id";
 const KEYS: &str = "SELECT id, body FROM api_keys WHERE tenant = $1";
@@ -85,7 +87,7 @@ impl Command for ForgetKeys {
 }
 
 impl Store {
-    /// The turns that a person began, in the order of their making.
+    /// The turns that are a person's, in the order of their making: begun by them and not handed over since, or handed to them.
     pub async fn turns_of(&self, tenant: &str, principal: &str) -> Result<Vec<String>> {
         let (mut turns, mut after) = (Vec::new(), String::new());
         loop {
@@ -93,7 +95,9 @@ impl Store {
             for row in &rows {
                 after = row.text(0).map_err(|error| failure::report(&error))?;
                 let event: TurnEvent = failure::decode_column(row, 1)?;
-                if matches!(&event.event, Some(Event::Created(turn)) if turn.principal == principal) {
+                let given = row.text(2).map_err(|error| failure::report(&error))?;
+                let began = matches!(&event.event, Some(Event::Created(turn)) if turn.principal == principal);
+                if given == principal || (given.is_empty() && began) {
                     turns.push(after.clone());
                 }
             }

@@ -43,6 +43,8 @@ struct Owned {
     take: &'static str,
     read: &'static str,
     write: &'static str,
+    /// What is in it and was theirs as well.
+    within: Option<&'static str>,
     /// The message with another owner.
     given: fn(&[u8], &str) -> Result<Vec<u8>, prost::DecodeError>,
 }
@@ -52,6 +54,7 @@ const FILES: Owned = Owned {
     take: "UPDATE files SET owner = $4 WHERE tenant = $1 AND id = $2 AND owner = $3",
     read: "SELECT body FROM files WHERE tenant = $1 AND id = $2",
     write: "UPDATE files SET body = $3 WHERE tenant = $1 AND id = $2",
+    within: None,
     given: |body, to| Ok(File { owner: to.into(), ..File::decode(body)? }.encode_to_vec()),
 };
 const BANKS: Owned = Owned {
@@ -59,6 +62,7 @@ const BANKS: Owned = Owned {
     take: "UPDATE banks SET owner = $4 WHERE tenant = $1 AND id = $2 AND owner = $3",
     read: "SELECT body FROM banks WHERE tenant = $1 AND id = $2",
     write: "UPDATE banks SET body = $3 WHERE tenant = $1 AND id = $2",
+    within: Some("UPDATE bank_documents SET principal = $4 WHERE tenant = $1 AND bank_id = $2 AND principal = $3"),
     given: |body, to| Ok(Bank { owner: to.into(), ..Bank::decode(body)? }.encode_to_vec()),
 };
 const BATCHES: Owned = Owned {
@@ -66,6 +70,7 @@ const BATCHES: Owned = Owned {
     take: "UPDATE batches SET owner = $4 WHERE tenant = $1 AND id = $2 AND owner = $3",
     read: "SELECT body FROM batches WHERE tenant = $1 AND id = $2",
     write: "UPDATE batches SET body = $3 WHERE tenant = $1 AND id = $2",
+    within: None,
     given: |body, to| Ok(Batch { owner: to.into(), ..Batch::decode(body)? }.encode_to_vec()),
 };
 
@@ -119,6 +124,9 @@ impl Command for Give {
             let Some(row) = rows.first() else { continue };
             let body = (self.owned.given)(row.bytes(0)?, &self.to).map_err(|error| sqlx::Error::Decode(error.into()))?;
             conn.execute(self.owned.write, args![&self.tenant, id, &body]).await?;
+            if let Some(within) = self.owned.within {
+                conn.execute(within, args![&self.tenant, id, &self.from, &self.to]).await?;
+            }
             given += 1;
         }
         Ok(Outcome::Changed(given))

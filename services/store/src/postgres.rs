@@ -105,7 +105,9 @@ impl Postgres {
     pub(crate) async fn at_one_moment(&self) -> Result<Transaction<'static, sqlx::Postgres>> {
         let begun = async {
             let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-            // The moment is that of the first statement.
+            // It may wait for its reader for longer than others may be idle.
+            transaction.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+            // The moment is that of the first query.
             transaction.execute("SELECT 1").await?;
             Ok(transaction)
         };

@@ -111,10 +111,13 @@ impl Restore {
                 |mut row: Vec<String>| Some((row.pop()?, row.pop()?, row.pop()?)).map(|(provider, id, tenant)| (tenant, id, provider));
             self.replaced = banks.into_iter().filter_map(three).collect();
         }
+        // All or none: a restore that is cut off here can be begun again.
+        run!(&mut self.conn, "BEGIN")?;
         for table in there.iter().rev() {
             run!(&mut self.conn, format!("DROP TABLE \"{}\"", table.name))?;
         }
-        run!(&mut self.conn, "DROP TABLE _sqlx_migrations")
+        run!(&mut self.conn, "DROP TABLE _sqlx_migrations")?;
+        run!(&mut self.conn, "COMMIT")
     }
 
     /// Banks that were there before: tenant, id, provider.

@@ -32,4 +32,7 @@ async fn what_is_ones_becomes_anothers_and_nothing_else_does(fixture: &Fixture) 
     assert_eq!(store.hand_over(TENANT, "", "eve", true).await.unwrap(), 2);
     assert_eq!(store.owner_of_turn(TENANT, &turn).await.unwrap().as_deref(), Some("eve"));
     assert_eq!(store.hand_over(TENANT, "", "bob", true).await.unwrap(), 0, "what was handed over is not nobody's");
+    // An erasure of who began it, or of whoever else, does not reach what is another's by now.
+    assert_eq!(store.turns_of(TENANT, "eve").await.unwrap(), [turn]);
+    assert!(store.turns_of(TENANT, "bob").await.unwrap().is_empty());
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
-use llama_stack_core::{Context, Error, EventStream, Principal, Result, ids};
+use llama_stack_core::{Code, Context, Error, EventStream, Principal, Result, ids};
 use llama_stack_proto::v1::{Bank, Document, DocumentStatus, GetIngestionRequest, Ingestion, InsertDocumentsResponse, ItemFailure};
 use llama_stack_store::{Author, InsertedDocument, PendingDocument};
 use tokio::sync::{Notify, Semaphore};
@@ -181,7 +181,10 @@ impl Banks {
 
     async fn work_once(&self, cx: &Context, pending: &PendingDocument) -> Result<()> {
         let PendingDocument { tenant, bank_id, id, author, .. } = pending;
-        let Ok(bank) = self.store.get_bank(tenant, &self.provider_id, bank_id).await else { return Ok(()) };
+        let bank = match self.store.get_bank(tenant, &self.provider_id, bank_id).await {
+            Err(error) if error.code() == Code::NotFound => return Ok(()),
+            bank => bank?,
+        };
         let Some(row) = self.there(tenant, bank_id, id).await? else { return Ok(()) };
         // Another process has taken it over: this one was too slow.
         if !self.store.is_worker_of(self.0.worker.owner(), pending).await? {
@@ -205,6 +208,13 @@ impl Banks {
     async fn note_failure(&self, pending: &PendingDocument, error: &Error) {
         let stored = async {
             let Some(row) = self.there(&pending.tenant, &pending.bank_id, &pending.id).await? else { return Ok(()) };
+            // What came later is not its failure.
+            if row.document.status() != DocumentStatus::InProgress
+                || row.document.ingestion_id != pending.ingestion_id
+                || !self.store.is_worker_of(self.0.worker.owner(), pending).await?
+            {
+                return Ok(());
+            }
             let mut document = row.document;
             (document.status, document.error) = (DocumentStatus::Failed.into(), Some(error.to_info()));
             document.sha256.clear();
@@ -290,7 +300,8 @@ impl Banks {
         for bank in self.store.doomed_banks(&self.provider_id, &now).await? {
             self.end(&bank.tenant, &bank.id).await?;
         }
-        Ok(())
+        // Of a process that was killed just before it could say so.
+        self.end_ingestions().await
     }
 }
 

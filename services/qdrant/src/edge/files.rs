@@ -29,7 +29,8 @@ pub(super) fn journal(of: &Of) -> Result<(Journal, Vec<Change>)> {
 
 /// The shard has been flushed: from now on its files count, and they are there by their names.
 pub(super) fn note_flushed(folder: &Path) -> std::io::Result<()> {
-    sync_folders(&folder.join("shard"))?;
+    // A flush writes what has changed; what came with the template never has, and is synced here, once.
+    sync_tree(&folder.join("shard"), folder.join(UNFLUSHED).exists())?;
     match std::fs::remove_file(folder.join(UNFLUSHED)) {
         Ok(()) => std::fs::File::open(folder)?.sync_all(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -37,11 +38,13 @@ pub(super) fn note_flushed(folder: &Path) -> std::io::Result<()> {
     }
 }
 
-fn sync_folders(folder: &Path) -> std::io::Result<()> {
+fn sync_tree(folder: &Path, with_files: bool) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            sync_folders(&entry.path())?;
+            sync_tree(&entry.path(), with_files)?;
+        } else if with_files {
+            std::fs::File::open(entry.path())?.sync_all()?;
         }
     }
     std::fs::File::open(folder)?.sync_all()

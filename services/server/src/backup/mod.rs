@@ -19,6 +19,7 @@ use llama_stack_files::Copies;
 use llama_stack_memory::index::Indexes;
 use llama_stack_proto::v1::BackupChunk;
 use llama_stack_store::{Durability, Store};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use archive::{Contents, Member, verify};
@@ -39,7 +40,16 @@ pub async fn offline(manifest: &Manifest, registry: &Registry, options: Options)
         Some(_) => None,
         None => Some(Copies::open(options.home.join(&manifest.name).join("files"))?),
     };
-    let source = Source { name: manifest.name.clone(), written: manifest.written.clone(), store, files, indexes, tasks, shutdown };
+    let source = Source {
+        name: manifest.name.clone(),
+        written: manifest.written.clone(),
+        store,
+        files,
+        indexes,
+        turn: Arc::new(Semaphore::new(1)),
+        tasks,
+        shutdown,
+    };
     Arc::new(source).take(&Context::system()).await
 }
 

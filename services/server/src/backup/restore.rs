@@ -164,6 +164,8 @@ async fn begin(of: BankOf, indexes: &Indexes) -> Result<Filling> {
     let missing = || Error::failed_precondition(format!("the manifest has no memory provider {:?}", of.provider_id));
     let index = indexes.get(&of.provider_id).ok_or_else(missing)?;
     let key = BankKey { tenant: of.tenant, bank_id: of.bank_id };
+    // Perhaps of a restore that was cut off, or of a database that was deleted: no row would name it.
+    index.remove(&key).await?;
     index.create(&key, &Shape { dimension: of.dimension, keyword: of.keyword }).await?;
     Ok(Filling { key, index, chunks: HashMap::new() })
 }

@@ -13,7 +13,7 @@ use llama_stack_store::{Rows, Snapshot, Store};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -35,6 +35,8 @@ pub(crate) struct Source {
     /// None where their contents lie in a bucket.
     pub(crate) files: Option<Copies>,
     pub(crate) indexes: Indexes,
+    /// One archive at a time: each keeps a connection of the store for as long as it is read.
+    pub(crate) turn: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
 }
@@ -62,6 +64,10 @@ impl Source {
     /// # Errors
     /// As the snapshot of the store; later ones are in the stream.
     pub(crate) async fn take(self: Arc<Self>, cx: &Context) -> Result<EventStream<BackupChunk>> {
+        let turn = self.turn.clone().try_acquire_owned().map_err(|_| {
+            let message = "another backup is under way; wait for its end";
+            Error::new(Code::ResourceExhausted, message).with_reason("backup_under_way")
+        })?;
         let files = self.files.clone();
         // Before the snapshot: what its rows name cannot go from now on.
         let pin = self.tasks.spawn_blocking(move || files.as_ref().map(Copies::pin).transpose()).await;
@@ -73,6 +79,7 @@ impl Source {
             let stopping = || Err(Error::unavailable("the stack stops: the backup is not complete"));
             let written = shutdown.run_until_cancelled(self.write(snapshot, Writer::new(out.clone()))).await.unwrap_or_else(stopping);
             self.end(pin).await;
+            drop(turn);
             if let Err(error) = written {
                 tracing::warn!(error = ?error, "a backup was not completed");
                 // Who went away does not hear it.

@@ -429,6 +429,19 @@ async fn an_admin_neither_gives_nor_takes_over_the_role_of_an_operator() {
     assert_eq!(told(post(&rotate, &operator.secret, json!({}))).await.0, 200);
 }
 
+/// Who speaks for others is believed whatever they say of them, so an admin of one tenant must not become one who does.
+#[tokio::test]
+async fn an_admin_does_not_give_the_role_of_those_who_speak_for_others() {
+    let (server, admin) = start("server: { auth: { api_keys: true, delegates: [gateway] } }\n").await;
+    for roles in [json!(["gateway"]), json!(["admin", "gateway"])] {
+        let request = server.http.post(server.url("/v1/api-keys")).bearer_auth(&admin).json(&json!({ "roles": roles }));
+        let (code, error) = told(request).await;
+        assert_eq!((code, &error["error"]["param"]), (403, &json!("roles")), "{error}");
+    }
+    let request = server.http.post(server.url("/v1/api-keys")).bearer_auth(&admin).json(&json!({ "roles": ["reader"] }));
+    assert_eq!(told(request).await.0, 200);
+}
+
 /// What operators do over gRPC they do over HTTP as well.
 #[tokio::test]
 async fn a_backup_and_an_erasure_are_asked_for_over_http() {

@@ -37,7 +37,8 @@ impl Upstream {
         let (book, history) = inside.unwrap();
         let roles = roles.iter().map(|role| (*role).to_owned()).collect();
         let request = CreateApiKeyRequest { principal: "front".into(), roles, ..Default::default() };
-        let secret = book.create_api_key(&Context::test("house"), request).await.unwrap().secret;
+        let operator = Principal { id: "operator".into(), tenant: "house".into(), roles: vec!["operator".into()] };
+        let secret = book.create_api_key(&Context::new(operator), request).await.unwrap().secret;
         Self { server, history, secret, folder }
     }
 
