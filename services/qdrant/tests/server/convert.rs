@@ -137,6 +137,10 @@ fn vectors(vectors: Option<VectorStructInternal>) -> Option<wire::VectorsOutput>
             let dense = vector_output::Vector::Dense(wire::DenseVector { data });
             wire::VectorOutput { vector: Some(dense), ..wire::VectorOutput::default() }
         }
+        VectorInternal::Sparse(words) => {
+            let sparse = wire::SparseVector { indices: words.indices, values: words.values };
+            wire::VectorOutput { vector: Some(vector_output::Vector::Sparse(sparse)), ..wire::VectorOutput::default() }
+        }
         other => panic!("{other:?}"),
     };
     let vectors = named.into_iter().map(|(name, vector)| (name, output(vector))).collect();
