@@ -44,10 +44,15 @@ impl Blobs {
     }
 
     pub(crate) fn draft(&self) -> Result<Draft> {
-        let path = self.folder.join("drafts").join(ids::new("draft"));
-        let file = File::create_new(&path).map_err(failed)?;
-        file.lock().map_err(failed)?;
-        Ok(Draft { path, file, hash: Sha256::new(), bytes: 0 })
+        loop {
+            let path = self.folder.join("drafts").join(ids::new("draft"));
+            let file = File::create_new(&path).map_err(failed)?;
+            file.lock().map_err(failed)?;
+            // Who clears drafts may have taken it for a dead writer's, between the two.
+            if path.exists() {
+                return Ok(Draft { path, file, hash: Sha256::new(), bytes: 0 });
+            }
+        }
     }
 
     pub(crate) fn folder(&self) -> &Path {
