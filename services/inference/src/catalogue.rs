@@ -28,6 +28,20 @@ const PRECEDENCE: Duration = Duration::from_millis(300);
 /// 100,000 models; somebody who goes on giving pages does not go on for ever.
 const MAX_PAGES: usize = 100;
 
+/// All that somebody lists, by id. On the stack's own behalf: what one caller's key may see is not for the others.
+pub(crate) async fn all_models(inference: &dyn Inference) -> Result<IndexMap<String, Model>> {
+    let (cx, mut models, mut page_token) = (Context::system(), IndexMap::new(), String::new());
+    for _ in 0..MAX_PAGES {
+        let page = inference.list_models(&cx, ListModelsRequest { page_token, ..Default::default() }).await?;
+        models.extend(page.models.into_iter().map(|model| (model.id.clone(), model)));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    Ok(models)
+}
+
 pub(crate) struct Catalogue {
     entries: Vec<Entry>,
     fresh: Duration,
@@ -234,7 +248,7 @@ impl Entry {
             let message = format!("provider {:?} did not list its models within {} s", self.id, ANSWER_WITHIN.as_secs());
             Error::new(Code::Unavailable, message).with_reason("upstream_timeout")
         };
-        let listed = tokio::time::timeout(ANSWER_WITHIN, self.all_pages()).await.unwrap_or_else(|_| Err(late()));
+        let listed = tokio::time::timeout(ANSWER_WITHIN, all_models(self.inference.as_ref())).await.unwrap_or_else(|_| Err(late()));
         match listed {
             Ok(models) => self.edit(|heard| {
                 heard.models = Arc::new(models);
@@ -246,21 +260,5 @@ impl Entry {
                 self.edit(|heard| heard.failure = Some(error.to_info()));
             }
         }
-    }
-
-    /// On the stack's own behalf: what one caller's key may see is not for the others.
-    async fn all_pages(&self) -> Result<IndexMap<String, Model>> {
-        let cx = Context::system();
-        let mut models = IndexMap::new();
-        let mut page_token = String::new();
-        for _ in 0..MAX_PAGES {
-            let page = self.inference.list_models(&cx, ListModelsRequest { page_token, ..Default::default() }).await?;
-            models.extend(page.models.into_iter().map(|model| (model.id.clone(), model)));
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                break;
-            }
-        }
-        Ok(models)
     }
 }

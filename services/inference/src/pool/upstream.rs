@@ -11,15 +11,14 @@ use std::{
 use indexmap::IndexMap;
 use tokio::time::{Instant, timeout};
 
-use llama_stack_core::{Code, Context, Error, Inference, Result};
-use llama_stack_proto::v1::{ListModelsRequest, Model};
+use llama_stack_core::{Code, Error, Inference, Result};
+use llama_stack_proto::v1::Model;
 
 use super::breaker::{self, Breaker, Permit, Turned};
+use crate::catalogue::all_models;
 
 /// Who says "later" is left alone no longer than this.
 const LONGEST_PASS: Duration = Duration::from_secs(30);
-/// 100,000 models; somebody who goes on giving pages does not go on for ever.
-const MAX_PAGES: usize = 100;
 
 pub(super) struct Upstream {
     pub(super) id: String,
@@ -112,7 +111,7 @@ impl Upstream {
     /// Why it could not be asked.
     pub(super) async fn probe(&self, patience: Duration) -> Result<()> {
         let late = |_| Error::unavailable(format!("upstream {:?} did not list its models within {patience:?}", self.id));
-        let listed = timeout(patience, self.list()).await.map_err(late).and_then(|listed| listed);
+        let listed = timeout(patience, all_models(self.inference.as_ref())).await.map_err(late).and_then(|listed| listed);
         let mut standing = self.standing();
         let before = standing.failed_probes < self.probes;
         let result = match listed {
@@ -137,20 +136,6 @@ impl Upstream {
             _ => {}
         }
         result
-    }
-
-    /// On the stack's own behalf.
-    async fn list(&self) -> Result<IndexMap<String, Model>> {
-        let (cx, mut models, mut page_token) = (Context::system(), IndexMap::new(), String::new());
-        for _ in 0..MAX_PAGES {
-            let page = self.inference.list_models(&cx, ListModelsRequest { page_token, ..Default::default() }).await?;
-            models.extend(page.models.into_iter().map(|model| (model.id.clone(), model)));
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                break;
-            }
-        }
-        Ok(models)
     }
 }
 
