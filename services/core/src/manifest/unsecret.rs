@@ -32,9 +32,17 @@ fn cleaned(value: &Value, secret: bool) -> Value {
             };
             Value::Object(map.iter().map(entry).collect::<Map<_, _>>())
         }
-        Value::Array(items) => Value::Array(items.iter().map(|item| cleaned(item, secret && !item.is_object())).collect()),
+        Value::Array(items) => {
+            // Of a command line: what comes after an option that is named for a secret is one.
+            let follows = |at: usize| at.checked_sub(1).and_then(|before| items[before].as_str()).is_some_and(is_secret_option);
+            let item = |(at, item): (usize, &Value)| cleaned(item, secret && !item.is_object() || item.is_string() && follows(at));
+            Value::Array(items.iter().enumerate().map(item).collect())
+        }
         Value::String(text) if secret => Value::String(text_without(text)),
-        Value::String(text) => Value::String(without_password(text)),
+        Value::String(text) => Value::String(match text.split_once('=') {
+            Some((option, value)) if is_secret_option(option) => format!("{option}={}", text_without(value)),
+            _ => without_password(text),
+        }),
         other => other.clone(),
     }
 }
@@ -42,6 +50,11 @@ fn cleaned(value: &Value, secret: bool) -> Value {
 fn is_secret(name: &str) -> bool {
     let name = name.to_lowercase();
     MAPS.contains(&name.as_str()) || SECRET.iter().any(|part| name.contains(part)) && !NAMING.iter().any(|end| name.ends_with(end))
+}
+
+/// `--api-key` and the like, in a command line.
+fn is_secret_option(text: &str) -> bool {
+    text.strip_prefix("--").is_some_and(|name| !name.contains(['=', ' ']) && is_secret(&name.replace('-', "_")))
 }
 
 /// `${env.NAME}`, where it is nothing else.
@@ -54,15 +67,28 @@ fn text_without(text: &str) -> String {
     }
 }
 
-/// A URL without the password that may stand before its host.
+/// A URL without the password that may stand before its host, or the token that stands there alone in a URL of the web, and without
+/// what its query has under names of secrets.
 fn without_password(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    match authority.rsplit_once('@').and_then(|(user, host)| user.split_once(':').map(|(user, _)| (user, host))) {
-        Some((user, host)) => format!("{scheme}://{user}:{REMOVED}@{host}{path}"),
-        None => text.to_owned(),
-    }
+    let authority = match authority.rsplit_once('@') {
+        None => authority.to_owned(),
+        Some((user, host)) => match user.split_once(':') {
+            Some((user, _)) => format!("{user}:{REMOVED}@{host}"),
+            None if scheme.starts_with("http") => format!("{}@{host}", text_without(user)),
+            None => authority.to_owned(),
+        },
+    };
+    let Some((path, query)) = path.split_once('?') else { return format!("{scheme}://{authority}{path}") };
+    let (query, fragment) = query.split_at(query.find('#').unwrap_or(query.len()));
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((name, value)) if is_secret(name) => format!("{name}={}", text_without(value)),
+        _ => pair.to_owned(),
+    };
+    let query = query.split('&').map(pair).collect::<Vec<_>>().join("&");
+    format!("{scheme}://{authority}{path}?{query}{fragment}")
 }
 
 #[cfg(test)]
@@ -90,6 +116,19 @@ mod tests {
         assert_eq!(config(0), json!({ "api_key": REMOVED, "max_tokens": 5, "model": "m" }));
         assert_eq!(config(1)["api_key"], "${env.KEY}");
         assert_eq!(config(2), json!({ "password": "${env.PASSWORD}", "key_file": "/etc/key" }));
+        for (text, clean) in [
+            ("postgres://db/x?user=ann&password=canary&sslmode=require", "postgres://db/x?user=ann&password=(removed)&sslmode=require"),
+            ("postgres://ann@db/x", "postgres://ann@db/x"),
+            ("https://canary@host/a?b=c#d", "https://(removed)@host/a?b=c#d"),
+            ("https://host/sse?api_key=${env.KEY}&x=1", "https://host/sse?api_key=${env.KEY}&x=1"),
+            ("https://host/sse?api_key=canary", "https://host/sse?api_key=(removed)"),
+            ("a = b", "a = b"),
+        ] {
+            assert_eq!(without_secrets(&json!({ "url": text })), json!({ "url": clean }));
+        }
+        let arguments = json!({ "args": ["--api-key", "canary", "--token=canary", "--max", "5", "--token-file", "/etc/t"] });
+        let clean_arguments = json!({ "args": ["--api-key", REMOVED, "--token=(removed)", "--max", "5", "--token-file", "/etc/t"] });
+        assert_eq!(without_secrets(&arguments), clean_arguments);
         assert_eq!(clean["server"]["auth"]["jwt"][0]["keys"]["keys"][0]["kid"], "one");
     }
 }
