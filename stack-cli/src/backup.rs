@@ -187,9 +187,13 @@ pub(crate) async fn restore(args: RestoreArgs, output: &Output) -> Result<()> {
             0 => String::new(),
             count => format!("  {count} documents changed while the backup was made: they are read again at the next start\n"),
         };
+        let gone = match restored.documents_deleted_meanwhile {
+            0 => String::new(),
+            count => format!("  {count} documents were deleted while the backup was made, and are not restored\n"),
+        };
         let lacking: String = restored.left_out.iter().map(|what| format!("  not in the backup: {what}\n")).collect();
         format!(
-            "{} is restored: {rows} rows, {} banks with {} chunks, {} files\n{again}{lacking}",
+            "{} is restored: {rows} rows, {} banks with {} chunks, {} files\n{again}{gone}{lacking}",
             restored.name, restored.banks, restored.chunks, restored.files
         )
     })

@@ -7,6 +7,7 @@ use llama_stack_core::{Code, Error, Result, ids};
 use llama_stack_proto::v1::{Batch, BatchStatus};
 use llama_stack_store::BatchLine;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     Answer, author,
@@ -50,16 +51,13 @@ impl Job {
             let status = tokio::select! {
                 biased;
                 Some(status) = under_way.next() => status?,
-                Ok(permit) = permit, if !is_read => {
+                // Of those that wait for a quota there are no more either.
+                Ok(permit) = permit, if !is_read && under_way.len() < self.batcher.config.lines_at_once => {
                     match next(&mut lines, &done).await? {
                         Some(line) => {
                             let (job, endpoint) = (self.clone(), batch.endpoint.clone());
                             // Boxed, because the compiler cannot name what a queue of unnamed futures holds.
-                            under_way.push(async move {
-                                let status = job.ask_line(&endpoint, line).await;
-                                drop(permit);
-                                status
-                            }.boxed());
+                            under_way.push(async move { job.ask_line(&endpoint, line, permit).await }.boxed());
                         }
                         None => is_read = true,
                     }
@@ -77,9 +75,9 @@ impl Job {
         Ok(self.batcher.store.recorded_batch_lines(&self.held).await?.into_iter().collect())
     }
 
-    /// Asks one line and keeps its answer; says what the batch is now.
-    async fn ask_line(&self, endpoint: &str, line: Line) -> Result<BatchStatus> {
-        let number = line.number;
+    /// Asks one line and keeps its answer; says what the batch is now. Only while it is asked it holds its permit.
+    async fn ask_line(&self, endpoint: &str, line: Line, permit: OwnedSemaphorePermit) -> Result<BatchStatus> {
+        let (number, mut permit) = (line.number, Some(permit));
         let (custom_id, answer) = match request(&line, endpoint) {
             Ok(Asked { custom_id, body }) => {
                 // A turn that the line began before a crash is found again by this key, rather than begun anew.
@@ -102,7 +100,10 @@ impl Job {
                         break answer;
                     }
                     let pause = answer.retry_after.unwrap_or(Duration::from_secs(1 << attempt.min(6)));
+                    // Others' lines need not wait for it.
+                    drop(permit.take());
                     tokio::time::sleep(pause.min(MAX_PAUSE)).await;
+                    permit = self.batcher.lines.clone().acquire_owned().await.ok();
                 };
                 (custom_id, answer)
             }
@@ -112,6 +113,7 @@ impl Job {
                 (String::new(), Answer { status: 400, request_id: ids::new("req"), body, retry_after: None })
             }
         };
+        drop(permit);
         let failed = !(200..300).contains(&answer.status);
         let response = json!({ "status_code": answer.status, "request_id": answer.request_id, "body": answer.body });
         self.keep(number, failed, &custom_id, response, Value::Null).await

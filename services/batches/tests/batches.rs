@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// Answers with what it was asked: `fail` with 400, `full` with 429 once, `hang` never.
+/// Answers with what it was asked: `fail` with 400, `full` with 429 once, `spent` with 429 for ever, `hang` never.
 struct Echo {
     asked: Mutex<Vec<(Context, Value)>>,
     answers: Semaphore,
@@ -44,6 +44,7 @@ impl Ask for Echo {
         match said.as_str() {
             "hang" => std::future::pending().await,
             "fail" => answer(400),
+            "spent" => Answer { retry_after: Some(Duration::from_secs(3_600)), ..answer(429) },
             "full" if before == 1 => Answer { retry_after: Some(Duration::ZERO), ..answer(429) },
             _ => {
                 self.answers.acquire().await.unwrap().forget();
@@ -257,6 +258,25 @@ async fn a_batch_runs_as_its_key_is_now_and_stops_asking_when_the_key_is_revoked
     let first = &asked[0].0;
     assert!(first.principal().roles.is_empty(), "the role that the key has no more was used");
     assert_eq!((first.attributes()["team"].as_str(), first.priority()), ("blue", Priority::Batch));
+}
+
+#[tokio::test]
+async fn a_batch_that_waits_for_its_quota_holds_up_no_other() {
+    let site = Site::new().await;
+    let config = manifest::Batches { lines_at_once: 1, ..manifest::Batches::default() };
+    let (tasks, shutdown) = (site.deps.tasks.clone(), site.deps.shutdown.child_token());
+    let batcher = Batcher::new(site.store.clone(), site.files.clone(), config, tasks, shutdown);
+    let echo = Arc::new(Echo { asked: Mutex::default(), answers: Semaphore::new(1_000) });
+    batcher.start(echo.clone());
+    let bob = Context::new(Principal { id: "bob".into(), tenant: "other".into(), roles: Vec::new() });
+    let spent = site.upload(&ann(), "batch", lines(&["spent", "a"])).await;
+    let spent = batcher.create_batch(&ann(), asking(spent)).await.unwrap().id;
+    let asked = |echo: &Echo| echo.asked.lock().unwrap().iter().map(|(_, body)| body["say"].clone()).collect::<Vec<_>>();
+    until(&batcher, &ann(), &spent, |_| asked(&echo) == ["spent"]).await;
+    let input = site.upload(&bob, "batch", lines(&["b", "c"])).await;
+    let id = batcher.create_batch(&bob, asking(input)).await.unwrap().id;
+    assert_eq!(ended(&batcher, &bob, &id).await.completed, 2);
+    assert_eq!(asked(&echo), ["spent", "b", "c"], "of the batch that waits, no more lines wait than run at once");
 }
 
 #[tokio::test]

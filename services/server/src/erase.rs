@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use llama_stack_core::{Agents, Code, Context, Error, Files, Memory, Principal, Prompts, Result, context::named};
 use llama_stack_proto::v1::{
-    DeleteAgentRequest, DeleteBankRequest, DeleteDocumentsRequest, DeleteFileRequest, DeletePromptRequest, DeleteSessionRequest,
-    DeleteTurnRequest, EraseRequest, EraseResponse, ListBanksRequest, ListFilesRequest, ListSessionsRequest,
+    CancelTurnRequest, DeleteAgentRequest, DeleteBankRequest, DeleteDocumentsRequest, DeleteFileRequest, DeletePromptRequest,
+    DeleteSessionRequest, DeleteTurnRequest, EraseRequest, EraseResponse, ListBanksRequest, ListFilesRequest, ListSessionsRequest,
 };
 use llama_stack_store::Store;
 
@@ -24,6 +24,7 @@ pub(crate) struct Eraser {
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) prompts: Arc<dyn Prompts>,
     pub(crate) requests: Arc<Log>,
+    pub(crate) memory_providers: Vec<String>,
     /// Callers are told apart: their roles count.
     pub(crate) is_guarded: bool,
 }
@@ -59,9 +60,18 @@ impl Eraser {
         }
         let who = Principal { id: "operator".into(), tenant: tenant.clone(), roles: vec!["admin".into()] };
         let (admin, of) = (Context::new(who), principal.as_deref());
+        let known = |id: &String| self.memory_providers.contains(id);
+        if let Some(unknown) = self.store.bank_providers(&tenant, of).await?.into_iter().find(|id| !known(id)) {
+            let message = format!(
+                "memory provider {unknown:?} has banks of what is to be erased, and the manifest has not this provider: put it back, so that \
+                 all of it can be deleted"
+            );
+            return Err(Error::failed_precondition(message).with_reason("no_such_provider"));
+        }
         let mut counts = Counts::new();
-        // First, so that nothing new comes by them.
-        count(&mut counts, "api_keys", self.store.forget_api_keys(&tenant, of).await?);
+        // First, so that nothing new comes by them; but who asks can ask again if something fails.
+        let asks = Some(cx.principal().id.as_str()).filter(|_| tenant == cx.tenant());
+        count(&mut counts, "api_keys", self.store.forget_api_keys(&tenant, of, asks).await?);
         let turns = match of {
             Some(person) => self.store.turns_of(&tenant, person).await?,
             None => Vec::new(),
@@ -82,6 +92,9 @@ impl Eraser {
         self.requests.flush().await?;
         for (table, rows) in self.store.erase_rows(&tenant, of, turns).await? {
             count(&mut counts, &table, rows);
+        }
+        if asks.is_some() {
+            count(&mut counts, "api_keys", self.store.forget_api_keys(&tenant, of, None).await?);
         }
         tracing::info!(target: "llama_stack::audit", by = cx.principal().id, tenant, deleted = ?counts, "erased");
         Ok(EraseResponse { deleted: counts.into_iter().collect() })
@@ -107,7 +120,8 @@ impl Eraser {
             request.page_token = page.next_page_token;
         }
         for id in turns {
-            // Those of the sessions above have gone with them.
+            // Those of the sessions above have gone with them. Of others some may be under way.
+            gone(self.agents.cancel_turn(admin, CancelTurnRequest { id: id.clone() }).await)?;
             gone(self.agents.delete_turn(admin, DeleteTurnRequest { id: id.clone() }).await)?;
         }
         count(counts, "turns", turns.len() as u64);

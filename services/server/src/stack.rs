@@ -196,6 +196,7 @@ impl Stack {
             agents: runtime.clone(),
             prompts: prompts.clone(),
             requests: requests.clone(),
+            memory_providers: listed.memory.iter().map(|provider| provider.id.clone()).collect(),
             is_guarded: gate.is_some(),
         };
         let retention = manifest.retention.clone();

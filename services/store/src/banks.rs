@@ -33,6 +33,8 @@ const DOOM_EXPIRED: &str = "UPDATE banks SET doomed = 1 WHERE provider_id = $1 A
 const DOOMED: &str = "SELECT tenant, id FROM banks WHERE provider_id = $1 AND doomed = 1 ORDER BY id LIMIT 1000";
 /// Its documents and ingestions go with it, by their foreign keys.
 const DELETE: &str = "DELETE FROM banks WHERE tenant = $1 AND id = $2 AND provider_id = $3 AND doomed = 1";
+/// Kept for good: what a turn under way found in it is not written any more.
+const BURY: &str = "INSERT INTO deleted_banks (tenant, bank_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
 /// Which banks of a provider, in which order, from where.
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,6 +96,21 @@ struct Change {
 impl Command for Change {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         Ok(Outcome::Changed(conn.execute(self.sql, args![&self.tenant, &self.id, &self.provider_id]).await?))
+    }
+}
+
+struct Delete {
+    tenant: String,
+    id: String,
+    provider_id: String,
+}
+
+#[async_trait]
+impl Command for Delete {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        conn.execute(DELETE, args![&self.tenant, &self.id, &self.provider_id]).await?;
+        conn.execute(BURY, args![&self.tenant, &self.id]).await?;
+        Ok(Outcome::Done)
     }
 }
 
@@ -192,8 +209,7 @@ impl Store {
 
     /// Ends the deletion of a bank, with its documents and ingestions, and what journals quote of them. Idempotent.
     pub async fn delete_bank(&self, tenant: &str, provider_id: &str, id: &str) -> Result<()> {
-        let command = Change { sql: DELETE, tenant: tenant.into(), id: id.into(), provider_id: provider_id.into() };
-        self.write(command).await?;
+        self.write(Delete { tenant: tenant.into(), id: id.into(), provider_id: provider_id.into() }).await?;
         self.forget_quotes_of_bank(tenant, id).await?;
         self.fold_log().await;
         Ok(())

@@ -26,6 +26,7 @@ const PUT: &str = "INSERT INTO bank_documents \
 const SETTLE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7 \
                       WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
 const GET: &str = "SELECT body, status, content, revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
+const REVISION: &str = "SELECT revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
 const OLDEST: &str = "SELECT body, status, place FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND place > $3 \
                       AND ($5 = 0 OR status = $5) AND ($6 = '' OR ingestion_id = $6) AND (expires_us = 0 OR expires_us > $7) \
                       ORDER BY place LIMIT $4";
@@ -162,7 +163,10 @@ struct Delete {
 impl Command for Delete {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let mut deleted = 0;
-        for id in &self.ids {
+        // In the order in which a turn holds those that it quotes.
+        let mut ids: Vec<&String> = self.ids.iter().collect();
+        ids.sort_unstable();
+        for id in ids {
             deleted += conn.execute(DELETE, args![&self.tenant, &self.bank_id, id]).await?;
         }
         Ok(Outcome::Changed(deleted))
@@ -215,6 +219,12 @@ impl Store {
         let report = |error: sqlx::Error| failure::report(&error);
         document.content = failure::decode_column::<Document>(row, 2)?.content;
         Ok(InsertedDocument { document, revision: row.text(3).map_err(report)? })
+    }
+
+    /// The name of the insertion that brought it, if it is there.
+    pub async fn document_revision(&self, tenant: &str, bank_id: &str, id: &str) -> Result<Option<String>> {
+        let rows = self.read(REVISION, args![tenant, bank_id, id]).await?;
+        rows.first().map(|row| row.text(0)).transpose().map_err(|error| failure::report(&error))
     }
 
     /// A page, without content, in the order in which they came first, and the token of the next (empty at the end).

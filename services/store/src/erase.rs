@@ -22,6 +22,9 @@ const PAGE: i64 = 500;
 const FIRST_EVENTS: &str = "SELECT j.turn_id, j.body, COALESCE(o.principal, '') FROM journal j LEFT JOIN owners o ON o.tenant = j.tenant \
                             AND o.id = j.turn_id WHERE j.tenant = $1 AND j.turn_id > $2 AND j.seq = 1 ORDER BY j.turn_id LIMIT $3";
 const DOCUMENTS: &str = "SELECT bank_id, id FROM bank_documents WHERE tenant = $1 AND principal = $2 ORDER BY bank_id, id";
+const BANK_PROVIDERS: &str = "SELECT DISTINCT provider_id FROM banks b WHERE tenant = $1 AND ($2 = '' OR owner = $2 OR EXISTS \
+                              (SELECT 1 FROM bank_documents d WHERE d.tenant = b.tenant AND d.bank_id = b.id AND d.principal = $2)) \
+                              ORDER BY provider_id";
 const OWNED: &str = "SELECT id FROM owners WHERE tenant = $1 AND principal = $2 ORDER BY id";
 const KEYS: &str = "SELECT id, body FROM api_keys WHERE tenant = $1";
 const FORGET_KEY: &str = "DELETE FROM api_keys WHERE tenant = $1 AND id = $2";
@@ -120,12 +123,19 @@ impl Store {
         rows.iter().map(|row| row.text(0)).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
     }
 
-    /// Forgets the keys that speak for a person, or all of the tenant's, and says how many there were.
-    pub async fn forget_api_keys(&self, tenant: &str, principal: Option<&str>) -> Result<u64> {
+    /// The providers that have banks of a tenant, or of one person of it, or with documents that the person inserted.
+    pub async fn bank_providers(&self, tenant: &str, principal: Option<&str>) -> Result<Vec<String>> {
+        let rows = self.read(BANK_PROVIDERS, args![tenant, principal.unwrap_or_default()]).await?;
+        rows.iter().map(|row| row.text(0)).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+    }
+
+    /// Forgets the keys that speak for a person, or all of the tenant's, and says how many there were; but for those that speak
+    /// for `spared`.
+    pub async fn forget_api_keys(&self, tenant: &str, principal: Option<&str>, spared: Option<&str>) -> Result<u64> {
         let mut ids = Vec::new();
         for row in self.read(KEYS, args![tenant]).await? {
             let key: ApiKey = failure::decode_column(&row, 1)?;
-            if principal.is_none_or(|principal| key.principal == principal) {
+            if principal.is_none_or(|principal| key.principal == principal) && spared.is_none_or(|spared| key.principal != spared) {
                 ids.push(row.text(0).map_err(|error| failure::report(&error))?);
             }
         }

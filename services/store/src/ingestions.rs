@@ -51,11 +51,7 @@ impl Command for End {
         if counts.in_progress > 0 {
             return Ok(Outcome::Changed(0));
         }
-        let status = match counts {
-            Counts { cancelled: 1.., .. } => DocumentStatus::Cancelled,
-            Counts { failed: 1.., completed: 0, .. } => DocumentStatus::Failed,
-            _ => DocumentStatus::Completed,
-        };
+        let status = counts.status();
         let Counts { completed, failed, cancelled, .. } = counts;
         let args = args![&self.tenant, &self.bank_id, &self.id, self.now_us, i64::from(i32::from(status)), completed, failed, cancelled];
         Ok(Outcome::Changed(conn.execute(END, args).await?))
@@ -85,6 +81,15 @@ impl Counts {
         }
         Ok(counts)
     }
+
+    fn status(&self) -> DocumentStatus {
+        match self {
+            Self { in_progress: 1.., .. } => DocumentStatus::InProgress,
+            Self { cancelled: 1.., .. } => DocumentStatus::Cancelled,
+            Self { failed: 1.., completed: 0, .. } => DocumentStatus::Failed,
+            _ => DocumentStatus::Completed,
+        }
+    }
 }
 
 pub(crate) async fn insert(conn: &mut Conn<'_>, tenant: &str, ingestion: &Ingestion) -> sqlx::Result<()> {
@@ -108,6 +113,8 @@ impl Store {
             let counts = Counts::of(&rows).map_err(|error| failure::report(&error))?;
             (ingestion.completed, ingestion.failed) = (counts.completed as u32, counts.failed as u32);
             ingestion.cancelled = counts.cancelled as u32;
+            // Who counts that none is under way finds it ended, though its end is not written yet.
+            ingestion.status = counts.status().into();
         }
         Ok(ingestion)
     }

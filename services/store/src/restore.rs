@@ -1,16 +1,20 @@
 //! Rows of a backup, into a database that has none: all of them or none.
 
-use std::{collections::HashMap, path::PathBuf, str::FromStr as _};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    str::FromStr as _,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use llama_stack_core::{Error, Result};
+use llama_stack_core::{Code, Error, Result};
 use llama_stack_proto::v1::{Document, DocumentStatus};
 use prost::Message as _;
 use serde_json::Value;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _, SqliteConnection,
-    postgres::PgConnectOptions,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode},
+    AssertSqlSafe, ConnectOptions as _, Pool, Postgres, Row as _, Sqlite, Transaction,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
 
 use crate::{
@@ -20,7 +24,7 @@ use crate::{
     tables::{self, Kind, Table},
 };
 
-/// A database that is being filled. Dropped before [`Restore::finish`], it has its tables and no rows.
+/// A database that is being filled, all in one transaction. Dropped before [`Restore::finish`], it is what it was.
 pub struct Restore {
     conn: Conn,
     tables: Vec<Table>,
@@ -28,18 +32,28 @@ pub struct Restore {
     replaced: Vec<(String, String, String)>,
 }
 
+/// What became of documents that were changed while the backup was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settled {
+    /// Those that are read again.
+    pub read_again: u64,
+    /// Those that were deleted meanwhile, and of which nothing is left to restore.
+    pub gone: u64,
+}
+
+/// A transaction, and the pool that its connection is from.
 enum Conn {
     /// With the lock that keeps others from opening the file.
-    Sqlite(SqliteConnection, Presence),
-    Postgres(PgConnection),
+    Sqlite(Transaction<'static, Sqlite>, Pool<Sqlite>, Presence),
+    Postgres(Transaction<'static, Postgres>, Pool<Postgres>),
 }
 
 /// What a query without rows in return comes to, in either database.
 macro_rules! run {
     ($conn:expr, $sql:expr) => {
         match $conn {
-            Conn::Sqlite(conn, _) => sqlx::query(AssertSqlSafe($sql)).execute(&mut *conn).await.map(drop),
-            Conn::Postgres(conn) => sqlx::query(AssertSqlSafe($sql)).execute(&mut *conn).await.map(drop),
+            Conn::Sqlite(conn, ..) => sqlx::query(AssertSqlSafe($sql)).execute(&mut **conn).await.map(drop),
+            Conn::Postgres(conn, _) => sqlx::query(AssertSqlSafe($sql)).execute(&mut **conn).await.map(drop),
         }
         .map_err(|error| failure::report(&error))
     };
@@ -48,12 +62,12 @@ macro_rules! run {
 macro_rules! texts {
     ($conn:expr, $sql:expr, $columns:expr) => {
         match $conn {
-            Conn::Sqlite(conn, _) => sqlx::query(AssertSqlSafe($sql)).fetch_all(&mut *conn).await.and_then(|rows| {
+            Conn::Sqlite(conn, ..) => sqlx::query(AssertSqlSafe($sql)).fetch_all(&mut **conn).await.and_then(|rows| {
                 rows.iter()
                     .map(|row| (0..$columns).map(|at| row.try_get::<String, _>(at)).collect())
                     .collect::<sqlx::Result<Vec<Vec<String>>>>()
             }),
-            Conn::Postgres(conn) => sqlx::query(AssertSqlSafe($sql)).fetch_all(&mut *conn).await.and_then(|rows| {
+            Conn::Postgres(conn, _) => sqlx::query(AssertSqlSafe($sql)).fetch_all(&mut **conn).await.and_then(|rows| {
                 rows.iter()
                     .map(|row| (0..$columns).map(|at| row.try_get::<String, _>(at)).collect())
                     .collect::<sqlx::Result<Vec<Vec<String>>>>()
@@ -82,11 +96,10 @@ impl Restore {
             restore.clear(replace).await?;
         }
         let made = match &mut restore.conn {
-            Conn::Sqlite(conn, _) => tables::only(&sqlite::MIGRATIONS, versions).run_direct(None, conn, false).await,
-            Conn::Postgres(conn) => tables::only(&postgres::MIGRATIONS, versions).run_direct(None, conn, false).await,
+            Conn::Sqlite(conn, ..) => tables::only(&sqlite::MIGRATIONS, versions).run_direct(None, &mut **conn, false).await,
+            Conn::Postgres(conn, _) => tables::only(&postgres::MIGRATIONS, versions).run_direct(None, &mut **conn, false).await,
         };
         made.map_err(|error| failure::opening("store.url", &error))?;
-        run!(&mut restore.conn, "BEGIN")?;
         Ok(restore)
     }
 
@@ -111,13 +124,10 @@ impl Restore {
                 |mut row: Vec<String>| Some((row.pop()?, row.pop()?, row.pop()?)).map(|(provider, id, tenant)| (tenant, id, provider));
             self.replaced = banks.into_iter().filter_map(three).collect();
         }
-        // All or none: a restore that is cut off here can be begun again.
-        run!(&mut self.conn, "BEGIN")?;
         for table in there.iter().rev() {
             run!(&mut self.conn, format!("DROP TABLE \"{}\"", table.name))?;
         }
-        run!(&mut self.conn, "DROP TABLE _sqlx_migrations")?;
-        run!(&mut self.conn, "COMMIT")
+        run!(&mut self.conn, "DROP TABLE _sqlx_migrations")
     }
 
     /// Banks that were there before: tenant, id, provider.
@@ -160,83 +170,95 @@ impl Restore {
                         Kind::Bytes => query.bind(bytes(value)),
                     };
                 }
-                query.execute(&mut *$conn).await.map(drop)
+                query.execute(&mut **$conn).await.map(drop)
             }};
         }
         match &mut self.conn {
-            Conn::Sqlite(conn, _) => bound!(conn),
-            Conn::Postgres(conn) => bound!(conn),
+            Conn::Sqlite(conn, ..) => bound!(conn),
+            Conn::Postgres(conn, _) => bound!(conn),
         }
         .map_err(|error| failure::report(&error))
     }
 
-    /// Has those documents of a bank read again, at the next start, whose chunks in the backup are not as many as they had: they
-    /// were changed while the backup was made. `chunks` are counts by the documents' ids. Says how many there are.
-    pub async fn read_again(&mut self, tenant: &str, bank: &str, chunks: &HashMap<String, u64>) -> Result<u64> {
-        let sql = "SELECT body FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND status = $3 AND length(content) > 0";
-        let (completed, mut bodies) = (i64::from(DocumentStatus::Completed as i32), Vec::new());
-        macro_rules! bodies {
+    /// Brings the documents of a bank into line with what the backup has of them, where they were changed while it was made: one
+    /// that was replaced, or has not as many chunks as it had, is read again at the next start; one that nothing is left of goes.
+    pub async fn settle(&mut self, tenant: &str, bank: &str, chunks: &HashMap<String, u64>, changed: &HashSet<String>) -> Result<Settled> {
+        let sql = "SELECT body, length(content) FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND status = $3";
+        let (completed, mut rows) = (i64::from(DocumentStatus::Completed as i32), Vec::new());
+        macro_rules! rows {
             ($conn:expr) => {{
-                let rows = sqlx::query(sql).bind(tenant).bind(bank).bind(completed).fetch_all(&mut *$conn).await;
-                for row in rows.map_err(|error| failure::report(&error))? {
-                    bodies.push(row.try_get::<Vec<u8>, _>(0).map_err(|error| failure::report(&error))?);
+                let found = sqlx::query(sql).bind(tenant).bind(bank).bind(completed).fetch_all(&mut **$conn).await;
+                for row in found.map_err(|error| failure::report(&error))? {
+                    // Postgres counts in 32 bits.
+                    let length = row.try_get::<i64, _>(1).or_else(|_| row.try_get::<i32, _>(1).map(i64::from));
+                    let read = row.try_get::<Vec<u8>, _>(0).and_then(|body| Ok((body, length?)));
+                    rows.push(read.map_err(|error| failure::report(&error))?);
                 }
             }};
         }
         match &mut self.conn {
-            Conn::Sqlite(conn, _) => bodies!(conn),
-            Conn::Postgres(conn) => bodies!(conn),
+            Conn::Sqlite(conn, ..) => rows!(conn),
+            Conn::Postgres(conn, _) => rows!(conn),
         }
-        let mut again = 0;
-        for body in bodies {
-            let Ok(mut document) = Document::decode(body.as_slice()) else { continue };
-            if chunks.get(&document.id).copied().unwrap_or_default() == u64::from(document.chunk_count) {
-                continue;
+        let mut settled = Settled::default();
+        for (body, length) in rows {
+            let damaged = |error| Error::new(Code::DataLoss, "a document of the backup cannot be read").with_source(error);
+            let mut document = Document::decode(body.as_slice()).map_err(damaged)?;
+            let there = chunks.get(&document.id).copied().unwrap_or_default();
+            if length > 0 && (changed.contains(&document.id) || there != u64::from(document.chunk_count)) {
+                document.status = DocumentStatus::InProgress.into();
+                document.sha256.clear();
+                let update = "UPDATE bank_documents SET status = $4, body = $5 WHERE tenant = $1 AND bank_id = $2 AND id = $3";
+                let (status, body) = (i64::from(document.status), document.encode_to_vec());
+                macro_rules! update {
+                    ($conn:expr) => {{
+                        let update = sqlx::query(update).bind(tenant).bind(bank).bind(&document.id).bind(status).bind(body);
+                        update.execute(&mut **$conn).await.map(drop)
+                    }};
+                }
+                match &mut self.conn {
+                    Conn::Sqlite(conn, ..) => update!(conn),
+                    Conn::Postgres(conn, _) => update!(conn),
+                }
+                .map_err(|error| failure::report(&error))?;
+                settled.read_again += 1;
+            } else if length == 0 && there == 0 && document.chunk_count > 0 {
+                let delete = "DELETE FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
+                macro_rules! delete {
+                    ($conn:expr) => {
+                        sqlx::query(delete).bind(tenant).bind(bank).bind(&document.id).execute(&mut **$conn).await.map(drop)
+                    };
+                }
+                match &mut self.conn {
+                    Conn::Sqlite(conn, ..) => delete!(conn),
+                    Conn::Postgres(conn, _) => delete!(conn),
+                }
+                .map_err(|error| failure::report(&error))?;
+                settled.gone += 1;
             }
-            document.status = DocumentStatus::InProgress.into();
-            document.sha256.clear();
-            let (update, body) = (
-                "UPDATE bank_documents SET status = $4, body = $5 WHERE tenant = $1 AND bank_id = $2 AND id = $3",
-                document.encode_to_vec(),
-            );
-            macro_rules! update {
-                ($conn:expr) => {
-                    sqlx::query(update)
-                        .bind(tenant)
-                        .bind(bank)
-                        .bind(&document.id)
-                        .bind(i64::from(document.status))
-                        .bind(body)
-                        .execute(&mut *$conn)
-                        .await
-                        .map(drop)
-                };
-            }
-            match &mut self.conn {
-                Conn::Sqlite(conn, _) => update!(conn),
-                Conn::Postgres(conn) => update!(conn),
-            }
-            .map_err(|error| failure::report(&error))?;
-            again += 1;
         }
-        Ok(again)
+        Ok(settled)
     }
 
-    /// Commits, and brings the tables up to date.
+    /// Brings the tables up to date, and commits.
     pub async fn finish(mut self) -> Result<()> {
-        run!(&mut self.conn, "COMMIT")?;
         let opening = |error| failure::opening("store.url", &error);
-        let closed = match self.conn {
-            Conn::Sqlite(mut conn, _presence) => {
-                sqlite::MIGRATIONS.run_direct(None, &mut conn, false).await.map_err(opening)?;
-                conn.close().await
+        let report = |error| failure::report(&error);
+        match &mut self.conn {
+            Conn::Sqlite(conn, ..) => sqlite::MIGRATIONS.run_direct(None, &mut **conn, false).await.map_err(opening)?,
+            Conn::Postgres(conn, _) => postgres::MIGRATIONS.run_direct(None, &mut **conn, false).await.map_err(opening)?,
+        }
+        match self.conn {
+            Conn::Sqlite(conn, pool, _presence) => {
+                conn.commit().await.map_err(report)?;
+                pool.close().await;
             }
-            Conn::Postgres(mut conn) => {
-                postgres::MIGRATIONS.run_direct(None, &mut conn, false).await.map_err(opening)?;
-                conn.close().await
+            Conn::Postgres(conn, pool) => {
+                conn.commit().await.map_err(report)?;
+                pool.close().await;
             }
-        };
-        closed.map_err(|error| failure::report(&error))
+        }
+        Ok(())
     }
 }
 
@@ -257,13 +279,16 @@ impl Conn {
                 }
                 let options = SqliteConnectOptions::new().filename(&path).journal_mode(SqliteJournalMode::Wal).foreign_keys(true);
                 let options = options.pragma("secure_delete", "ON").disable_statement_logging();
-                let conn = options.connect().await.map_err(|error| failure::report(&error).context(&shown))?;
-                Ok(Self::Sqlite(conn, presence))
+                let report = |error| failure::report(&error).context(&shown);
+                let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(report)?;
+                Ok(Self::Sqlite(pool.begin().await.map_err(report)?, pool, presence))
             }
             _ => {
                 let bad_url = |_| Error::invalid("store.url", "store.url is not a valid postgres:// URL");
                 let options = PgConnectOptions::from_str(url).map_err(bad_url)?.application_name("llama-stack").disable_statement_logging();
-                Ok(Self::Postgres(options.connect().await.map_err(|error| failure::report(&error))?))
+                let report = |error| failure::report(&error);
+                let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.map_err(report)?;
+                Ok(Self::Postgres(pool.begin().await.map_err(report)?, pool))
             }
         }
     }

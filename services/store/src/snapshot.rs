@@ -41,12 +41,12 @@ pub struct Rows {
     pub lines: Vec<u8>,
 }
 
-/// A bank, and the ids of its documents.
+/// A bank, and of its documents the ids and the names of the insertions that brought them.
 #[derive(Clone, Debug)]
 pub struct KeptBank {
     pub tenant: String,
     pub bank: Bank,
-    pub documents: Vec<String>,
+    pub documents: Vec<(String, String)>,
 }
 
 impl Store {
@@ -160,10 +160,11 @@ impl Snapshot {
             banks.push(KeptBank { tenant, bank, documents: Vec::new() });
         });
         for kept in &mut banks {
-            let sql = "SELECT id FROM bank_documents WHERE tenant = $1 AND bank_id = $2 ORDER BY id".to_owned();
+            let sql = "SELECT id, revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 ORDER BY id".to_owned();
             let args = vec![kept.tenant.clone(), kept.bank.id.clone()];
             each!(&mut self.transaction, sql, args, row => {
-                kept.documents.push(row.try_get(0).map_err(|error| failure::report(&error))?);
+                let read = || Ok((row.try_get(0)?, row.try_get(1)?));
+                kept.documents.push(read().map_err(|error: sqlx::Error| failure::report(&error))?);
             });
         }
         Ok(banks)

@@ -55,17 +55,25 @@ struct Take {
     owner: String,
     now_us: i64,
     provider_id: String,
+    own: bool,
 }
 
 #[async_trait]
 impl Command for Take {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let mut taken = Vec::new();
-        for row in conn.rows(LEFT, args![&self.provider_id, &self.owner, self.now_us]).await? {
-            let gone = row.text(0)?;
-            for row in conn.rows(TAKE, args![&self.owner, &gone, &self.provider_id]).await? {
+        let mut take = |rows: Vec<Row>| -> sqlx::Result<()> {
+            for row in rows {
                 taken.push((row.text(6)?, pending(&row)?));
             }
+            Ok(())
+        };
+        if self.own {
+            take(conn.rows(TAKE, args![&self.owner, &self.owner, &self.provider_id]).await?)?;
+        }
+        for row in conn.rows(LEFT, args![&self.provider_id, &self.owner, self.now_us]).await? {
+            let gone = row.text(0)?;
+            take(conn.rows(TAKE, args![&self.owner, &gone, &self.provider_id]).await?)?;
             conn.execute(RELEASE, args![&gone]).await?;
         }
         // In the order in which they came.
@@ -85,15 +93,15 @@ impl Store {
         self.write(Release(owner.into())).await.map(drop)
     }
 
-    /// Whether a provider has documents whose insertion has not ended, and whose workers are gone.
+    /// Whether a provider has documents whose insertion has not ended, and whose workers are gone; those of the holder do not count.
     pub async fn are_documents_left(&self, holder: Holder<'_>, provider_id: &str) -> Result<bool> {
         Ok(!self.read(LEFT, args![provider_id, holder.owner, holder.now_us()]).await?.is_empty())
     }
 
     /// Takes them over, in the order in which they came. Of several who try, each document goes to one, who must have
-    /// renewed its own lease before.
-    pub async fn take_documents(&self, holder: Holder<'_>, provider_id: &str) -> Result<Vec<PendingDocument>> {
-        let take = Take { owner: holder.owner.into(), now_us: holder.now_us(), provider_id: provider_id.into() };
+    /// renewed its own lease before. With `own`, also those that it has already: for a worker that is at none of them.
+    pub async fn take_documents(&self, holder: Holder<'_>, provider_id: &str, own: bool) -> Result<Vec<PendingDocument>> {
+        let take = Take { owner: holder.owner.into(), now_us: holder.now_us(), provider_id: provider_id.into(), own };
         match self.write(take).await? {
             Outcome::Pending(taken) => Ok(taken),
             _ => Ok(Vec::new()),

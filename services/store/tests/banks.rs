@@ -183,6 +183,9 @@ async fn what_a_worker_left_is_taken_once_its_lease_has_run_out(Fixture { store,
     assert_eq!((pending.len(), pending[0].id.as_str(), &pending[0].author), (1, "a", &ann()));
     assert!(store.is_worker_of("other", &pending[0]).await.unwrap() && !store.is_worker_of(WORKER, &pending[0]).await.unwrap());
     assert!(taken(store, "third", 70, PROVIDER).await.is_empty());
+    // What it has itself it takes only where it is at none of them.
+    assert_eq!(store.take_documents(later("other", 70), PROVIDER, true).await.unwrap().len(), 1);
+    assert!(store.are_documents_left(later("", 140), PROVIDER).await.unwrap(), "its lease has run out too");
     // Who says that it works no more is waited for by nobody.
     store.release_worker("other").await.unwrap();
     assert_eq!(taken(store, "third", 1, PROVIDER).await.len(), 1);
@@ -191,7 +194,7 @@ async fn what_a_worker_left_is_taken_once_its_lease_has_run_out(Fixture { store,
 /// By a worker that lives, at this time.
 async fn taken(store: &Store, owner: &str, seconds: i64, provider: &str) -> Vec<PendingDocument> {
     store.renew_worker(later(owner, seconds)).await.unwrap();
-    store.take_documents(later(owner, seconds), provider).await.unwrap()
+    store.take_documents(later(owner, seconds), provider, false).await.unwrap()
 }
 
 async fn of_many_takers_each_document_goes_to_one(Fixture { store, .. }: &Fixture) {

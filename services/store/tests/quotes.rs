@@ -7,7 +7,7 @@ mod fixture;
 use fixture::{Fixture, TENANT, begin};
 use llama_stack_core::ids;
 use llama_stack_proto::v1::{
-    Citation, InferenceStep, Message, Part, Role, SearchResult, Step, ToolResult, ToolStep, Turn, TurnEvent,
+    Bank, Citation, InferenceStep, Message, Part, Role, SearchResult, Step, ToolResult, ToolStep, Turn, TurnEvent,
     TurnStatus::{self, Completed, InProgress},
     step,
     turn_event::Event,
@@ -18,6 +18,7 @@ on!(sqlite, memory, postgres: [
     a_deleted_document_is_quoted_in_no_journal_and_the_journals_stay,
     what_a_turn_under_way_still_writes_of_it_is_cleaned,
     a_deleted_bank_is_quoted_in_no_journal,
+    what_was_found_just_before_the_bank_went_is_not_written,
 ]);
 
 mod on_disk {
@@ -119,6 +120,20 @@ async fn a_deleted_bank_is_quoted_in_no_journal(Fixture { store, .. }: &Fixture)
     let turn = with_steps(store).await;
     store.delete_bank(TENANT, "sqlite", "b").await.unwrap();
     assert_eq!(told(store, &turn, "secret").await, (0, 3));
+}
+
+async fn what_was_found_just_before_the_bank_went_is_not_written(Fixture { store, .. }: &Fixture) {
+    let now = Some(ids::now());
+    let bank =
+        Bank { id: "b".into(), provider_id: "sqlite".into(), owner: "ann".into(), created: now, last_active: now, ..Bank::default() };
+    store.insert_bank(TENANT, &bank).await.unwrap();
+    store.doom_bank(TENANT, "sqlite", "b").await.unwrap();
+    let doomed = with_steps(store).await;
+    store.delete_bank(TENANT, "sqlite", "b").await.unwrap();
+    let deleted = with_steps(store).await;
+    for turn in [doomed, deleted] {
+        assert_eq!(told(store, &turn, "secret").await, (0, 3));
+    }
 }
 
 async fn a_deleted_document_is_in_no_page_of_the_file(Fixture { store, url, .. }: &Fixture) {

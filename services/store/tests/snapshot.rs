@@ -13,6 +13,7 @@ on!(sqlite, postgres: [
     a_snapshot_is_of_one_moment_and_holds_up_nobody,
     what_is_restored_is_what_was_there,
     a_database_with_rows_is_left_alone_unless_it_is_to_be_replaced,
+    a_restore_that_breaks_off_leaves_what_was_there,
     rows_of_an_older_version_come_into_tables_of_today,
 ]);
 
@@ -118,6 +119,27 @@ async fn a_database_with_rows_is_left_alone_unless_it_is_to_be_replaced(fixture:
     fill(&url, &tables, true).await;
     let there = open(&url).await;
     assert_eq!(there.list_agents(TENANT, 0, "").await.unwrap().0, [here]);
+    there.close().await;
+}
+
+async fn a_restore_that_breaks_off_leaves_what_was_there(fixture: &Fixture) {
+    fixture.store.put_agent(TENANT, &agent("here")).await.unwrap();
+    let tables = all(&mut fixture.store.snapshot().await.unwrap()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = another(fixture, &folder).await;
+    let (there, before) = (open(&url).await, agent("there"));
+    there.put_agent(TENANT, &before).await.unwrap();
+    there.close().await;
+    let mut restore = Restore::begin(&url, &known_migrations(), true).await.unwrap();
+    for Table { name, columns, pieces } in &tables {
+        for rows in pieces {
+            restore.insert(name, columns, &rows.lines).await.unwrap();
+        }
+    }
+    restore.insert("agents", &["tenant".into()], b"[1, 2]\n").await.unwrap_err();
+    drop(restore);
+    let there = open(&url).await;
+    assert_eq!(there.list_agents(TENANT, 0, "").await.unwrap().0, [before]);
     there.close().await;
 }
 

@@ -65,3 +65,21 @@ async fn who_is_to_be_erased_has_to_be_named() {
     let said = call(world.home.path(), &["erase", "--tenant", "", "--server", &server.url]).await;
     assert!(said.code == 2 && said.err.contains("tenant must be named"), "{} {}", said.code, said.err);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_with_a_provider_that_is_not_there_is_not_forgotten() {
+    let world = World::new("store: { durability: process }").await;
+    let server = world.start();
+    live(&Client::called(&server, "ann"), "zanzibarquokka").await;
+    assert!(server.stop().success());
+    let text = fs::read_to_string(&world.manifest).unwrap();
+    let without: Vec<&str> = text.lines().filter(|line| !line.contains("id: edge")).collect();
+    assert!(without.len() < text.lines().count());
+    fs::write(&world.manifest, without.join("\n")).unwrap();
+    let server = world.start();
+    let said = call(world.home.path(), &["erase", "--tenant", "acme", "--principal", "ann", "--server", &server.url]).await;
+    assert!(said.code != 0 && said.err.contains("\"edge\""), "{} {}", said.code, said.err);
+    let bobs = call(world.home.path(), &["erase", "--tenant", "acme", "--principal", "bob", "--server", &server.url]).await;
+    assert_eq!(bobs.code, 0, "{}", bobs.err);
+    assert!(server.stop().success());
+}

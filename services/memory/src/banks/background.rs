@@ -9,7 +9,7 @@ use std::{
 use futures::{StreamExt as _, stream};
 use llama_stack_core::{Code, Context, Error, EventStream, Principal, Result, ids};
 use llama_stack_proto::v1::{Bank, Document, DocumentStatus, GetIngestionRequest, Ingestion, InsertDocumentsResponse, ItemFailure};
-use llama_stack_store::{Author, InsertedDocument, PendingDocument};
+use llama_stack_store::{Author, Holder, InsertedDocument, PendingDocument};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How often a document is tried whose models or store do not answer, and how long it waits before the second time.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause, while the database does not answer.
+const LONG_PAUSE: Duration = Duration::from_secs(15);
 
 pub(super) struct Running {
     /// Ended by a cancel.
@@ -106,14 +108,17 @@ impl Banks {
         Ok(InsertDocumentsResponse { document_ids, failures, ingestion: Some(ingestion) })
     }
 
-    /// Goes on with the insertions that the end of a process cut off, this one's before or another's.
+    /// Goes on with the insertions that the end of a process cut off, this one's before or another's; or the end of a task.
     pub(super) async fn resume(&self) -> Result<()> {
         let worker = &self.0.worker;
-        if !self.store.are_documents_left(worker.holder(), &self.provider_id).await? {
+        // Its own count as left once its lease has run out, and none is kept that does nothing.
+        let idle = worker.is_idle();
+        let looks = Holder { owner: if idle { "" } else { worker.owner() }, ..worker.holder() };
+        if !self.store.are_documents_left(looks, &self.provider_id).await? {
             return Ok(());
         }
         let _busy = worker.begin(&self.store).await?;
-        let pending = self.store.take_documents(worker.holder(), &self.provider_id).await?;
+        let pending = self.store.take_documents(worker.holder(), &self.provider_id, idle).await?;
         let mut groups: HashMap<(String, String, String, String), Vec<PendingDocument>> = HashMap::new();
         for document in pending {
             let PendingDocument { tenant, bank_id, ingestion_id, author, .. } = &document;
@@ -164,18 +169,22 @@ impl Banks {
 
     /// One document, to its end: what fails for a while is tried again, and what fails for good is told in its row.
     async fn work(&self, cx: &Context, pending: &PendingDocument) {
-        let mut pause = PAUSE;
-        for attempt in 1.. {
+        let (mut pause, mut attempt) = (PAUSE, 0);
+        loop {
             let failed = match self.work_once(cx, pending).await {
                 Ok(()) => return,
                 Err(error) => error,
             };
             tracing::warn!(document = pending.id, bank = pending.bank_id, attempt, error = ?failed, "a document is not inserted");
-            if !passes(&failed) || attempt == TRIES {
-                return self.note_failure(pending, &failed).await;
+            // Without a database nothing could be told of it either.
+            if !is_of_store(&failed) {
+                attempt += 1;
+                if !passes(&failed) || attempt == TRIES {
+                    return self.note_failure(pending, &failed).await;
+                }
             }
             tokio::time::sleep(pause).await;
-            pause *= 2;
+            pause = (pause * 2).min(LONG_PAUSE);
         }
     }
 
@@ -206,23 +215,30 @@ impl Banks {
     }
 
     async fn note_failure(&self, pending: &PendingDocument, error: &Error) {
-        let stored = async {
-            let Some(row) = self.there(&pending.tenant, &pending.bank_id, &pending.id).await? else { return Ok(()) };
-            // What came later is not its failure.
-            if row.document.status() != DocumentStatus::InProgress
-                || row.document.ingestion_id != pending.ingestion_id
-                || !self.store.is_worker_of(self.0.worker.owner(), pending).await?
-            {
-                return Ok(());
+        let mut pause = PAUSE;
+        while let Err(untold) = self.store_failure(pending, error).await {
+            tracing::error!(document = pending.id, error = ?untold, "a document's failure could not be stored");
+            if !is_of_store(&untold) && untold.reason() != Some("disk_full") {
+                return;
             }
-            let mut document = row.document;
-            (document.status, document.error) = (DocumentStatus::Failed.into(), Some(error.to_info()));
-            document.sha256.clear();
-            self.store.settle_document(&pending.tenant, &pending.bank_id, &document, &row.revision, (0, 0)).await.map(drop)
-        };
-        if let Err(error) = stored.await {
-            tracing::error!(document = pending.id, error = ?error, "a document's failure could not be stored");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONG_PAUSE);
         }
+    }
+
+    async fn store_failure(&self, pending: &PendingDocument, error: &Error) -> Result<()> {
+        let Some(row) = self.there(&pending.tenant, &pending.bank_id, &pending.id).await? else { return Ok(()) };
+        // What came later is not its failure.
+        if row.document.status() != DocumentStatus::InProgress
+            || row.document.ingestion_id != pending.ingestion_id
+            || !self.store.is_worker_of(self.0.worker.owner(), pending).await?
+        {
+            return Ok(());
+        }
+        let mut document = row.document;
+        (document.status, document.error) = (DocumentStatus::Failed.into(), Some(error.to_info()));
+        document.sha256.clear();
+        self.store.settle_document(&pending.tenant, &pending.bank_id, &document, &row.revision, (0, 0)).await.map(drop)
     }
 
     pub(super) async fn ingestion(&self, cx: &Context, bank: &str, id: &str) -> Result<Ingestion> {
@@ -310,6 +326,11 @@ fn passes(error: &Error) -> bool {
     use llama_stack_core::Code::{Aborted, DeadlineExceeded, ResourceExhausted, Unavailable};
     matches!(error.code(), Aborted | DeadlineExceeded | ResourceExhausted | Unavailable)
         && !matches!(error.reason(), Some("parser_limits" | "storage_quota"))
+}
+
+/// The database does not answer for now.
+fn is_of_store(error: &Error) -> bool {
+    matches!(error.reason(), Some("store_unavailable" | "store_busy"))
 }
 
 /// Before it is read; of a file it is not known yet.

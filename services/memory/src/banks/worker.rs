@@ -52,6 +52,11 @@ impl Worker {
         Holder { owner: &self.owner, now: ids::now(), lease: LEASE }
     }
 
+    /// No task of this process is at any document.
+    pub(super) fn is_idle(&self) -> bool {
+        self.busy.load(Ordering::SeqCst) == 0
+    }
+
     /// Before the first row is written that names this worker: others know that it lives, and will until it is done.
     pub(super) async fn begin(&self, store: &Store) -> Result<Busy> {
         self.busy.fetch_add(1, Ordering::SeqCst);
@@ -65,7 +70,7 @@ impl Worker {
     }
 
     async fn renew(&self, store: &Store) -> Result<()> {
-        if self.busy.load(Ordering::SeqCst) == 0 {
+        if self.is_idle() {
             return Ok(());
         }
         let mut renewed = self.renewed.lock().await;

@@ -13,6 +13,8 @@ use llama_stack_memory::index::Shape;
 
 /// Files are sparse: blocks of nothing are not kept.
 const BLOCK: usize = 4_096;
+/// Templates that are kept: callers choose the dimensions of their banks, and each costs some hundred kilobytes.
+const MOST: usize = 8;
 
 /// By the dimension of the vectors, and whether words are searched.
 #[derive(Default)]
@@ -35,7 +37,14 @@ impl Templates {
     pub(super) fn keep(&self, shape: &Shape, folder: &Path) -> io::Result<()> {
         let mut template = Template { folders: Vec::new(), files: Vec::new() };
         template.gather(folder, Path::new(""))?;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((shape.dimension, shape.keyword), Arc::new(template));
+        let (mut known, this) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), (shape.dimension, shape.keyword));
+        if known.len() >= MOST
+            && !known.contains_key(&this)
+            && let Some(other) = known.keys().next().copied()
+        {
+            known.remove(&other);
+        }
+        known.insert(this, Arc::new(template));
         Ok(())
     }
 
@@ -114,6 +123,10 @@ mod tests {
         templates.keep(&shape, from.path()).unwrap();
         assert!(templates.make(&shape, to.path()).unwrap());
         assert!(!templates.make(&Shape { dimension: 5, ..shape }, to.path()).unwrap());
+        for dimension in 10..40 {
+            templates.keep(&Shape { dimension, ..shape }, from.path()).unwrap();
+        }
+        assert_eq!(templates.0.lock().unwrap().len(), MOST);
         assert!(fs::read(to.path().join("a/large")).unwrap() == large);
         assert!(to.path().join("a/empty").is_dir() && fs::read(to.path().join("none")).unwrap().is_empty());
     }

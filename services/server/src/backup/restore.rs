@@ -1,7 +1,7 @@
 //! Putting an archive's members back: all of it is verified before the first of it is written.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io::Read as _,
     path::{Path, PathBuf},
 };
@@ -42,6 +42,8 @@ pub struct Restored {
     pub files: u64,
     /// Documents that the stack reads again when it starts, because they were changed while the backup was made.
     pub documents_to_read_again: u64,
+    /// Documents that are not there any more, because they were deleted while the backup was made.
+    pub documents_deleted_meanwhile: u64,
     /// What the backup does not have.
     pub left_out: Vec<String>,
 }
@@ -50,8 +52,13 @@ pub struct Restored {
 enum Piece {
     Rows(Heading, Vec<u8>),
     Bank(BankOf),
+    /// Documents of the bank before it that were changed while the backup was made.
+    Changed(HashSet<String>),
     Chunks(Vec<Chunk>),
 }
+
+/// A bank, and the provider that has it.
+type Kept = (String, BankKey);
 
 /// A bank that is being filled.
 struct Filling {
@@ -59,6 +66,7 @@ struct Filling {
     index: std::sync::Arc<dyn Index>,
     /// By document.
     chunks: HashMap<String, u64>,
+    changed: HashSet<String>,
 }
 
 /// The manifest that is in an archive: as it was written, without secrets.
@@ -79,7 +87,8 @@ pub fn manifest_of(path: &Path) -> Result<String> {
     Err(Error::new(Code::DataLoss, "the archive has no manifest.json").with_reason("bad_backup"))
 }
 
-/// Fills the database, the banks and the files that a manifest names. With `replace`, what is there is deleted first.
+/// Fills the database, the banks and the files that a manifest names. With `replace`, what is there is deleted: if that fails half
+/// way, the database is what it was, and banks that are in the backup as well have to be restored again.
 ///
 /// # Errors
 /// As [`verify`], and as the store's: `FailedPrecondition` it is not empty (`not_empty`), a process has it open (`store_in_use`), the
@@ -104,21 +113,31 @@ pub async fn restore(path: PathBuf, manifest: &Manifest, registry: &Registry, op
         return Err(Error::failed_precondition(message).with_field("files.s3"));
     }
     let mut database = Restore::begin(&url, &contents.migrations, replace).await?;
-    for (tenant, bank_id, provider) in database.replaced() {
-        if let Some(index) = indexes.get(provider) {
-            index.remove(&BankKey { tenant: tenant.clone(), bank_id: bank_id.clone() }).await?;
+    let files = Copies::open(options.home.join(&manifest.name).join("files"))?;
+    let (restored, kept) = fill(path, &contents, &mut database, &indexes, files).await?;
+    let replaced = database.replaced().to_vec();
+    database.finish().await?;
+    // Now that no row names them.
+    for (tenant, bank_id, provider) in replaced {
+        let key = BankKey { tenant, bank_id };
+        match indexes.get(&provider) {
+            Some(index) if !kept.contains(&(provider, key.clone())) => index.remove(&key).await?,
+            _ => {}
         }
     }
-    let files = Copies::open(options.home.join(&manifest.name).join("files"))?;
-    let restored = fill(path, &contents, &mut database, &indexes, files).await?;
-    database.finish().await?;
     shutdown.cancel();
     tasks.close();
     tasks.wait().await;
     Ok(Restored { name: manifest.name.clone(), ..restored })
 }
 
-async fn fill(path: PathBuf, contents: &Contents, database: &mut Restore, indexes: &Indexes, files: Copies) -> Result<Restored> {
+async fn fill(
+    path: PathBuf,
+    contents: &Contents,
+    database: &mut Restore,
+    indexes: &Indexes,
+    files: Copies,
+) -> Result<(Restored, HashSet<Kept>)> {
     let (out, mut pieces) = mpsc::channel(AHEAD);
     let reading = tokio::task::spawn_blocking(move || read(&path, &files, &out));
     let mut restored = Restored {
@@ -129,9 +148,10 @@ async fn fill(path: PathBuf, contents: &Contents, database: &mut Restore, indexe
         chunks: 0,
         files: contents.items("files/"),
         documents_to_read_again: 0,
+        documents_deleted_meanwhile: 0,
         left_out: contents.left_out.clone(),
     };
-    let mut filling: Option<Filling> = None;
+    let (mut filling, mut kept) = (None::<Filling>, HashSet::new());
     while let Some(piece) = pieces.recv().await {
         match piece {
             Piece::Rows(heading, lines) => {
@@ -139,9 +159,14 @@ async fn fill(path: PathBuf, contents: &Contents, database: &mut Restore, indexe
                 *restored.rows.entry(heading.table).or_default() += count;
             }
             Piece::Bank(of) => {
-                restored.documents_to_read_again += settle(database, filling.take()).await?;
+                settle(database, filling.take(), &mut restored).await?;
+                kept.insert((of.provider_id.clone(), BankKey { tenant: of.tenant.clone(), bank_id: of.bank_id.clone() }));
                 filling = Some(begin(of, indexes).await?);
                 restored.banks += 1;
+            }
+            Piece::Changed(changed) => {
+                let bank = filling.as_mut().ok_or_else(|| Error::new(Code::DataLoss, "the archive has documents of no bank"))?;
+                bank.changed = changed;
             }
             Piece::Chunks(chunks) => {
                 let bank = filling.as_mut().ok_or_else(|| Error::new(Code::DataLoss, "the archive has chunks of no bank"))?;
@@ -154,10 +179,10 @@ async fn fill(path: PathBuf, contents: &Contents, database: &mut Restore, indexe
             }
         }
     }
-    restored.documents_to_read_again += settle(database, filling.take()).await?;
+    settle(database, filling.take(), &mut restored).await?;
     // What it found comes before what is missing because of it.
     reading.await.map_err(broke_off)??;
-    Ok(restored)
+    Ok((restored, kept))
 }
 
 async fn begin(of: BankOf, indexes: &Indexes) -> Result<Filling> {
@@ -167,14 +192,15 @@ async fn begin(of: BankOf, indexes: &Indexes) -> Result<Filling> {
     // Perhaps of a restore that was cut off, or of a database that was deleted: no row would name it.
     index.remove(&key).await?;
     index.create(&key, &Shape { dimension: of.dimension, keyword: of.keyword }).await?;
-    Ok(Filling { key, index, chunks: HashMap::new() })
+    Ok(Filling { key, index, chunks: HashMap::new(), changed: HashSet::new() })
 }
 
-async fn settle(database: &mut Restore, bank: Option<Filling>) -> Result<u64> {
-    match bank {
-        Some(bank) => database.read_again(&bank.key.tenant, &bank.key.bank_id, &bank.chunks).await,
-        None => Ok(0),
-    }
+async fn settle(database: &mut Restore, bank: Option<Filling>, restored: &mut Restored) -> Result<()> {
+    let Some(bank) = bank else { return Ok(()) };
+    let settled = database.settle(&bank.key.tenant, &bank.key.bank_id, &bank.chunks, &bank.changed).await?;
+    restored.documents_to_read_again += settled.read_again;
+    restored.documents_deleted_meanwhile += settled.gone;
+    Ok(())
 }
 
 /// Members in their order; contents of files go to their places at once. Ends early where nobody takes them.
@@ -200,6 +226,8 @@ fn read(path: &Path, files: &Copies, out: &mpsc::Sender<Piece>) -> Result<()> {
             Piece::Rows(heading, data.split_off(end + 1))
         } else if name.ends_with("/bank.json") {
             Piece::Bank(serde_json::from_slice(&data).map_err(|error| bad(&name).with_source(error))?)
+        } else if name.ends_with("/changed.json") {
+            Piece::Changed(serde_json::from_slice(&data).map_err(|error| bad(&name).with_source(error))?)
         } else {
             let (mut rest, mut chunks) = (data.as_slice(), Vec::new());
             while !rest.is_empty() {

@@ -146,7 +146,15 @@ impl Source {
     }
 
     /// The chunks of a bank, document by document.
-    async fn bank(&self, to: &mut Writer, number: usize, index: &dyn Index, tenant: &str, bank: &Bank, documents: &[String]) -> Result<()> {
+    async fn bank(
+        &self,
+        to: &mut Writer,
+        number: usize,
+        index: &dyn Index,
+        tenant: &str,
+        bank: &Bank,
+        documents: &[(String, String)],
+    ) -> Result<()> {
         let (key, shape) = (BankKey { tenant: tenant.to_owned(), bank_id: bank.id.clone() }, shape(bank));
         let of = BankOf {
             provider_id: bank.provider_id.clone(),
@@ -162,12 +170,17 @@ impl Source {
             return Ok(());
         }
         let (mut data, mut count, mut piece) = (Vec::new(), 0, 0);
-        for document in documents {
+        let mut changed = Vec::new();
+        for (document, revision) in documents {
             let chunks = match index.scroll(&key, Some(document), None, ALL, true).await {
                 // Deleted since.
                 Err(error) if error.code() == Code::NotFound => break,
                 chunks => chunks.map_err(|error| error.context(&bank.id))?,
             };
+            // A new revision is written before its chunks are: what is of none but this one has been so all the time.
+            if self.store.document_revision(tenant, &bank.id, document).await?.as_ref() != Some(revision) {
+                changed.push(document);
+            }
             for chunk in chunks {
                 append(&chunk, &mut data)?;
                 count += 1;
@@ -180,6 +193,10 @@ impl Source {
         }
         if count > 0 {
             to.put(&format!("banks/{number:06}/{piece:06}.chunks"), count, &data).await?;
+        }
+        if !changed.is_empty() {
+            let changed = serde_json::to_vec(&changed).map_err(|error| Error::internal("ids are no JSON").with_source(error))?;
+            to.put(&format!("banks/{number:06}/changed.json"), 1, &changed).await?;
         }
         Ok(())
     }

@@ -1,0 +1,7 @@
+-- Banks that are deleted: what a turn under way found in one just before is not written any more.
+
+CREATE TABLE deleted_banks (
+    tenant  TEXT COLLATE "C" NOT NULL,
+    bank_id TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, bank_id)
+);
