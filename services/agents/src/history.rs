@@ -8,10 +8,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use llama_stack_core::{Code, Result};
+use llama_stack_core::{Code, Context, Inference, Result};
 use llama_stack_proto::v1::{Message, Turn, step::Step};
 
 use crate::{
+    compact,
     conversation::{answers, compacted, compaction, messages, until_answered},
     runtime::Shared,
 };
@@ -44,6 +45,8 @@ pub(crate) struct Past {
     /// What was before, where this turn summarised it.
     base: Option<Base>,
     bytes: usize,
+    /// As a model counts them, once one has.
+    tokens: Mutex<Option<(String, usize)>>,
     /// Of the documents that it quotes, those that were deleted; `None` where it quotes none.
     erased: Option<usize>,
 }
@@ -52,6 +55,14 @@ pub(crate) struct Past {
 struct Base {
     messages: Vec<Message>,
     provenance: Vec<String>,
+}
+
+/// How much of a history is enough.
+pub(crate) struct Bound<'a> {
+    pub(crate) inference: &'a dyn Inference,
+    pub(crate) cx: &'a Context,
+    pub(crate) model: &'a str,
+    pub(crate) tokens: usize,
 }
 
 /// What was before a turn.
@@ -79,7 +90,7 @@ impl Histories {
         let base = compaction(turn).map(|made| Base { messages: compacted(made), provenance: made.provenance.clone() });
         let bytes = messages.iter().chain(base.iter().flat_map(|base| &base.messages)).map(prost::Message::encoded_len).sum();
         let (parent, answers, erased) = (turn.parent_turn_id.clone(), answers(turn), erased(turn));
-        let past = Arc::new(Past { parent, answers, messages, base, bytes, erased });
+        let past = Arc::new(Past { parent, answers, messages, base, bytes, tokens: Mutex::default(), erased });
         self.change(|kept| kept.put((tenant.to_owned(), turn.id.clone()), past.clone()));
         past
     }
@@ -94,6 +105,20 @@ impl Histories {
 
     fn change<T>(&self, change: impl FnOnce(&mut Kept) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Past {
+    async fn tokens(&self, bound: &Bound<'_>) -> usize {
+        let known = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((model, tokens)) = known
+            && model == bound.model
+        {
+            return tokens;
+        }
+        let tokens = compact::tokens(bound.inference, bound.cx, bound.model, &self.messages, &[]).await;
+        *self.tokens.lock().unwrap_or_else(PoisonError::into_inner) = Some((bound.model.to_owned(), tokens));
+        tokens
     }
 }
 
@@ -123,15 +148,15 @@ impl Kept {
 }
 
 /// The messages before this turn. A deleted ancestor ends the history: what was before it is out of reach. A summary
-/// stands for all that it was made of. Ancestors beyond `enough` bytes are not read.
+/// stands for all that it was made of. Ancestors beyond the bound are not read.
 ///
 /// # Errors
 /// The store's.
-pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn, enough: usize) -> Result<Before> {
+pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn, enough: Option<Bound<'_>>) -> Result<Before> {
     let mut chain: Vec<(Arc<Past>, HashSet<String>)> = Vec::new();
     let mut answered = answers(turn);
     let mut key = (tenant.to_owned(), turn.parent_turn_id.clone());
-    let mut bytes = 0;
+    let mut tokens = 0;
     while !key.1.is_empty() {
         let kept = match shared.histories.get(&key) {
             // A document that was deleted since is not to be read again here.
@@ -151,7 +176,9 @@ pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn, enough: u
         };
         key.1.clone_from(&past.parent);
         let answered_by_child = std::mem::replace(&mut answered, past.answers.clone());
-        bytes += past.bytes;
+        if let Some(bound) = &enough {
+            tokens += past.tokens(bound).await;
+        }
         let summarised = past.base.is_some();
         chain.push((past, answered_by_child));
         if summarised {
@@ -159,7 +186,7 @@ pub(crate) async fn before(shared: &Shared, tenant: &str, turn: &Turn, enough: u
             answered.clear();
             break;
         }
-        if bytes > enough {
+        if enough.as_ref().is_some_and(|bound| tokens > bound.tokens) {
             break;
         }
     }

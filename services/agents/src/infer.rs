@@ -115,16 +115,10 @@ impl Run {
         model.map_or(0, |model| model.context_length as usize)
     }
 
-    /// How many bytes of history are more than the model can be shown: a token has hardly ever more than 32.
-    pub(crate) async fn enough(&self) -> usize {
-        let config = conversation::config(self.journal.turn());
-        if config.truncation() != HistoryTruncation::Auto {
-            return usize::MAX;
-        }
-        match self.context_length(&config.model).await {
-            0 => usize::MAX,
-            context => context.saturating_mul(32),
-        }
+    /// How many tokens of history are certainly more than the model can be shown; 0 where that is not known. Counted turn by
+    /// turn they come to somewhat more than together.
+    pub(crate) async fn enough(&self, config: &AgentConfig) -> usize {
+        if config.truncation() == HistoryTruncation::Auto { 2 * self.context_length(&config.model).await } else { 0 }
     }
 
     /// What the model reads besides the history.

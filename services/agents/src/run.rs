@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::{
-    conversation, fold, history,
+    conversation, fold,
+    history::{self, Bound},
     journal::{Journal, lost},
     pins::Pins,
     runtime::Shared,
@@ -126,7 +127,9 @@ impl Run {
         if self.journal.turn().append_only {
             return Ok(());
         }
-        let enough = self.enough().await;
+        let (config, cx) = (conversation::config(self.journal.turn()), self.effect_context());
+        let (inference, tokens) = (self.shared.parts.inference.as_ref(), self.enough(&config).await);
+        let enough = (tokens > 0).then_some(Bound { inference, cx: &cx, model: &config.model, tokens });
         let history = history::before(&self.shared, self.journal.tenant(), self.journal.turn(), enough).await.map_err(Stop::Broken)?;
         (self.history, self.summarised) = (history.messages, history.summarised);
         if let Some(compaction) = conversation::compaction(self.journal.turn()) {

@@ -36,7 +36,7 @@ async fn whole(shared: &Shared, cx: &Context, turn_id: &str) -> Result<Vec<Messa
     let turn: Turn = shared.load(cx.tenant(), turn_id).await.map_err(|error| error.with_field("turn_id"))?.turn;
     let mut messages = match conversation::compaction(&turn) {
         Some(compaction) => conversation::compacted(compaction),
-        None => history::before(shared, cx.tenant(), &turn, usize::MAX).await?.messages,
+        None => history::before(shared, cx.tenant(), &turn, None).await?.messages,
     };
     messages.extend(conversation::messages(&turn));
     Ok(messages)
