@@ -1,4 +1,4 @@
-//! `/v1/api-keys` and `/v1/whoami`.
+//! `/v1/api-keys`, `/v1/whoami` and `/v1/hand-over`.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use axum::{
 };
 use llama_stack_core::{Result, ids};
 use llama_stack_proto::v1::{
-    self, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, ListApiKeysRequest, RevokeApiKeyRequest, RotateApiKeyRequest,
+    self, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, HandOverRequest, ListApiKeysRequest, RevokeApiKeyRequest, RotateApiKeyRequest,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,11 @@ pub(crate) fn routes(api: &mut Api) {
         "/v1/api-keys/{id}/rotate",
         post(rotate),
         Operation::new("Gives an API key another secret.").takes::<RotateKey>().returns::<Issued>(),
+    );
+    api.post(
+        "/v1/hand-over",
+        post(hand_over),
+        Operation::new("Gives what is one principal's, or nobody's, to another.").takes::<HandOver>().returns::<HandedOver>(),
     );
     api.get("/v1/whoami", get(whoami), Operation::new("Who the caller is taken for.").returns::<Who>());
 }
@@ -176,4 +181,25 @@ async fn rotate(
 async fn whoami(State(state): State<AppState>, Caller(cx): Caller) -> Result<Json<Who>, ApiError> {
     let v1::Caller { principal, tenant, roles, attributes, credential } = state.identity.get_caller(&cx, GetCallerRequest {}).await?;
     Ok(Json(Who { principal, tenant, roles, attributes, credential }))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct HandOver {
+    /// Default: what was made before callers were told apart.
+    #[serde(default)]
+    from: String,
+    to: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct HandedOver {
+    object: &'static str,
+    /// How many things there were.
+    count: u64,
+}
+
+async fn hand_over(State(state): State<AppState>, Caller(cx): Caller, Json(body): Json<HandOver>) -> Result<Json<HandedOver>, ApiError> {
+    let request = HandOverRequest { from: body.from, to: body.to };
+    Ok(Json(HandedOver { object: "hand_over", count: state.identity.hand_over(&cx, request).await?.count }))
 }

@@ -29,6 +29,7 @@ const ROUTES: &[(&str, Access)] = &[
     ("/v1/api-keys", Services(&["Identity.CreateApiKey", "Identity.ListApiKeys"])),
     ("/v1/api-keys/{id}", Services(&["Identity.GetApiKey", "Identity.RevokeApiKey"])),
     ("/v1/api-keys/{id}/rotate", Services(&["Identity.RotateApiKey"])),
+    ("/v1/hand-over", Services(&["Identity.HandOver"])),
     ("/v1/chat/completions", Services(&["Inference.Chat", "Inference.StreamChat"])),
     ("/v1/completions", Services(&["Inference.Complete", "Inference.StreamComplete"])),
     ("/v1/embeddings", Services(&["Inference.Embed"])),

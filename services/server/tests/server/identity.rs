@@ -395,6 +395,9 @@ async fn what_was_made_before_callers_were_told_apart_is_handed_to_a_principal()
     // The turn, its session and the prompt.
     assert_eq!(remote.hand_over(&by(&admin), request.clone()).await.unwrap().count, 3);
     assert_eq!(remote.hand_over(&by(&admin), request).await.unwrap().count, 0, "it is done already");
+    let over_http = |secret: &str| server.http.post(server.url("/v1/hand-over")).bearer_auth(secret).json(&json!({ "to": "ann" }));
+    assert_eq!(told(over_http(&ann)).await.0, 403);
+    assert_eq!(told(over_http(&admin)).await, (200, json!({ "object": "hand_over", "count": 0 })));
     assert_eq!((read(&ann).await, read(&bob).await), (200, 404));
     let (_, list) = told(server.http.get(server.url("/v1/responses")).bearer_auth(&ann)).await;
     assert_eq!(list["data"].as_array().unwrap().len(), 1, "{list}");
