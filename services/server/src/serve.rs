@@ -7,7 +7,7 @@
 //!                  requests under way end, for drain_seconds · close
 //! ```
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use ::http::Request;
 use axum::{Router, body::Body};
@@ -29,7 +29,7 @@ use llama_stack_core::{Code, Error, Result, manifest};
 
 use crate::{
     Stack, check_exposure,
-    connections::{Answers, Paced, Peer, Places, Socket},
+    connections::{Answers, Paced, Peer, PeerAddress, Places, Socket},
     grpc, http,
     identity::tls::{PeerCertificate, Tls},
     openai::batches::InProcess,
@@ -121,11 +121,12 @@ impl Edge {
         request: Request<Incoming>,
         certificate: Option<PeerCertificate>,
         bounds: manifest::Connections,
-        (peer, answers): (Arc<Peer>, Arc<Answers>),
+        (peer, address, answers): (Arc<Peer>, PeerAddress, Arc<Answers>),
     ) -> Result<axum::response::Response, Infallible> {
         let busy = peer.begin();
         let patience = Duration::from_secs(bounds.body_seconds);
         let mut request = request.map(|body| if body.is_end_stream() { Body::new(body) } else { Body::new(Paced::new(body, patience)) });
+        request.extensions_mut().insert(address);
         if let Some(certificate) = certificate {
             request.extensions_mut().insert(certificate);
         }
@@ -172,7 +173,7 @@ impl Connections {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => self.spawn(stream),
+                Ok((stream, address)) => self.spawn(stream, address.ip().to_canonical()),
                 // Mostly too many open files: connections that end make room.
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -182,7 +183,7 @@ impl Connections {
         }
     }
 
-    fn spawn(&self, stream: TcpStream) {
+    fn spawn(&self, stream: TcpStream, address: IpAddr) {
         let Some(peer) = self.places.enter() else {
             tracing::warn!("a connection is refused: as many as may be are there, and each is busy");
             return;
@@ -198,6 +199,7 @@ impl Connections {
             protocols: self.protocols.clone(),
             bounds: self.bounds,
             peer,
+            address: PeerAddress(address),
             ending: self.ending.clone(),
             cut: self.cut.clone(),
         };
@@ -235,6 +237,7 @@ struct Connection {
     protocols: Arc<auto::Builder<TokioExecutor>>,
     bounds: manifest::Connections,
     peer: Arc<Peer>,
+    address: PeerAddress,
     ending: CancellationToken,
     cut: CancellationToken,
 }
@@ -242,12 +245,12 @@ struct Connection {
 impl Connection {
     /// To its end.
     async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, certificate: Option<PeerCertificate>) {
-        let Self { edge, protocols, bounds, peer, ending, cut } = self;
+        let Self { edge, protocols, bounds, peer, address, ending, cut } = self;
         let (asked, answers) = (CancellationToken::new(), Arc::new(Answers::default()));
         let (first, of_answers, place) = (asked.clone(), answers.clone(), peer.clone());
         let service = hyper::service::service_fn(move |request| {
             first.cancel();
-            edge.clone().answer(request, certificate.clone(), bounds, (place.clone(), of_answers.clone()))
+            edge.clone().answer(request, certificate.clone(), bounds, (place.clone(), address, of_answers.clone()))
         });
         let unread = Duration::from_secs(bounds.unread_seconds);
         let connection = protocols.serve_connection(TokioIo::new(Socket::new(stream, unread)), service);

@@ -12,6 +12,7 @@ mod socket;
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -37,6 +38,10 @@ struct Kept {
     idle: BTreeMap<u64, CancellationToken>,
     next: u64,
 }
+
+/// Where a request's connection came from: a proxy, where there is one. In the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddress(pub(crate) IpAddr);
 
 /// One connection. Dropping it gives its place back.
 pub(crate) struct Peer {
