@@ -23,7 +23,11 @@ const GENERATING: &str = "llama_stack_generations_in_flight";
 const UPSTREAM_REQUESTS: &str = "llama_stack_upstream_requests_total";
 const UPSTREAM_OUTSTANDING: &str = "llama_stack_upstream_outstanding";
 const UPSTREAM_UP: &str = "llama_stack_upstream_up";
+const UPSTREAM_STATE: &str = "llama_stack_upstream_state";
 const POOL_RETRIES: &str = "llama_stack_pool_retries_total";
+
+/// Of the breaker of a pool's upstream, as [`llama_stack_inference::UpstreamFigures`] names them.
+const STATES: [&str; 3] = ["closed", "open", "half_open"];
 
 /// Seconds; from a pass-through to a long generation.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0];
@@ -73,6 +77,10 @@ impl Metrics {
             describe(IN_FLIGHT, "Requests whose answer is not done."),
             describe(GENERATING, "Generations that wait for a model or are written by one: the depth of the queue."),
             describe(UPSTREAM_OUTSTANDING, "Requests under way at an upstream of a pool."),
+            describe(
+                UPSTREAM_STATE,
+                "1 for the state of the breaker of an upstream of a pool (closed, open, half_open), 0 for the others.",
+            ),
             describe(UPSTREAM_UP, "1 where an upstream of a pool answers its probes and its breaker is closed, else 0."),
         ] {
             recorder.describe_gauge(name, None, text);
@@ -180,6 +188,10 @@ impl Metrics {
                 }
                 gauge(UPSTREAM_OUTSTANDING, labels()).set(f64::from(upstream.outstanding));
                 gauge(UPSTREAM_UP, labels()).set(f64::from(u8::from(upstream.works())));
+                for state in STATES {
+                    let labels = [labels(), vec![Label::from_static_parts("state", state)]].concat();
+                    gauge(UPSTREAM_STATE, labels).set(f64::from(u8::from(upstream.state == state)));
+                }
             }
         }
     }
