@@ -16,6 +16,7 @@ const FIRST_TOKEN: &str = "llama_stack_time_to_first_token_seconds";
 const PER_TOKEN: &str = "llama_stack_time_per_output_token_seconds";
 const GENERATED: &str = "llama_stack_generation_seconds";
 const REFUSED: &str = "llama_stack_requests_refused_total";
+const CONNECTIONS_REFUSED: &str = "llama_stack_connections_refused_total";
 const VERDICTS: &str = "llama_stack_shield_verdicts_total";
 const JUDGED: &str = "llama_stack_shield_bytes_total";
 const JUDGING: &str = "llama_stack_shield_seconds";
@@ -56,6 +57,7 @@ impl Metrics {
         for (name, text) in [
             describe(REQUESTS, "Requests by route, method and code."),
             describe(REFUSED, "Requests that limits refused, by reason: overloaded, rate_limit_exceeded, insufficient_quota."),
+            describe(CONNECTIONS_REFUSED, "Connections that were closed at once, by the limit that left no place: max, per_address."),
             describe(TOKENS, "Tokens read (input) and generated (output), by model."),
             describe(VERDICTS, "Verdicts by shield and outcome: safe, violation, redacted, no_verdict, error."),
             describe(JUDGED, "Bytes of text by shield: judged, or known from before."),
@@ -85,6 +87,10 @@ impl Metrics {
         ] {
             recorder.describe_gauge(name, None, text);
         }
+        // There from the start, so that the first is seen as a change.
+        for limit in ["max", "per_address"] {
+            recorder.register_counter(&refused_connections(limit), &METADATA).increment(0);
+        }
         let in_flight = recorder.register_gauge(&Key::from_static_name(IN_FLIGHT), &METADATA);
         let generating = recorder.register_gauge(&Key::from_static_name(GENERATING), &METADATA);
         Self(Arc::new(Inner { handle: recorder.handle(), recorder, in_flight, generating, pools: Pools::default() }))
@@ -113,6 +119,11 @@ impl Metrics {
     pub(crate) fn refused(&self, reason: String) {
         let key = Key::from_parts(REFUSED, vec![Label::new("reason", reason)]);
         self.0.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
+    /// `limit`: which left it no place.
+    pub(crate) fn connection_refused(&self, limit: &'static str) {
+        self.0.recorder.register_counter(&refused_connections(limit), &METADATA).increment(1);
     }
 
     /// `model` is one that answered, so that labels are bounded.
@@ -200,6 +211,10 @@ impl Metrics {
     pub(crate) fn fold(&self) {
         self.0.handle.run_upkeep();
     }
+}
+
+fn refused_connections(limit: &'static str) -> Key {
+    Key::from_parts(CONNECTIONS_REFUSED, vec![Label::from_static_parts("limit", limit)])
 }
 
 /// A generation that is not done.

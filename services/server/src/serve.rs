@@ -29,9 +29,10 @@ use llama_stack_core::{Code, Error, Result, manifest};
 
 use crate::{
     Stack, check_exposure,
-    connections::{Answers, Paced, Peer, PeerAddress, Places, Socket},
+    connections::{Answers, Full, Paced, Peer, Places, Socket},
     grpc, http,
     identity::tls::{PeerCertificate, Tls},
+    metrics::Metrics,
     openai::batches::InProcess,
 };
 
@@ -90,7 +91,7 @@ impl Stack {
         }
         self.batcher.start(Arc::new(InProcess(http::router(&state, &[]))));
 
-        let connections = Connections::new(edge, self.tls.clone(), self.server.connections);
+        let connections = Connections::new(edge, self.tls.clone(), self.server.connections, self.metrics.clone());
         connections.accept(&listener, shutdown.cancelled()).await;
         state.drain();
         health.say_not_serving().await;
@@ -121,12 +122,12 @@ impl Edge {
         request: Request<Incoming>,
         certificate: Option<PeerCertificate>,
         bounds: manifest::Connections,
-        (peer, address, answers): (Arc<Peer>, PeerAddress, Arc<Answers>),
+        (peer, answers): (Arc<Peer>, Arc<Answers>),
     ) -> Result<axum::response::Response, Infallible> {
         let busy = peer.begin();
         let patience = Duration::from_secs(bounds.body_seconds);
         let mut request = request.map(|body| if body.is_end_stream() { Body::new(body) } else { Body::new(Paced::new(body, patience)) });
-        request.extensions_mut().insert(address);
+        request.extensions_mut().insert(peer.address);
         if let Some(certificate) = certificate {
             request.extensions_mut().insert(certificate);
         }
@@ -142,6 +143,7 @@ struct Connections {
     tls: Option<Arc<Tls>>,
     bounds: manifest::Connections,
     places: Arc<Places>,
+    metrics: Metrics,
     protocols: Arc<auto::Builder<TokioExecutor>>,
     tasks: TaskTracker,
     /// Connections end after the requests that they have.
@@ -151,12 +153,13 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(edge: Edge, tls: Option<Arc<Tls>>, bounds: manifest::Connections) -> Self {
+    fn new(edge: Edge, tls: Option<Arc<Tls>>, bounds: manifest::Connections, metrics: Metrics) -> Self {
         Self {
             edge,
             tls,
             bounds,
-            places: Places::new(bounds.max),
+            places: Places::new(bounds.max, bounds.per_address),
+            metrics,
             protocols: Arc::new(protocols(bounds)),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
@@ -184,9 +187,17 @@ impl Connections {
     }
 
     fn spawn(&self, stream: TcpStream, address: IpAddr) {
-        let Some(peer) = self.places.enter() else {
-            tracing::warn!("a connection is refused: as many as may be are there, and each is busy");
-            return;
+        let peer = match self.places.enter(address) {
+            Ok(peer) => peer,
+            Err(full) => {
+                self.metrics.connection_refused(full.name());
+                match full {
+                    Full::Max => tracing::warn!("a connection is refused: as many as may be are there, and each is busy"),
+                    // Whoever opens many must not fill the log with them.
+                    Full::PerAddress => tracing::debug!(%address, "a connection is refused: its address has as many as it may"),
+                }
+                return;
+            }
         };
         if let Err(error) = set_options(&stream) {
             // The peer has gone already.
@@ -199,7 +210,6 @@ impl Connections {
             protocols: self.protocols.clone(),
             bounds: self.bounds,
             peer,
-            address: PeerAddress(address),
             ending: self.ending.clone(),
             cut: self.cut.clone(),
         };
@@ -237,7 +247,6 @@ struct Connection {
     protocols: Arc<auto::Builder<TokioExecutor>>,
     bounds: manifest::Connections,
     peer: Arc<Peer>,
-    address: PeerAddress,
     ending: CancellationToken,
     cut: CancellationToken,
 }
@@ -245,12 +254,12 @@ struct Connection {
 impl Connection {
     /// To its end.
     async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, certificate: Option<PeerCertificate>) {
-        let Self { edge, protocols, bounds, peer, address, ending, cut } = self;
+        let Self { edge, protocols, bounds, peer, ending, cut } = self;
         let (asked, answers) = (CancellationToken::new(), Arc::new(Answers::default()));
         let (first, of_answers, place) = (asked.clone(), answers.clone(), peer.clone());
         let service = hyper::service::service_fn(move |request| {
             first.cancel();
-            edge.clone().answer(request, certificate.clone(), bounds, (place.clone(), address, of_answers.clone()))
+            edge.clone().answer(request, certificate.clone(), bounds, (place.clone(), of_answers.clone()))
         });
         let unread = Duration::from_secs(bounds.unread_seconds);
         let connection = protocols.serve_connection(TokioIo::new(Socket::new(stream, unread)), service);
@@ -326,7 +335,7 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE))
 }
 
-async fn fold_metrics(metrics: crate::metrics::Metrics, shutdown: CancellationToken) {
+async fn fold_metrics(metrics: Metrics, shutdown: CancellationToken) {
     while tokio::time::timeout(FOLD, shutdown.cancelled()).await.is_err() {
         metrics.fold();
     }

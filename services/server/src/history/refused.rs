@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
+
+use crate::connections::network;
 
 /// Rows of one address in a minute.
 const OF_ONE: u32 = 10;
@@ -60,14 +62,6 @@ impl Refused {
     }
 }
 
-/// Of IPv6 the first half: the other is its owner's to choose.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-    }
-}
-
 fn shown(network: IpAddr) -> String {
     match network {
         IpAddr::V4(address) => address.to_string(),
@@ -77,6 +71,8 @@ fn shown(network: IpAddr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     #[test]
