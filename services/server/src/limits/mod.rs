@@ -42,6 +42,8 @@ const BEAT: Duration = Duration::from_secs(2);
 /// What was added so long before the last look is looked at again, in microseconds: transactions take time, and clocks differ. Sums can
 /// be read twice.
 const LATE_US: i64 = 60_000_000;
+/// Accounts in one transaction: other processes wait for its rows.
+const GROUP: usize = 256;
 /// Accounts beyond this many are forgotten as soon as that changes nothing.
 const MANY: usize = 10_000;
 /// Days for which usage is kept.
@@ -201,16 +203,16 @@ impl Limits {
     async fn settle(&self, heard_us: &mut i64) -> Result<()> {
         let now_us = now_us();
         let sent: Vec<DailyUsage> = self.accounts().values_mut().filter_map(Account::send).collect();
-        if !sent.is_empty()
-            && let Err(error) = self.store.add_usage(sent.clone(), now_us).await
-        {
-            let mut accounts = self.accounts();
-            for used in &sent {
-                if let Some(account) = accounts.get_mut(&Subject::of(used)) {
-                    account.unsend(used);
+        for (index, group) in sent.chunks(GROUP).enumerate() {
+            if let Err(error) = self.store.add_usage(group.to_vec(), now_us).await {
+                let mut accounts = self.accounts();
+                for used in &sent[index * GROUP..] {
+                    if let Some(account) = accounts.get_mut(&Subject::of(used)) {
+                        account.unsend(used);
+                    }
                 }
+                return Err(error);
             }
-            return Err(error);
         }
         let is_counted = {
             let (mut accounts, now) = (self.accounts(), Instant::now());
