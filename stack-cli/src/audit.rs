@@ -1,4 +1,4 @@
-//! `llama-stack audit`: what policies and shields decided, as a running stack keeps it.
+//! `llama-stack audit`: what policies and shields decided, and which credentials were refused, as a running stack keeps it.
 
 use clap::{Args, ValueEnum};
 use llama_stack_core::{Result, Telemetry as _, grpc::Remote, ids};
@@ -41,6 +41,8 @@ enum Kind {
     Tool,
     /// What a shield found
     Shield,
+    /// Credentials that were refused (for operators)
+    Credential,
 }
 
 impl From<Kind> for AuditKind {
@@ -49,6 +51,7 @@ impl From<Kind> for AuditKind {
             Kind::Access => Self::Access,
             Kind::Tool => Self::Tool,
             Kind::Shield => Self::Shield,
+            Kind::Credential => Self::Credential,
         }
     }
 }
@@ -67,10 +70,18 @@ struct Row {
     resource: String,
     outcome: String,
     policies: Vec<String>,
+    address: String,
+    reason: String,
+    dropped: u64,
 }
 
 fn row(event: AuditEvent) -> Row {
     let resource = match (event.resource_kind.as_str(), event.resource_id.as_str()) {
+        ("", _) if event.dropped > 0 => {
+            let from = if event.address.is_empty() { "many places" } else { event.address.as_str() };
+            format!("{} more from {from}", event.dropped)
+        }
+        ("", _) if !event.address.is_empty() => format!("{} from {}", event.reason, event.address),
         ("", _) => String::new(),
         (kind, id) => format!("{kind} {id}"),
     };
@@ -86,6 +97,9 @@ fn row(event: AuditEvent) -> Row {
         resource,
         outcome: event.outcome,
         policies: event.policies,
+        address: event.address,
+        reason: event.reason,
+        dropped: event.dropped,
     }
 }
 

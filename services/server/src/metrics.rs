@@ -16,6 +16,7 @@ const FIRST_TOKEN: &str = "llama_stack_time_to_first_token_seconds";
 const PER_TOKEN: &str = "llama_stack_time_per_output_token_seconds";
 const GENERATED: &str = "llama_stack_generation_seconds";
 const REFUSED: &str = "llama_stack_requests_refused_total";
+const CONNECTIONS_REFUSED: &str = "llama_stack_connections_refused_total";
 const VERDICTS: &str = "llama_stack_shield_verdicts_total";
 const JUDGED: &str = "llama_stack_shield_bytes_total";
 const JUDGING: &str = "llama_stack_shield_seconds";
@@ -23,7 +24,11 @@ const GENERATING: &str = "llama_stack_generations_in_flight";
 const UPSTREAM_REQUESTS: &str = "llama_stack_upstream_requests_total";
 const UPSTREAM_OUTSTANDING: &str = "llama_stack_upstream_outstanding";
 const UPSTREAM_UP: &str = "llama_stack_upstream_up";
+const UPSTREAM_STATE: &str = "llama_stack_upstream_state";
 const POOL_RETRIES: &str = "llama_stack_pool_retries_total";
+
+/// Of the breaker of a pool's upstream, as [`llama_stack_inference::UpstreamFigures`] names them.
+const STATES: [&str; 3] = ["closed", "open", "half_open"];
 
 /// Seconds; from a pass-through to a long generation.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0];
@@ -52,6 +57,7 @@ impl Metrics {
         for (name, text) in [
             describe(REQUESTS, "Requests by route, method and code."),
             describe(REFUSED, "Requests that limits refused, by reason: overloaded, rate_limit_exceeded, insufficient_quota."),
+            describe(CONNECTIONS_REFUSED, "Connections that were closed at once, by the limit that left no place: max, per_address."),
             describe(TOKENS, "Tokens read (input) and generated (output), by model."),
             describe(VERDICTS, "Verdicts by shield and outcome: safe, violation, redacted, no_verdict, error."),
             describe(JUDGED, "Bytes of text by shield: judged, or known from before."),
@@ -73,9 +79,17 @@ impl Metrics {
             describe(IN_FLIGHT, "Requests whose answer is not done."),
             describe(GENERATING, "Generations that wait for a model or are written by one: the depth of the queue."),
             describe(UPSTREAM_OUTSTANDING, "Requests under way at an upstream of a pool."),
+            describe(
+                UPSTREAM_STATE,
+                "1 for the state of the breaker of an upstream of a pool (closed, open, half_open), 0 for the others.",
+            ),
             describe(UPSTREAM_UP, "1 where an upstream of a pool answers its probes and its breaker is closed, else 0."),
         ] {
             recorder.describe_gauge(name, None, text);
+        }
+        // There from the start, so that the first is seen as a change.
+        for limit in ["max", "per_address"] {
+            recorder.register_counter(&refused_connections(limit), &METADATA).increment(0);
         }
         let in_flight = recorder.register_gauge(&Key::from_static_name(IN_FLIGHT), &METADATA);
         let generating = recorder.register_gauge(&Key::from_static_name(GENERATING), &METADATA);
@@ -105,6 +119,11 @@ impl Metrics {
     pub(crate) fn refused(&self, reason: String) {
         let key = Key::from_parts(REFUSED, vec![Label::new("reason", reason)]);
         self.0.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
+    /// `limit`: which left it no place.
+    pub(crate) fn connection_refused(&self, limit: &'static str) {
+        self.0.recorder.register_counter(&refused_connections(limit), &METADATA).increment(1);
     }
 
     /// `model` is one that answered, so that labels are bounded.
@@ -180,6 +199,10 @@ impl Metrics {
                 }
                 gauge(UPSTREAM_OUTSTANDING, labels()).set(f64::from(upstream.outstanding));
                 gauge(UPSTREAM_UP, labels()).set(f64::from(u8::from(upstream.works())));
+                for state in STATES {
+                    let labels = [labels(), vec![Label::from_static_parts("state", state)]].concat();
+                    gauge(UPSTREAM_STATE, labels).set(f64::from(u8::from(upstream.state == state)));
+                }
             }
         }
     }
@@ -188,6 +211,10 @@ impl Metrics {
     pub(crate) fn fold(&self) {
         self.0.handle.run_upkeep();
     }
+}
+
+fn refused_connections(limit: &'static str) -> Key {
+    Key::from_parts(CONNECTIONS_REFUSED, vec![Label::from_static_parts("limit", limit)])
 }
 
 /// A generation that is not done.

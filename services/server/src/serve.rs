@@ -7,7 +7,7 @@
 //!                  requests under way end, for drain_seconds · close
 //! ```
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use ::http::Request;
 use axum::{Router, body::Body};
@@ -29,9 +29,10 @@ use llama_stack_core::{Code, Error, Result, manifest};
 
 use crate::{
     Stack, check_exposure,
-    connections::{Answers, Paced, Peer, Places, Socket},
+    connections::{Answers, Full, Paced, Peer, Places, Socket},
     grpc, http,
     identity::tls::{PeerCertificate, Tls},
+    metrics::Metrics,
     openai::batches::InProcess,
 };
 
@@ -90,7 +91,7 @@ impl Stack {
         }
         self.batcher.start(Arc::new(InProcess(http::router(&state, &[]))));
 
-        let connections = Connections::new(edge, self.tls.clone(), self.server.connections);
+        let connections = Connections::new(edge, self.tls.clone(), self.server.connections, self.metrics.clone());
         connections.accept(&listener, shutdown.cancelled()).await;
         state.drain();
         health.say_not_serving().await;
@@ -126,6 +127,7 @@ impl Edge {
         let busy = peer.begin();
         let patience = Duration::from_secs(bounds.body_seconds);
         let mut request = request.map(|body| if body.is_end_stream() { Body::new(body) } else { Body::new(Paced::new(body, patience)) });
+        request.extensions_mut().insert(peer.address);
         if let Some(certificate) = certificate {
             request.extensions_mut().insert(certificate);
         }
@@ -141,6 +143,7 @@ struct Connections {
     tls: Option<Arc<Tls>>,
     bounds: manifest::Connections,
     places: Arc<Places>,
+    metrics: Metrics,
     protocols: Arc<auto::Builder<TokioExecutor>>,
     tasks: TaskTracker,
     /// Connections end after the requests that they have.
@@ -150,12 +153,13 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(edge: Edge, tls: Option<Arc<Tls>>, bounds: manifest::Connections) -> Self {
+    fn new(edge: Edge, tls: Option<Arc<Tls>>, bounds: manifest::Connections, metrics: Metrics) -> Self {
         Self {
             edge,
             tls,
             bounds,
-            places: Places::new(bounds.max),
+            places: Places::new(bounds.max, bounds.per_address),
+            metrics,
             protocols: Arc::new(protocols(bounds)),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
@@ -172,7 +176,7 @@ impl Connections {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => self.spawn(stream),
+                Ok((stream, address)) => self.spawn(stream, address.ip().to_canonical()),
                 // Mostly too many open files: connections that end make room.
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -182,10 +186,18 @@ impl Connections {
         }
     }
 
-    fn spawn(&self, stream: TcpStream) {
-        let Some(peer) = self.places.enter() else {
-            tracing::warn!("a connection is refused: as many as may be are there, and each is busy");
-            return;
+    fn spawn(&self, stream: TcpStream, address: IpAddr) {
+        let peer = match self.places.enter(address) {
+            Ok(peer) => peer,
+            Err(full) => {
+                self.metrics.connection_refused(full.name());
+                match full {
+                    Full::Max => tracing::warn!("a connection is refused: as many as may be are there, and each is busy"),
+                    // Whoever opens many must not fill the log with them.
+                    Full::PerAddress => tracing::debug!(%address, "a connection is refused: its address has as many as it may"),
+                }
+                return;
+            }
         };
         if let Err(error) = set_options(&stream) {
             // The peer has gone already.
@@ -323,7 +335,7 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE))
 }
 
-async fn fold_metrics(metrics: crate::metrics::Metrics, shutdown: CancellationToken) {
+async fn fold_metrics(metrics: Metrics, shutdown: CancellationToken) {
     while tokio::time::timeout(FOLD, shutdown.cancelled()).await.is_err() {
         metrics.fold();
     }

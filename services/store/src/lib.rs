@@ -122,6 +122,11 @@ impl Store {
         self.1.as_deref()
     }
 
+    /// Whether processes on several machines may share it.
+    pub fn is_remote(&self) -> bool {
+        matches!(&*self.0, Database::Postgres(_))
+    }
+
     /// Whether the database answers a query now.
     pub async fn check(&self) -> Result<()> {
         self.read("SELECT 1", &[]).await.map(drop)

@@ -14,6 +14,7 @@ on!(sqlite, memory, postgres: [
     a_lines_first_answer_stays_and_is_counted_once,
     a_cancel_is_not_overruled,
     usage_adds_up,
+    what_others_added_lately_is_found_without_asking_for_each,
 ]);
 
 async fn made(fixture: &Fixture) -> Batch {
@@ -107,13 +108,35 @@ async fn usage_adds_up(fixture: &Fixture) {
         day,
         tokens,
         cost_micros: tokens * 2,
+        requests: 1,
     };
-    store.add_usage(vec![used("ann", 5, 10), used("", 5, 10)]).await.unwrap();
-    store.add_usage(vec![used("", 5, 7), used("bob", 5, 7), used("ann", 6, 1)]).await.unwrap();
-    assert_eq!(store.daily_usage(TENANT, "", 5).await.unwrap(), used("", 5, 17));
+    store.add_usage(vec![used("ann", 5, 10), used("", 5, 10)], 100).await.unwrap();
+    store.add_usage(vec![used("", 5, 7), used("bob", 5, 7), used("ann", 6, 1)], 200).await.unwrap();
+    assert_eq!(store.daily_usage(TENANT, "", 5).await.unwrap(), DailyUsage { requests: 2, ..used("", 5, 17) });
     assert_eq!(store.daily_usage(TENANT, "ann", 5).await.unwrap(), used("ann", 5, 10));
     assert_eq!(store.daily_usage("other", "ann", 5).await.unwrap().tokens, 0);
     store.forget_usage(6).await.unwrap();
     assert_eq!(store.daily_usage(TENANT, "ann", 5).await.unwrap().tokens, 0);
     assert_eq!(store.daily_usage(TENANT, "ann", 6).await.unwrap().tokens, 1);
+}
+
+async fn what_others_added_lately_is_found_without_asking_for_each(fixture: &Fixture) {
+    let store = &fixture.store;
+    let used = |principal: &str, day, requests| DailyUsage {
+        tenant: TENANT.into(),
+        principal: principal.into(),
+        day,
+        requests,
+        ..DailyUsage::default()
+    };
+    store.add_usage(vec![used("ann", 5, 1), used("bob", 5, 1), used("ann", 6, 1)], 100).await.unwrap();
+    store.add_usage(vec![used("ann", 5, 3)], 200).await.unwrap();
+    let changed = async |since| {
+        let mut changed = store.usage_changed(since, 5).await.unwrap();
+        changed.sort_unstable_by(|a, b| a.principal.cmp(&b.principal));
+        changed
+    };
+    assert_eq!(changed(100).await, [used("ann", 5, 4), used("bob", 5, 1)]);
+    assert_eq!(changed(101).await, [used("ann", 5, 4)], "the sum, whoever added to it");
+    assert!(changed(201).await.is_empty());
 }

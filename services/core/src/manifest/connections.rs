@@ -10,6 +10,9 @@ pub struct Connections {
     /// At once. For one more, that which has asked nothing for longest ends; where each is busy, the new one is closed. Default
     /// 16,384, or what the limit of open files leaves.
     pub max: usize,
+    /// Of them from one address (with IPv6, one /64); one more is closed at once. Behind a proxy, all come from the proxy's. Default:
+    /// no limit.
+    pub per_address: Option<usize>,
     /// Requests at once on one HTTP/2 connection. Default 1,024.
     pub max_streams: u32,
     /// A request's head has this long. Default 10.
@@ -25,7 +28,15 @@ pub struct Connections {
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { max: 16_384, max_streams: 1_024, head_seconds: 10, silent_seconds: 60, body_seconds: 30, unread_seconds: 120 }
+        Self {
+            max: 16_384,
+            per_address: None,
+            max_streams: 1_024,
+            head_seconds: 10,
+            silent_seconds: 60,
+            body_seconds: 30,
+            unread_seconds: 120,
+        }
     }
 }
 
@@ -33,6 +44,7 @@ impl Connections {
     pub(super) fn validate(&self, lines: &Lines) -> Result<()> {
         let counts = [
             ("max", self.max as u64),
+            ("per_address", self.per_address.unwrap_or(1) as u64),
             ("max_streams", u64::from(self.max_streams)),
             ("head_seconds", self.head_seconds),
             ("silent_seconds", self.silent_seconds),

@@ -25,8 +25,9 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quota {
+    /// In this process; with Postgres, in all that share it.
     pub requests_per_minute: Option<u32>,
-    /// Read and written, of all models. A request is let in while there are any left, and what it takes is counted afterwards.
+    /// Read and written, of all models, in as many processes. A request is let in while there are any left, and what it takes is counted afterwards.
     pub tokens_per_minute: Option<u32>,
     /// Requests whose answers are not done.
     pub concurrent_requests: Option<u32>,

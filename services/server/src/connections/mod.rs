@@ -1,7 +1,7 @@
 //! What peers that are slow, silent or many may take.
 //!
 //! ```text
-//! accept ─ Places: room? else the longest idle ends ─ Peer: busy while a request is under way
+//! accept ─ Places: one too many of its address? closed ─ room? else the longest idle ends ─ Peer: busy while a request is under way
 //! request ── Paced: its body comes in time, or 408          Socket: what is written is taken in time, or the connection breaks
 //! answer  ── Watched: what is there is read in time, or given up, and its place given back
 //! ```
@@ -11,7 +11,8 @@ mod body;
 mod socket;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -27,6 +28,7 @@ const OTHER_FILES: u64 = 512;
 /// The connections of one listener.
 pub(crate) struct Places {
     max: usize,
+    per_address: Option<usize>,
     kept: Mutex<Kept>,
 }
 
@@ -36,11 +38,36 @@ struct Kept {
     /// Those that nothing is asked on, the longest idle first.
     idle: BTreeMap<u64, CancellationToken>,
     next: u64,
+    /// How many each network has, where that is limited.
+    networks: HashMap<IpAddr, usize>,
 }
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// All are busy.
+    Max,
+    PerAddress,
+}
+
+impl Full {
+    /// As the manifest names the limit.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Max => "max",
+            Self::PerAddress => "per_address",
+        }
+    }
+}
+
+/// Where a request's connection came from: a proxy, where there is one. In the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddress(pub(crate) IpAddr);
 
 /// One connection. Dropping it gives its place back.
 pub(crate) struct Peer {
     places: Arc<Places>,
+    pub(crate) address: PeerAddress,
     state: Mutex<State>,
     /// Cancelled where the connection is to end for another's sake.
     pub(crate) ending: CancellationToken,
@@ -58,29 +85,41 @@ pub(crate) struct Busy(Arc<Peer>);
 
 impl Places {
     /// `max`, or fewer where this process may not open as many files.
-    pub(crate) fn new(max: usize) -> Arc<Self> {
+    pub(crate) fn new(max: usize, per_address: Option<usize>) -> Arc<Self> {
         let files = rlimit::Resource::NOFILE.get_soft().unwrap_or(u64::MAX);
         let room = files.saturating_sub(OTHER_FILES).max(files / 2);
         let max = max.min(usize::try_from(room).unwrap_or(usize::MAX));
-        Arc::new(Self { max, kept: Mutex::default() })
+        Arc::new(Self { max, per_address, kept: Mutex::default() })
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more connection; none where all are busy.
-    pub(crate) fn enter(self: &Arc<Self>) -> Option<Arc<Peer>> {
-        let ending = CancellationToken::new();
+    /// A place for one more connection from there.
+    ///
+    /// # Errors
+    /// Which limit leaves none.
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Arc<Peer>, Full> {
+        let (ending, network) = (CancellationToken::new(), network(address));
         let idle = {
             let mut kept = self.kept();
+            // First: who has too many must not end another's.
+            if self.per_address.is_some_and(|most| kept.networks.get(&network).is_some_and(|count| *count >= most)) {
+                return Err(Full::PerAddress);
+            }
             if kept.count >= self.max {
-                kept.idle.pop_first()?.1.cancel();
+                let Some((_, longest)) = kept.idle.pop_first() else { return Err(Full::Max) };
+                longest.cancel();
+            }
+            if self.per_address.is_some() {
+                *kept.networks.entry(network).or_default() += 1;
             }
             kept.count += 1;
             kept.rest(&ending)
         };
-        Some(Arc::new(Peer { places: self.clone(), state: Mutex::new(State { busy: 0, idle: Some(idle) }), ending }))
+        let state = Mutex::new(State { busy: 0, idle: Some(idle) });
+        Ok(Arc::new(Peer { places: self.clone(), address: PeerAddress(address), state, ending }))
     }
 }
 
@@ -89,6 +128,15 @@ impl Kept {
         self.next += 1;
         self.idle.insert(self.next, ending.clone());
         self.next
+    }
+
+    fn leave(&mut self, network: IpAddr) {
+        if let Some(count) = self.networks.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                self.networks.remove(&network);
+            }
+        }
     }
 }
 
@@ -123,9 +171,18 @@ impl Drop for Peer {
         let idle = self.state().idle;
         let mut kept = self.places.kept();
         kept.count -= 1;
+        kept.leave(network(self.address.0));
         if let Some(idle) = idle {
             kept.idle.remove(&idle);
         }
+    }
+}
+
+/// Whose an address is. Of IPv6 the first half: the other is its owner's to choose.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 
@@ -138,38 +195,63 @@ pub fn raise_open_files() {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     #[test]
     fn one_more_ends_the_one_that_was_idle_longest() {
-        let places = Places::new(2);
-        let (first, second) = (places.enter().unwrap(), places.enter().unwrap());
+        let places = Places::new(2, None);
+        let (first, second) = (places.enter(HERE).unwrap(), places.enter(HERE).unwrap());
         // The first has been asked, so the second is idle longer.
         drop(first.begin());
-        let third = places.enter().unwrap();
+        let third = places.enter(HERE).unwrap();
         assert_eq!([&first, &second, &third].map(|peer| peer.ending.is_cancelled()), [false, true, false]);
     }
 
     #[test]
     fn where_all_are_busy_the_new_one_is_refused() {
-        let places = Places::new(1);
-        let peer = places.enter().unwrap();
+        let places = Places::new(1, None);
+        let peer = places.enter(HERE).unwrap();
         let (one, two) = (peer.begin(), peer.begin());
         drop(one);
-        assert!(places.enter().is_none() && !peer.ending.is_cancelled());
+        assert!(places.enter(HERE).is_err() && !peer.ending.is_cancelled());
         drop(two);
-        assert!(places.enter().is_some() && peer.ending.is_cancelled());
+        assert!(places.enter(HERE).is_ok() && peer.ending.is_cancelled());
     }
 
     #[test]
     fn a_place_is_given_back() {
-        let places = Places::new(1);
-        let peer = places.enter().unwrap();
+        let places = Places::new(1, None);
+        let peer = places.enter(HERE).unwrap();
         let busy = peer.begin();
         drop(peer);
-        assert!(places.enter().is_none(), "an answer is still under way");
+        assert!(places.enter(HERE).is_err(), "an answer is still under way");
         drop(busy);
-        let next = places.enter().unwrap();
+        let next = places.enter(HERE).unwrap();
         assert!(!next.ending.is_cancelled() && places.kept().count == 1 && places.kept().idle.len() == 1);
+    }
+
+    #[test]
+    fn one_address_has_so_many_and_costs_others_nothing() {
+        let (places, there) = (Places::new(3, Some(2)), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+        let (one, two) = (places.enter(HERE).unwrap(), places.enter(HERE).unwrap());
+        let other = places.enter(there).unwrap();
+        assert_eq!(places.enter(HERE).err(), Some(Full::PerAddress));
+        assert_eq!([&one, &two, &other].map(|peer| peer.ending.is_cancelled()), [false; 3], "none makes room for it");
+        drop(one);
+        assert!(places.enter(HERE).is_ok(), "a place was not given back");
+        drop((two, other));
+        assert!(places.kept().networks.is_empty());
+    }
+
+    #[test]
+    fn of_ipv6_a_network_is_one_address() {
+        let (places, from) = (Places::new(9, Some(1)), |text: &str| text.parse::<IpAddr>().unwrap());
+        let _one = places.enter(from("2001:db8::1")).unwrap();
+        assert_eq!(places.enter(from("2001:db8::2:3")).err(), Some(Full::PerAddress));
+        assert!(places.enter(from("2001:db8:0:1::1")).is_ok());
     }
 }

@@ -1,6 +1,6 @@
 //! What becomes an event of the audit log, from whoever decided.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use llama_stack_core::Context;
 use llama_stack_identity::Decision as Access;
@@ -11,6 +11,10 @@ use super::log::{Decided, Log};
 
 /// Characters of an id.
 const LONGEST: usize = 128;
+/// The tenant of what is about no caller: none can be named so.
+pub(super) const NOBODYS: &str = "";
+/// Who shows a credential that is none.
+const UNKNOWN: &str = "unknown";
 
 /// Hands decisions to the log. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +36,17 @@ impl AuditLog {
             ..of(cx, AuditKind::Access)
         };
         self.0.decided(Decided { event, is_plain: decision.allowed, tenant: cx.tenant() });
+    }
+
+    /// A credential that is missing or wrong. What was shown is not told here either. `action`: the route that was asked for.
+    pub(crate) fn refused(&self, address: IpAddr, action: &str, reason: &str, request_id: &str) {
+        if !self.0.takes_refusal(address) {
+            return;
+        }
+        let action = short(action);
+        tracing::info!(target: "llama_stack::audit", %address, action, reason, request_id, "credential refused");
+        let event = AuditEvent { address: address.to_string(), action, reason: reason.into(), request_id: request_id.into(), ..refusal() };
+        self.0.decided(Decided { event, is_plain: false, tenant: NOBODYS });
     }
 
     /// Whether an agent's call of a tool runs.
@@ -71,6 +86,10 @@ impl AuditLog {
 /// An id is what a caller says it is, and a caller may say much.
 fn short(id: &str) -> String {
     id.chars().take(LONGEST).collect()
+}
+
+pub(super) fn refusal() -> AuditEvent {
+    AuditEvent { kind: AuditKind::Credential.into(), principal: UNKNOWN.into(), outcome: "refused".into(), ..AuditEvent::default() }
 }
 
 fn of(cx: &Context, kind: AuditKind) -> AuditEvent {

@@ -10,6 +10,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -21,6 +22,11 @@ use llama_stack_core::{
 use llama_stack_proto::v1::{AuditEvent, RequestRecord};
 use llama_stack_store::Store;
 use tokio_util::sync::CancellationToken;
+
+use super::{
+    audit::{NOBODYS, refusal},
+    refused::Refused,
+};
 
 /// Between two writes.
 const BEAT: Duration = Duration::from_secs(1);
@@ -39,6 +45,7 @@ pub(crate) struct Log {
     store: Store,
     config: manifest::Telemetry,
     waiting: Mutex<Waiting>,
+    refused: Mutex<Refused>,
     /// One write at a time, so that rows stay in order.
     writing: tokio::sync::Mutex<()>,
 }
@@ -69,7 +76,7 @@ pub(crate) struct Decided<'a> {
 
 impl Log {
     pub(crate) fn new(config: manifest::Telemetry, store: Store) -> Arc<Self> {
-        Arc::new(Self { store, config, waiting: Mutex::default(), writing: tokio::sync::Mutex::default() })
+        Arc::new(Self { store, config, waiting: Mutex::default(), refused: Mutex::default(), writing: tokio::sync::Mutex::default() })
     }
 
     /// Whether requests are written down.
@@ -110,6 +117,24 @@ impl Log {
         push(events, (decided.tenant.into(), event), lost);
     }
 
+    fn refusals(&self) -> MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a refused credential from this address has its own row.
+    pub(super) fn takes_refusal(&self, address: IpAddr) -> bool {
+        self.refusals().takes(address, Instant::now())
+    }
+
+    /// Puts down how many refused credentials had no row in a minute that is over, or `at_once`.
+    fn sum_up(&self, at_once: bool) {
+        let dropped = self.refusals().end(Instant::now(), at_once);
+        for (address, dropped) in dropped {
+            let event = AuditEvent { address, dropped, ..refusal() };
+            self.decided(Decided { event, is_plain: false, tenant: NOBODYS });
+        }
+    }
+
     /// Writes down what waits.
     ///
     /// # Errors
@@ -141,6 +166,7 @@ impl Log {
         let mut tidied: Option<Instant> = None;
         loop {
             let is_over = tokio::time::timeout(BEAT, shutdown.cancelled()).await.is_ok();
+            self.sum_up(is_over);
             if let Err(error) = self.flush().await {
                 tracing::warn!(error = ?error, "requests and decisions could not be written down: they wait");
             }

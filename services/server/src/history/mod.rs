@@ -2,14 +2,15 @@
 
 mod audit;
 mod log;
+mod refused;
 mod routes;
 mod turns;
 
 use std::sync::Arc;
 
-use llama_stack_core::{Agents, Context, Error, Result, Telemetry};
+use llama_stack_core::{Agents, Code, Context, Error, Result, Telemetry};
 use llama_stack_proto::v1::{
-    GetTurnTraceRequest, ListAuditEventsRequest, ListAuditEventsResponse, ListRequestsRequest, ListRequestsResponse, TurnTrace,
+    AuditKind, GetTurnTraceRequest, ListAuditEventsRequest, ListAuditEventsResponse, ListRequestsRequest, ListRequestsResponse, TurnTrace,
 };
 use llama_stack_store::Store;
 
@@ -20,6 +21,8 @@ pub(crate) use routes::routes;
 const MAX_PAGE: u32 = 1_000;
 /// Who has this role sees every request of their tenant.
 const ADMIN: &str = "admin";
+/// And who has this one what is no tenant's.
+const OPERATOR: &str = "operator";
 
 /// The service over all of them.
 pub(crate) struct History {
@@ -66,8 +69,14 @@ impl Telemetry for History {
 
     /// Whoever the policies of access let.
     async fn list_audit_events(&self, cx: &Context, request: ListAuditEventsRequest) -> Result<ListAuditEventsResponse> {
+        let is_nobodys = request.kind() == AuditKind::Credential;
+        if is_nobodys && !cx.principal().roles.iter().any(|role| role == OPERATOR) {
+            let message = "who shows a wrong credential is of no tenant: reading of it takes the role operator";
+            return Err(Error::new(Code::PermissionDenied, message).with_field("kind").with_reason("not_authorized"));
+        }
         self.settled(request.page_size).await?;
-        let (events, next_page_token) = self.store.list_audit_events(cx.tenant(), &request).await?;
+        let tenant = if is_nobodys { audit::NOBODYS } else { cx.tenant() };
+        let (events, next_page_token) = self.store.list_audit_events(tenant, &request).await?;
         Ok(ListAuditEventsResponse { events, next_page_token })
     }
 }

@@ -133,7 +133,7 @@ struct AuditQuery {
     /// `next_page` of the page before.
     #[serde(default)]
     page: String,
-    /// Only what this decided: `access`, `tool` or `shield`.
+    /// Only what this decided: `access`, `tool` or `shield`; or `credential`, those that were refused, for operators.
     kind: Option<String>,
     /// Only with this outcome, as it is listed.
     #[serde(default)]
@@ -162,7 +162,7 @@ struct AuditObject {
     object: &'static str,
     /// Seconds since 1970.
     at: f64,
-    /// Who decided: `access`, `tool` or `shield`.
+    /// Who decided: `access`, `tool`, `shield` or `credential`.
     kind: String,
     principal: String,
     credential: String,
@@ -173,6 +173,12 @@ struct AuditObject {
     outcome: String,
     policies: Vec<String>,
     agent_id: String,
+    /// Where a refused credential came from.
+    address: String,
+    /// Why it was refused.
+    reason: String,
+    /// Above 0: so many more were refused from there in a minute, and are not listed.
+    dropped: u64,
 }
 
 impl From<AuditEvent> for AuditObject {
@@ -191,6 +197,9 @@ impl From<AuditEvent> for AuditObject {
             outcome: event.outcome,
             policies: event.policies,
             agent_id: event.agent_id,
+            address: event.address,
+            reason: event.reason,
+            dropped: event.dropped,
         }
     }
 }
@@ -202,7 +211,11 @@ async fn audit(State(state): State<AppState>, Caller(cx): Caller, Query(query): 
         Some("access") => AuditKind::Access,
         Some("tool") => AuditKind::Tool,
         Some("shield") => AuditKind::Shield,
-        Some(other) => return Err(Error::invalid("kind", format!("kind is {other:?}; it must be access, tool or shield")).into()),
+        Some("credential") => AuditKind::Credential,
+        Some(other) => {
+            let message = format!("kind is {other:?}; it must be access, tool, shield or credential");
+            return Err(Error::invalid("kind", message).into());
+        }
     };
     let (since, until) = (moment("since", since)?, moment("until", until)?);
     let request =

@@ -35,7 +35,7 @@ pub(crate) use caller::Caller;
 pub(crate) use cors::layer as cors;
 pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::{Json, read};
-pub(crate) use observe::{code, grpc_code, observe};
+pub(crate) use observe::{code, grpc_code, observe, route};
 pub(crate) use site::{Site, guard as site_guard};
 
 use crate::{

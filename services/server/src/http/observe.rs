@@ -71,20 +71,24 @@ struct Seen {
 impl Seen {
     fn new(metrics: Metrics, request: &Request) -> Self {
         metrics.begun();
-        let route = match request.extensions().get::<MatchedPath>() {
-            _ if grpc::is_grpc(request.headers()) => grpc::route(request.uri().path()),
-            Some(path) => path.as_str().to_owned().into(),
-            None => SharedString::const_str("unknown"),
-        };
         // Until there is an answer: whoever asked went away.
         let code = SharedString::const_str("499");
-        Self { metrics, started: Instant::now(), route, method: method(request.method()), code }
+        Self { metrics, started: Instant::now(), route: route(request), method: method(request.method()), code }
     }
 }
 
 impl Drop for Seen {
     fn drop(&mut self) {
         self.metrics.ended(&self.route, self.method, self.code.clone(), self.started.elapsed());
+    }
+}
+
+/// As it was registered, never as it was asked for.
+pub(crate) fn route(request: &Request) -> SharedString {
+    match request.extensions().get::<MatchedPath>() {
+        _ if grpc::is_grpc(request.headers()) => grpc::route(request.uri().path()),
+        Some(path) => path.as_str().to_owned().into(),
+        None => SharedString::const_str("unknown"),
     }
 }
 

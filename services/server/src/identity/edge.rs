@@ -17,7 +17,12 @@ use super::{
     routes::{self, Access},
     tls::PeerCertificate,
 };
-use crate::http::{ApiError, AppState};
+use crate::{
+    connections::PeerAddress,
+    grpc,
+    http::{ApiError, AppState, route},
+    request_id,
+};
 
 /// What a caller may only be found to be, not say.
 const CLAIMED: [&str; 3] = ["x-llama-stack-principal", "x-llama-stack-tenant", "x-llama-stack-roles"];
@@ -33,7 +38,9 @@ impl Gate {
             _ => None,
         };
         let shown = request.headers_mut().remove(header::AUTHORIZATION);
-        let unreadable = |_| Error::new(Code::Unauthenticated, "authorization must be Bearer and an API key or a token");
+        let unreadable = |_| {
+            Error::new(Code::Unauthenticated, "authorization must be Bearer and an API key or a token").with_reason("invalid_authorization")
+        };
         let shown = shown.as_ref().map(|shown| shown.to_str().map_err(unreadable)).transpose()?;
         if let Some(who) = self.authenticator.authenticate(shown, certificate.as_ref()).await? {
             let who = self.spoken_for(who, request.headers())?;
@@ -42,6 +49,18 @@ impl Gate {
             request.extensions_mut().insert(who);
         }
         Ok(())
+    }
+
+    /// Writes a refused credential down: of who shows it no more is known than where they are, and what they asked for.
+    fn note(&self, request: &Request, error: &Error) {
+        let Some(PeerAddress(address)) = request.extensions().get::<PeerAddress>() else { return };
+        if error.code() != Code::Unauthenticated {
+            return;
+        }
+        let (route, headers) = (route(request), request.headers());
+        let action = if grpc::is_grpc(headers) { route.to_string() } else { format!("{} {route}", request.method()) };
+        let id = headers.get(request_id::HEADER).and_then(|id| id.to_str().ok()).unwrap_or_default();
+        self.audit.refused(*address, &action, error.reason().unwrap_or("unauthenticated"), id);
     }
 
     /// Whom a delegate's headers name, and itself where they name nobody. The credential tells of both.
@@ -87,6 +106,7 @@ pub(crate) async fn http(State(state): State<AppState>, mut request: Request, ne
         return next.run(request).await;
     }
     if let Err(error) = gate.admit(&mut request).await {
+        gate.note(&request, &error);
         return refused(error);
     }
     let allowed = match access {
@@ -123,6 +143,9 @@ pub(crate) async fn grpc(State(state): State<AppState>, mut request: Request, ne
     }
     match gate.admit(&mut request).await {
         Ok(()) => next.run(request).await,
-        Err(error) => Status::from(error).into_http::<Body>(),
+        Err(error) => {
+            gate.note(&request, &error);
+            Status::from(error).into_http::<Body>()
+        }
     }
 }

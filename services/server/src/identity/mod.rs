@@ -32,6 +32,8 @@ pub(crate) struct Gate {
     mtls: Option<Mtls>,
     /// Roles whose holders speak for others.
     delegates: Vec<String>,
+    /// Where refused credentials are written down.
+    audit: AuditLog,
 }
 
 impl Gate {
@@ -51,9 +53,10 @@ impl Gate {
         };
         let policies = Arc::new(Policies::from_manifest(manifest)?);
         tasks.spawn(policies.clone().watch(shutdown.clone()));
-        let authorizer = Authorizer::new(policies, store.clone()).telling(Box::new(move |cx, decision| audit.access(cx, decision)));
+        let told = audit.clone();
+        let authorizer = Authorizer::new(policies, store.clone()).telling(Box::new(move |cx, decision| told.access(cx, decision)));
         let authorizer = Arc::new(authorizer);
-        Ok(Some(Self { authenticator, authorizer, mtls: auth.mtls.clone(), delegates: auth.delegates.clone() }))
+        Ok(Some(Self { authenticator, authorizer, mtls: auth.mtls.clone(), delegates: auth.delegates.clone(), audit }))
     }
 }
 

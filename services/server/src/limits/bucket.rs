@@ -37,6 +37,13 @@ impl Bucket {
         self.level -= count;
     }
 
+    /// Takes what is used already, into debt if need be.
+    pub(super) fn charge(&mut self, count: f64, now: Instant) {
+        // What comes back until now comes first: a full bucket must not make up for it afterwards.
+        self.fill(now);
+        self.take(count);
+    }
+
     pub(super) fn limit(&self) -> u64 {
         self.capacity as u64
     }
@@ -84,5 +91,14 @@ mod tests {
         assert_eq!((bucket.left(), bucket.wait(begin)), (0, Duration::from_secs(120)));
         assert!(!bucket.wait(begin + Duration::from_secs(119)).is_zero());
         assert!(bucket.wait(begin + Duration::from_millis(120_001)).is_zero());
+    }
+
+    #[test]
+    fn what_is_charged_late_is_not_made_up_for_by_the_time_before() {
+        let begin = Instant::now();
+        let mut bucket = Bucket::per_minute(60, begin);
+        let later = begin + Duration::from_secs(60);
+        bucket.charge(70.0, later);
+        assert_eq!((bucket.left(), bucket.wait(later)), (0, Duration::from_secs(11)));
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::{
     body::Body,
-    extract::{MatchedPath, Request, State},
+    extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     grpc,
     history::Begun,
-    http::{ApiError, AppState, code, grpc_code},
+    http::{ApiError, AppState, code, grpc_code, route},
     request_id,
 };
 
@@ -42,7 +42,7 @@ pub(crate) async fn guard(State(state): State<AppState>, mut request: Request, n
     // Read here, because a request may not be lent across a wait.
     let (kind, is_limited) = (kind(&request, is_grpc), state.limits.config.has_quotas());
     let caller = (is_limited || state.requests.is_on()).then(|| caller(&mut request));
-    let mut begun = caller.as_ref().and_then(|caller| begin(&state, &request, caller.as_ref().ok()?, is_grpc));
+    let mut begun = caller.as_ref().and_then(|caller| begin(&state, &request, caller.as_ref().ok()?));
     let (admitted, rates) = match admit(&state, kind, caller.filter(|_| is_limited)).await {
         Ok(admitted) => admitted,
         Err((error, rates)) => {
@@ -63,14 +63,9 @@ pub(crate) async fn guard(State(state): State<AppState>, mut request: Request, n
 }
 
 /// For the log of requests, where there is one.
-fn begin(state: &AppState, request: &Request, cx: &Context, is_grpc: bool) -> Option<Begun> {
-    let route = match request.extensions().get::<MatchedPath>() {
-        _ if is_grpc => grpc::route(request.uri().path()).to_string(),
-        Some(path) => path.as_str().to_owned(),
-        None => "unknown".to_owned(),
-    };
+fn begin(state: &AppState, request: &Request, cx: &Context) -> Option<Begun> {
     let id = request.headers().get(request_id::HEADER).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    state.requests.is_on().then(|| state.requests.begin(cx, id, request.method().as_str(), &route))
+    state.requests.is_on().then(|| state.requests.begin(cx, id, request.method().as_str(), &route(request)))
 }
 
 fn note(begun: &mut Option<Begun>, response: &Response) {

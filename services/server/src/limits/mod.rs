@@ -6,10 +6,11 @@
 //!                  └─ handler … the answer's end gives the place back
 //! turn ─ Admit ─ turns of the caller and the tenant at once   no: 429, RESOURCE_EXHAUSTED
 //! Observed ─ tokens and their cost, after they were used ─┐
-//! every 2 s ─ what was used since ─ the store ─ what all processes used today
+//! every 2 s ─ what was let in and used since ─ the store ─ what all processes did
 //! ```
 //!
-//! Rates are each process's own; what a day allows is shared.
+//! What a day allows is shared by all processes of a store. Rates are shared where machines share it: what others let in is taken from
+//! a process's own buckets once it has heard of it, so no request waits for the store.
 
 mod account;
 mod bucket;
@@ -31,13 +32,18 @@ use llama_stack_store::{DailyUsage, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use account::{Account, Kind, Rate, Rates, Subject, today};
+use account::{Account, Kind, Rate, Rates, Subject, now_us, today};
 
 pub(crate) use guard::{OfBatch, guard};
 pub(crate) use turns::Turns;
 
 /// How often what was used goes to the store, and what others used comes from there.
 const BEAT: Duration = Duration::from_secs(2);
+/// What was added so long before the last look is looked at again, in microseconds: transactions take time, and clocks differ. Sums can
+/// be read twice.
+const LATE_US: i64 = 60_000_000;
+/// Accounts in one transaction: other processes wait for its rows.
+const GROUP: usize = 256;
 /// Accounts beyond this many are forgotten as soon as that changes nothing.
 const MANY: usize = 10_000;
 /// Days for which usage is kept.
@@ -77,6 +83,10 @@ impl Limits {
     pub(crate) fn new(config: manifest::Limits, prices: BTreeMap<String, Price>, store: Store) -> Arc<Self> {
         let room = Arc::new(Semaphore::new(config.max_in_flight.min(Semaphore::MAX_PERMITS)));
         Arc::new(Self { config, prices, store, room, accounts: Mutex::default() })
+    }
+
+    fn fresh(&self, subject: &Subject, quota: Quota, now: Instant) -> Account {
+        subject.fresh(quota, self.store.is_remote(), now)
     }
 
     fn accounts(&self) -> MutexGuard<'_, HashMap<Subject, Account>> {
@@ -134,19 +144,19 @@ impl Limits {
         both.into_iter().filter(|(_, quota)| !quota.is_none())
     }
 
-    /// Makes the account, with what was used today, where there is none yet.
+    /// Makes the account where there is none yet, and reads what was used today where a day's limit depends on it.
     async fn know(&self, subject: &Subject, quota: Quota) -> Result<()> {
-        if self.accounts().contains_key(subject) {
+        if self.accounts().get(subject).is_some_and(|account| !account.is_unread()) {
             return Ok(());
         }
-        let day = today();
-        let counted = if quota.is_durable() {
-            self.store.daily_usage(&subject.tenant, &subject.principal, day).await?
-        } else {
-            DailyUsage { tenant: subject.tenant.clone(), principal: subject.principal.clone(), day, ..DailyUsage::default() }
-        };
+        let counted =
+            if quota.is_durable() { Some(self.store.daily_usage(&subject.tenant, &subject.principal, today()).await?) } else { None };
+        let (mut accounts, now) = (self.accounts(), Instant::now());
         // Somebody else may have made it meanwhile, and begun to charge it.
-        self.accounts().entry(subject.clone()).or_insert_with(|| Account::new(quota, counted, Instant::now()));
+        let account = accounts.entry(subject.clone()).or_insert_with(|| self.fresh(subject, quota, now));
+        if let Some(counted) = counted.filter(|_| account.is_unread()) {
+            account.learn(counted, now);
+        }
         Ok(())
     }
 
@@ -161,7 +171,11 @@ impl Limits {
         let (mut accounts, now) = (self.accounts(), Instant::now());
         for (subject, quota) in self.quotas(cx) {
             // A turn may go on after its caller's account was forgotten, or in another process than it was asked of.
-            accounts.entry(subject.clone()).or_insert_with(|| subject.fresh(quota, now)).used(tokens, (cost * 1e6).round() as u64, now);
+            accounts.entry(subject.clone()).or_insert_with(|| self.fresh(&subject, quota, now)).used(
+                tokens,
+                (cost * 1e6).round() as u64,
+                now,
+            );
         }
     }
 
@@ -173,9 +187,10 @@ impl Limits {
         if let Err(error) = self.store.forget_usage(today() - KEPT_DAYS).await {
             tracing::warn!(error = ?error, "old usage could not be forgotten");
         }
+        let mut heard_us = now_us();
         loop {
             let is_over = tokio::time::timeout(BEAT, shutdown.cancelled()).await.is_ok();
-            if let Err(error) = self.settle().await {
+            if let Err(error) = self.settle(&mut heard_us).await {
                 tracing::warn!(error = ?error, "what was used could not be counted: it is kept, and counted later");
             }
             if is_over {
@@ -184,33 +199,39 @@ impl Limits {
         }
     }
 
-    async fn settle(&self) -> Result<()> {
+    /// `heard_us`: when others were last listened to.
+    async fn settle(&self, heard_us: &mut i64) -> Result<()> {
+        let now_us = now_us();
         let sent: Vec<DailyUsage> = self.accounts().values_mut().filter_map(Account::send).collect();
-        if !sent.is_empty()
-            && let Err(error) = self.store.add_usage(sent.clone()).await
-        {
-            let mut accounts = self.accounts();
-            for used in &sent {
-                let subject = Subject { tenant: used.tenant.clone(), principal: used.principal.clone() };
-                if let Some(account) = accounts.get_mut(&subject) {
-                    account.unsend(used);
+        for (index, group) in sent.chunks(GROUP).enumerate() {
+            if let Err(error) = self.store.add_usage(group.to_vec(), now_us).await {
+                let mut accounts = self.accounts();
+                for used in &sent[index * GROUP..] {
+                    if let Some(account) = accounts.get_mut(&Subject::of(used)) {
+                        account.unsend(used);
+                    }
                 }
+                return Err(error);
             }
-            return Err(error);
         }
-        let shared: Vec<Subject> = {
+        let is_counted = {
             let (mut accounts, now) = (self.accounts(), Instant::now());
             if accounts.len() > MANY {
                 accounts.retain(|_, account| !account.is_idle(now));
             }
-            accounts.iter().filter(|(_, account)| account.is_durable()).map(|(subject, _)| subject.clone()).collect()
+            accounts.values().any(Account::is_counted)
         };
-        for subject in shared {
-            let counted = self.store.daily_usage(&subject.tenant, &subject.principal, today()).await?;
-            if let Some(account) = self.accounts().get_mut(&subject) {
-                account.learn(counted);
+        if is_counted {
+            // One question, however many accounts there are.
+            let changed = self.store.usage_changed(*heard_us - LATE_US, today()).await?;
+            let (mut accounts, now) = (self.accounts(), Instant::now());
+            for counted in changed {
+                if let Some(account) = accounts.get_mut(&Subject::of(&counted)) {
+                    account.learn(counted, now);
+                }
             }
         }
+        *heard_us = now_us;
         Ok(())
     }
 }

@@ -33,7 +33,7 @@ impl Admit for Turns {
         let (mut accounts, now) = (self.0.accounts(), Instant::now());
         let mut subjects = Vec::with_capacity(limited.len());
         for (subject, quota) in limited {
-            accounts.entry(subject.clone()).or_insert_with(|| subject.fresh(quota, now)).check_turn(&subject)?;
+            accounts.entry(subject.clone()).or_insert_with(|| self.0.fresh(&subject, quota, now)).check_turn(&subject)?;
             subjects.push(subject);
         }
         // All were asked before any is charged.

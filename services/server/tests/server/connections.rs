@@ -132,6 +132,29 @@ async fn beyond_the_most_the_longest_idle_connection_ends() {
     assert!(busy.text().await.unwrap().contains("[DONE]"));
 }
 
+#[tokio::test]
+async fn one_address_has_so_many_connections_and_the_next_is_closed_at_once() {
+    let server = start_bounded("per_address: 2").await;
+    let first = TcpStream::connect(server.address).await.unwrap();
+    let second = TcpStream::connect(server.address).await.unwrap();
+    let mut third = TcpStream::connect(server.address).await.unwrap();
+    assert_eq!(rest(&mut third).await, "");
+    // One that ends makes room, and what was refused is counted.
+    drop(first);
+    let asked = async {
+        loop {
+            match server.http.get(server.url("/metrics")).send().await {
+                Ok(response) => return response.text().await.unwrap(),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let metrics = timeout(PATIENCE, asked).await.expect("the place was not given back");
+    let refused = metrics.lines().find_map(|line| line.strip_prefix("llama_stack_connections_refused_total{limit=\"per_address\"} "));
+    assert!(refused.unwrap().parse::<u64>().unwrap() >= 1, "{metrics}");
+    drop(second);
+}
+
 /// A client that sends all before it reads sees the refusal, not a connection that broke.
 #[tokio::test]
 async fn a_refusal_reaches_a_client_that_is_still_sending() {

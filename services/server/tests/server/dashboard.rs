@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::client::{chat, start_with, streamed};
+use crate::client::{chat, start, start_with, streamed};
 
 const DASHBOARD: &str = include_str!("../../../../packaging/grafana/llama-stack.json");
 
@@ -31,8 +31,14 @@ fn queries(value: &Value, found: &mut Vec<String>) {
 
 #[tokio::test]
 async fn every_metric_of_the_dashboard_is_exported() {
-    let more = "  safety:\n    - { id: grumpy, type: test::grumpy }\nlimits: { principals: { default/ann: { concurrent_requests: 1 } } }\n";
-    let server = start_with(more).await;
+    let upstream = start().await;
+    let upstreams = format!("[{{ id: a, type: remote::grpc, config: {{ url: \"{}\" }} }}]", upstream.url(""));
+    let pool = format!("    - {{ id: pool, type: remote::pool, config: {{ upstreams: {upstreams} }} }}\n");
+    let rest = "  safety:\n    - { id: grumpy, type: test::grumpy }\nlimits: { principals: { default/ann: { concurrent_requests: 1 } } }\n";
+    let server = start_with(&format!("{pool}{rest}")).await;
+    let mut of_pool = chat("hi");
+    of_pool["model"] = "pool/parrot".into();
+    server.answer("/v1/chat/completions", &of_pool).await;
     server.answer("/v1/chat/completions", &chat("hi")).await;
     server.transcript("/v1/chat/completions", &streamed("hi")).await;
     server.answer("/v1/embeddings", &json!({ "model": "org/vectors", "input": "hi" })).await;
@@ -47,6 +53,10 @@ async fn every_metric_of_the_dashboard_is_exported() {
     drop(held);
 
     let exported = server.get("/metrics").await.text().await.unwrap();
+    for (state, value) in [("closed", 1), ("open", 0), ("half_open", 0)] {
+        let line = format!("llama_stack_upstream_state{{pool=\"pool\",upstream=\"pool/a\",state=\"{state}\"}} {value}");
+        assert!(exported.contains(&line), "no {line}: {exported}");
+    }
     let exported: BTreeSet<&str> = exported.lines().filter(|line| !line.starts_with('#')).flat_map(|line| names(line).take(1)).collect();
     let mut asked = Vec::new();
     queries(&serde_json::from_str(DASHBOARD).unwrap(), &mut asked);

@@ -364,6 +364,42 @@ async fn every_decision_about_a_call_is_in_the_audit_log() {
     assert_eq!(error.code(), Code::PermissionDenied);
 }
 
+/// Who shows nothing, or something wrong, is nobody's caller: the operator reads where from, what for and why, and never what was shown.
+#[tokio::test]
+async fn refused_credentials_are_in_the_audit_log_and_a_flood_of_them_is_a_few_rows() {
+    let mut book = None;
+    let server = serve(KEYS, |stack| book = Some(stack.identity.clone())).await;
+    let issue = async |role: &str| {
+        let who = Principal { id: "eve".into(), tenant: "acme".into(), roles: vec!["operator".into()] };
+        let request = CreateApiKeyRequest { roles: vec![role.into()], ..CreateApiKeyRequest::default() };
+        book.as_ref().unwrap().create_api_key(&Context::new(who), request).await.unwrap().secret
+    };
+    let (admin, operator) = (issue("admin").await, issue("operator").await);
+    assert_eq!(told(server.http.get(server.url("/v1/models"))).await.0, 401);
+    let remote = Remote::<IdentityClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(2)).unwrap());
+    let wrong = Context::test("acme").with_bearer(Secret::new("lsk_wrong"));
+    assert_eq!(remote.get_caller(&wrong, GetCallerRequest {}).await.unwrap_err().code(), Code::Unauthenticated);
+    for _ in 0..30 {
+        assert_eq!(status(&server, "lsk_guessed").await, 401);
+    }
+    let read = async |secret: &str, query: &str| told(server.http.get(server.url(&format!("/v1/audit{query}"))).bearer_auth(secret)).await;
+    let (code, list) = read(&operator, "?kind=credential").await;
+    let rows = list["data"].as_array().unwrap();
+    assert_eq!((code, rows.len()), (200, 10), "{list}");
+    let first = &rows[9];
+    assert_eq!((&first["kind"], &first["principal"], &first["outcome"]), (&json!("credential"), &json!("unknown"), &json!("refused")));
+    assert_eq!(
+        (&first["address"], &first["action"], &first["reason"]),
+        (&json!("127.0.0.1"), &json!("GET /v1/models"), &json!("missing_credentials"))
+    );
+    assert!(rows[8]["action"].as_str().unwrap().ends_with("Identity/GetCaller") && rows[8]["reason"] == "invalid_api_key", "{list}");
+    assert!(!list.to_string().contains("lsk_") && rows.iter().all(|row| row["request_id"] != ""), "{list}");
+    // They are no tenant's.
+    assert_eq!(read(&admin, "?kind=credential").await.0, 403);
+    let (code, own) = read(&admin, "").await;
+    assert!(code == 200 && !own.to_string().contains("refused"), "{own}");
+}
+
 /// What was made on a stack that did not ask who calls is out of reach once it does, until an admin gives it to somebody.
 #[tokio::test]
 async fn what_was_made_before_callers_were_told_apart_is_handed_to_a_principal() {

@@ -181,6 +181,32 @@ async fn shared_day(url: &str) {
     assert_eq!(ask(&again, "other", "ann").await.status(), 200);
 }
 
+/// One replica is asked much and the other little: what the one let in is taken from the other's bucket too.
+#[tokio::test(flavor = "multi_thread")]
+async fn rates_hold_over_replicas_that_share_a_postgres() {
+    let postgres = tokio::task::spawn_blocking(Postgres::start_or_skip).await.unwrap().unwrap();
+    let Some(postgres) = postgres else { return };
+    let url = postgres.database().unwrap();
+    let more = format!("store: {{ url: \"{url}\" }}\nlimits: {{ each_principal: {{ requests_per_minute: 60 }} }}\n");
+    let (one, other) = (start_with(&more).await, start_with(&more).await);
+    // Alone, the other would never have less than 57: a request comes back each second.
+    let told = async {
+        loop {
+            for _ in 0..10 {
+                ask(&one, "acme", "ann").await;
+            }
+            let left: u64 = header(&ask(&other, "acme", "ann").await, "x-ratelimit-remaining-requests").parse().unwrap();
+            if left < 40 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2_200)).await;
+        }
+    };
+    timeout(Duration::from_secs(40), told).await.expect("what one let in did not reach the other");
+    let left = ask(&other, "acme", "bob").await;
+    assert_eq!(header(&left, "x-ratelimit-remaining-requests"), "59", "another caller was charged for it");
+}
+
 #[tokio::test]
 async fn a_days_budget_is_counted_by_the_prices() {
     let prices = "agents: { prices: { parrot: { input: 100000, output: 100000 } } }\n";
