@@ -219,6 +219,7 @@ async fn place(shared: &Shared, cx: &Context, request: &CreateTurnRequest, turn_
         return Ok(Place { session, new: true, parent: None, running });
     }
     let session = store.get_session(tenant, &request.session_id).await.map_err(|error| error.with_field("session_id"))?;
+    shared.lives.settle_session(tenant, &session.id).await;
     // Entered before the newest turn is looked up, so that of two calls at once one finds the other.
     let running = shared.lives.enter(tenant, &session.id, turn_id, 0, true)?;
     let parent = match store.newest_turn_id(tenant, &session.id).await? {

@@ -99,6 +99,27 @@ impl Journal {
         if self.staged.is_empty() {
             return Ok(());
         }
+        let rests = self.fold.turn.status() != TurnStatus::InProgress;
+        if rests {
+            // Whoever reads of the rest before its place is given up waits for that.
+            self.running.live().rest(true);
+        }
+        let written = self.write().await;
+        if rests {
+            if written.is_ok() {
+                self.rests = true;
+                self.running.release();
+            }
+            self.running.live().rest(false);
+        }
+        written?;
+        for event in self.staged.drain(..) {
+            self.running.live().push(event);
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self) -> Result<()> {
         failpoint::hit(if self.fold.ended() { "end.before" } else { "steps.before" });
         let (turn, status) = (&self.fold.turn, self.fold.turn.status());
         match self.epoch {
@@ -115,13 +136,6 @@ impl Journal {
             }
         }
         failpoint::hit(if self.fold.ended() { "end.journalled" } else { "steps.journalled" });
-        if status != TurnStatus::InProgress {
-            self.rests = true;
-            self.running.release();
-        }
-        for event in self.staged.drain(..) {
-            self.running.live().push(event);
-        }
         Ok(())
     }
 

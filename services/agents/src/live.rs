@@ -71,6 +71,8 @@ pub(crate) struct Tail {
     closed: bool,
     /// With `closed`: it goes on elsewhere, or here after a while.
     moved: bool,
+    /// Its rest is being written: the journal may tell of it although the turn still has its place here.
+    resting: bool,
 }
 
 /// How far a watcher has come.
@@ -146,6 +148,29 @@ impl Lives {
         self.lock().turns.contains_key(&(held.tenant.clone(), held.turn_id.clone()))
     }
 
+    /// Waits for the turn's place to be given up, where its rest is just being written: whoever read of the rest may go on from it.
+    pub(crate) async fn settle(&self, tenant: &str, turn_id: &str) {
+        if let Some(live) = self.get(tenant, turn_id) {
+            live.settled().await;
+        }
+    }
+
+    /// The same for all turns of a session: of a rest somebody may have read in another process.
+    pub(crate) async fn settle_session(&self, tenant: &str, session_id: &str) {
+        for live in self.of_session(tenant, session_id) {
+            live.settled().await;
+        }
+    }
+
+    fn of_session(&self, tenant: &str, session_id: &str) -> Vec<Arc<Live>> {
+        let session = (tenant.to_owned(), session_id.to_owned());
+        let tables = self.lock();
+        if !tables.sessions.contains_key(&session) {
+            return Vec::new();
+        }
+        tables.turns.values().filter(|live| live.session == session).cloned().collect()
+    }
+
     pub(crate) fn lose_all(&self) {
         self.lock().turns.values().for_each(|live| live.lose());
     }
@@ -213,6 +238,17 @@ impl Live {
 
     pub(crate) fn tail(&self) -> watch::Receiver<Tail> {
         self.tail.subscribe()
+    }
+
+    /// From here on the journal may tell that the turn rests; with `false`, that has been written, or cannot be.
+    pub(crate) fn rest(&self, begins: bool) {
+        self.tail.send_modify(|tail| tail.resting = begins);
+    }
+
+    async fn settled(&self) {
+        let mut tail = self.tail.subscribe();
+        // An error means that the sender is gone, which this value has.
+        let _ = tail.wait_for(|tail| !tail.resting || tail.closed).await;
     }
 
     /// Returns once the turn does not run here any more, with the turn if it has ended.
@@ -300,6 +336,20 @@ mod tests {
 
     fn delta(sequence: u64) -> Arc<TurnEvent> {
         Arc::new(TurnEvent { sequence, event: Some(Event::Delta(StepDelta::default())), ..TurnEvent::default() })
+    }
+
+    #[tokio::test]
+    async fn who_has_read_of_a_rest_waits_until_the_session_is_free() {
+        let lives = Lives::default();
+        let running = lives.enter("acme", "session", "turn", 1, true).unwrap();
+        lives.settle("acme", "turn").await;
+        running.live().rest(true);
+        let mut both = std::pin::pin!(async { tokio::join!(lives.settle("acme", "turn"), lives.settle_session("acme", "session")) });
+        assert!(futures::poll!(both.as_mut()).is_pending());
+        running.release();
+        running.live().rest(false);
+        both.await;
+        assert!(lives.enter("acme", "session", "next", 0, true).is_ok());
     }
 
     fn seen(tail: &Tail, cursor: &mut Cursor) -> Option<Vec<u64>> {

@@ -26,7 +26,16 @@ use crate::{
 const READS: usize = 4;
 
 pub(crate) async fn get(shared: &Shared, cx: &Context, id: &str) -> Result<Turn> {
-    Ok(shared.load(cx.tenant(), id).await?.turn)
+    told(shared, cx.tenant(), id).await
+}
+
+/// A turn as a caller is told of it: where it rests, what comes next may begin.
+async fn told(shared: &Shared, tenant: &str, id: &str) -> Result<Turn> {
+    let turn = shared.load(tenant, id).await?.turn;
+    if turn.status() != TurnStatus::InProgress {
+        shared.lives.settle(tenant, id).await;
+    }
+    Ok(turn)
 }
 
 pub(crate) async fn list(shared: &Shared, cx: &Context, request: ListTurnsRequest) -> Result<ListTurnsResponse> {
@@ -39,8 +48,8 @@ pub(crate) async fn list(shared: &Shared, cx: &Context, request: ListTurnsReques
     let list = TurnList { session_id, newest_first, after, page_size: request.page_size, page_token: &request.page_token };
     let (ids, next_page_token) = store.turn_ids(tenant, list).await?;
     let read = |id: String| async move {
-        match shared.load(tenant, &id).await {
-            Ok(fold) => Ok(Some(fold.turn)),
+        match told(shared, tenant, &id).await {
+            Ok(turn) => Ok(Some(turn)),
             // Deleted since the page was read.
             Err(error) if error.code() == Code::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -125,6 +134,7 @@ pub(crate) async fn resume(shared: &Arc<Shared>, cx: &Context, request: ResumeTu
     let results = edge::results(request.results, &fold.awaiting)?;
     let decisions = edge::decisions(request.decisions, &fold.approvals, true, &ids::now())?;
     let sequence = fold.sequence;
+    shared.lives.settle(cx.tenant(), &request.turn_id).await;
     let admitted = shared.admit(cx)?;
     let running = shared.lives.enter(cx.tenant(), &fold.turn.session_id, &request.turn_id, sequence, false)?;
     running.keep(admitted);

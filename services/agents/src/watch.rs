@@ -141,6 +141,9 @@ impl Watcher {
 
     async fn journal(&self, after: u64) -> Result<Vec<Arc<TurnEvent>>> {
         let events = self.shared.parts.store.journal(&self.tenant, &self.turn_id, after).await?;
+        if events.last().is_some_and(is_rest) {
+            self.shared.lives.settle(&self.tenant, &self.turn_id).await;
+        }
         Ok(events.into_iter().map(Arc::new).collect())
     }
 
