@@ -52,18 +52,22 @@ impl Policies {
         self.current.load_full()
     }
 
-    /// Looks for changes until `shutdown`. Files that have become wrong change nothing: what was in force stays, and the log
-    /// says why.
+    /// Looks for changes until `shutdown`. A change counts once two looks have found it: a file that is just being written is
+    /// empty at first, or without its end, and its policies may be right all the same. Files that have become wrong change
+    /// nothing: what was in force stays, and the log says why.
     pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
         if self.files.is_empty() {
             return;
         }
         let mut known: Option<Vec<Source>> = read(&self.files).ok();
+        let mut seen: Option<Vec<Source>> = None;
         while tokio::time::timeout(LOOK, shutdown.cancelled()).await.is_err() {
             let files = self.files.clone();
             let Ok(Ok(texts)) = tokio::task::spawn_blocking(move || read(&files)).await else { continue };
-            let same = |known: &Vec<Source>| known.iter().map(|source| &source.text).eq(texts.iter().map(|source| &source.text));
-            if known.as_ref().is_some_and(same) {
+            let same = |other: &Vec<Source>| other.iter().map(|source| &source.text).eq(texts.iter().map(|source| &source.text));
+            let (is_known, is_whole) = (known.as_ref().is_some_and(same), seen.as_ref().is_some_and(same));
+            if is_known || !is_whole {
+                seen = Some(texts);
                 continue;
             }
             match compiled(&self.fixed, &texts) {
