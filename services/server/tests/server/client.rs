@@ -34,6 +34,9 @@ pub(crate) async fn start() -> Server {
     start_with("").await
 }
 
+/// Longer than anything takes that is to come to its end, on the busiest machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// With more lines in the manifest.
 pub(crate) async fn start_with(more: &str) -> Server {
     serve(more, |_| ()).await
@@ -86,7 +89,7 @@ async fn serve_by(script: Script, registry: &Registry, more: &str, change: impl 
     let listener = bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     let served = tokio::spawn(stack.serve(listener, stop.clone()));
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
+    let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
     Server { script, address, http, served, _stop_on_drop: stop.clone().drop_guard(), stop, _home: home }
 }
 

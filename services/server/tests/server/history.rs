@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
-use crate::client::{Server, chat, start, start_with};
+use crate::client::{PATIENCE, Server, chat, start, start_with};
 
 fn over_grpc(server: &Server) -> Remote<TelemetryClient<Channel>> {
     Remote::<TelemetryClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(5)).unwrap())
@@ -62,7 +62,7 @@ async fn a_caller_sees_their_requests_and_an_admin_those_of_the_tenant() {
             }
         }
     };
-    assert_eq!(timeout(Duration::from_secs(5), written).await.expect("gRPC is not written down").code, "OK");
+    assert_eq!(timeout(PATIENCE, written).await.expect("gRPC is not written down").code, "OK");
     let error = over_grpc(&server).list_requests(&cx, ListRequestsRequest { page_size: 5_000, ..request }).await.unwrap_err();
     assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("page_size")));
     assert_eq!(server.refused("GET", "/v1/requests?limit=0", Value::Null).await.1, "limit");
@@ -91,7 +91,7 @@ async fn the_log_of_requests_outlives_the_process_and_is_filtered() {
     }
     server.http.get(server.url("/v1/models")).header("x-llama-stack-tenant", "other").send().await.unwrap().text().await.unwrap();
     server.stop.cancel();
-    timeout(Duration::from_secs(10), server.served).await.expect("did not stop").unwrap().unwrap();
+    timeout(PATIENCE, server.served).await.expect("did not stop").unwrap().unwrap();
 
     let server = start_with(&more).await;
     let read = async |tenant: &str, principal: &str, query: &str| -> Value {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::{
-    client::{Server, chat, manifest, options, serve, start_with},
+    client::{PATIENCE, Server, chat, manifest, options, serve, start_with},
     scripted::Script,
 };
 
@@ -46,7 +46,7 @@ async fn status(server: &Server, secret: &str) -> u16 {
 
 /// Polls until it holds. What never holds ends the test by its own patience.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..200 {
+    for _ in 0..1_200 {
         if holds().await {
             return;
         }
@@ -203,7 +203,7 @@ async fn policies_are_read_again_when_their_file_changes() {
     assert!(error["error"]["message"].as_str().unwrap().contains("forbidden by policy mine"), "{error}");
     // What is wrong changes nothing.
     std::fs::write(&file, "permit (").unwrap();
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    tokio::time::sleep(Duration::from_millis(2_000)).await;
     assert_eq!(models().await.0, 403);
     std::fs::write(&file, forbid("Inference.Embed")).unwrap();
     until("the old policy", async || models().await.0 == 200).await;
@@ -250,7 +250,7 @@ impl Authority {
 
     fn client(&self, name: Option<&str>) -> Client {
         let root = reqwest::Certificate::from_pem(self.0.pem().as_bytes()).unwrap();
-        let builder = Client::builder().no_proxy().tls_certs_only([root]).timeout(Duration::from_secs(10));
+        let builder = Client::builder().no_proxy().tls_certs_only([root]).timeout(PATIENCE);
         let builder = match name {
             Some(name) => {
                 let (cert, key) = self.certify(name);
@@ -409,7 +409,7 @@ async fn what_was_made_before_callers_were_told_apart_is_handed_to_a_principal()
     let answer = server.json("POST", "/v1/responses", json!({ "model": "parrot", "input": "before" })).await;
     let prompt = server.json("POST", "/v1/prompts", json!({ "prompt": "before" })).await;
     server.stop.cancel();
-    tokio::time::timeout(Duration::from_secs(10), server.served).await.expect("did not stop").unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, server.served).await.expect("did not stop").unwrap().unwrap();
 
     let mut book = None;
     let server = serve(&format!("{store}{KEYS}"), |stack| book = Some(stack.identity.clone())).await;

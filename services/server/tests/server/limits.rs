@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
-use crate::client::{Server, chat, start_with, streamed};
+use crate::client::{PATIENCE, Server, chat, start_with, streamed};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -110,7 +110,7 @@ async fn a_request_counts_until_the_end_of_its_answer() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(5), again).await.expect("the place was not given back");
+    timeout(PATIENCE, again).await.expect("the place was not given back");
     // One who goes away gives it back as well.
     drop(server.post(CHAT, &streamed("forever")).await);
     let again = async {
@@ -118,7 +118,7 @@ async fn a_request_counts_until_the_end_of_its_answer() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(5), again).await.expect("the place was not given back");
+    timeout(PATIENCE, again).await.expect("the place was not given back");
 }
 
 #[tokio::test]
@@ -169,12 +169,12 @@ async fn shared_day(url: &str) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    let refused = timeout(Duration::from_secs(15), refused).await.expect("what one used did not reach the other");
+    let refused = timeout(PATIENCE, refused).await.expect("what one used did not reach the other");
     assert!(header(&refused, "retry-after").parse::<u64>().unwrap() <= 86_400);
     assert_eq!(code(refused).await, "insufficient_quota");
     for server in [one, other] {
         server.stop.cancel();
-        timeout(Duration::from_secs(10), server.served).await.expect("did not stop").unwrap().unwrap();
+        timeout(PATIENCE, server.served).await.expect("did not stop").unwrap().unwrap();
     }
     let again = start_with(&more).await;
     assert_eq!(code(ask(&again, "acme", "ann").await).await, "insufficient_quota");
@@ -246,7 +246,7 @@ async fn a_batch_is_charged_for_tokens_and_not_for_requests() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let batch = timeout(Duration::from_secs(20), done).await.expect("the batch did not end");
+    let batch = timeout(PATIENCE, done).await.expect("the batch did not end");
     assert_eq!(batch["request_counts"]["completed"], 5, "{batch}");
     // Five answers of nine tokens: the day's are used up, by two requests of which one is left.
     assert_eq!(code(server.post(CHAT, &chat("hi")).await).await, "insufficient_quota");
@@ -283,6 +283,6 @@ async fn turns_at_once_are_bounded_also_where_nobody_waits_for_them() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(10), ended).await.expect("the turn did not end");
+    timeout(PATIENCE, ended).await.expect("the turn did not end");
     assert_eq!(respond("ann", quick).await.status(), 200);
 }

@@ -62,7 +62,7 @@ impl Upstream {
 
     /// Until it has written it down, which it does when it is done with the answer.
     async fn seen_once(&self, tenant: &str) -> Vec<String> {
-        for _ in 0..500 {
+        for _ in 0..6_000 {
             let seen = self.seen(tenant).await;
             if !seen.is_empty() {
                 return seen;

@@ -12,7 +12,7 @@ use llama_stack_proto::v1::{
 use llama_stack_server::Stack;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tonic::transport::Channel;
 
 use crate::{
@@ -90,7 +90,10 @@ async fn a_shield_of_every_turn_that_is_not_there_is_refused_with_its_line() {
 async fn a_provider_that_does_not_answer_does_not_stop_a_start() {
     let silence = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hung = silence.local_addr().unwrap();
-    let down = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Bound, so that nobody else gets it, and not listening.
+    let refusing = TcpSocket::new_v4().unwrap();
+    refusing.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let down = refusing.local_addr().unwrap();
     let silent = |config: &str| {
         let entry =
             |id: &str, address| format!("    - {{ id: {id}, type: remote::grpc, config: {{ url: \"http://{address}\", {config} }} }}\n");

@@ -16,6 +16,8 @@ use llama_stack_proto::v1::{
 };
 use tokio::sync::Notify;
 
+use crate::client::PATIENCE;
+
 /// What a test sees of the model, and does to it.
 #[derive(Clone, Default)]
 pub(crate) struct Script(Arc<Shared>);
@@ -50,7 +52,19 @@ impl Script {
 
     /// Waits until a stream was dropped before its end.
     pub(crate) async fn dropped(&self) {
-        tokio::time::timeout(Duration::from_secs(5), self.0.dropped.notified()).await.expect("the stream was not dropped");
+        tokio::time::timeout(PATIENCE, self.0.dropped.notified()).await.expect("the stream was not dropped");
+    }
+
+    /// Waits until the model was asked this.
+    pub(crate) async fn was_asked(&self, text: &str) {
+        let asked =
+            || self.0.asked.lock().unwrap().iter().any(|asked| asked.messages.last().is_some_and(|last| last.joined_text() == text));
+        let until = async {
+            while !asked() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, until).await.expect("the model was not asked");
     }
 
     async fn hold(self) -> Result<ChatEvent> {

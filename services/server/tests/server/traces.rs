@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tonic::transport::Channel;
 
-use crate::client::{Server, chat, start_with, streamed};
+use crate::client::{PATIENCE, Server, chat, start_with, streamed};
 
 /// The part of OTLP that is looked at here.
 /// Source: `opentelemetry/proto/{collector/trace/v1/trace_service,trace/v1/trace,common/v1/common}.proto`.
@@ -199,7 +199,7 @@ async fn traced_with(tools: &str, more: &str, work: impl AsyncFnOnce(&Server)) -
     let server = start_with(&format!("{tools}\ntelemetry: {{ otlp_endpoint: \"http://{address}\"{more} }}\n")).await;
     work(&server).await;
     server.stop.cancel();
-    timeout(Duration::from_secs(15), server.served).await.expect("did not stop").unwrap().unwrap();
+    timeout(PATIENCE, server.served).await.expect("did not stop").unwrap().unwrap();
     received.close();
     let mut spans = Vec::new();
     while let Some(span) = received.recv().await {
@@ -326,7 +326,7 @@ async fn a_collector_that_is_not_there_harms_nobody() {
     let server = start_with("telemetry: { otlp_endpoint: \"http://127.0.0.1:1\" }\n").await;
     server.answer("/v1/chat/completions", &chat("hi")).await;
     server.stop.cancel();
-    timeout(Duration::from_secs(20), server.served).await.expect("did not stop").unwrap().unwrap();
+    timeout(PATIENCE, server.served).await.expect("did not stop").unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -341,7 +341,7 @@ async fn tokens_and_times_are_measured_under_the_conventions_names() {
     unknown["model"] = "made-up".into();
     server.post("/v1/chat/completions", &unknown).await;
     server.stop.cancel();
-    timeout(Duration::from_secs(15), server.served).await.expect("did not stop").unwrap().unwrap();
+    timeout(PATIENCE, server.served).await.expect("did not stop").unwrap().unwrap();
     received.close();
     let mut measures = Vec::new();
     while let Some(measure) = received.recv().await {
