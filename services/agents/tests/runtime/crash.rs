@@ -16,7 +16,7 @@ use crate::{
         Say::{self, Call, Hang, Text},
         Script,
     },
-    world::{World, rest, said, say, tool_results, until},
+    world::{PATIENCE, World, rest, said, say, tool_results, until},
 };
 
 /// Runs a turn until `dead`, kills everything that runs, and gives the turn's id.
@@ -40,7 +40,7 @@ pub fn die_in(
         until(dead).await;
         id
     });
-    process.shutdown_timeout(std::time::Duration::from_millis(500));
+    process.shutdown_timeout(PATIENCE);
     id
 }
 
@@ -160,7 +160,7 @@ fn a_turn_that_waits_for_its_client_still_waits() {
         let world = World::at(dir.clone(), script.clone(), hands.clone()).await;
         world.run(say("go")).await.1.id
     });
-    process.shutdown_timeout(std::time::Duration::from_millis(500));
+    process.shutdown_timeout(PATIENCE);
     reborn(dir, script, hands, async |world: World| {
         world.runtime.recover().await.unwrap();
         let turn = finished(&world, &id).await;

@@ -120,7 +120,7 @@ impl Inference for Script {
     }
 }
 
-/// `add {a, b}`, `repeat {text}`, `find {text}` (as a passage of a document), `sleep {ms}`, `hang`, `hang_retry` and `hang_ask`, `sulk` (its own failure), `away` (the platform's).
+/// `add {a, b}`, `repeat {text}`, `find {text}` (as a passage of a document), `sleep {ms}`, `wait` (until it is `open`), `hang`, `hang_retry` and `hang_ask`, `sulk` (its own failure), `away` (the platform's).
 #[derive(Default)]
 pub struct Hands {
     /// Of `add`: what it is for.
@@ -129,6 +129,8 @@ pub struct Hands {
     pub ledger: Mutex<Vec<(String, String, String)>>,
     /// Calls of `hang` and `hang_retry` end at once.
     pub awake: bool,
+    /// Calls of `wait` end.
+    pub open: tokio::sync::watch::Sender<bool>,
 }
 
 impl Hands {
@@ -151,7 +153,9 @@ impl Tools for Hands {
         if let Some(add) = &mut tools[0].definition {
             add.description.clone_from(&self.description.lock().unwrap());
         }
-        tools.extend(["repeat", "find", "sleep", "hang", "sulk", "away", "liar"].map(|name| tool(name, "", OnInterrupt::Unspecified)));
+        tools.extend(
+            ["repeat", "find", "sleep", "wait", "hang", "sulk", "away", "liar"].map(|name| tool(name, "", OnInterrupt::Unspecified)),
+        );
         Ok(ListToolsResponse { tools, next_page_token: String::new() })
     }
 
@@ -164,6 +168,10 @@ impl Tools for Hands {
             "sleep" => {
                 tokio::time::sleep(Duration::from_millis(arguments["ms"].as_u64().unwrap())).await;
                 format!("slept {}", arguments["ms"])
+            }
+            "wait" => {
+                self.open.subscribe().wait_for(|open| *open).await.unwrap();
+                "waited".to_owned()
             }
             "repeat" => arguments["text"].as_str().unwrap().to_owned(),
             "find" => {
@@ -191,7 +199,7 @@ impl Tools for Hands {
 /// | `pair` | forbids `left right` |
 /// | `mask`, `veil` | redact `secret` to `[1]`, and `[1]` and `hidden` to `[2]` |
 /// | `warn` | finds everything worth a warning |
-/// | `broken`, `hang`, `late` | fails, never answers, answers after a second |
+/// | `broken`, `hang`, `late` | fails, never answers, answers after a minute |
 /// | `unleveled`, `odd` | report a violation of no level, of level 99 |
 /// | `hollow`, `blank` | redact to no parts, to a part of nothing |
 /// | `tick`, `tock` | want their own word at the end: together they redact for ever |
@@ -284,7 +292,7 @@ impl Safety for Guards {
             "broken" => return Err(Error::internal("out of order")),
             "hang" => std::future::pending().await,
             "late" => {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(60)).await;
                 RunShieldResponse::default()
             }
             "unleveled" => forbidden(0),

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use llama_stack_core::{Context, Error, Memory, Result};
@@ -12,8 +15,9 @@ use llama_stack_proto::v1::{
 };
 
 use crate::{
+    crash::finished,
     doubles::Say::{Call, Text},
-    world::{World, config, say, tool_results},
+    world::{World, config, say, tool_results, until},
 };
 
 /// A bank `laws` in which every query finds two passages, better ones the later they are asked for.
@@ -164,12 +168,11 @@ async fn a_search_over_what_is_not_there_is_refused_before_the_turn() {
 async fn a_search_that_was_cut_off_is_made_again() {
     let answers = vec![vec![Call("c1", "file_search", r#"{"query":"hang"}"#)], vec![Text("found [1]")]];
     let shelf = Arc::<Shelf>::default();
-    let stuck: Arc<dyn Memory> = Arc::new(Stuck);
-    let first = World::changed(answers, |parts| parts.memory = Some(stuck)).await;
+    let stuck = Arc::<Stuck>::default();
+    let memory: Arc<dyn Memory> = stuck.clone();
+    let first = World::changed(answers, |parts| parts.memory = Some(memory)).await;
     let stream = first.begin(ask("?")).await.unwrap();
-    let asked = || first.script.asked() == 1;
-    crate::world::until(asked).await;
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    until(|| stuck.asked.load(Ordering::SeqCst)).await;
     first.runtime.release().await.unwrap();
     drop(stream);
     let memory: Arc<dyn Memory> = shelf.clone();
@@ -180,18 +183,16 @@ async fn a_search_that_was_cut_off_is_made_again() {
         use llama_stack_core::Agents as _;
         again.runtime.list_turns(&again.cx, list).await.unwrap().turns[0].id.clone()
     };
-    for _ in 0..2_000 {
-        if again.turn(&id).await.status() == TurnStatus::Completed {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    let turn = again.turn(&id).await;
+    let turn = finished(&again, &id).await;
     assert_eq!((turn.status(), citations(&turn).len()), (TurnStatus::Completed, 1));
     assert_eq!(shelf.asked.lock().unwrap()[0].0, "tester");
 }
 
-struct Stuck;
+/// Says that it was asked, and nothing else.
+#[derive(Default)]
+struct Stuck {
+    asked: AtomicBool,
+}
 
 #[async_trait::async_trait]
 impl Memory for Stuck {
@@ -200,6 +201,7 @@ impl Memory for Stuck {
     }
 
     async fn query(&self, _: &Context, _: QueryRequest) -> Result<QueryResponse> {
+        self.asked.store(true, Ordering::SeqCst);
         std::future::pending().await
     }
 }

@@ -323,9 +323,10 @@ async fn items_that_are_added_without_a_turn_are_judged_by_the_shields_of_every_
 fn a_result_that_was_being_judged_when_the_process_died_is_judged_again() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let (script, hands) = (Script::of(vec![vec![Call("a", "add", r#"{"a":1,"b":1}"#)], vec![Text("two")]]), Arc::<Hands>::default());
-    let request = with(|config| config.tool_result_shields = ids(&["late", "mask"]));
+    let request = with(|config| config.tool_result_shields = ids(&["gate", "mask"]));
     let id = die(&dir, &script, &hands, request, || hands.calls() == 1);
     reborn(dir, script, hands.clone(), async |world: World| {
+        world.guards.open.send_replace(true);
         world.runtime.recover().await.unwrap();
         let turn = finished(&world, &id).await;
         assert_eq!(

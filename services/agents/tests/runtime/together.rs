@@ -7,17 +7,18 @@ use llama_stack_core::{
     manifest::{DeclaredAgent, DeclaredAgentTool},
 };
 use llama_stack_proto::v1::{
-    Agent, AgentConfig, AgentTool, ApprovalDecision, CancelTurnRequest, CreateAgentRequest, CreateTurnRequest, GetTurnRequest, Limits,
-    ListTurnsRequest, Message, ToolStep, Turn, TurnStatus, UpdateAgentRequest, step::Step, turn_event::Event,
+    Agent, AgentConfig, AgentTool, ApprovalDecision, CancelTurnRequest, CreateAgentRequest, CreateTurnRequest, Limits, ListTurnsRequest,
+    Message, ToolStep, Turn, TurnStatus, UpdateAgentRequest, step::Step, turn_event::Event,
 };
 
 use crate::{
+    crash::finished,
     doubles::{
         Hands,
         Say::{Call, Hang, Text},
         Script,
     },
-    world::{World, config, refusal, rest, said, say, tool_results, until},
+    world::{PATIENCE, World, config, refusal, rest, said, say, tool_results, until},
 };
 
 const ASK: &str = r#"{"input":"what is 1 and 2?"}"#;
@@ -187,19 +188,12 @@ fn an_agent_that_was_called_before_a_crash_is_not_called_again() {
         until(|| script.asked() == 2).await;
         id
     });
-    rt.shutdown_timeout(std::time::Duration::from_millis(500));
+    rt.shutdown_timeout(PATIENCE);
     let rt = tokio::runtime::Runtime::new().unwrap();
     rt.block_on(async {
         let world = World::at(dir, script.clone(), hands).await;
         assert_eq!(world.runtime.recover().await.unwrap(), 2);
-        let turn = async || world.runtime.get_turn(&world.cx, GetTurnRequest { id: id.clone() }).await.unwrap();
-        for _ in 0..2_000 {
-            if turn().await.status() == TurnStatus::Completed {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        let turn = turn().await;
+        let turn = finished(&world, &id).await;
         assert_eq!((said(&turn).as_str(), tool_results(&turn)[0].joined_text().as_str(), script.asked()), ("It is so.", "whole", 4));
     });
 }

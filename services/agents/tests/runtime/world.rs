@@ -15,6 +15,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::doubles::{Guards, Hands, Say, Script};
 
+/// Longer than anything here takes that ends, on the busiest machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 pub struct World {
     pub dir: Arc<TempDir>,
     pub store: Store,
@@ -84,7 +87,8 @@ impl World {
 
 /// All tools of [`Hands`], and `ask`, which the client runs.
 pub fn config() -> AgentConfig {
-    let tools = ["add", "repeat", "find", "sleep", "hang", "hang_retry", "hang_ask", "sulk", "away", "liar"].map(String::from).into();
+    let tools =
+        ["add", "repeat", "find", "sleep", "wait", "hang", "hang_retry", "hang_ask", "sulk", "away", "liar"].map(String::from).into();
     let schema = r#"{"type":"object","properties":{"q":{"type":"string"}}}"#;
     AgentConfig { model: "scripted".into(), tools, client_tools: vec![ToolDefinition::new("ask", "", schema)], ..AgentConfig::default() }
 }
@@ -100,18 +104,17 @@ pub fn say_in(session: &Session, text: &str) -> CreateTurnRequest {
 /// All events up to the turn's rest; fails rather than hangs.
 pub async fn rest(stream: EventStream<TurnEvent>) -> Vec<TurnEvent> {
     let all = stream.map(|event| event.unwrap()).collect();
-    tokio::time::timeout(Duration::from_secs(20), all).await.expect("the turn does not come to rest")
+    tokio::time::timeout(PATIENCE, all).await.expect("the turn does not come to rest")
 }
 
 /// Waits until something is so; fails rather than hangs.
 pub async fn until(so: impl Fn() -> bool) {
-    for _ in 0..2_000 {
-        if so() {
-            return;
+    let came = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("it did not come about");
+    };
+    tokio::time::timeout(PATIENCE, came).await.expect("it did not come about");
 }
 
 /// The events' names, in order, without deltas.
