@@ -56,7 +56,8 @@ async fn site_with(bucket: Option<Server>, config: manifest::Files) -> Site {
     let folder = TempDir::new().unwrap();
     let store = Store::open("sqlite::memory:", Durability::Power).await.unwrap();
     let deps = Deps::new(folder.path());
-    let config = manifest::Files { s3: bucket.as_ref().map(Server::config), ..config };
+    let s3 = config.s3.or_else(|| bucket.as_ref().map(Server::config));
+    let config = manifest::Files { s3, ..config };
     let files = StoredFiles::open(&deps, store.clone(), config.clone()).await.unwrap();
     Site { files, store, deps, folder, config, bucket }
 }
@@ -227,7 +228,7 @@ async fn a_start_removes_what_a_crash_left_and_what_has_expired(bucket: Option<S
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), clean).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), clean).await.unwrap();
     assert_eq!(site.read("acme", &stays.id).await.unwrap(), b"stays");
     let listed = again.list_files(&Context::test("acme"), ListFilesRequest::default()).await.unwrap();
     assert_eq!(listed.files, [stays]);
@@ -285,7 +286,9 @@ async fn a_large_content_goes_to_a_bucket_in_parts_and_comes_back_whole() {
 /// Each way in which a bucket can be of no use has its own answer, leaves nothing, and passes.
 #[tokio::test]
 async fn a_bucket_that_fails_is_told_of_and_leaves_no_file() {
-    let site = site(Some(Server::start().await)).await;
+    let server = Server::start().await;
+    let s3 = manifest::S3 { timeout_seconds: 3, ..server.config() };
+    let site = site_with(Some(server), manifest::Files { s3: Some(s3), ..manifest::Files::default() }).await;
     let bucket = site.bucket.as_ref().unwrap();
     let kept = site.upload("acme", b"kept").await.unwrap();
     for (mood, code, reason) in [

@@ -24,7 +24,7 @@ use llama_stack_qdrant::{Quantization, open_edge};
 
 const CHILD: &str = "LLAMA_STACK_CRASH_TEST";
 const DIMENSION: usize = 16;
-const NEVER: Duration = Duration::from_secs(60);
+const NEVER: Duration = Duration::from_secs(300);
 /// Documents that are written again and again, so that lives meet.
 const DOCUMENTS: usize = 400;
 

@@ -109,7 +109,7 @@ async fn a_server_of_the_python_sdk_is_one_manifest_line_away() {
     let stack = Running::start(&format!("{BARE}  tools:\n    - {{ id: forecast, type: remote::mcp, config: {config} }}\n")).await;
     // Starting Python takes longer than a stack waits for it at its own start.
     let mut listed = stack.get("/v1/tools").await.1;
-    for _ in 0..100 {
+    for _ in 0..600 {
         if !names(&listed).is_empty() {
             break;
         }

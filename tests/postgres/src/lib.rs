@@ -27,17 +27,17 @@ pub struct Server {
 }
 
 /// Longest wait for a start or a stop.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The server stops with the pipe, whichever it is by then, and its folder goes: a `static` is never dropped. It syncs as
 /// usual: what is tested is durable.
-const SCRIPT: &str = r#""$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=50 >"$2/log" 2>&1 </dev/null &
+const SCRIPT: &str = r#""$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=300 >"$2/log" 2>&1 </dev/null &
 cat >/dev/null
 kill -INT "$(head -n 1 "$2/data/postmaster.pid")" 2>/dev/null
 while [ -e "$2/data/postmaster.pid" ]; do sleep 0.02; done
 cd / && rm -rf "$2""#;
 /// The same server again, after [`Server::stop`].
-const AGAIN: &str = r#""$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=50 >>"$2/log" 2>&1 </dev/null &"#;
+const AGAIN: &str = r#""$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=300 >>"$2/log" 2>&1 </dev/null &"#;
 
 impl Server {
     /// Starts a server, or says on standard error that the test is skipped, where there are no server binaries. With
@@ -78,7 +78,7 @@ impl Server {
     pub fn database(&self) -> io::Result<String> {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let socket = self.folder.path();
-        run(Command::new(self.bin.join("createdb")).arg("-h").arg(socket).args(["-U", "postgres", &name]))?;
+        run(Command::new(self.bin.join("createdb")).arg("-h").arg(socket).args(["-U", "postgres", "-T", "template0", &name]))?;
         Ok(format!("postgres:///{name}?host={}&user=postgres", socket.display()))
     }
 

@@ -83,7 +83,7 @@ impl Server {
             allow_http: true,
             access_key_id: Some("test-id".into()),
             secret_access_key: Some(Secret::new("test-secret")),
-            timeout_seconds: 1,
+            timeout_seconds: 60,
         }
     }
 

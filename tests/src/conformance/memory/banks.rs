@@ -136,9 +136,13 @@ pub async fn what_is_wrong_is_named(memory: Arc<dyn Memory>) {
 
 pub async fn an_expired_bank_is_not_there(memory: Arc<dyn Memory>) {
     let cx = somebody();
-    let bank = memory.create_bank(&cx, CreateBankRequest { expires_after_seconds: 1, ..vector_bank() }).await.unwrap();
+    let bank = memory.create_bank(&cx, CreateBankRequest { expires_after_seconds: 1_000, ..vector_bank() }).await.unwrap();
     inserted(&memory, &cx, &bank, vec![text("a", "the cat sat on the mat")]).await;
     let active = memory.get_bank(&cx, get(&bank.id)).await.unwrap();
+    assert_eq!(active.expires.unwrap().seconds, active.last_active.unwrap().seconds + 1_000);
+    // Only now is its time short: to fill it may take longer than that.
+    let soon = UpdateBankRequest { id: bank.id.clone(), expires_after_seconds: Some(1), ..UpdateBankRequest::default() };
+    let active = memory.update_bank(&cx, soon).await.unwrap();
     assert_eq!(active.expires.unwrap().seconds, active.last_active.unwrap().seconds + 1);
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(memory.get_bank(&cx, get(&bank.id)).await.unwrap_err().code(), Code::NotFound);
