@@ -7,6 +7,10 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,8 +18,11 @@ use fixture::{TENANT, begin, step};
 use llama_stack_proto::v1::{TurnStatus::InProgress, turn_event::Event};
 use llama_stack_store::{Durability, Store};
 use rand::Rng as _;
+use tokio::{task::JoinHandle, time::timeout};
 
 const CYCLES: usize = 24;
+/// Longer than any process takes to its first append, on the busiest machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -59,29 +66,51 @@ async fn append_for_ever(url: &str, durability: &str) {
     }
 }
 
-fn child(url: &str, durability: &str) -> Child {
-    let program = std::env::current_exe().unwrap();
-    Command::new(program).args(["append-for-ever", url, durability]).stdout(Stdio::piped()).spawn().unwrap()
+/// A child at work, and what it says.
+struct Working {
+    child: Child,
+    /// An append was acknowledged.
+    has_begun: Arc<AtomicBool>,
+    reader: JoinHandle<BTreeMap<String, u64>>,
 }
 
-/// Lets the child work for a while, kills it, and gives the greatest acknowledged number of each turn.
-async fn killed_after(mut child: Child, work: Duration) -> BTreeMap<String, u64> {
-    let out = BufReader::new(child.stdout.take().unwrap());
-    let reader = tokio::task::spawn_blocking(move || {
-        let mut acknowledged = BTreeMap::new();
-        for line in out.lines() {
-            // The last line may be cut off.
-            let Some((turn, number)) = line.unwrap().split_once(' ').map(|(turn, number)| (turn.to_owned(), number.to_owned())) else {
-                break;
-            };
-            acknowledged.insert(turn, number.parse().unwrap());
+impl Working {
+    fn start(url: &str, durability: &str) -> Self {
+        let program = std::env::current_exe().unwrap();
+        let child = Command::new(program).args(["append-for-ever", url, durability]).stdout(Stdio::piped()).spawn();
+        let (mut child, has_begun) = (child.unwrap(), Arc::<AtomicBool>::default());
+        let (out, begun) = (BufReader::new(child.stdout.take().unwrap()), has_begun.clone());
+        let reader = tokio::task::spawn_blocking(move || {
+            let mut acknowledged = BTreeMap::new();
+            for line in out.lines() {
+                // The last line may be cut off.
+                let Some((turn, number)) = line.unwrap().split_once(' ').map(|(turn, number)| (turn.to_owned(), number.to_owned())) else {
+                    break;
+                };
+                acknowledged.insert(turn, number.parse().unwrap());
+                begun.store(true, Ordering::SeqCst);
+            }
+            acknowledged
+        });
+        Self { child, has_begun, reader }
+    }
+
+    /// Lets it work for a while, kills it, and gives the greatest acknowledged number of each turn.
+    async fn killed_after(mut self, work: Duration) -> BTreeMap<String, u64> {
+        tokio::time::sleep(work).await;
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.reader.await.unwrap()
+    }
+}
+
+async fn until(is_so: &AtomicBool) {
+    let so = async {
+        while !is_so.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        acknowledged
-    });
-    tokio::time::sleep(work).await;
-    child.kill().unwrap();
-    child.wait().unwrap();
-    reader.await.unwrap()
+    };
+    timeout(PATIENCE, so).await.expect("nothing was appended");
 }
 
 async fn assert_whole(store: &Store, turn: &str, acknowledged: u64) {
@@ -102,7 +131,12 @@ async fn a_killed_process_loses_no_acknowledged_append() {
     for cycle in 0..CYCLES {
         let durability = if cycle % 2 == 0 { "power" } else { "process" };
         let work = Duration::from_millis(rand::rng().random_range(20..200));
-        acknowledged.extend(killed_after(child(&url, durability), work).await);
+        let working = Working::start(&url, durability);
+        // Half of them may die while they open the file.
+        if cycle % 4 >= 2 {
+            until(&working.has_begun).await;
+        }
+        acknowledged.extend(working.killed_after(work).await);
         let store = fixture::open(&url).await;
         for (turn, number) in &acknowledged {
             assert_whole(&store, turn, *number).await;
@@ -117,14 +151,23 @@ async fn a_killed_process_loses_no_acknowledged_append() {
 async fn two_processes_share_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/state.db", folder.path().display());
-    let child = child(&url, "power");
-    let killed = tokio::spawn(killed_after(child, Duration::from_millis(700)));
+    let working = Working::start(&url, "power");
+    let here = Arc::<AtomicBool>::default();
+    let killed = tokio::spawn({
+        let here = here.clone();
+        async move {
+            until(&working.has_begun).await;
+            until(&here).await;
+            working.killed_after(Duration::from_millis(500)).await
+        }
+    });
     let store = fixture::open(&url).await;
     let turn = begin(&store, TENANT).await;
     let mut number = 1;
     while !killed.is_finished() {
         number += 1;
         store.append(TENANT, &turn, 1, &[step(&turn, number, &format!("{turn}/{number}"))], InProgress).await.unwrap();
+        here.store(true, Ordering::SeqCst);
     }
     assert_whole(&store, &turn, number).await;
     let theirs = killed.await.unwrap();

@@ -123,8 +123,9 @@ impl Banks {
             bank.expires_after_seconds = seconds;
         }
         bank.shared = request.shared.unwrap_or(bank.shared);
-        self.store.touch_bank(cx.tenant(), &bank, &ids::now()).await?;
-        bank.last_active = Some(ids::now());
+        let now = ids::now();
+        self.store.touch_bank(cx.tenant(), &bank, &now).await?;
+        bank.last_active = Some(now);
         self.store.update_bank(cx.tenant(), &bank).await?;
         self.get(cx, &bank.id).await
     }
