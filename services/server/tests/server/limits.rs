@@ -202,7 +202,7 @@ async fn rates_hold_over_replicas_that_share_a_postgres() {
             tokio::time::sleep(Duration::from_millis(2_200)).await;
         }
     };
-    timeout(Duration::from_secs(40), told).await.expect("what one let in did not reach the other");
+    timeout(PATIENCE, told).await.expect("what one let in did not reach the other");
     let left = ask(&other, "acme", "bob").await;
     assert_eq!(header(&left, "x-ratelimit-remaining-requests"), "59", "another caller was charged for it");
 }
