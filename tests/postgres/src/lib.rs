@@ -27,7 +27,7 @@ pub struct Server {
 }
 
 /// Longest wait for a start or a stop.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The server stops with the pipe, whichever it is by then, and its folder goes: a `static` is never dropped. It syncs as
 /// usual: what is tested is durable.
