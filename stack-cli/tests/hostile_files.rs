@@ -68,7 +68,8 @@ impl Client {
     async fn read(&self, file: &Value) -> Value {
         let (files, id) = (format!("/v1/vector_stores/{}/files", self.store), file["id"].as_str().unwrap());
         let (mut status, mut told) = self.post(&files, json!({ "file_id": id })).await;
-        for _ in 0..1_200 {
+        // Far longer than a file may be read for.
+        for _ in 0..6_000 {
             assert_eq!(status, 200, "{told}");
             if told["status"] != "in_progress" {
                 return told;

@@ -4,7 +4,11 @@
 
 mod support;
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use llama_stack_core::Inference;
 use llama_stack_tests::{
@@ -165,7 +169,15 @@ fn a_pools_upstreams_are_shown_with_what_became_of_their_requests() {
             let answer = http.post(format!("{}/v1/chat/completions", server.url)).json(&body).send().await.unwrap();
             assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
         }
-        http.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap()
+        // A generation ends when its stream is dropped, which may be a moment after the answer.
+        let began = Instant::now();
+        loop {
+            let metrics = http.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
+            if metrics.contains("llama_stack_generations_in_flight 0") || began.elapsed() > Duration::from_secs(30) {
+                return metrics;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     });
     for id in ["a", "b"] {
         let line = format!("llama_stack_upstream_requests_total{{pool=\"pool\",upstream=\"pool/{id}\",outcome=\"answered\"}} 2");

@@ -58,9 +58,15 @@ fn the_starter_answers_every_client() {
     let home = home_with_models();
     let server = Server::start(home.path(), "starter");
 
-    let piped = call_with_input(home.path(), &["chat", "--server", &server.url, "--max-tokens", "30"], "What is the capital of France?");
-    assert_eq!(piped.code, 0, "{}", piped.err);
-    assert!(piped.out.contains("Paris"), "{}", piped.out);
+    // Its words are drawn, and of a model of this size: one of a few answers may miss.
+    let mut answers = Vec::new();
+    while !answers.iter().any(|said: &String| said.contains("Paris")) {
+        assert!(answers.len() < 4, "{answers:?}");
+        let piped =
+            call_with_input(home.path(), &["chat", "--server", &server.url, "--max-tokens", "30"], "What is the capital of France?");
+        assert_eq!(piped.code, 0, "{}", piped.err);
+        answers.push(piped.out);
+    }
 
     let ps = call(home.path(), &["ps", "--json", "--server", &server.url]);
     assert_eq!(ps.code, 0, "{}", ps.err);

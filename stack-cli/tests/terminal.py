@@ -17,8 +17,9 @@ steps = list(zip(script[::2], script[1::2]))
 
 pid, terminal = pty.fork()
 if pid == 0:
+    # Before the program begins, which may ask for it at once.
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
     os.execv(program, [program, *arguments])
-fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
 
 screen, seen = b"", 0
 while True:

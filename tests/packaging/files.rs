@@ -142,7 +142,10 @@ fn the_unit_is_one_that_systemd_takes() {
     let folder = tempfile::tempdir().unwrap();
     let unit = folder.path().join("llama-stack.service");
     std::fs::write(&unit, text).unwrap();
-    assert_eq!(run(Command::new("systemd-analyze").arg("verify").arg(unit)), (true, String::new()));
+    // Other units of this machine are looked at too, and may be as they are.
+    let (_, said) = run(Command::new("systemd-analyze").arg("verify").arg(unit));
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains("llama-stack")).collect();
+    assert!(ours.is_empty(), "{ours:#?}");
 }
 
 /// Helm's own code lints and renders the chart, what it renders is checked by Kubernetes' schemas, and Compose reads its file.

@@ -82,7 +82,8 @@ async fn frameworks_run_on_a_stack() {
 async fn the_notebook_runs_from_top_to_bottom() {
     let Ok(venv) = tokio::task::spawn_blocking(runtimes::python).await.unwrap() else { return };
     let stack = Running::start().await;
-    let runner = "import sys, nbformat, nbclient\nbook = nbformat.read(sys.argv[1], 4)\nnbclient.NotebookClient(book, timeout=120).execute()\n\
+    let runner = "import sys, nbformat, nbclient\nbook = nbformat.read(sys.argv[1], 4)\n\
+                  nbclient.NotebookClient(book, timeout=600, startup_timeout=300).execute()\n\
                   for cell in book.cells:\n    for output in cell.get('outputs', []):\n        print(output.get('text') or output['data']['text/plain'])";
     let mut notebook = python(&venv, &stack, "notebooks/tour.ipynb");
     let arguments: Vec<_> = notebook.get_args().map(std::ffi::OsStr::to_owned).collect();

@@ -15,7 +15,7 @@ use crate::{
 async fn invoke(stack: &Running, name: &str, arguments: &str) -> String {
     let mut tools = ToolsClient::new(channel(&stack.url, Duration::from_secs(5)).unwrap());
     // A provider that takes long to begin is listed once it has begun.
-    for _ in 0..100 {
+    for _ in 0..600 {
         let listed = tools.list_tools(ListToolsRequest::default()).await.unwrap().into_inner().tools;
         if listed.iter().any(|tool| tool.definition.as_ref().is_some_and(|definition| definition.name == name)) {
             break;

@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     async fn synchronous_commit(url: &str, durability: Durability) -> String {
         let store = Postgres::open(url, durability, PATIENCE).await.unwrap();
@@ -152,7 +152,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_unavailable_by_name() {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Held, so that it is nobody else's; nobody listens there.
+        let held = tokio::net::TcpSocket::new_v4().unwrap();
+        held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = held.local_addr().unwrap().port();
         let url = format!("postgres://ann:hunter2@127.0.0.1:{port}/x");
         let error = Postgres::open(&url, Durability::Power, Duration::from_millis(300)).await.err().unwrap();
         assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("store_unavailable")));

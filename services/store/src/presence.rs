@@ -86,7 +86,7 @@ async fn pause(since: Instant, patience: Duration) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn who_comes_first_is_alone_and_the_next_one_again_only_when_all_have_left() {

@@ -269,7 +269,7 @@ mod tests {
     #[tokio::test]
     async fn a_lock_that_stays_ends_in_unavailable_after_the_patience() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, other) = (open(&folder, Duration::from_millis(300)).await, open(&folder, Duration::from_secs(1)).await);
+        let (store, other) = (open(&folder, Duration::from_secs(2)).await, open(&folder, Duration::from_secs(60)).await);
         let lock = other.readers.begin_with("BEGIN EXCLUSIVE").await;
         assert!(lock.is_err(), "readers must not be able to lock the file");
         let lock = other.writing.begin_with("BEGIN IMMEDIATE").await.unwrap();
@@ -284,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_is_said_and_survived() {
         let folder = tempfile::tempdir().unwrap();
-        let store = open(&folder, Duration::from_secs(5)).await;
+        let store = open(&folder, Duration::from_secs(60)).await;
         sqlx::query("PRAGMA max_page_count = 60").execute(&store.writing).await.unwrap();
         let error = store.write(Box::new(Insert(1_000_000))).await.unwrap_err();
         assert_eq!((error.code(), error.reason(), error.message()), (Code::Unavailable, Some("disk_full"), "the database's disk is full"));
@@ -298,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn a_spoiled_group_is_tried_one_by_one() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, other) = (open(&folder, Duration::from_secs(5)).await, open(&folder, Duration::from_secs(5)).await);
+        let (store, other) = (open(&folder, Duration::from_secs(60)).await, open(&folder, Duration::from_secs(60)).await);
         let lock = other.writing.begin_with("BEGIN IMMEDIATE").await.unwrap();
         let writes = [1, 2, 2, 3].map(|n| store.write(Box::new(Insert(n))));
         let release = async {
@@ -316,7 +316,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (durability, level) in [(Durability::Power, 2_i64), (Durability::Process, 1)] {
             let place = format!("//{}/state.db", folder.path().display());
-            let store = Sqlite::open(&place, durability, Duration::from_secs(5)).await.unwrap();
+            let store = Sqlite::open(&place, durability, Duration::from_secs(60)).await.unwrap();
             let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&store.writing).await.unwrap();
             let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&store.writing).await.unwrap();
             assert_eq!((synchronous, mode.as_str()), (level, "wal"));

@@ -104,7 +104,11 @@ mod tests {
     use super::*;
 
     fn kept() -> Kept<u32> {
-        Kept::new(Duration::from_millis(50), Duration::from_secs(600))
+        within(Duration::from_secs(600))
+    }
+
+    fn within(limit: Duration) -> Kept<u32> {
+        Kept::new(limit, Duration::from_secs(600))
     }
 
     async fn never() -> Result<u32> {
@@ -133,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_twice_for_what_hangs_until_it_wakes() {
-        let kept = kept();
+        let kept = within(Duration::from_millis(50));
         assert_eq!(kept.get(never()).await.unwrap_err().reason(), Some("upstream_timeout"));
         assert_eq!(kept.get(async { Ok(1) }).await.unwrap_err().reason(), Some("upstream_timeout"));
         kept.wake();

@@ -237,7 +237,11 @@ mod tests {
     }
 
     async fn wait(milliseconds: u64, cx: &Context) -> Result<InvokeToolResponse> {
-        let tools = RustTools::new().with(Waits).with_timeout(Duration::from_millis(50));
+        wait_within(Duration::from_secs(60), milliseconds, cx).await
+    }
+
+    async fn wait_within(timeout: Duration, milliseconds: u64, cx: &Context) -> Result<InvokeToolResponse> {
+        let tools = RustTools::new().with(Waits).with_timeout(timeout);
         let arguments = format!("{{\"milliseconds\":{milliseconds}}}");
         tools.invoke_tool(cx, InvokeToolRequest { name: "wait".into(), arguments, call_id: String::new() }).await
     }
@@ -261,10 +265,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_tool_is_told_and_a_passed_deadline_is_an_error() {
-        let slow = wait(60_000, &Context::test("a")).await.unwrap();
+        let slow = wait_within(Duration::from_millis(50), 600_000, &Context::test("a")).await.unwrap();
         assert!(slow.is_error && slow.parts[0].as_text().unwrap().contains("0.05 seconds"));
         let hurried = Context::test("a").with_timeout(Duration::from_millis(5));
-        assert_eq!(wait(60_000, &hurried).await.unwrap_err().code(), llama_stack_core::Code::DeadlineExceeded);
+        assert_eq!(wait(600_000, &hurried).await.unwrap_err().code(), llama_stack_core::Code::DeadlineExceeded);
     }
 
     #[test]

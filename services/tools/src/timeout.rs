@@ -1,4 +1,7 @@
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use llama_stack_core::{Context, Result};
 use llama_stack_proto::v1::InvokeToolResponse;
@@ -17,6 +20,10 @@ pub(crate) async fn limited(
     limit: Duration,
     call: impl Future<Output = Result<InvokeToolResponse>>,
 ) -> Result<InvokeToolResponse> {
+    // Both may have passed before anybody looks: the first of them counts.
+    if cx.deadline().is_some_and(|deadline| deadline <= Instant::now() + limit) {
+        return cx.within(call).await;
+    }
     match cx.within(async { Ok(tokio::time::timeout(limit, call).await) }).await? {
         Ok(result) => result,
         Err(_) => {

@@ -2,12 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use llama_stack_core::{Code, Context, Deps, Registry, Result, Tools, grpc::Served};
 use llama_stack_proto::v1::{InvokeToolRequest, ListToolsRequest, tools_server::ToolsServer};
 use llama_stack_tools::{Router, RustTools, Tool, ToolFailure};
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::oneshot,
+    task::JoinHandle,
+};
 use tokio_stream::wrappers::TcpListenerStream;
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -28,7 +36,7 @@ impl Tool for Weather {
             "Atlantis" => Err("Atlantis is under water".into()),
             "Nowhere" => Err(llama_stack_core::Error::new(Code::DataLoss, "the atlas is torn").into()),
             "Slow" => {
-                tokio::time::sleep(Duration::from_secs(60)).await;
+                tokio::time::sleep(Duration::from_secs(600)).await;
                 Ok(String::new())
             }
             city => Ok(format!("sunny in {city} for {} under {}", cx.tenant(), cx.idempotency_key().unwrap_or("no key"))),
@@ -59,9 +67,14 @@ fn serve(listener: TcpListener) -> Server {
 }
 
 async fn provider(address: SocketAddr) -> Arc<dyn Tools> {
+    provider_within(60.0, address).await
+}
+
+/// A provider of these seconds for each call and list.
+async fn provider_within(seconds: f64, address: SocketAddr) -> Arc<dyn Tools> {
     let mut registry = Registry::default();
     llama_stack_tools::register(&mut registry);
-    let config = serde_json::json!({ "url": format!("http://{address}"), "timeout_seconds": 0.5, "list_timeout_seconds": 0.5 });
+    let config = serde_json::json!({ "url": format!("http://{address}"), "timeout_seconds": seconds, "list_timeout_seconds": seconds });
     registry.tools.build("remote::grpc", config, Deps::new(".")).await.unwrap()
 }
 
@@ -77,6 +90,7 @@ async fn ask(tools: &dyn Tools, city: &str) -> Result<(bool, String)> {
 async fn a_remote_tool_is_a_tool() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tools = provider(listener.local_addr().unwrap()).await;
+    let hasty = provider_within(0.5, listener.local_addr().unwrap()).await;
     let server = serve(listener);
 
     let listed = tools.list_tools(&Context::test("acme"), ListToolsRequest::default()).await.unwrap();
@@ -85,17 +99,19 @@ async fn a_remote_tool_is_a_tool() {
     assert_eq!(ask(&*tools, "Atlantis").await.unwrap(), (true, "Atlantis is under water".into()));
     let error = ask(&*tools, "Nowhere").await.unwrap_err();
     assert_eq!((error.code(), error.message()), (Code::DataLoss, "the atlas is torn"));
-    let (is_error, text) = ask(&*tools, "Slow").await.unwrap();
+    let (is_error, text) = ask(&*hasty, "Slow").await.unwrap();
     assert!(is_error && text.contains("0.5 seconds"), "{text}");
-    drop(tools);
+    drop((tools, hasty));
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_provider_may_come_late_and_come_back() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    // Nobody listens there yet, and the address is nobody else's while it is held.
+    let held = TcpSocket::new_v4().unwrap();
+    held.set_reuseaddr(true).unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = held.local_addr().unwrap();
     let router = Router::build(vec![("weather".into(), provider(address).await)]).await.unwrap();
     let listed = router.list_tools(&Context::test("acme"), ListToolsRequest::default()).await.unwrap();
     assert!(listed.tools.is_empty());
@@ -103,12 +119,9 @@ async fn a_provider_may_come_late_and_come_back() {
 
     for _ in 0..2 {
         let server = serve(TcpListener::bind(address).await.unwrap());
-        let mut answer = ask_router(&router).await;
+        let (began, mut answer) = (Instant::now(), ask_router(&router).await);
         // The channel waits a moment between attempts to connect.
-        for _ in 0..100 {
-            if matches!(answer, Ok((false, _))) {
-                break;
-            }
+        while !matches!(answer, Ok((false, _))) && began.elapsed() < Duration::from_secs(60) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             answer = ask_router(&router).await;
         }
@@ -123,7 +136,7 @@ async fn a_provider_that_hangs_takes_no_other_with_it() {
     // Connections are accepted by the system, and nobody answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let hung = provider(silent.local_addr().unwrap()).await;
+    let hung = provider_within(0.5, silent.local_addr().unwrap()).await;
     let weather = provider(listener.local_addr().unwrap()).await;
     let server = serve(listener);
     let router = Router::build(vec![("hung".into(), hung.clone()), ("weather".into(), weather)]).await.unwrap();

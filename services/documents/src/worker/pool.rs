@@ -40,8 +40,8 @@ struct Worker {
 /// JSON takes more room than the text in it, and so do the places of a million blocks.
 const JSON: usize = 6;
 const BLOCKS: u64 = 256 << 20;
-/// One that fell silent ends soon, or something else is wrong with it.
-const ENDING: Duration = Duration::from_secs(2);
+/// One that fell silent ends soon, on a busy machine too, or something else is wrong with it.
+const ENDING: Duration = Duration::from_secs(15);
 
 impl Pool {
     pub(super) fn new(program: PathBuf, arguments: Vec<OsString>, at_once: usize) -> Self {

@@ -139,7 +139,7 @@ async fn cut_off_files_are_malformed_wherever_they_are_cut() {
 /// The process is asked for what takes it longer than it has, and dies; the next file is read as if nothing had been.
 #[tokio::test]
 async fn a_process_that_is_stopped_costs_its_own_file_alone() {
-    let workers = workers(Limits { time: Duration::from_secs(10), ..Limits::default() });
+    let workers = workers(Limits::default());
     // More columns than there is memory for.
     let wide = "a,".repeat(20 << 20) + "\n" + &"b,".repeat(20 << 20);
     let small = workers.clone();
@@ -167,8 +167,7 @@ async fn too_little_memory_is_an_answer() {
 #[tokio::test]
 async fn a_program_that_does_not_answer_is_not_the_files_fault() {
     for program in ["/bin/true", "/nowhere/at-all"] {
-        let limits = Limits { time: Duration::from_secs(5), ..Limits::default() };
-        let error = Workers::new(program, &[], limits).parse("a.md", "", b"# A".to_vec().into()).await.unwrap_err();
+        let error = Workers::new(program, &[], Limits::default()).parse("a.md", "", b"# A".to_vec().into()).await.unwrap_err();
         assert_eq!((error.code(), error.reason()), (Code::Internal, Some("parser_failed")));
     }
 }

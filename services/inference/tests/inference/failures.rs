@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use llama_stack_core::{Code, Context, Error};
 use llama_stack_proto::v1::{ChatRequest, EmbedInput, EmbedRequest};
@@ -11,7 +10,7 @@ use tonic::metadata::MetadataMap;
 
 use crate::{
     cx, openai, provider,
-    server::{Server, Step, answer, json, spoken},
+    server::{Server, Step, answer, json, nobody, spoken},
 };
 
 /// The caller's own key for `up`.
@@ -35,7 +34,7 @@ async fn plain(status: u16, body: Value) -> Error {
 
 #[tokio::test]
 async fn an_upstream_that_is_away_is_named_without_secrets() {
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_held, free) = nobody();
     let provider = openai(json!({ "url": format!("http://{free}/v1?key=hush"), "api_key": "hush", "retries": 0 })).await;
     let error = provider.chat(&cx(), ChatRequest::user("m", "hi")).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("upstream_unreachable")));
@@ -57,8 +56,11 @@ async fn an_upstream_that_hangs_is_given_up() {
     let error = provider.chat(&cx(), ChatRequest::user("m", "hi")).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (Code::DeadlineExceeded, Some("upstream_timeout")));
     assert!(error.message().contains("0.2 s"), "{error}");
-    server.client_gone().await;
-    assert_eq!(server.requests().len(), 1, "what may be under way is not begun again");
+    // The time begins before the connection: a machine that stood still may not have come as far as the request.
+    if !server.requests().is_empty() {
+        server.client_gone().await;
+    }
+    assert!(server.requests().len() <= 1, "what may be under way is not begun again");
 }
 
 #[tokio::test]
@@ -166,10 +168,11 @@ async fn not_now_is_tried_again() {
 
 #[tokio::test]
 async fn a_server_that_comes_up_meanwhile_is_reached() {
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (socket, address) = nobody();
     let late = tokio::spawn(async move {
+        // Shorter than the first wait before a retry.
         tokio::time::sleep(Duration::from_millis(60)).await;
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = socket.listen(16).unwrap();
         let app = axum::Router::new().route("/v1/chat/completions", axum::routing::post(|| async { axum::Json(spoken("late")) }));
         axum::serve(listener, app).await.unwrap();
     });
@@ -201,11 +204,11 @@ async fn retries_end_with_the_last_error_and_before_the_deadline() {
     let provider = openai(json!({ "url": server.url, "retries": 3 })).await;
     assert_eq!(provider.chat(&cx(), ChatRequest::user("m", "hi")).await.unwrap_err().code(), Code::Unavailable);
     assert_eq!(server.requests().len(), 4);
-    let patient = Server::start(|_, _| answer(503, "retry-after: 5\r\n", "{}")).await;
+    let patient = Server::start(|_, _| answer(503, "retry-after: 15\r\n", "{}")).await;
     let provider = openai(json!({ "url": patient.url })).await;
-    let error = provider.chat(&cx().with_timeout(Duration::from_secs(3)), ChatRequest::user("m", "hi")).await.unwrap_err();
+    let error = provider.chat(&cx().with_timeout(Duration::from_secs(14)), ChatRequest::user("m", "hi")).await.unwrap_err();
     // It would have been too late: the upstream's own error says more than a deadline.
-    assert_eq!((error.code(), error.retry_after()), (Code::Unavailable, Some(Duration::from_secs(5))));
+    assert_eq!((error.code(), error.retry_after()), (Code::Unavailable, Some(Duration::from_secs(15))));
     assert_eq!(patient.requests().len(), 1);
 }
 

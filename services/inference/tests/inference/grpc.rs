@@ -13,7 +13,7 @@ use llama_stack_proto::v1::{ChatRequest, GetModelRequest, ListModelsRequest, inf
 
 use crate::{
     all, cx, openai, provider,
-    server::{DONE, FINISHED, Server, Step, chunk, json, said, spoken, stream, stream_head},
+    server::{DONE, FINISHED, Server, Step, chunk, json, nobody, said, spoken, stream, stream_head},
 };
 
 /// A stack whose one provider is `upstream`, over gRPC. Stops when it is dropped.
@@ -62,7 +62,7 @@ async fn dropping_a_stream_reaches_through_every_hop() {
 
 #[tokio::test]
 async fn a_server_that_is_away_is_named() {
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_held, free) = nobody();
     let peer = provider("remote::grpc", json!({ "url": format!("http://{free}") })).await.unwrap();
     let error = peer.chat(&cx(), ChatRequest::user("x", "hi")).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("upstream_unreachable")));

@@ -16,7 +16,7 @@ use llama_stack_proto::v1::{ChatRequest, ListModelsRequest, Message, chat_event:
 
 use crate::{
     all, cx, provider,
-    server::{DONE, FINISHED, Recorded, Server, Step, answer, chunk, json, said, spoken, stream, stream_head},
+    server::{DONE, FINISHED, PATIENCE, Recorded, Server, Step, answer, chunk, json, said, spoken, stream, stream_head},
 };
 
 /// Nobody looks after upstreams, so that tests know who was asked what; none is preferred.
@@ -124,7 +124,7 @@ async fn who_works_again_is_asked_again() {
     }
     down.store(false, Ordering::SeqCst);
     let healed = async { while who(&pool, "hi").await != "a" {} };
-    tokio::time::timeout(Duration::from_secs(10), healed).await.expect("never asked again");
+    tokio::time::timeout(PATIENCE, healed).await.expect("never asked again");
     assert_eq!(figures(&pool).await[0].state, "closed");
 }
 
@@ -215,7 +215,7 @@ async fn conversations_stay_where_they_began_and_leave_where_they_must() {
 async fn who_does_not_answer_probes_is_the_last_choice() {
     let ((a, down), (b, _)) = (switched("a").await, switched("b").await);
     let upstream = |id: &str, server: &Server| json!({ "id": id, "type": "remote::openai", "config": { "url": server.url } });
-    let health = json!({ "affinity": "none", "health": { "interval_seconds": 0, "failures": 1 } });
+    let health = json!({ "affinity": "none", "health": { "interval_seconds": 0, "failures": 1, "timeout_seconds": 60 } });
     let config = merged(json!({ "upstreams": [upstream("a", &a), upstream("b", &b)] }), health);
     let pool = provider("remote::pool", config).await.unwrap();
     down.store(true, Ordering::SeqCst);
@@ -244,7 +244,7 @@ async fn upstreams_are_looked_after_though_nobody_asks() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), looked).await.expect("not asked for its models");
+    tokio::time::timeout(PATIENCE, looked).await.expect("not asked for its models");
 }
 
 #[tokio::test]

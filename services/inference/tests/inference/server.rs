@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -12,11 +13,14 @@ use std::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::Notify,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
+
+/// For what has to happen some time, on the busiest machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a server does with one request.
 #[derive(Clone)]
@@ -107,10 +111,28 @@ impl Server {
         self.seen.connections.load(Ordering::SeqCst)
     }
 
+    /// Waits until it has been asked.
+    pub(crate) async fn asked(&self) {
+        let asked = async {
+            while self.requests().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.expect("nobody asked");
+    }
+
     /// Waits until a hanging server has seen its client go.
     pub(crate) async fn client_gone(&self) {
-        tokio::time::timeout(Duration::from_secs(5), self.seen.gone.notified()).await.expect("the connection stayed open");
+        tokio::time::timeout(PATIENCE, self.seen.gone.notified()).await.expect("the connection stayed open");
     }
+}
+
+/// An address at which nobody listens; it is nobody else's while the socket is there.
+pub(crate) fn nobody() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 async fn serve(mut socket: impl AsyncRead + AsyncWrite + Unpin, seen: Arc<Seen>, script: Arc<Script>) {

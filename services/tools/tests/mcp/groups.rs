@@ -11,7 +11,10 @@ use llama_stack_tools::{Groups, Router};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::server::{Generation, Seen, Server};
+use crate::{
+    client::until,
+    server::{Generation, Seen, Server},
+};
 
 fn registry() -> Registry {
     let mut registry = Registry::default();
@@ -106,7 +109,10 @@ async fn what_a_caller_may_not_register_is_refused() {
     assert_eq!(code(&refused("a b", json!({ "url": server.url() })).await), (Code::InvalidArgument, Some("id")));
     assert_eq!(code(&refused("p", json!([])).await), (Code::InvalidArgument, Some("config")));
     assert_eq!(code(&refused("builtin", json!({ "url": server.url() })).await), (Code::AlreadyExists, Some("id")));
-    let absent = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Held, and nobody listens there.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let absent = held.local_addr().unwrap();
     assert_eq!(refused("p", json!({ "url": format!("http://{absent}/mcp") })).await.code(), Code::Unavailable);
 
     let few = router(&store, &["remote::grpc"]).await;
@@ -149,8 +155,11 @@ async fn a_tool_that_comes_to_shadow_another_is_not_served() {
     let router = router(&store, &ALL).await;
     register(&router, "a", "forecast", json!({ "url": server.url(), "list_age_seconds": 0.01 })).await.unwrap();
     *seen.tools.lock().unwrap() = vec!["weather", "calculator"];
-    let names = names(&router, "a").await;
-    assert_eq!(names, ["builtin/calculator", "builtin/clock", "forecast/weather"]);
+    // Once what was listed at the registration is old.
+    until("the new list, without the name that is taken", || async {
+        names(&router, "a").await == ["builtin/calculator", "builtin/clock", "forecast/weather"]
+    })
+    .await;
     let request =
         InvokeToolRequest { name: "calculator".into(), arguments: r#"{"expression":"6*7"}"#.into(), ..InvokeToolRequest::default() };
     let response = router.invoke_tool(&Context::test("a"), request).await.unwrap();

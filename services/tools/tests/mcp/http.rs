@@ -5,11 +5,14 @@ use llama_stack_proto::v1::{McpServer, OnInterrupt};
 use llama_stack_tests::conformance::tools::{self as promises, Call};
 use llama_stack_tools::{Router, mcp};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    time::timeout,
+};
 use tonic::metadata::MetadataMap;
 
 use crate::{
-    client::{ask, built, call, cx, list, names, provider, sunny, until},
+    client::{PATIENCE, ask, built, call, cx, list, names, provider, sunny, until},
     server::{Generation, Seen, Server},
 };
 
@@ -17,7 +20,7 @@ const BOTH: [Generation; 2] = [Generation::Old, Generation::New];
 
 /// A list that is believed for longer than any test runs.
 fn config(server: &Server) -> Value {
-    json!({ "url": server.url(), "list_age_seconds": 600, "timeout_seconds": 30 })
+    json!({ "url": server.url(), "list_age_seconds": 600, "list_timeout_seconds": 60, "timeout_seconds": 60 })
 }
 
 fn with(server: &Server, more: Value) -> Value {
@@ -90,7 +93,7 @@ async fn a_list_that_changed_is_asked_for_again() {
         let tools = provider(config(&server)).await;
         names(&*tools).await;
         if generation == Generation::New {
-            seen.subscribed.notified().await;
+            timeout(PATIENCE, seen.subscribed.notified()).await.expect("nobody subscribed");
         }
         // Until the way for news is open, a change is not told; afterwards it is.
         until("the new list", || async {
@@ -134,10 +137,12 @@ async fn a_tool_that_vanished_without_a_word_is_not_found() {
 async fn a_server_may_come_late_and_come_back() {
     for generation in BOTH {
         let seen = Seen::new(generation);
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let tools = provider(json!({ "url": format!("http://{address}/mcp") })).await;
+        // Nobody listens there yet, and the address is nobody else's while it is held.
+        let held = TcpSocket::new_v4().unwrap();
+        held.set_reuseaddr(true).unwrap();
+        held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = held.local_addr().unwrap();
+        let tools = provider(json!({ "url": format!("http://{address}/mcp"), "list_timeout_seconds": 60 })).await;
         let error = ask(&*tools, "Oslo").await.unwrap_err();
         assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("upstream_unreachable")), "{error:?}");
 
@@ -150,21 +155,39 @@ async fn a_server_may_come_late_and_come_back() {
     }
 }
 
+/// Calls until a call has begun at the server before its time was over, and waits until the server was told to stop it.
+async fn told_to_stop(seen: &Seen, call: impl AsyncFn()) {
+    for _ in 0..20 {
+        call().await;
+        if timeout(Duration::from_secs(1), seen.slow_begun.notified()).await.is_ok() {
+            return timeout(PATIENCE, seen.cancelled.notified()).await.expect("the server was not told to stop");
+        }
+    }
+    panic!("no call came as far as the server");
+}
+
 #[tokio::test]
 async fn a_slow_call_is_told_and_the_server_is_told_to_stop() {
     for generation in BOTH {
         let seen = Seen::new(generation);
         let server = Server::start(&seen).await;
-        let tools = provider(with(&server, json!({ "timeout_seconds": 0.3 }))).await;
-        let (is_error, text) = call(&*tools, &cx(), "slow", "{}").await.unwrap();
-        assert!(is_error && text.contains("0.3 seconds"), "{text}");
-        seen.cancelled.notified().await;
+        let hasty = provider(with(&server, json!({ "timeout_seconds": 0.3 }))).await;
+        names(&*hasty).await;
+        told_to_stop(&seen, async || {
+            let (is_error, text) = call(&*hasty, &cx(), "slow", "{}").await.unwrap();
+            assert!(is_error && text.contains("0.3 seconds"), "{text}");
+        })
+        .await;
 
-        let hurried = cx().with_timeout(Duration::from_millis(200));
-        assert_eq!(call(&*tools, &hurried, "slow", "{}").await.unwrap_err().code(), Code::DeadlineExceeded);
-        seen.cancelled.notified().await;
+        let tools = provider(config(&server)).await;
+        names(&*tools).await;
+        told_to_stop(&seen, async || {
+            let hurried = cx().with_timeout(Duration::from_millis(200));
+            assert_eq!(call(&*tools, &hurried, "slow", "{}").await.unwrap_err().code(), Code::DeadlineExceeded);
+        })
+        .await;
         assert_eq!(ask(&*tools, "Oslo").await.unwrap(), sunny("Oslo"));
-        drop(tools);
+        drop((hasty, tools));
         server.stop().await;
     }
 }

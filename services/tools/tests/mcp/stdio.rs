@@ -8,7 +8,7 @@ use crate::client::{ask, call, cx, names, provider, sunny, until};
 
 fn config(starts: &TempDir) -> Value {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mcp/stdio_server.py");
-    json!({ "command": "python3", "args": [script, starts.path()], "env": { "GIVEN": "yes" }, "list_age_seconds": 600 })
+    json!({ "command": "python3", "args": [script, starts.path()], "env": { "GIVEN": "yes" }, "list_age_seconds": 600, "list_timeout_seconds": 60 })
 }
 
 /// The processes that were started.

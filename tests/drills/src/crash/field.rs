@@ -91,8 +91,10 @@ impl Field {
         if refused {
             return false;
         }
-        let gone = self.is_gone(up.life, Duration::from_secs(2)).await;
-        gone || error.code() == Code::Unavailable
+        let unavailable = error.code() == Code::Unavailable;
+        // What broke off says so before its process is gone, and a process that aborts takes its time on a busy machine.
+        let patience = Duration::from_secs(if unavailable { 2 } else { 30 });
+        self.is_gone(up.life, patience).await || unavailable
     }
 
     pub(crate) fn happened(&self) {

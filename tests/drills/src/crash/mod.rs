@@ -61,7 +61,7 @@ pub struct Size {
 
 impl Size {
     /// For every day.
-    pub const SHORT: Self = Self { kills: 54, turns: 200, limit: Duration::from_secs(600) };
+    pub const SHORT: Self = Self { kills: 54, turns: 200, limit: Duration::from_secs(1_800) };
     /// For the figures in docs/.
     pub const LONG: Self = Self { kills: 500, turns: 10_000, limit: Duration::from_secs(3 * 3_600) };
 }

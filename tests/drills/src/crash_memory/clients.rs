@@ -27,6 +27,9 @@ pub(super) struct Book {
     pub(super) ingestions: Vec<String>,
 }
 
+/// With the pauses between them, half a minute: a process that aborts is not gone at once.
+const REFUSALS: u32 = 3_000;
+
 /// Repeats a call until it is acknowledged; what is no crash is a fault, and gives up.
 async fn acknowledged<T, F: Future<Output = Result<T>>>(field: &Field, what: &str, call: impl Fn(Up) -> F) -> Option<T> {
     let mut refused = 0;
@@ -41,7 +44,7 @@ async fn acknowledged<T, F: Future<Output = Result<T>>>(field: &Field, what: &st
                 );
                 // A server that is alive may be busy, and not for ever.
                 refused += u32::from(field.up.borrow().as_ref().is_some_and(|now| now.life == up.life));
-                if wrong || refused > 400 {
+                if wrong || refused > REFUSALS {
                     field.fault(format!("{what}: {error:?}"));
                     return None;
                 }
@@ -88,7 +91,9 @@ fn any<T>(of: &BTreeMap<String, Option<T>>, random: &mut StdRng) -> Option<Strin
 pub(super) async fn foreground(field: Arc<Field>, bank: Bank, name: String, mut random: StdRng) -> Book {
     let mut book = Book::default();
     for n in 0_u32.. {
-        if field.stopping.load(Ordering::Relaxed) {
+        // However slow the machine, there is something of each kind to look for.
+        let enough = book.documents.values().any(Option::is_some) && book.documents.values().any(Option::is_none);
+        if enough && field.stopping.load(Ordering::Relaxed) {
             break;
         }
         let word = format!("{name}w{n}");
@@ -116,7 +121,7 @@ pub(super) async fn foreground(field: Arc<Field>, bank: Bank, name: String, mut 
 pub(super) async fn background(field: Arc<Field>, bank: Bank, name: String, mut random: StdRng) -> Book {
     let mut book = Book::default();
     for n in 0_u32.. {
-        if field.stopping.load(Ordering::Relaxed) {
+        if !book.ingestions.is_empty() && field.stopping.load(Ordering::Relaxed) {
             break;
         }
         let many = random.random_range(1..=8);
@@ -142,7 +147,7 @@ pub(super) async fn background(field: Arc<Field>, bank: Bank, name: String, mut 
 pub(super) async fn chunks(field: Arc<Field>, bank: Bank, name: String, mut random: StdRng) -> Book {
     let mut book = Book::default();
     for n in 0_u32.. {
-        if field.stopping.load(Ordering::Relaxed) {
+        if !book.vectors.is_empty() && field.stopping.load(Ordering::Relaxed) {
             break;
         }
         if random.random_bool(0.25)

@@ -43,7 +43,7 @@ pub const LONG: u64 = 1_000_000;
 const ROUND: u64 = 1_000;
 const WORKERS: u64 = 8;
 /// Longer than every deadline that is asked for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Faults that are told in full.
 const TOLD: usize = 40;
 /// What the server may take beyond what it had after a fifth of the requests.

@@ -49,7 +49,7 @@ pub(super) async fn run(place: &Place, size: Size) -> Verdict {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        if timeout(Duration::from_secs(20), overtaken).await.is_err() {
+        if timeout(PATIENCE, overtaken).await.is_err() {
             faults.add("the zombie never learned that it had been overtaken".into());
         }
         // Whatever it is asked now, it says what the other wrote.
