@@ -192,8 +192,9 @@ pub(crate) async fn restore(args: RestoreArgs, output: &Output) -> Result<()> {
             count => format!("  {count} documents were deleted while the backup was made, and are not restored\n"),
         };
         let lacking: String = restored.left_out.iter().map(|what| format!("  not in the backup: {what}\n")).collect();
+        let behind: String = restored.left_behind.iter().map(|what| format!("  not deleted: {what}\n")).collect();
         format!(
-            "{} is restored: {rows} rows, {} banks with {} chunks, {} files\n{again}{gone}{lacking}",
+            "{} is restored: {rows} rows, {} banks with {} chunks, {} files\n{again}{gone}{lacking}{behind}",
             restored.name, restored.banks, restored.chunks, restored.files
         )
     })

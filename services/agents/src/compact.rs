@@ -17,15 +17,25 @@ const SUMMARISE: &str = "Summarise this conversation for whoever continues it. K
 
 /// Tokens of a conversation as the model's template renders it, or an estimate where the model cannot be asked.
 pub(crate) async fn tokens(inference: &dyn Inference, cx: &Context, model: &str, messages: &[Message], tools: &[ToolDefinition]) -> usize {
-    let request =
-        TokenizeRequest { model: model.to_owned(), messages: messages.to_vec(), tools: tools.to_vec(), ..TokenizeRequest::default() };
-    match inference.tokenize(cx, request).await {
-        Ok(response) => response.tokens.len(),
-        Err(_) => estimate(messages) + tools.iter().map(|tool| tool.encoded_len() / BYTES_PER_TOKEN).sum::<usize>(),
-    }
+    let counted = count(inference, cx, model, messages, tools).await;
+    counted.unwrap_or_else(|_| estimate(messages) + tools.iter().map(|tool| tool.encoded_len() / BYTES_PER_TOKEN).sum::<usize>())
 }
 
-fn estimate(messages: &[Message]) -> usize {
+/// # Errors
+/// `Unimplemented` where the model cannot be asked at all.
+pub(crate) async fn count(
+    inference: &dyn Inference,
+    cx: &Context,
+    model: &str,
+    messages: &[Message],
+    tools: &[ToolDefinition],
+) -> Result<usize> {
+    let request =
+        TokenizeRequest { model: model.to_owned(), messages: messages.to_vec(), tools: tools.to_vec(), ..TokenizeRequest::default() };
+    Ok(inference.tokenize(cx, request).await?.tokens.len())
+}
+
+pub(crate) fn estimate(messages: &[Message]) -> usize {
     messages.iter().map(|message| message.encoded_len() / BYTES_PER_TOKEN + 4).sum()
 }
 

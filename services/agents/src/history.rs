@@ -116,7 +116,12 @@ impl Past {
         {
             return tokens;
         }
-        let tokens = compact::tokens(bound.inference, bound.cx, bound.model, &self.messages, &[]).await;
+        let tokens = match compact::count(bound.inference, bound.cx, bound.model, &self.messages, &[]).await {
+            Ok(tokens) => tokens,
+            Err(error) if error.code() == Code::Unimplemented => compact::estimate(&self.messages),
+            // Another time it may be counted.
+            Err(_) => return compact::estimate(&self.messages),
+        };
         *self.tokens.lock().unwrap_or_else(PoisonError::into_inner) = Some((bound.model.to_owned(), tokens));
         tokens
     }

@@ -116,9 +116,9 @@ impl Run {
     }
 
     /// How many tokens of history are certainly more than the model can be shown; 0 where that is not known. Counted turn by
-    /// turn they come to somewhat more than together.
+    /// turn they come to more than together, since templates begin every conversation with words of their own.
     pub(crate) async fn enough(&self, config: &AgentConfig) -> usize {
-        if config.truncation() == HistoryTruncation::Auto { 2 * self.context_length(&config.model).await } else { 0 }
+        if config.truncation() == HistoryTruncation::Auto { 4 * self.context_length(&config.model).await } else { 0 }
     }
 
     /// What the model reads besides the history.

@@ -130,7 +130,8 @@ impl Run {
         let (config, cx) = (conversation::config(self.journal.turn()), self.effect_context());
         let (inference, tokens) = (self.shared.parts.inference.as_ref(), self.enough(&config).await);
         let enough = (tokens > 0).then_some(Bound { inference, cx: &cx, model: &config.model, tokens });
-        let history = history::before(&self.shared, self.journal.tenant(), self.journal.turn(), enough).await.map_err(Stop::Broken)?;
+        let before = history::before(&self.shared, self.journal.tenant(), self.journal.turn(), enough);
+        let history = self.guarded(before).await?.map_err(Stop::Broken)?;
         (self.history, self.summarised) = (history.messages, history.summarised);
         if let Some(compaction) = conversation::compaction(self.journal.turn()) {
             self.history = conversation::compacted(compaction);

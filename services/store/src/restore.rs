@@ -12,7 +12,8 @@ use llama_stack_proto::v1::{Document, DocumentStatus};
 use prost::Message as _;
 use serde_json::Value;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Pool, Postgres, Row as _, Sqlite, Transaction,
+    AssertSqlSafe, ConnectOptions as _, Executor as _, Pool, Postgres, Row as _, Sqlite, Transaction,
+    migrate::Migrate as _,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
@@ -288,7 +289,14 @@ impl Conn {
                 let options = PgConnectOptions::from_str(url).map_err(bad_url)?.application_name("llama-stack").disable_statement_logging();
                 let report = |error| failure::report(&error);
                 let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.map_err(report)?;
-                Ok(Self::Postgres(pool.begin().await.map_err(report)?, pool))
+                // A server that starts meanwhile waits before it looks at the tables; the lock goes with the connection.
+                let mut conn = pool.acquire().await.map_err(report)?;
+                conn.lock().await.map_err(|error| failure::opening("store.url", &error))?;
+                drop(conn);
+                let mut transaction = pool.begin().await.map_err(report)?;
+                // It waits while indexes are filled.
+                transaction.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.map_err(report)?;
+                Ok(Self::Postgres(transaction, pool))
             }
         }
     }

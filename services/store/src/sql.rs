@@ -66,6 +66,12 @@ impl Conn<'_> {
         })
     }
 
+    /// A question whose words differ.
+    pub(crate) async fn rows_of(&mut self, sqlite: &'static str, postgres: &'static str, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
+        let sql = if matches!(self, Conn::Sqlite(_)) { sqlite } else { postgres };
+        self.rows(sql, args).await
+    }
+
     pub(crate) async fn rows(&mut self, sql: &'static str, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
         Ok(match self {
             Conn::Sqlite(conn) => bound!(sql, args).fetch_all(&mut **conn).await?.into_iter().map(Row::Sqlite).collect(),

@@ -185,7 +185,7 @@ async fn what_a_worker_left_is_taken_once_its_lease_has_run_out(Fixture { store,
     assert!(taken(store, "third", 70, PROVIDER).await.is_empty());
     // What it has itself it takes only where it is at none of them.
     assert_eq!(store.take_documents(later("other", 70), PROVIDER, true).await.unwrap().len(), 1);
-    assert!(store.are_documents_left(later("", 140), PROVIDER).await.unwrap(), "its lease has run out too");
+    assert!(store.are_documents_left(later("-", 140), PROVIDER).await.unwrap(), "its lease has run out too");
     // Who says that it works no more is waited for by nobody.
     store.release_worker("other").await.unwrap();
     assert_eq!(taken(store, "third", 1, PROVIDER).await.len(), 1);

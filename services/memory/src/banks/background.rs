@@ -20,6 +20,8 @@ use super::{
     worker::Busy,
 };
 
+/// No worker's name.
+const NOBODY: &str = "-";
 /// Documents that are read and embedded at a time, of all ingestions: each fills the cores by itself.
 const AT_A_TIME: usize = 2;
 const SWEEP: Duration = Duration::from_secs(30);
@@ -113,12 +115,13 @@ impl Banks {
         let worker = &self.0.worker;
         // Its own count as left once its lease has run out, and none is kept that does nothing.
         let idle = worker.is_idle();
-        let looks = Holder { owner: if idle { "" } else { worker.owner() }, ..worker.holder() };
+        let looks = Holder { owner: if idle { NOBODY } else { worker.owner() }, ..worker.holder() };
         if !self.store.are_documents_left(looks, &self.provider_id).await? {
             return Ok(());
         }
         let _busy = worker.begin(&self.store).await?;
-        let pending = self.store.take_documents(worker.holder(), &self.provider_id, idle).await?;
+        let own = idle && worker.is_alone();
+        let pending = self.store.take_documents(worker.holder(), &self.provider_id, own).await?;
         let mut groups: HashMap<(String, String, String, String), Vec<PendingDocument>> = HashMap::new();
         for document in pending {
             let PendingDocument { tenant, bank_id, ingestion_id, author, .. } = &document;
@@ -171,13 +174,15 @@ impl Banks {
     async fn work(&self, cx: &Context, pending: &PendingDocument) {
         let (mut pause, mut attempt) = (PAUSE, 0);
         loop {
-            let failed = match self.work_once(cx, pending).await {
-                Ok(()) => return,
-                Err(error) => error,
+            let (failed, is_counted) = match self.work_once(cx, pending).await {
+                Ok(None) => return,
+                Ok(Some(error)) => (error, true),
+                // Without a database nothing could be told of it either.
+                Err(error) if is_of_store(&error) => (error, false),
+                Err(error) => (error, true),
             };
             tracing::warn!(document = pending.id, bank = pending.bank_id, attempt, error = ?failed, "a document is not inserted");
-            // Without a database nothing could be told of it either.
-            if !is_of_store(&failed) {
+            if is_counted {
                 attempt += 1;
                 if !passes(&failed) || attempt == TRIES {
                     return self.note_failure(pending, &failed).await;
@@ -188,30 +193,34 @@ impl Banks {
         }
     }
 
-    async fn work_once(&self, cx: &Context, pending: &PendingDocument) -> Result<()> {
+    /// Why it could not be read, if it could not.
+    ///
+    /// # Errors
+    /// Those of storing it.
+    async fn work_once(&self, cx: &Context, pending: &PendingDocument) -> Result<Option<Error>> {
         let PendingDocument { tenant, bank_id, id, author, .. } = pending;
         let bank = match self.store.get_bank(tenant, &self.provider_id, bank_id).await {
-            Err(error) if error.code() == Code::NotFound => return Ok(()),
+            Err(error) if error.code() == Code::NotFound => return Ok(None),
             bank => bank?,
         };
-        let Some(row) = self.there(tenant, bank_id, id).await? else { return Ok(()) };
+        let Some(row) = self.there(tenant, bank_id, id).await? else { return Ok(None) };
         // Another process has taken it over: this one was too slow.
         if !self.store.is_worker_of(self.0.worker.owner(), pending).await? {
-            return Ok(());
+            return Ok(None);
         }
         // Cancelled, or replaced by an insertion that came later.
         if row.document.status() != DocumentStatus::InProgress || row.document.ingestion_id != pending.ingestion_id {
-            return Ok(());
+            return Ok(None);
         }
-        let read = self.read(cx, &bank, row.document.clone()).await?;
-        let read = match read {
-            Read::New(mut document, chunks) => {
+        let read = match self.read(cx, &bank, row.document.clone()).await {
+            Ok(Read::New(mut document, chunks)) => {
                 document.ingestion_id.clone_from(&pending.ingestion_id);
                 Read::New(document, chunks)
             }
-            same => same,
+            Ok(same) => same,
+            Err(error) => return Ok(Some(error)),
         };
-        self.commit_detached(tenant, &bank, author.clone(), read, Some(row.revision)).await
+        self.commit_detached(tenant, &bank, author.clone(), read, Some(row.revision)).await.map(|()| None)
     }
 
     async fn note_failure(&self, pending: &PendingDocument, error: &Error) {

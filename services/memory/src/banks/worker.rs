@@ -57,6 +57,11 @@ impl Worker {
         self.busy.load(Ordering::SeqCst) == 0
     }
 
+    /// Nor has anything begun since, but for what holds one [`Busy`] itself.
+    pub(super) fn is_alone(&self) -> bool {
+        self.busy.load(Ordering::SeqCst) == 1
+    }
+
     /// Before the first row is written that names this worker: others know that it lives, and will until it is done.
     pub(super) async fn begin(&self, store: &Store) -> Result<Busy> {
         self.busy.fetch_add(1, Ordering::SeqCst);

@@ -46,6 +46,8 @@ pub struct Restored {
     pub documents_deleted_meanwhile: u64,
     /// What the backup does not have.
     pub left_out: Vec<String>,
+    /// What was there before and could not be deleted.
+    pub left_behind: Vec<String>,
 }
 
 /// Of an archive's members, what does not go to the files.
@@ -114,14 +116,18 @@ pub async fn restore(path: PathBuf, manifest: &Manifest, registry: &Registry, op
     }
     let mut database = Restore::begin(&url, &contents.migrations, replace).await?;
     let files = Copies::open(options.home.join(&manifest.name).join("files"))?;
-    let (restored, kept) = fill(path, &contents, &mut database, &indexes, files).await?;
+    let (mut restored, kept) = fill(path, &contents, &mut database, &indexes, files).await?;
     let replaced = database.replaced().to_vec();
     database.finish().await?;
     // Now that no row names them.
     for (tenant, bank_id, provider) in replaced {
         let key = BankKey { tenant, bank_id };
         match indexes.get(&provider) {
-            Some(index) if !kept.contains(&(provider, key.clone())) => index.remove(&key).await?,
+            Some(index) if !kept.contains(&(provider, key.clone())) => {
+                if let Err(error) = index.remove(&key).await {
+                    restored.left_behind.push(format!("the chunks of bank {}: {}", key.bank_id, error.message()));
+                }
+            }
             _ => {}
         }
     }
@@ -150,6 +156,7 @@ async fn fill(
         documents_to_read_again: 0,
         documents_deleted_meanwhile: 0,
         left_out: contents.left_out.clone(),
+        left_behind: Vec::new(),
     };
     let (mut filling, mut kept) = (None::<Filling>, HashSet::new());
     while let Some(piece) = pieces.recv().await {

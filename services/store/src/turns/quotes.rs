@@ -24,9 +24,12 @@ const ERASED: &str = "(deleted with its document)";
 const NOTE: &str = "INSERT INTO turn_quotes (tenant, bank_id, document_id, turn_id, erased) VALUES ($1, $2, $3, $4, 0) \
                     ON CONFLICT DO NOTHING";
 const OF_TURN: &str = "SELECT bank_id, document_id FROM turn_quotes WHERE tenant = $1 AND turn_id = $2 AND erased = 1";
-/// Of a document that is there. A change of nothing, so that a deletion waits until what quotes it is written, and finds it.
-const HOLD_DOCUMENT: &str = "UPDATE bank_documents SET status = status WHERE tenant = $1 AND bank_id = $2 AND id = $3 \
-                             AND EXISTS (SELECT 1 FROM banks WHERE tenant = $1 AND id = $2 AND doomed = 0)";
+/// Of a document that is there.
+const IS_THERE: &str = "SELECT 1 FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3 \
+                        AND EXISTS (SELECT 1 FROM banks WHERE tenant = $1 AND id = $2 AND doomed = 0)";
+/// A deletion waits until what quotes it is written, and finds it. SQLite has one writer anyway.
+const HOLD_DOCUMENT: &str = "SELECT 1 FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3 \
+                             AND EXISTS (SELECT 1 FROM banks WHERE tenant = $1 AND id = $2 AND doomed = 0) FOR KEY SHARE";
 /// A bank that is kept here, or was. Of others it is not known here what they have.
 const IS_OURS: &str = "SELECT 1 FROM banks WHERE tenant = $1 AND id = $2 UNION ALL \
                        SELECT 1 FROM deleted_banks WHERE tenant = $1 AND bank_id = $2";
@@ -177,8 +180,8 @@ pub(super) async fn note(
 ) -> Result<(), Failure> {
     for (bank, document) in quotes {
         conn.execute(NOTE, args![tenant, bank, document, turn_id]).await?;
-        let is_there = conn.execute(HOLD_DOCUMENT, args![tenant, bank, document]).await? > 0;
-        if !is_there && !conn.rows(IS_OURS, args![tenant, bank]).await?.is_empty() {
+        let is_gone = conn.rows_of(IS_THERE, HOLD_DOCUMENT, args![tenant, bank, document]).await?.is_empty();
+        if is_gone && !conn.rows(IS_OURS, args![tenant, bank]).await?.is_empty() {
             conn.execute(MARK, args![tenant, bank, document, turn_id]).await?;
         }
     }
