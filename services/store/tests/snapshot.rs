@@ -17,6 +17,12 @@ on!(sqlite, postgres: [
     rows_of_an_older_version_come_into_tables_of_today,
 ]);
 
+mod beside {
+    use super::{a_server_that_starts_during_a_restore_waits_for_its_end, fixture};
+
+    on!(postgres: [a_server_that_starts_during_a_restore_waits_for_its_end]);
+}
+
 /// What a snapshot has of one table.
 struct Table {
     name: String,
@@ -140,6 +146,29 @@ async fn a_restore_that_breaks_off_leaves_what_was_there(fixture: &Fixture) {
     drop(restore);
     let there = open(&url).await;
     assert_eq!(there.list_agents(TENANT, 0, "").await.unwrap().0, [before]);
+    there.close().await;
+}
+
+async fn a_server_that_starts_during_a_restore_waits_for_its_end(fixture: &Fixture) {
+    let here = agent("here");
+    fixture.store.put_agent(TENANT, &here).await.unwrap();
+    let tables = all(&mut fixture.store.snapshot().await.unwrap()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = another(fixture, &folder).await;
+    open(&url).await.close().await;
+    let mut restore = Restore::begin(&url, &known_migrations(), true).await.unwrap();
+    let opening = tokio::spawn(async move { open(&url).await });
+    // So that it has come to where it waits.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert!(!opening.is_finished());
+    for Table { name, columns, pieces } in &tables {
+        for rows in pieces {
+            restore.insert(name, columns, &rows.lines).await.unwrap();
+        }
+    }
+    restore.finish().await.unwrap();
+    let there = opening.await.unwrap();
+    assert_eq!(there.list_agents(TENANT, 0, "").await.unwrap().0, [here]);
     there.close().await;
 }
 
