@@ -50,8 +50,11 @@ struct Config {
     max_tokens: Option<u32>,
     #[serde(default)]
     load: Option<String>,
+    /// These two are llama.cpp's: models of the other engines stay loaded.
     #[serde(default)]
     keep_alive_seconds: Option<u64>,
+    #[serde(default)]
+    memory_megabytes: Option<u64>,
 }
 
 /// Adds `inline::local` over these engines.
@@ -99,6 +102,13 @@ async fn build(engines: Arc<Engines>, config: Config, deps: Deps) -> Result<Arc<
     }
     let mut providers: BTreeMap<&'static str, Arc<dyn Inference>> = BTreeMap::new();
     for (engine, models) in by_engine {
+        if engine != LLAMA_CPP && (config.keep_alive_seconds.is_some() || config.memory_megabytes.is_some()) {
+            tracing::warn!(
+                engine,
+                models = models.len(),
+                "this engine unloads no model: keep_alive_seconds and memory_megabytes pass it over"
+            );
+        }
         let built = engines.table.build(&format!("inline::{engine}"), config.of(engine, models), deps.clone()).await?;
         providers.insert(engine, built);
     }
@@ -123,6 +133,7 @@ impl Config {
         }
         if engine == LLAMA_CPP {
             set("keep_alive_seconds", json!(self.keep_alive_seconds));
+            set("memory_megabytes", json!(self.memory_megabytes));
         }
         config
     }

@@ -21,6 +21,10 @@ pub struct Config {
     /// A model that nobody has asked for so many seconds is unloaded, until somebody does. Default: it stays.
     #[serde(default)]
     pub keep_alive_seconds: Option<u64>,
+    /// What the models that are loaded may need together. Where that leaves too little for another, the one goes that was
+    /// unused for the longest time. Default: what the machine has.
+    #[serde(default)]
+    pub memory_megabytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -19,7 +19,8 @@ use tokio_util::task::TaskTracker;
 use crate::{
     config::{Config, Kind, Load},
     engine::Engine,
-    model::{LocalModel, Peers},
+    model::LocalModel,
+    room::Room,
     vectors::{normalize, score},
 };
 
@@ -40,13 +41,13 @@ pub async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Inference>> {
         return Err(Error::invalid("config.models", "needs at least one model"));
     }
     let store = ModelStore::open(deps.home.join("models"))?;
-    let (mut models, peers) = (IndexMap::new(), Peers::default());
+    let (mut models, room) = (IndexMap::new(), Room::new(config.memory_megabytes));
     let mut files = Vec::new();
     for spec in &config.models {
         files.push(spec.resolve(&store, &deps.on_progress).await?);
     }
     for (index, spec) in config.models.iter().enumerate() {
-        let model = LocalModel::new(spec, &files, config.queue, &deps, &peers)?;
+        let model = LocalModel::new(spec, &files, config.queue, &deps, &room)?;
         if models.insert(spec.id.clone(), model).is_some() {
             return Err(Error::invalid(format!("config.models[{index}].id"), format!("{:?} is the id of an earlier model", spec.id)));
         }

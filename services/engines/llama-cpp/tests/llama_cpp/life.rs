@@ -102,6 +102,46 @@ fn a_conversation_is_still_known_after_a_restart_and_only_to_its_tenant() {
     });
 }
 
+/// The same small weights under two names, in a budget that holds one of them.
+#[test]
+fn within_a_budget_one_model_makes_room_for_another_and_comes_back() {
+    on(async {
+        let named = |id: &str| {
+            let mut spec = smol_spec();
+            (spec["id"], spec["context_length"]) = (json!(id), json!(256));
+            spec
+        };
+        let config = |megabytes: u64| json!({ "models": [named("one"), named("two")], "load": "lazy", "memory_megabytes": megabytes });
+        let model = async |smol: &Arc<dyn Inference>, id: &str| {
+            let model = smol.get_model(&cx(), GetModelRequest { id: id.into() }).await.unwrap();
+            (model.metadata["state"].clone(), model.metadata["memory_bytes"].parse::<u64>().unwrap())
+        };
+        let need = model(&crate::SUBJECT.build(config(100_000)).await.unwrap(), "one").await.1.div_ceil(1 << 20);
+
+        let smol = crate::SUBJECT.build(config(need + need / 2)).await.unwrap();
+        let states = async || (model(&smol, "one").await.0, model(&smol, "two").await.0);
+        let ask = async |id: &str| complete(&smol, CompleteRequest { model: id.into(), ..story(3) }).await.choices;
+        let said = ask("one").await;
+        assert_eq!(states().await, ("loaded".to_owned(), "unloaded".to_owned()));
+        assert_eq!(ask("two").await, said);
+        assert_eq!(states().await, ("unloaded".to_owned(), "loaded".to_owned()));
+        assert_eq!(ask("one").await, said);
+        assert_eq!(states().await, ("loaded".to_owned(), "unloaded".to_owned()));
+
+        // Both fit.
+        let smol = crate::SUBJECT.build(config(2 * need)).await.unwrap();
+        for id in ["one", "two"] {
+            complete(&smol, CompleteRequest { model: id.into(), ..story(1) }).await;
+        }
+        assert_eq!((model(&smol, "one").await.0, model(&smol, "two").await.0), ("loaded".to_owned(), "loaded".to_owned()));
+
+        // What could never be loaded is told at the start.
+        let error = crate::SUBJECT.build(config(need / 2)).await.err().unwrap();
+        assert_eq!(error.reason(), Some("out_of_memory"), "{error:?}");
+        assert!(error.message().contains("memory_megabytes"), "{}", error.message());
+    });
+}
+
 /// Numbers that a person can act on, before anything is loaded.
 #[test]
 fn a_model_that_does_not_fit_is_refused_with_numbers() {
