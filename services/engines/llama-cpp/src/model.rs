@@ -64,15 +64,11 @@ impl LocalModel {
         let files = all.iter().find(|files| files.id == spec.id);
         let files = files.ok_or_else(|| Error::internal("the model's files were not resolved"))?;
         let found = Found::new(files, &options).map_err(named)?;
-        if options.adapters.len() > 1 {
-            let message = format!("options.adapters names {}; llama.cpp is given one here: merge them", options.adapters.len());
-            return Err(named(Error::invalid("options.adapters", message)));
-        }
+        options.check().map_err(named)?;
         let template = files.chat_template.as_deref().or(found.info.chat_template.as_deref());
         let template = template.map(|source| ChatTemplate::parse(source, found.special.clone())).transpose();
         let template = template.map_err(|error| named(error.with_field("chat_template")))?;
         let path = gguf_path(files);
-        let parallel = options.parallel.clamp(1, 64);
         let settings = format!("{:?} {:?}", options.cache_type, options.adapters);
         let folder = (options.keep_on_disk_megabytes > 0)
             .then(|| {
@@ -85,17 +81,9 @@ impl LocalModel {
         let second = options.draft.as_ref().map(|draft| second(draft, &options, &found, files, all));
         let second = second.transpose().map_err(named)?;
         let (draft, beside) = second.map_or((None, 0), |(source, bytes)| (Some(Arc::new(source)), bytes));
-        let source = Source {
-            id: spec.id.clone(),
-            path,
-            kind: found.kind,
-            template,
-            context_length: found.context_length,
-            options: Options { parallel, ..options },
-            folder,
-            draft,
-        };
-        let shape = shape(&source);
+        let source =
+            Source { id: spec.id.clone(), path, kind: found.kind, template, context_length: found.context_length, options, folder, draft };
+        let (shape, parallel) = (shape(&source), source.options.parallel as usize);
         let wish = Wish { footprint: footprint(files, &source, shape)?, cells: shape.cells, beside };
         room.could_hold(&wish).map_err(named)?;
         let model = Arc::new(Self {
@@ -104,7 +92,7 @@ impl LocalModel {
             source,
             wish,
             room: room.clone(),
-            admission: Admission::shared(parallel as usize, queue),
+            admission: Admission::shared(parallel, queue),
             engine: Mutex::new(None),
             phase: RwLock::new(Phase::Unloaded),
             used: RwLock::new(Instant::now()),
@@ -242,6 +230,9 @@ impl LocalModel {
         let Ok(mut slot) = self.engine.try_lock() else { return false };
         let idle = self.admission.running() == 0 && slot.as_ref().is_some_and(|engine| Arc::strong_count(engine) == 1);
         if idle {
+            if let Some(engine) = slot.as_ref() {
+                self.keep(engine).await;
+            }
             end(slot.take()).await;
             self.set(Phase::Unloaded);
             tracing::info!(model = self.id, why, "model unloaded");
@@ -269,7 +260,13 @@ impl LocalModel {
     /// Writes kept prefixes to disk, where the manifest wants that; to be awaited when the stack stops.
     pub(crate) async fn save(&self) {
         let engine = self.engine.lock().await.clone();
-        if let (Some(engine), true) = (engine, self.source.folder.is_some()) {
+        if let Some(engine) = engine {
+            self.keep(&engine).await;
+        }
+    }
+
+    async fn keep(&self, engine: &Engine) {
+        if self.source.folder.is_some() {
             let (done, saved) = oneshot::channel();
             engine.send(Command::Save(done));
             // An engine that has died has nothing to save.

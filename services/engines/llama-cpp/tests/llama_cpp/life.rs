@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use llama_stack_core::{Context, Deps, Inference, Registry};
 use llama_stack_proto::v1::{CompleteRequest, EmbedRequest, GetModelRequest, SamplingParams};
 use llama_stack_tests::conformance::local::{SMOL, complete, cx, home, on, smol_spec, story};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn a_model_that_nobody_uses_is_unloaded_and_comes_back() {
@@ -46,11 +46,27 @@ fn an_adapter_that_is_not_there_or_none_is_refused() {
             crate::SUBJECT.build(json!({ "models": [spec], "load": "eager" })).await.err().unwrap()
         };
         let missing = ask("/nowhere/adapter.gguf").await;
-        assert!(missing.message().contains("/nowhere/adapter.gguf is gone"), "{missing:?}");
+        assert_eq!(missing.field(), Some("options.adapters[0].path"), "{missing:?}");
+        assert!(missing.message().contains("/nowhere/adapter.gguf"), "{missing:?}");
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"GGUF but not an adapter, and long enough to be looked at").unwrap();
         let wrong = ask(file.path().to_str().unwrap()).await;
         assert_eq!(wrong.reason(), Some("model_unusable"), "{wrong:?}");
+    });
+}
+
+#[test]
+fn an_option_out_of_its_range_is_refused_with_the_range() {
+    on(async {
+        for (option, value, range) in
+            [("parallel", 0, "1 to 64"), ("parallel", 65, "1 to 64"), ("batch", 0, "1 to 512"), ("batch", 513, "1 to 512")]
+        {
+            let mut spec = smol_spec();
+            spec["options"][option] = json!(value);
+            let error = crate::SUBJECT.build(json!({ "models": [spec], "load": "lazy" })).await.err().unwrap();
+            assert_eq!(error.field(), Some(format!("options.{option}").as_str()), "{error:?}");
+            assert!(error.message().contains(range) && error.message().contains(SMOL), "{}", error.message());
+        }
     });
 }
 
@@ -66,13 +82,40 @@ fn a_chat_model_is_not_asked_for_vectors() {
 
 /// The small model, as a stack in this home would have it.
 async fn at(home: &Path) -> (Arc<dyn Inference>, Deps) {
+    kept_at(home, json!({})).await
+}
+
+async fn kept_at(home: &Path, more: Value) -> (Arc<dyn Inference>, Deps) {
     let mut registry = Registry::default();
     llama_stack_engine_llama_cpp::register(&mut registry);
     let mut spec = smol_spec();
     spec["context_length"] = json!(1_024);
     spec["options"] = json!({ "keep_on_disk_megabytes": 64 });
     let deps = Deps::new(home);
-    (registry.inference.build("inline::llama-cpp", json!({ "models": [spec] }), deps.clone()).await.unwrap(), deps)
+    let mut config = json!({ "models": [spec] });
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    (registry.inference.build("inline::llama-cpp", config, deps.clone()).await.unwrap(), deps)
+}
+
+/// While its model sleeps a conversation is on the disk.
+#[test]
+fn a_conversation_is_still_known_after_its_model_was_unloaded() {
+    on(async {
+        let (smol, deps) = kept_at(&home(), json!({ "load": "lazy", "keep_alive_seconds": 1 })).await;
+        let text = "Whoever keeps a garden knows that the weather listens to nobody. ".repeat(4);
+        let request = || CompleteRequest { sampling: Some(SamplingParams::greedy(4)), ..CompleteRequest::text(SMOL, text.clone()) };
+        let first = complete(&smol, request()).await;
+        let unloaded = async {
+            while smol.get_model(&cx(), GetModelRequest { id: SMOL.into() }).await.unwrap().metadata["state"] == "loaded" {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), unloaded).await.expect("it stayed");
+        let again = complete(&smol, request()).await;
+        assert_eq!(again.choices, first.choices);
+        assert!(again.usage.unwrap().cached_tokens > 40, "{:?}", again.usage);
+        deps.shutdown.cancel();
+    });
 }
 
 #[test]
