@@ -265,6 +265,16 @@ impl LocalModel {
         }
     }
 
+    /// Drops what the loaded engine keeps of a tenant; how many prefixes it was. One that is being loaded is waited for.
+    pub(crate) async fn forget(&self, tenant: &str) -> usize {
+        let engine = self.engine.lock().await.clone();
+        let Some(engine) = engine else { return 0 };
+        let (done, forgotten) = oneshot::channel();
+        engine.send(Command::Forget(tenant.into(), done));
+        // An engine that has died keeps nothing.
+        forgotten.await.unwrap_or_default()
+    }
+
     async fn keep(&self, engine: &Engine) {
         if self.source.folder.is_some() {
             let (done, saved) = oneshot::channel();

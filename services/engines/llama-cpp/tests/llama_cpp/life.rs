@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use llama_stack_core::{Context, Deps, Inference, Registry};
+use llama_stack_core::{Context, Deps, Inference, Registry, forget::Keepers};
 use llama_stack_proto::v1::{CompleteRequest, EmbedRequest, GetModelRequest, SamplingParams};
 use llama_stack_tests::conformance::local::{SMOL, complete, cx, home, on, smol_spec, story};
 use serde_json::{Value, json};
@@ -91,10 +91,43 @@ async fn kept_at(home: &Path, more: Value) -> (Arc<dyn Inference>, Deps) {
     let mut spec = smol_spec();
     spec["context_length"] = json!(1_024);
     spec["options"] = json!({ "keep_on_disk_megabytes": 64 });
-    let deps = Deps::new(home);
+    let mut deps = Deps::new(home);
+    deps.extensions.insert(Keepers::default());
     let mut config = json!({ "models": [spec] });
     config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     (registry.inference.build("inline::llama-cpp", config, deps.clone()).await.unwrap(), deps)
+}
+
+/// In memory, and on disk under whatever model.
+#[test]
+fn what_a_tenant_had_read_is_forgotten_and_nobody_elses() {
+    on(async {
+        let home = home();
+        let text = "A bridge is a promise that somebody made to people who were not born yet. ".repeat(4);
+        let request = || CompleteRequest { sampling: Some(SamplingParams::greedy(4)), ..CompleteRequest::text(SMOL, text.clone()) };
+        let cached = async |smol: &Arc<dyn Inference>, tenant: &str| {
+            smol.complete(&Context::test(tenant), request()).await.unwrap().usage.unwrap().cached_tokens
+        };
+        let (smol, deps) = at(&home).await;
+        assert_eq!((cached(&smol, "a").await, cached(&smol, "b").await), (0, 0));
+        deps.shutdown.cancel();
+        deps.tasks.close();
+        deps.tasks.wait().await;
+        drop(smol);
+
+        // Nothing is loaded: it is on disk alone.
+        let (smol, deps) = kept_at(&home, json!({ "load": "lazy" })).await;
+        let keepers = deps.extensions.get::<Keepers>().unwrap().clone();
+        assert_eq!(keepers.forget("a").await.unwrap(), 1);
+        assert_eq!(cached(&smol, "a").await, 0);
+        assert!(cached(&smol, "b").await > 40);
+        // It is in memory again.
+        assert!(cached(&smol, "a").await > 40);
+        assert!(keepers.forget("a").await.unwrap() > 0);
+        assert_eq!(cached(&smol, "a").await, 0);
+        assert!(cached(&smol, "b").await > 40);
+        deps.shutdown.cancel();
+    });
 }
 
 /// While its model sleeps a conversation is on the disk.
