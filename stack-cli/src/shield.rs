@@ -10,7 +10,7 @@ use llama_stack_core::{
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{
-    ListShieldsRequest, Message, RunShieldRequest, RunShieldResponse, Shield, ShieldStage, safety_client::SafetyClient,
+    ListShieldsRequest, Message, RunShieldRequest, RunShieldResponse, Shield, ShieldStage, safety_client::SafetyClient, violation::Level,
 };
 use serde::Serialize;
 use tonic::transport::Channel;
@@ -124,6 +124,8 @@ fn row(shield: Shield) -> Row {
 #[derive(Serialize)]
 struct Judged {
     passes: bool,
+    /// It passes, and something was found in it all the same.
+    warned: bool,
     reason: String,
     categories: Vec<String>,
     user_message: String,
@@ -177,12 +179,16 @@ fn read(asked: bool) -> Result<String> {
 }
 
 fn judged(verdict: RunShieldResponse, took: Duration) -> Judged {
+    // As in a turn: a warning lets the text pass, and a violation of no level that there is does not.
+    let warned = verdict.violation.as_ref().is_some_and(|violation| violation.level() == Level::Warn);
+    let passes = verdict.violation.is_none() || warned;
     let violation = verdict.violation.unwrap_or_default();
     let score = |score: llama_stack_proto::v1::CategoryScore| Score { code: score.code, score: score.score, violated: score.violated };
     let found =
         |found: llama_stack_proto::v1::Finding| Found { code: found.code, start: found.start, end: found.end, detail: found.detail };
     Judged {
-        passes: violation.reason.is_empty() && violation.user_message.is_empty(),
+        passes,
+        warned,
         reason: violation.reason,
         categories: violation.categories,
         user_message: violation.user_message,
@@ -197,10 +203,12 @@ fn judged(verdict: RunShieldResponse, took: Duration) -> Judged {
 
 fn shown(judged: &Judged) -> String {
     let known = if judged.known { ", known from before" } else { "" };
+    let found = [judged.reason.as_str(), &judged.categories.join(", ")].join(" ");
+    let warning = if judged.warned { format!(", with a warning: {}", found.trim()) } else { String::new() };
     let head = match (judged.passes, &judged.redacted) {
-        (true, None) => "passes".to_owned(),
-        (true, Some(text)) => format!("passes redacted: {text}"),
-        (false, _) => format!("does not pass: {}", [judged.reason.as_str(), &judged.categories.join(", ")].join(" ").trim()),
+        (true, None) => format!("passes{warning}"),
+        (true, Some(text)) => format!("passes redacted: {text}{warning}"),
+        (false, _) => format!("does not pass: {}", found.trim()),
     };
     let mut text = format!("{head} ({} ms{known})\n", judged.milliseconds);
     let mut scores: Vec<&Score> = judged.scores.iter().filter(|score| score.score > 0.0 || score.violated).collect();
@@ -214,4 +222,26 @@ fn shown(judged: &Judged) -> String {
         text.push_str("  the model's server told no probabilities: the score is 0 or 1 by its words\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_proto::v1::Violation;
+
+    use super::*;
+
+    fn of(level: Option<Level>) -> Judged {
+        let violation = |level: Level| Violation { level: level.into(), categories: vec!["X".into()], ..Violation::default() };
+        judged(RunShieldResponse { violation: level.map(violation), ..RunShieldResponse::default() }, Duration::ZERO)
+    }
+
+    #[test]
+    fn what_passes_here_passes_in_a_turn() {
+        assert_eq!(shown(&of(None)), "passes (0 ms)\n");
+        assert_eq!(shown(&of(Some(Level::Warn))), "passes, with a warning: X (0 ms)\n");
+        // A shield need not say why, nor at which level.
+        for level in [Level::Error, Level::Unspecified] {
+            assert_eq!(shown(&of(Some(level))), "does not pass: X (0 ms)\n");
+        }
+    }
 }

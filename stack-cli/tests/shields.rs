@@ -24,7 +24,8 @@ fn manifest(home: &Path, url: &str) -> String {
     let text = format!(
         "version: 1\nname: t\nproviders:\n  inference:\n    - {{ id: up, type: \"remote::openai\", config: {{ url: \"{url}\" }} }}\n  safety:\n    \
          - {{ id: guard, type: \"inline::llama-guard\", config: {{ model: {MODEL} }} }}\n    \
-         - {{ id: elsewhere, type: \"remote::openai-moderations\", config: {{ url: \"{url}\" }} }}\n"
+         - {{ id: elsewhere, type: \"remote::openai-moderations\", config: {{ url: \"{url}\" }} }}\n    \
+         - {{ id: letters, type: \"inline::unicode\" }}\n"
     );
     let path = home.join("m.yaml");
     fs::write(&path, text).unwrap();
@@ -72,7 +73,7 @@ fn shields_are_listed_tried_and_calibrated() {
     let stack = Stack::start();
     let listed = stack.json(&["shield", "list"]);
     let told: Vec<_> = listed.as_array().unwrap().iter().map(|one| (one["id"].as_str().unwrap(), one["type"].as_str().unwrap())).collect();
-    assert_eq!(told, [("guard", "inline::llama-guard"), ("elsewhere", "remote::openai-moderations")]);
+    assert_eq!(told, [("guard", "inline::llama-guard"), ("elsewhere", "remote::openai-moderations"), ("letters", "inline::unicode")]);
     assert!(stack.call(&["shield", "list"]).out.contains(MODEL));
 
     let bad = stack.json(&["shield", "test", "guard", "where to put the bomb"]);
@@ -81,6 +82,9 @@ fn shields_are_listed_tried_and_calibrated() {
     assert!(good.out.starts_with("passes"), "{}", good.out);
     let piped = call_with_input(stack.home.path(), &["shield", "test", "elsewhere", "-", "--server", &stack.server.url], "the bomb\n");
     assert!(piped.out.contains("does not pass: unsafe violence"), "{}{}", piped.out, piped.err);
+    // Cyrillic letters: told, and the text passes in a turn as well.
+    let warned = stack.call(&["shield", "test", "letters", "раypal"]);
+    assert!(warned.out.starts_with("passes, with a warning: rule_matched"), "{}{}", warned.out, warned.err);
     let unknown = stack.call(&["shield", "test", "gard", "hi"]);
     assert_eq!(unknown.code, 3);
     assert!(unknown.err.contains("guard, elsewhere"), "{}", unknown.err);

@@ -210,6 +210,7 @@ pub(crate) fn merge(total: &mut ShieldStep, one: ShieldStep) {
     whole.findings.extend(found.findings);
     whole.judged_bytes += found.judged_bytes;
     whole.known_bytes += found.known_bytes;
+    whole.unscored |= found.unscored;
 }
 
 /// What a model said that is judged as its answer, as shields read it: its thinking too, and not its calls.

@@ -15,6 +15,7 @@ pub mod directory;
 pub mod error;
 pub mod failpoint;
 pub mod fold;
+pub mod forget;
 pub mod grpc;
 pub mod guard;
 pub mod ids;

@@ -3,7 +3,7 @@
 //! | files | machine | engine |
 //! |---|---|---|
 //! | GGUF | CPU | llama.cpp: reads prompts several times faster there, and batches |
-//! | GGUF that mistral.rs knows | accelerator, in a build with one | mistral.rs |
+//! | GGUF that mistral.rs runs as it was trained | accelerator, in a build with one | mistral.rs |
 //! | safetensors: an encoder | any | candle |
 //! | safetensors: anything else | any | mistral.rs |
 //!
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Registry, Result, Table, no_such_model, page};
-use llama_stack_models::{ModelSpec, ModelStore, Resolved};
+use llama_stack_models::{ModelSpec, ModelStore, Resolved, gguf};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, ClassifyRequest, ClassifyResponse, CompleteEvent, CompleteRequest, EmbedRequest, EmbedResponse,
     ListModelsRequest, ListModelsResponse, Model, RerankRequest, RerankResponse, TokenizeRequest, TokenizeResponse,
@@ -50,8 +50,11 @@ struct Config {
     max_tokens: Option<u32>,
     #[serde(default)]
     load: Option<String>,
+    /// These two are llama.cpp's: models of the other engines stay loaded.
     #[serde(default)]
     keep_alive_seconds: Option<u64>,
+    #[serde(default)]
+    memory_megabytes: Option<u64>,
 }
 
 /// Adds `inline::local` over these engines.
@@ -99,6 +102,13 @@ async fn build(engines: Arc<Engines>, config: Config, deps: Deps) -> Result<Arc<
     }
     let mut providers: BTreeMap<&'static str, Arc<dyn Inference>> = BTreeMap::new();
     for (engine, models) in by_engine {
+        if engine != LLAMA_CPP && (config.keep_alive_seconds.is_some() || config.memory_megabytes.is_some()) {
+            tracing::warn!(
+                engine,
+                models = models.len(),
+                "this engine unloads no model: keep_alive_seconds and memory_megabytes pass it over"
+            );
+        }
         let built = engines.table.build(&format!("inline::{engine}"), config.of(engine, models), deps.clone()).await?;
         providers.insert(engine, built);
     }
@@ -123,6 +133,7 @@ impl Config {
         }
         if engine == LLAMA_CPP {
             set("keep_alive_seconds", json!(self.keep_alive_seconds));
+            set("memory_megabytes", json!(self.memory_megabytes));
         }
         config
     }
@@ -143,14 +154,29 @@ fn choose(engines: &Engines, forced: Option<&Value>, files: &Resolved) -> Result
         };
     };
     let known = MISTRALRS_GGUF.contains(&info.architecture.as_str());
-    match (engines.accelerated && known && there(MISTRALRS), there(LLAMA_CPP)) {
+    let accelerated = engines.accelerated && known && there(MISTRALRS);
+    match (accelerated && wrong_in_mistralrs(files, info).is_none(), there(LLAMA_CPP)) {
         (true, _) => choice(MISTRALRS, "this build uses an accelerator"),
-        (false, true) => choice(LLAMA_CPP, "a GGUF file on the CPU"),
+        (false, true) => {
+            let why = wrong_in_mistralrs(files, info).filter(|_| accelerated);
+            choice(LLAMA_CPP, why.unwrap_or(if engines.accelerated { "a GGUF file" } else { "a GGUF file on the CPU" }))
+        }
         (false, false) if known => choice(MISTRALRS, "this build has no llama.cpp"),
         (false, false) => {
             let message = format!("no engine of this build runs the GGUF architecture {:?}", info.architecture);
             Err(Error::invalid("files", message).with_reason("no_engine"))
         }
+    }
+}
+
+/// What of a GGUF file mistral.rs 0.8.1 passes over, though it runs the architecture: docs/models.md.
+fn wrong_in_mistralrs(files: &Resolved, info: &gguf::Info) -> Option<&'static str> {
+    let splits_digits = matches!(info.pre_tokenizer.as_deref(), Some("llama-bpe" | "llama3" | "llama-v3"));
+    match () {
+        () if info.scaled_positions => Some("mistral.rs would pass over the scaling of its positions"),
+        () if info.architecture == "phi3" => Some("mistral.rs would pass over the base of its positions"),
+        () if splits_digits && files.file("tokenizer.json").is_err() => Some("mistral.rs would split its numbers wrongly"),
+        () => None,
     }
 }
 
@@ -211,5 +237,69 @@ impl Inference for Local {
 
     async fn tokenize(&self, cx: &Context, request: TokenizeRequest) -> Result<TokenizeResponse> {
         self.of(&request.model)?.tokenize(cx, request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engines(there: &[&'static str], accelerated: bool) -> Engines {
+        let mut table: Table<dyn Inference> = Table::default();
+        for &name in there {
+            table.add(name, |_: Value, _: Deps| async { Err::<Arc<dyn Inference>, _>(Error::internal("only its name is asked for")) });
+        }
+        Engines { table, accelerated }
+    }
+
+    fn model(gguf: Option<gguf::Info>) -> Resolved {
+        let (dir, files) = (std::path::PathBuf::from("/nowhere"), BTreeMap::new());
+        Resolved { id: "m".into(), dir, files, gguf, chat_template: None, context_length: None }
+    }
+
+    fn of(architecture: &str) -> gguf::Info {
+        gguf::Info { architecture: architecture.into(), ..gguf::Info::default() }
+    }
+
+    fn taken(engines: &Engines, info: gguf::Info) -> &'static str {
+        choose(engines, None, &model(Some(info))).unwrap().engine
+    }
+
+    const BOTH: [&str; 2] = ["inline::llama-cpp", "inline::mistralrs"];
+
+    #[test]
+    fn files_and_machine_choose_the_engine() {
+        let (cpu, gpu) = (engines(&BOTH, false), engines(&BOTH, true));
+        assert_eq!((taken(&cpu, of("qwen2")), taken(&gpu, of("qwen2"))), (LLAMA_CPP, MISTRALRS));
+        assert_eq!(taken(&gpu, of("gemma2")), LLAMA_CPP, "mistral.rs does not know it");
+        assert_eq!(choose(&cpu, None, &model(None)).unwrap().engine, MISTRALRS, "safetensors");
+        assert_eq!(taken(&engines(&BOTH[1..], false), of("qwen2")), MISTRALRS, "there is no other");
+        let none = choose(&engines(&BOTH[1..], false), None, &model(Some(of("gemma2")))).unwrap_err();
+        assert_eq!((none.reason(), none.field()), (Some("no_engine"), Some("files")));
+    }
+
+    /// Llama 3.1 and later, Phi, and Llama 3 without its tokenizer.
+    #[test]
+    fn an_accelerator_is_no_reason_for_an_engine_that_reads_the_model_wrongly() {
+        let gpu = engines(&BOTH, true);
+        let scaled = gguf::Info { scaled_positions: true, ..of("llama") };
+        let digits = gguf::Info { pre_tokenizer: Some("llama-bpe".into()), ..of("llama") };
+        for info in [scaled, of("phi3"), digits.clone()] {
+            let choice = choose(&gpu, None, &model(Some(info))).unwrap();
+            assert_eq!(choice.engine, LLAMA_CPP);
+            assert!(choice.why.contains("mistral.rs would"), "{}", choice.why);
+        }
+        let mut whole = model(Some(digits));
+        whole.files.insert("tokenizer.json".into(), "/nowhere/tokenizer.json".into());
+        assert_eq!(choose(&gpu, None, &whole).unwrap().engine, MISTRALRS);
+    }
+
+    #[test]
+    fn the_manifest_has_the_last_word() {
+        let (both, smollm) = (engines(&BOTH, false), model(Some(of("llama"))));
+        let forced = |name: &str| choose(&both, Some(&json!(name)), &smollm);
+        let choice = forced("mistralrs").unwrap();
+        assert_eq!((choice.engine, choice.why.as_str()), (MISTRALRS, "the manifest says so"));
+        assert_eq!(forced("vllm").unwrap_err().field(), Some("engine"));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use llama_stack_core::{
     Context, Error, Result, Safety,
     directory::{Directory, Listing, Route, Table},
+    forget::Forget,
     page,
 };
 use llama_stack_proto::v1::{
@@ -86,6 +87,15 @@ fn unknown(table: &Table<ShieldList>, id: &str) -> Error {
     let silent = table.silent.join(", ");
     Error::unavailable(format!("no shield {id:?} among those that can be reached ({there}); these providers do not answer: {silent}"))
         .with_reason("provider_unreachable")
+}
+
+/// Nobody can tell whose a verdict is by its key; what it says in a text's place may be somebody's words.
+#[async_trait::async_trait]
+impl Forget for Router {
+    async fn forget(&self, _tenant: &str) -> Result<u64> {
+        self.verdicts.clear();
+        Ok(0)
+    }
 }
 
 #[async_trait::async_trait]
@@ -241,6 +251,15 @@ mod tests {
         assert_eq!((&again.violation, shield.asked.load(Ordering::SeqCst)), (&first.violation, 1));
         judge(&router, "b", &["bad"]).await.unwrap();
         assert_eq!(shield.asked.load(Ordering::SeqCst), 2, "tenants share nothing");
+    }
+
+    #[tokio::test]
+    async fn an_erasure_leaves_no_verdict() {
+        let (shield, router) = counting(false);
+        judge(&router, "a", &["bad"]).await.unwrap();
+        router.forget("a").await.unwrap();
+        assert_eq!(judge(&router, "a", &["bad"]).await.unwrap().known_bytes, 0);
+        assert_eq!(shield.asked.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]

@@ -55,6 +55,10 @@ impl Verdicts {
         Self(Cache::with_weighter(entries, max_bytes, Bytes))
     }
 
+    pub(crate) fn clear(&self) {
+        self.0.clear();
+    }
+
     /// The verdict of the same question, if it was asked before.
     pub(crate) fn known(&self, key: &Key, request: &RunShieldRequest) -> Option<RunShieldResponse> {
         let kept = self.0.get(key).filter(|kept| kept.since.elapsed() < KEPT_FOR)?;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use llama_stack_core::{Agents, Code, Context, Error, Files, Memory, Principal, Prompts, Result, context::named};
+use llama_stack_core::{Agents, Code, Context, Error, Files, Memory, Principal, Prompts, Result, context::named, forget::Keepers};
 use llama_stack_proto::v1::{
     CancelTurnRequest, DeleteAgentRequest, DeleteBankRequest, DeleteDocumentsRequest, DeleteFileRequest, DeletePromptRequest,
     DeleteSessionRequest, DeleteTurnRequest, EraseRequest, EraseResponse, ListBanksRequest, ListFilesRequest, ListSessionsRequest,
@@ -24,6 +24,7 @@ pub(crate) struct Eraser {
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) prompts: Arc<dyn Prompts>,
     pub(crate) requests: Arc<Log>,
+    pub(crate) keepers: Keepers,
     pub(crate) memory_providers: Vec<String>,
     /// Callers are told apart: their roles count.
     pub(crate) is_guarded: bool,
@@ -88,6 +89,8 @@ impl Eraser {
                 }
             }
         }
+        // What was read for them, now that nothing of theirs is under way. It is the tenant's, whoever of it said it.
+        count(&mut counts, "prefixes", self.keepers.forget(&tenant).await?);
         // What waits to be written down of their requests goes with the rest.
         self.requests.flush().await?;
         for (table, rows) in self.store.erase_rows(&tenant, of, turns).await? {

@@ -75,6 +75,9 @@ struct RunShieldAnswer {
     /// What was found where: `{code, start, end, detail}`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     findings: Vec<Value>,
+    /// Scores are 0 or 1 by the shield's words alone: its model's server told no probabilities.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unscored: bool,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -120,7 +123,9 @@ fn stage(params: &Params, last: Option<&Message>) -> Result<ShieldStage> {
             _ => ShieldStage::Input,
         });
     };
-    let found = ShieldStage::from_str_name(&format!("SHIELD_STAGE_{}", named.to_uppercase()));
+    // As manifests and guardrails write them, too.
+    let word = named.replace('-', "_").replace("tool_results", "tool_result");
+    let found = ShieldStage::from_str_name(&format!("SHIELD_STAGE_{}", word.to_uppercase()));
     found.filter(|stage| *stage != ShieldStage::Unspecified).ok_or_else(|| {
         let what = "is none of input, tool_arguments, tool_result, retrieved, output";
         Error::invalid("params.stage", format!("params.stage: {named:?} {what}"))
@@ -129,7 +134,7 @@ fn stage(params: &Params, last: Option<&Message>) -> Result<ShieldStage> {
 
 impl From<RunShieldResponse> for RunShieldAnswer {
     fn from(response: RunShieldResponse) -> Self {
-        let RunShieldResponse { violation, scores, findings, redacted, .. } = response;
+        let RunShieldResponse { violation, scores, findings, redacted, unscored, .. } = response;
         let scores: Map<String, Value> = scores.into_iter().map(|score| (score.code, score.score.into())).collect();
         let told =
             findings.iter().map(|found| json!({ "code": found.code, "start": found.start, "end": found.end, "detail": found.detail }));
@@ -145,7 +150,7 @@ impl From<RunShieldResponse> for RunShieldAnswer {
             let violation_level = if violation.level() == Level::Warn { "warn" } else { "error" };
             SafetyViolation { violation_level, user_message: violation.user_message, metadata }
         });
-        Self { violation, scores, redacted: redacted.map(|message| message.joined_text()), findings }
+        Self { violation, scores, redacted: redacted.map(|message| message.joined_text()), findings, unscored }
     }
 }
 

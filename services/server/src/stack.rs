@@ -12,7 +12,10 @@ use llama_stack_agents::{Connect, PromptBook, Runtime, RuntimeParts};
 use llama_stack_batches::Batcher;
 use llama_stack_core::{
     Agents, Batches, Context, Deps, Files, Identity, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools,
-    manifest, registry::OnProgress, trace::Tracer,
+    forget::{Forget, Keepers},
+    manifest,
+    registry::OnProgress,
+    trace::Tracer,
 };
 use llama_stack_documents::Parse;
 use llama_stack_files::{Copies, StoredFiles};
@@ -118,6 +121,8 @@ impl Stack {
         let parser = llama_stack_documents::parser(llama_stack_documents::Limits::default());
         deps.extensions.insert(parser.clone());
         deps.extensions.insert(metrics.pools().clone());
+        let keepers = Keepers::default();
+        deps.extensions.insert(keepers.clone());
 
         let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;
         let router: Arc<dyn Inference> = Arc::new(llama_stack_inference::Router::new(providers.clone()));
@@ -130,7 +135,10 @@ impl Stack {
 
         let providers = assemble::providers("safety", &listed.safety, &registry.safety, &deps, lines).await?;
         let router = llama_stack_safety::Router::build(providers.clone()).await;
-        let router: Arc<dyn Safety> = Arc::new(router.map_err(|error| assemble::routed(error, "safety", lines))?);
+        let router = Arc::new(router.map_err(|error| assemble::routed(error, "safety", lines))?);
+        let keeper: Arc<dyn Forget> = router.clone();
+        keepers.enter(&keeper);
+        let router: Arc<dyn Safety> = router;
         let safety: Arc<dyn Safety> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()).audited(audit.clone()));
         assemble::shields_are_there(safety.as_ref(), &manifest).await?;
         probes.extend(info::probes(providers));
@@ -196,6 +204,7 @@ impl Stack {
             agents: runtime.clone(),
             prompts: prompts.clone(),
             requests: requests.clone(),
+            keepers,
             memory_providers: listed.memory.iter().map(|provider| provider.id.clone()).collect(),
             is_guarded: gate.is_some(),
         };

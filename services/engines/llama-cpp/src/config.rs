@@ -1,5 +1,6 @@
 use std::{num::NonZeroU32, path::PathBuf};
 
+use llama_stack_core::{Error, Result};
 use llama_stack_models::ModelSpec;
 use serde::Deserialize;
 
@@ -21,6 +22,10 @@ pub struct Config {
     /// A model that nobody has asked for so many seconds is unloaded, until somebody does. Default: it stays.
     #[serde(default)]
     pub keep_alive_seconds: Option<u64>,
+    /// What the models that are loaded may need together. Where that leaves too little for another, the one goes that was
+    /// unused for the longest time. Default: what the machine has.
+    #[serde(default)]
+    pub memory_megabytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -41,7 +46,7 @@ pub enum Load {
 pub struct Options {
     /// Threads that compute. Default: the machine's cores but one, which is left to the server.
     pub threads: Option<NonZeroU32>,
-    /// Answers made at once. Default 8.
+    /// Answers made at once, 1 to 64. Default 8.
     pub parallel: u32,
     /// Most tokens computed in one step, 1 to 512. Default 256: more are no faster on a CPU.
     pub batch: u32,
@@ -52,8 +57,8 @@ pub struct Options {
     pub cache_type: CacheType,
     /// Keep what was read for requests that begin the same. Default true.
     pub prefix_reuse: bool,
-    /// Write what is kept to disk when the stack stops, up to so many megabytes, and read it when the model is loaded:
-    /// conversations go on without being read again. Default: nothing is written.
+    /// Write what is kept to disk when the stack stops or the model is unloaded, up to so many megabytes, and read it when the
+    /// model is loaded: conversations go on without being read again. Default: nothing is written.
     pub keep_on_disk_megabytes: u64,
     /// Guess at text that repeats the prompt; changes speed, never the answer. Default true.
     pub drafts: bool,
@@ -134,6 +139,32 @@ impl Default for Options {
 }
 
 impl Options {
+    /// What a number or a path can be known to be wrong by before anything is loaded.
+    ///
+    /// # Errors
+    /// `InvalidArgument` on the option.
+    pub(crate) fn check(&self) -> Result<()> {
+        let within = |option: &str, value: u32, most: u32| {
+            let wrong = || Error::invalid(format!("options.{option}"), format!("options.{option} is {value}; it is 1 to {most}"));
+            if (1..=most).contains(&value) { Ok(()) } else { Err(wrong()) }
+        };
+        within("parallel", self.parallel, 64)?;
+        within("batch", self.batch, 512)?;
+        if self.adapters.len() > 1 {
+            let message = format!("options.adapters names {}; llama.cpp is given one here: merge them", self.adapters.len());
+            return Err(Error::invalid("options.adapters", message));
+        }
+        for adapter in &self.adapters {
+            if !adapter.path.is_file() {
+                return Err(Error::invalid("options.adapters[0].path", format!("there is no file {}", adapter.path.display())));
+            }
+            if !adapter.scale.is_finite() {
+                return Err(Error::invalid("options.adapters[0].scale", "options.adapters[0].scale is no finite number"));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn threads(&self) -> u32 {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
         self.threads.map_or_else(|| cores().saturating_sub(1).max(1), NonZeroU32::get)

@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Vectors(Texts),
     /// Kept prefixes go to disk; the other end is told when they are there.
     Save(oneshot::Sender<()>),
+    /// Kept prefixes of a tenant go; the other end is told how many they were.
+    Forget(Arc<str>, oneshot::Sender<usize>),
 }
 
 /// The answers to one request.
@@ -230,7 +232,7 @@ impl Thread {
             match command {
                 Command::Vectors(texts) => vectors::compute(&mut context, shape, texts),
                 // Nothing is kept; whoever waits for it is told by the channel's end.
-                Command::Save(_) | Command::Generate(_) => {}
+                Command::Save(_) | Command::Forget(..) | Command::Generate(_) => {}
             }
         }
     }
@@ -297,6 +299,13 @@ impl Generating<'_> {
                 self.save();
                 // Whoever asked may have given up waiting.
                 let _ = done.send(());
+            }
+            Command::Forget(tenant, done) => {
+                let count = self.scheduler.forget(&mut self.context, &tenant);
+                if let Some(guesser) = &mut self.context.guesser {
+                    guesser.forget(&tenant);
+                }
+                let _ = done.send(count);
             }
             // The provider asks a chat model for no vectors.
             Command::Vectors(_) => {}

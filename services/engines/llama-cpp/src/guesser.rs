@@ -86,6 +86,16 @@ impl<'a> Guesser<'a> {
         Ok(Some(guess))
     }
 
+    /// Empties the rows of a tenant.
+    pub(crate) fn forget(&mut self, tenant: &str) {
+        for number in 0..self.rows.len() {
+            if self.rows[number].tenant.as_deref() == Some(tenant) {
+                self.cut(number, 0);
+                self.rows[number].tenant = None;
+            }
+        }
+    }
+
     /// The tenant's row that these tokens go on from, or the one that was not used for the longest time, emptied.
     fn row(&mut self, tenant: &Arc<str>, tokens: &[u32]) -> usize {
         let goes_on = |row: &&Row| row.tokens.len() <= shared(&row.tokens, tokens) + LEFT_OVER;

@@ -25,6 +25,7 @@ mod load;
 mod model;
 mod pace;
 mod provider;
+mod room;
 mod vectors;
 mod warm;
 

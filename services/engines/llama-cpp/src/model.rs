@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock, Weak, atomic::Ordering},
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,7 @@ use llama_stack_models::{
     ModelSpec, Resolved,
     admission::Admission,
     decode::{self, Generation, Plan},
-    memory::{self, Available, Footprint},
+    memory::{self, Footprint},
     template::ChatTemplate,
 };
 use llama_stack_proto::v1::{Model, ModelKind};
@@ -24,51 +24,51 @@ use crate::{
     engine::{Command, Engine, Generate, draft_shape, shape},
     kind::Found,
     load::Source,
+    room::{Room, Wish},
     vectors::Texts,
     warm::Folder,
 };
-
-/// Less context than this is of no use to anybody.
-const LEAST_CONTEXT: u32 = 256;
-
-/// Models that share this machine's memory.
-pub(crate) type Peers = Arc<RwLock<Vec<Weak<LocalModel>>>>;
 
 pub(crate) struct LocalModel {
     pub(crate) id: String,
     found: Found,
     source: Source,
-    footprint: Footprint,
-    /// Bytes that the second model needs beside it.
-    beside: u64,
+    wish: Wish,
     admission: Admission,
     engine: Mutex<Option<Arc<Engine>>>,
+    phase: RwLock<Phase>,
     used: RwLock<Instant>,
-    /// The models of its provider, which make room for each other.
-    peers: Peers,
+    /// With the other models of its provider.
+    room: Arc<Room>,
     tasks: TaskTracker,
+}
+
+/// Where its weights are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Unloaded,
+    /// It waits for its turn to be loaded, or is.
+    Loading,
+    Loaded,
 }
 
 impl LocalModel {
     /// Checks the files, reads no weights. `all` are the models of its provider, among which a second model is looked for.
     ///
     /// # Errors
-    /// `InvalidArgument` for files that are no model for this engine, for a broken template, or wrong options.
-    pub(crate) fn new(spec: &ModelSpec, all: &[Resolved], queue: usize, deps: &Deps, peers: &Peers) -> Result<Arc<Self>> {
+    /// `InvalidArgument` for files that are no model for this engine, for a broken template, or wrong options ·
+    /// `FailedPrecondition` (`out_of_memory`) for one that is too large for its provider's budget.
+    pub(crate) fn new(spec: &ModelSpec, all: &[Resolved], queue: usize, deps: &Deps, room: &Arc<Room>) -> Result<Arc<Self>> {
         let options: Options = spec.options()?;
         let named = |error: Error| error.context(format_args!("model {:?}", spec.id));
         let files = all.iter().find(|files| files.id == spec.id);
         let files = files.ok_or_else(|| Error::internal("the model's files were not resolved"))?;
         let found = Found::new(files, &options).map_err(named)?;
-        if options.adapters.len() > 1 {
-            let message = format!("options.adapters names {}; llama.cpp is given one here: merge them", options.adapters.len());
-            return Err(named(Error::invalid("options.adapters", message)));
-        }
+        options.check().map_err(named)?;
         let template = files.chat_template.as_deref().or(found.info.chat_template.as_deref());
         let template = template.map(|source| ChatTemplate::parse(source, found.special.clone())).transpose();
         let template = template.map_err(|error| named(error.with_field("chat_template")))?;
         let path = gguf_path(files);
-        let parallel = options.parallel.clamp(1, 64);
         let settings = format!("{:?} {:?}", options.cache_type, options.adapters);
         let folder = (options.keep_on_disk_megabytes > 0)
             .then(|| {
@@ -81,30 +81,24 @@ impl LocalModel {
         let second = options.draft.as_ref().map(|draft| second(draft, &options, &found, files, all));
         let second = second.transpose().map_err(named)?;
         let (draft, beside) = second.map_or((None, 0), |(source, bytes)| (Some(Arc::new(source)), bytes));
-        let source = Source {
-            id: spec.id.clone(),
-            path,
-            kind: found.kind,
-            template,
-            context_length: found.context_length,
-            options: Options { parallel, ..options },
-            folder,
-            draft,
-        };
-        let footprint = footprint(files, &source, shape(&source))?;
+        let source =
+            Source { id: spec.id.clone(), path, kind: found.kind, template, context_length: found.context_length, options, folder, draft };
+        let (shape, parallel) = (shape(&source), source.options.parallel as usize);
+        let wish = Wish { footprint: footprint(files, &source, shape)?, cells: shape.cells, beside };
+        room.could_hold(&wish).map_err(named)?;
         let model = Arc::new(Self {
             id: spec.id.clone(),
             found,
             source,
-            footprint,
-            beside,
-            peers: peers.clone(),
-            admission: Admission::shared(parallel as usize, queue),
+            wish,
+            room: room.clone(),
+            admission: Admission::shared(parallel, queue),
             engine: Mutex::new(None),
+            phase: RwLock::new(Phase::Unloaded),
             used: RwLock::new(Instant::now()),
             tasks: deps.tasks.clone(),
         });
-        peers.write().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&model));
+        room.enter(&model);
         Ok(model)
     }
 
@@ -123,19 +117,23 @@ impl LocalModel {
             Kind::Reranker => ModelKind::Reranker,
         };
         let mut metadata = vec![("engine", "llama.cpp".to_owned()), ("quantization", self.found.info.quantization.clone())];
-        let need = self.footprint.need(shape(&self.source).cells);
-        metadata.push(("memory_bytes", need.total().saturating_add(self.beside).to_string()));
-        match self.engine.try_lock().ok().and_then(|slot| slot.clone()) {
-            Some(engine) => {
-                let gauge = |gauge: &std::sync::atomic::AtomicU64| gauge.load(Ordering::Relaxed).to_string();
-                metadata.push(("state", "loaded".into()));
-                metadata.push(("cache_tokens_used", gauge(&engine.gauges.cells_used)));
-                metadata.push(("prompt_tokens", gauge(&engine.gauges.prompt_tokens)));
-                metadata.push(("cached_tokens", gauge(&engine.gauges.cached_tokens)));
-                metadata.push(("draft_tokens", gauge(&engine.gauges.draft_tokens)));
-                metadata.push(("draft_accepted_tokens", gauge(&engine.gauges.draft_accepted_tokens)));
-            }
-            None => metadata.push(("state", "unloaded".into())),
+        metadata.push(("memory_bytes", self.wish.total().to_string()));
+        let engine = self.engine.try_lock().ok().and_then(|slot| slot.clone());
+        let state = match self.phase() {
+            // It broke, and is loaded again for the next request.
+            Phase::Loaded if engine.as_ref().is_some_and(|engine| !engine.is_alive()) => "unloaded",
+            Phase::Loaded => "loaded",
+            Phase::Loading => "loading",
+            Phase::Unloaded => "unloaded",
+        };
+        metadata.push(("state", state.into()));
+        if let Some(engine) = engine {
+            let gauge = |gauge: &std::sync::atomic::AtomicU64| gauge.load(Ordering::Relaxed).to_string();
+            metadata.push(("cache_tokens_used", gauge(&engine.gauges.cells_used)));
+            metadata.push(("prompt_tokens", gauge(&engine.gauges.prompt_tokens)));
+            metadata.push(("cached_tokens", gauge(&engine.gauges.cached_tokens)));
+            metadata.push(("draft_tokens", gauge(&engine.gauges.draft_tokens)));
+            metadata.push(("draft_accepted_tokens", gauge(&engine.gauges.draft_accepted_tokens)));
         }
         let running = self.admission.running();
         metadata.push(("requests", running.to_string()));
@@ -167,17 +165,30 @@ impl LocalModel {
             if let Some(engine) = slot.as_ref().filter(|engine| engine.is_alive()) {
                 return Ok(engine.clone());
             }
+            model.set(Phase::Loading);
             // The old weights go before the new ones come: both may not fit.
             end(slot.take()).await;
-            model.find_room().await?;
-            let started = Instant::now();
-            let engine = Arc::new(Engine::start(model.source.clone()).await?);
-            tracing::info!(model = model.id, engine = "llama.cpp", seconds = started.elapsed().as_secs_f32(), "model loaded");
+            let loaded = model.load().await;
+            model.set(if loaded.is_ok() { Phase::Loaded } else { Phase::Unloaded });
+            let engine = Arc::new(loaded?);
             *slot = Some(engine.clone());
             model.touch();
             Ok(engine)
         });
         loading.await.map_err(|error| Error::internal("loading the model broke off").with_source(error))?
+    }
+
+    /// Once there is room for it, and its turn has come.
+    ///
+    /// # Errors
+    /// As [`Room::make`] and [`Engine::start`].
+    async fn load(&self) -> Result<Engine> {
+        let _turn = self.room.turn().await;
+        self.room.make(self, &self.wish).await?;
+        let started = Instant::now();
+        let engine = Engine::start(self.source.clone()).await?;
+        tracing::info!(model = self.id, engine = "llama.cpp", seconds = started.elapsed().as_secs_f32(), "model loaded");
+        Ok(engine)
     }
 
     /// Begins to answer. The engine decides what runs together.
@@ -206,38 +217,6 @@ impl LocalModel {
         cx.within(async { answered.await.map_err(|_| decode::broken())? }).await
     }
 
-    /// What the machine has is compared with what the model needs; while it is too little, the model of the provider goes
-    /// that nobody has used for the longest time.
-    ///
-    /// # Errors
-    /// As [`Footprint::check`], with the numbers.
-    async fn find_room(&self) -> Result<()> {
-        loop {
-            let Some(available) = Available::now() else { return Ok(()) };
-            let available = Available { bytes: available.bytes.saturating_sub(self.beside), ..available };
-            let cells = shape(&self.source).cells;
-            let refused = match self.footprint.check(available, cells, LEAST_CONTEXT) {
-                Ok(()) => return Ok(()),
-                Err(error) => error.context(format_args!("model {:?}", self.id)),
-            };
-            let mut others: Vec<Arc<LocalModel>> = {
-                let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
-                peers.iter().filter_map(Weak::upgrade).filter(|other| other.id != self.id).collect()
-            };
-            others.sort_by_key(|other| other.used());
-            let mut unloaded = false;
-            for other in others {
-                unloaded = other.unload("its memory is needed").await;
-                if unloaded {
-                    break;
-                }
-            }
-            if !unloaded {
-                return Err(refused);
-            }
-        }
-    }
-
     /// Unloads it where nobody has used it for `idle`.
     pub(crate) async fn unload_after(&self, idle: Duration) {
         if self.used().elapsed() >= idle {
@@ -246,25 +225,58 @@ impl LocalModel {
     }
 
     /// Unloads it where nobody uses it, and waits until its memory is free. Whether there was something to unload.
-    async fn unload(&self, why: &str) -> bool {
+    pub(crate) async fn unload(&self, why: &str) -> bool {
         // One that is being loaded, or asked for, is in use.
         let Ok(mut slot) = self.engine.try_lock() else { return false };
         let idle = self.admission.running() == 0 && slot.as_ref().is_some_and(|engine| Arc::strong_count(engine) == 1);
         if idle {
-            tracing::info!(model = self.id, why, "model unloaded");
+            if let Some(engine) = slot.as_ref() {
+                self.keep(engine).await;
+            }
             end(slot.take()).await;
+            self.set(Phase::Unloaded);
+            tracing::info!(model = self.id, why, "model unloaded");
         }
         idle
     }
 
-    fn used(&self) -> Instant {
+    /// Bytes that it needs while it is loaded; 0 while it is not.
+    pub(crate) fn holds(&self) -> u64 {
+        if self.phase() == Phase::Loaded { self.wish.total() } else { 0 }
+    }
+
+    pub(crate) fn used(&self) -> Instant {
         *self.used.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn phase(&self) -> Phase {
+        *self.phase.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, phase: Phase) {
+        *self.phase.write().unwrap_or_else(PoisonError::into_inner) = phase;
     }
 
     /// Writes kept prefixes to disk, where the manifest wants that; to be awaited when the stack stops.
     pub(crate) async fn save(&self) {
         let engine = self.engine.lock().await.clone();
-        if let (Some(engine), true) = (engine, self.source.folder.is_some()) {
+        if let Some(engine) = engine {
+            self.keep(&engine).await;
+        }
+    }
+
+    /// Drops what the loaded engine keeps of a tenant; how many prefixes it was. One that is being loaded is waited for.
+    pub(crate) async fn forget(&self, tenant: &str) -> usize {
+        let engine = self.engine.lock().await.clone();
+        let Some(engine) = engine else { return 0 };
+        let (done, forgotten) = oneshot::channel();
+        engine.send(Command::Forget(tenant.into(), done));
+        // An engine that has died keeps nothing.
+        forgotten.await.unwrap_or_default()
+    }
+
+    async fn keep(&self, engine: &Engine) {
+        if self.source.folder.is_some() {
             let (done, saved) = oneshot::channel();
             engine.send(Command::Save(done));
             // An engine that has died has nothing to save.

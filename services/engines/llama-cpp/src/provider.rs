@@ -1,10 +1,14 @@
 //! `inline::llama-cpp`: the models of one provider, by id.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
 
-use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Result, no_such_model, page};
+use llama_stack_core::{
+    Context, Deps, Error, EventStream, Inference, Result,
+    forget::{Forget, Keepers},
+    no_such_model, page,
+};
 use llama_stack_models::{
     ModelStore,
     decode::{Lexicon, chat, completion},
@@ -19,8 +23,10 @@ use tokio_util::task::TaskTracker;
 use crate::{
     config::{Config, Kind, Load},
     engine::Engine,
-    model::{LocalModel, Peers},
+    model::LocalModel,
+    room::Room,
     vectors::{normalize, score},
+    warm,
 };
 
 /// Models that run in this process.
@@ -28,6 +34,7 @@ struct LlamaCpp {
     provider_id: String,
     models: IndexMap<String, Arc<LocalModel>>,
     max_tokens: Option<u32>,
+    home: PathBuf,
     tasks: TaskTracker,
 }
 
@@ -40,13 +47,13 @@ pub async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Inference>> {
         return Err(Error::invalid("config.models", "needs at least one model"));
     }
     let store = ModelStore::open(deps.home.join("models"))?;
-    let (mut models, peers) = (IndexMap::new(), Peers::default());
+    let (mut models, room) = (IndexMap::new(), Room::new(config.memory_megabytes));
     let mut files = Vec::new();
     for spec in &config.models {
         files.push(spec.resolve(&store, &deps.on_progress).await?);
     }
     for (index, spec) in config.models.iter().enumerate() {
-        let model = LocalModel::new(spec, &files, config.queue, &deps, &peers)?;
+        let model = LocalModel::new(spec, &files, config.queue, &deps, &room)?;
         if models.insert(spec.id.clone(), model).is_some() {
             return Err(Error::invalid(format!("config.models[{index}].id"), format!("{:?} is the id of an earlier model", spec.id)));
         }
@@ -68,7 +75,14 @@ pub async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Inference>> {
     if let Some(seconds) = config.keep_alive_seconds {
         unload_when_idle(models.values().cloned().collect(), Duration::from_secs(seconds), &deps);
     }
-    Ok(Arc::new(LlamaCpp { provider_id: deps.provider_id, models, max_tokens: config.max_tokens, tasks: deps.tasks }))
+    let keepers = deps.extensions.get::<Keepers>().cloned();
+    let Deps { provider_id, home, tasks, .. } = deps;
+    let provider = Arc::new(LlamaCpp { provider_id, models, max_tokens: config.max_tokens, home, tasks });
+    if let Some(keepers) = keepers {
+        let keeper: Arc<dyn Forget> = provider.clone();
+        keepers.enter(&keeper);
+    }
+    Ok(provider)
 }
 
 fn load_in_background(model: &Arc<LocalModel>, tasks: &TaskTracker) {
@@ -190,6 +204,21 @@ impl Inference for LlamaCpp {
     async fn tokenize(&self, cx: &Context, request: TokenizeRequest) -> Result<TokenizeResponse> {
         let lexicon = self.loaded(cx, self.model(&request.model)?).await?;
         self.compute(cx, move || lexicon.tokenize(request)).await
+    }
+}
+
+/// Prefixes are the text of who sent it, in another form.
+#[async_trait::async_trait]
+impl Forget for LlamaCpp {
+    async fn forget(&self, tenant: &str) -> Result<u64> {
+        let mut count = 0;
+        for model in self.models.values() {
+            count += model.forget(tenant).await as u64;
+        }
+        // After the engines, which write what they still keep.
+        let (home, tenant) = (self.home.clone(), tenant.to_owned());
+        let on_disk = self.tasks.spawn_blocking(move || warm::forget(&home, &tenant)).await;
+        Ok(count + on_disk.map_err(|error| Error::internal("kept prefixes could not be removed").with_source(error))??)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    io::{Read, Seek, SeekFrom},
+    io::{ErrorKind, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,6 +19,8 @@ use sha2::{Digest, Sha256};
 use crate::context::Context;
 
 const INDEX: &str = "index.json";
+/// Below a home: a folder for each model.
+const FOLDERS: &str = "prefixes";
 
 /// Pieces of the weights that tell one file from another; reading all of them would take as long as loading.
 const PIECES: u64 = 16;
@@ -51,7 +53,7 @@ impl Folder {
             fingerprint(file, &mut hash).map_err(|error| unusable(file, &error))?;
         }
         let print = hex::encode(hash.finalize());
-        let path = home.join("prefixes").join(print);
+        let path = home.join(FOLDERS).join(print);
         make_private(&path).map_err(|error| unusable(&path, &error))?;
         Ok(Self { path, most_bytes: megabytes << 20 })
     }
@@ -62,13 +64,16 @@ impl Folder {
         self.clear().map_err(failed)?;
         let (mut saved, mut bytes) = (Vec::<Saved>::new(), 0);
         let kept = cache.kept();
-        for (n, (sequence, tenant, tokens)) in kept.iter().enumerate() {
+        for (sequence, tenant, tokens) in &kept {
             let contained =
                 |other: &(u32, Arc<str>, &[u32])| other.1 == *tenant && other.2.len() > tokens.len() && other.2.starts_with(tokens);
             if kept.iter().any(contained) {
                 continue;
             }
-            let file = format!("{n}.kv");
+            let file = name(tenant, tokens);
+            if saved.iter().any(|one| one.file == file) {
+                continue;
+            }
             let path = self.path.join(&file);
             context.save(*sequence, tokens, &path)?;
             bytes += fs::metadata(&path).map_err(failed)?.len();
@@ -110,6 +115,49 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// By what is in it, so that no index, however old, takes one tenant's text for another's.
+fn name(tenant: &str, tokens: &[u32]) -> String {
+    let mut hash = Sha256::new();
+    hash.update((tenant.len() as u64).to_le_bytes());
+    hash.update(tenant);
+    tokens.iter().for_each(|token| hash.update(token.to_le_bytes()));
+    format!("{}.kv", hex::encode(hash.finalize()))
+}
+
+/// Removes what is on disk of a tenant, for whichever model: how many prefixes it was.
+///
+/// # Errors
+/// `FailedPrecondition` where a folder cannot be read or changed.
+pub(crate) fn forget(home: &Path, tenant: &str) -> Result<u64> {
+    let root = home.join(FOLDERS);
+    let folders = match fs::read_dir(&root) {
+        Ok(folders) => folders,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(unusable(&root, &error)),
+    };
+    let mut count = 0;
+    for folder in folders {
+        let folder = folder.map_err(|error| unusable(&root, &error))?.path();
+        let Ok(index) = fs::read(folder.join(INDEX)) else { continue };
+        let Ok(saved) = serde_json::from_slice::<Vec<Saved>>(&index) else { continue };
+        let (theirs, others): (Vec<Saved>, Vec<Saved>) = saved.into_iter().partition(|saved| saved.tenant == tenant);
+        if theirs.is_empty() {
+            continue;
+        }
+        let index = serde_json::to_vec(&others).map_err(|error| Error::internal("the index is not JSON").with_source(error))?;
+        let beside = folder.join("index.less");
+        let written = fs::write(&beside, index).and_then(|()| fs::rename(&beside, folder.join(INDEX)));
+        written.map_err(|error| unusable(&folder, &error))?;
+        for Saved { file, .. } in theirs {
+            match fs::remove_file(folder.join(file)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(unusable(&folder, &error)),
+                _ => count += 1,
+            }
+        }
+    }
+    Ok(count)
 }
 
 fn fingerprint(weights: &Path, hash: &mut Sha256) -> std::io::Result<()> {

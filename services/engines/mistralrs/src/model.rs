@@ -13,6 +13,7 @@ use llama_stack_models::{
     admission::Admission,
     decode::{self, Generation, Plan},
     gguf,
+    memory::{self, Available, Footprint},
     template::{ChatTemplate, SpecialTokens},
 };
 use llama_stack_proto::v1::{Model, ModelKind};
@@ -24,10 +25,17 @@ use crate::{
     making::{self, After},
 };
 
+/// A context that is of use, where the manifest asks for none.
+const LEAST_CONTEXT: u32 = 2_048;
+
 pub(crate) struct LocalModel {
     pub(crate) id: String,
     weights: Weights,
     quantization: String,
+    /// On a CPU, where the headers say enough.
+    footprint: Option<Footprint>,
+    /// The manifest names the context's length.
+    asked: bool,
     admission: Admission,
     engine: Mutex<Option<Arc<Engine>>>,
     tasks: TaskTracker,
@@ -46,8 +54,11 @@ impl LocalModel {
         let template =
             template.map_err(|error| error.with_field("chat_template").context(format_args!("model {:?}: chat template", spec.id)))?;
         let context_length = files.context_length.unwrap_or(u32::MAX).min(found.context_length);
+        let footprint = footprint(files, &found.format, &options);
         Ok(Arc::new(Self {
             id: spec.id.clone(),
+            footprint,
+            asked: files.context_length.is_some(),
             weights: Weights { id: spec.id.clone(), dir: files.dir.clone(), format: found.format, template, context_length, options },
             quantization: found.quantization,
             admission: Admission::new(1, queue),
@@ -57,14 +68,24 @@ impl LocalModel {
     }
 
     pub(crate) fn describe(&self, provider_id: &str) -> Model {
-        let engine = "mistral.rs 0.8.1".to_owned();
+        let mut metadata = vec![("engine", "mistral.rs 0.8.1".to_owned()), ("quantization", self.quantization.clone())];
+        if let Some(footprint) = &self.footprint {
+            metadata.push(("memory_bytes", footprint.need(self.weights.context_length).total().to_string()));
+        }
+        // Who loads it holds the lock.
+        let state = self.engine.try_lock().map_or("loading", |slot| match slot.as_ref() {
+            Some(engine) if engine.is_alive() => "loaded",
+            _ => "unloaded",
+        });
+        metadata.push(("state", state.into()));
+        metadata.push(("requests", self.admission.running().to_string()));
         Model {
             id: self.id.clone(),
             provider_id: provider_id.to_owned(),
             provider_model_id: self.id.clone(),
             kind: ModelKind::Chat.into(),
             context_length: self.weights.context_length,
-            metadata: [("engine".to_owned(), engine), ("quantization".to_owned(), self.quantization.clone())].into(),
+            metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             ..Model::default()
         }
     }
@@ -72,7 +93,7 @@ impl LocalModel {
     /// The loaded engine: loads it, or waits for who does. Giving up the wait does not give up the loading.
     ///
     /// # Errors
-    /// As [`load`].
+    /// `FailedPrecondition` (`out_of_memory`) with the numbers · as [`load`].
     pub(crate) async fn engine(self: &Arc<Self>) -> Result<Arc<Engine>> {
         if let Some(engine) = self.engine.lock().await.as_ref().filter(|engine| engine.is_alive()) {
             return Ok(engine.clone());
@@ -85,6 +106,7 @@ impl LocalModel {
             }
             // The old weights go before the new ones come: both may not fit.
             *slot = None;
+            model.fits()?;
             let started = std::time::Instant::now();
             let engine = Arc::new(load(model.weights.clone()).await?);
             tracing::info!(model = model.id, seconds = started.elapsed().as_secs_f32(), "model loaded");
@@ -92,6 +114,20 @@ impl LocalModel {
             Ok(engine)
         });
         loading.await.map_err(|error| Error::internal("loading the model broke off").with_source(error))?
+    }
+
+    /// What the machine has is compared with what the model needs at the context that the manifest asks for. Where it asks for
+    /// none a short one has to fit: keys and values take memory as they come, and requests may never come near the model's own.
+    fn fits(&self) -> Result<()> {
+        let (Some(footprint), Some(available)) = (&self.footprint, Available::now()) else { return Ok(()) };
+        let context = self.weights.context_length;
+        let Err(refused) = footprint.check(available, context, LEAST_CONTEXT) else { return Ok(()) };
+        let refused = refused.context(format_args!("model {:?}", self.id));
+        if self.asked || footprint.need(context.min(LEAST_CONTEXT)).total() > available.bytes {
+            return Err(refused);
+        }
+        tracing::warn!(model = self.id, "long requests may not fit: {}", refused.message());
+        Ok(())
     }
 
     /// Waits for the engine to be free, then begins. The engine stays taken until it has let go of the last sequence,
@@ -127,6 +163,23 @@ impl LocalModel {
             tracing::error!(model = self.id, error = error.message(), "the engine could not be loaded again");
         }
     }
+}
+
+/// None on an accelerator, whose memory is not asked for, and for headers that say too little.
+fn footprint(files: &Resolved, format: &Format, options: &Options) -> Option<Footprint> {
+    if cfg!(any(feature = "cuda", feature = "metal")) && !options.cpu {
+        return None;
+    }
+    let weights = match format {
+        Format::Gguf { .. } => memory::Weights::TokenTableF32,
+        // They are quantised while they are read, to no more than half precision.
+        Format::Safetensors if options.isq.is_some() => memory::Weights::Stored,
+        Format::Safetensors => memory::Weights::F32,
+    };
+    let ubatch = options.prompt_step.map(|step| u32::try_from(step.get()).unwrap_or(u32::MAX));
+    let load = memory::Load { weights, kv: memory::KvType::F32, ubatch, all_logits: false, ..memory::Load::default() };
+    let footprint = Footprint::of(files, load);
+    footprint.inspect_err(|error| tracing::debug!(error = error.message(), "what the model needs is not known")).ok()
 }
 
 /// Of GGUF files. Safetensors name theirs in `config.json`, and mistral.rs says which of these it runs.

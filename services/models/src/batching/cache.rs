@@ -33,6 +33,8 @@ struct Row {
     runs: Vec<usize>,
     /// When it was let go; none while an answer uses it.
     idle_since: Option<u64>,
+    /// It goes with its answer, and is kept for nobody.
+    passing: bool,
 }
 
 /// Cells in a row that belong to the same rows.
@@ -101,7 +103,7 @@ impl Cache {
         }
         let free = self.rows.iter().position(Option::is_none)?;
         let sequence = u32::try_from(free).ok()?;
-        let mut row = Row { tenant: tenant.clone(), tokens: Vec::new(), runs: Vec::new(), idle_since: None };
+        let mut row = Row { tenant: tenant.clone(), tokens: Vec::new(), runs: Vec::new(), idle_since: None, passing: false };
         let (mut cached, mut from) = (0, None);
         if let Some((source, length)) = best {
             let runs = self.cover(source, length);
@@ -148,7 +150,7 @@ impl Cache {
         let clock = self.clock;
         let keeps = self.keeps;
         match self.row_mut(sequence) {
-            Some(row) if keeps && !row.tokens.is_empty() => {
+            Some(row) if keeps && !row.tokens.is_empty() && !row.passing => {
                 row.idle_since = Some(clock);
                 false
             }
@@ -174,6 +176,19 @@ impl Cache {
         Some(sequence)
     }
 
+    /// Forgets the idle rows of a tenant, and says which they were. Those that answers use go when these are done.
+    pub fn forget(&mut self, tenant: &str) -> Vec<Sequence> {
+        let mut idle = Vec::new();
+        for (sequence, row) in (0u32..).zip(&mut self.rows) {
+            if let Some(row) = row.as_mut().filter(|row| &*row.tenant == tenant) {
+                row.passing = true;
+                idle.extend(row.idle_since.map(|_| sequence));
+            }
+        }
+        idle.iter().for_each(|sequence| self.remove(*sequence));
+        idle
+    }
+
     /// The rows that no answer uses, the newest first: number, tenant, tokens.
     pub fn kept(&self) -> Vec<(Sequence, Arc<str>, &[u32])> {
         let rows = (0u32..).zip(&self.rows).filter_map(|(sequence, row)| Some((sequence, row.as_ref()?)));
@@ -193,7 +208,7 @@ impl Cache {
     pub fn adopt(&mut self, sequence: Sequence, tenant: Arc<str>, tokens: Vec<u32>) {
         let Some(row) = self.rows.get_mut(sequence as usize).filter(|row| row.is_none()) else { return };
         self.clock += 1;
-        *row = Some(Row { tenant, tokens: Vec::new(), runs: Vec::new(), idle_since: Some(self.clock) });
+        *row = Some(Row { tenant, tokens: Vec::new(), runs: Vec::new(), idle_since: Some(self.clock), passing: false });
         self.append(sequence, &tokens);
     }
 

@@ -134,6 +134,14 @@ impl<A: Answer> Scheduler<A> {
         &mut self.cache
     }
 
+    /// Lets go of what was read for a tenant and is kept for its next requests: how many prefixes it was. What its answers under
+    /// way have read goes with them.
+    pub fn forget(&mut self, backend: &mut impl Backend, tenant: &str) -> usize {
+        let forgotten = self.cache.forget(tenant);
+        forgotten.iter().for_each(|sequence| backend.cut(*sequence, 0));
+        forgotten.len()
+    }
+
     /// Most prompt tokens of the next steps.
     pub fn set_chunk(&mut self, chunk: usize) {
         self.limits.chunk = chunk.clamp(1, self.limits.batch);

@@ -363,6 +363,28 @@ fn a_known_beginning_is_not_read_again() {
 }
 
 #[test]
+fn what_a_tenant_had_is_forgotten_and_nobody_elses() {
+    let mut world = World::new(limits(4, 64, 64, false), 1_000, 8);
+    let prompt: Vec<u32> = (0..50).map(|n| n % 11).collect();
+    let cached = |world: &mut World, tenant: &str| {
+        let told = world.ask(tenant, &prompt, 3);
+        world.run();
+        told.borrow().cached
+    };
+    assert_eq!((cached(&mut world, "a"), cached(&mut world, "b")), (Some(0), Some(0)));
+    // Of one that is under way nothing is kept either.
+    let under_way = world.ask("a", &[7; 40], 6);
+    world.step();
+    assert_eq!(world.scheduler.forget(&mut world.fake, "a"), 1);
+    world.run();
+    assert_eq!(under_way.borrow().said, alone(&[7; 40], 6));
+    let again = world.ask("a", &[7; 41], 1);
+    world.run();
+    assert_eq!(again.borrow().cached, Some(0));
+    assert_eq!((cached(&mut world, "a"), cached(&mut world, "b")), (Some(0), Some(49)));
+}
+
+#[test]
 fn the_same_prompt_at_once_is_read_once() {
     let mut world = World::new(limits(8, 256, 16, false), 1_000, 16);
     let prompt: Vec<u32> = (0..100).map(|n| n % 11).collect();

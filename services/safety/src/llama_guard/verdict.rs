@@ -37,14 +37,14 @@ pub(super) struct Verdict {
 }
 
 impl Said {
-    /// `Safe`, `safe.`, `UNSAFE\nS2`, `unsafe S1, S2`, … A `safe` with an `unsafe` after it is neither.
+    /// `Safe`, `safe.`, `UNSAFE\nS2`, `unsafe S1, S2`, … A `safe` with an `unsafe` or a code after it is neither.
     pub(super) fn read(text: &str) -> Self {
         let text = text.trim_matches(|c: char| c.is_whitespace() || "'\"`*".contains(c));
         let end = text.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(text.len());
         let (word, rest) = (text[..end].to_ascii_lowercase(), &text[end..]);
         match word.as_str() {
             "unsafe" => Self::Unsafe(rest.to_owned()),
-            "safe" if !rest.to_ascii_lowercase().contains("unsafe") => Self::Safe,
+            "safe" if !rest.to_ascii_lowercase().contains("unsafe") && coded(rest).next().is_none() => Self::Safe,
             _ if text.is_empty() => Self::Nothing,
             _ => Self::Other,
         }
@@ -89,6 +89,11 @@ impl Odds {
     }
 }
 
+/// The words of a text that are codes, or look like some.
+fn coded(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| policy::is_code(word))
+}
+
 fn bare(token: &str) -> String {
     // Byte-level tokenizers write a space as `Ġ` and a line's end as `Ċ`, SentencePiece as `▁`.
     token.trim_matches(|c: char| c.is_whitespace() || "ĠĊ▁".contains(c)).to_ascii_lowercase()
@@ -113,10 +118,9 @@ impl Verdict {
 
     /// Unsafe, by the codes in `listed`. What is violated by excluded categories alone passes.
     pub(super) fn unsafe_by(listed: &str, policy: &Policy, score: f32, unscored: bool) -> Self {
-        let written = listed.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| policy::is_code(word));
         let mut codes: Vec<String> = Vec::new();
         let (mut known, mut excluded, mut unknown) = (false, false, false);
-        for code in written {
+        for code in coded(listed) {
             let code = match policy.find(code) {
                 Some(category) if category.excluded => {
                     excluded = true;
@@ -167,7 +171,7 @@ mod tests {
 
     #[test]
     fn every_answer_has_its_outcome() {
-        let table: [(&str, Option<&str>, &[&str]); 21] = [
+        let table: [(&str, Option<&str>, &[&str]); 22] = [
             ("safe", None, &[]),
             ("\n\nsafe", None, &[]),
             ("Safe", None, &[]),
@@ -189,6 +193,7 @@ mod tests {
             (" \n", Some("empty_verdict"), &[]),
             ("I'm sorry, I can't", Some("unparseable_verdict"), &[]),
             ("safe? no: unsafe", Some("unparseable_verdict"), &[]),
+            ("safe\nS1", Some("unparseable_verdict"), &[]),
         ];
         for (text, reason, codes) in table {
             let verdict = Verdict::by_words(text, &policy());

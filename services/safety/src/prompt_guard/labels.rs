@@ -97,7 +97,10 @@ fn cooled(classification: &Classification, temperature: f32) -> Vec<f32> {
     if temperature == 1.0 {
         return classification.scores.iter().map(|label| label.score).collect();
     }
-    let logits = || classification.scores.iter().map(|label| label.logit / temperature);
+    // Where they are not told, the scores' logarithms are the logits but for a constant, which a softmax does not see.
+    let untold = classification.scores.iter().all(|label| label.logit == 0.0);
+    let logit = |score: f32, told: f32| if untold { score.max(f32::MIN_POSITIVE).ln() } else { told };
+    let logits = || classification.scores.iter().map(|label| logit(label.score, label.logit) / temperature);
     let highest = logits().fold(f32::NEG_INFINITY, f32::max);
     let sum: f32 = logits().map(|logit| (logit - highest).exp()).sum();
     logits().map(|logit| (logit - highest).exp() / sum).collect()
@@ -149,6 +152,16 @@ mod tests {
         let cooled = first.scores(&classified(&[0.0, 1.0, 2.0]), 2.0).unwrap();
         assert!((cooled[0].1 - 0.5065).abs() < 1e-4 && (cooled[1].1 - 0.8137).abs() < 1e-4, "{cooled:?}");
         assert!(first.scores(&classified(&[0.0, 1.0]), 1.0).is_err());
+    }
+
+    #[test]
+    fn a_temperature_needs_no_logits() {
+        let mut told = classified(&[0.0, 8.0]);
+        let second = Generation::Second { malicious: 1 };
+        let with = second.scores(&told, 2.0).unwrap()[0].1;
+        told.scores.iter_mut().for_each(|label| label.logit = 0.0);
+        let without = second.scores(&told, 2.0).unwrap()[0].1;
+        assert!(with > 0.95 && (with - without).abs() < 1e-3, "{with} and {without}");
     }
 
     #[test]

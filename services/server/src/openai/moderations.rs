@@ -6,11 +6,12 @@ use axum::extract::State;
 use futures::{StreamExt, TryStreamExt, stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use llama_stack_core::{Context, Error, Result, Safety};
 use llama_stack_proto::v1::{
     GetShieldRequest, Image, ListShieldsRequest, Message, Part, Role, RunShieldRequest, RunShieldResponse, Shield, ShieldStage,
-    image::Source, part::Content,
+    image::Source, part::Content, violation::Level,
 };
 
 use super::{
@@ -66,6 +67,12 @@ struct ModerationResult {
     category_scores: BTreeMap<String, f32>,
     /// To what of the input each score applies; nothing for a category that the shield does not judge by.
     category_applied_input_types: BTreeMap<String, Vec<&'static str>>,
+    /// The classic Llama Stack's, as `metadata`: what the end user may be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_message: Option<String>,
+    /// `reason` and `level` (`warn`, `error`) of what was found, and `unscored` where scores are 0 or 1 by the shield's words.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    metadata: Map<String, Value>,
 }
 
 pub(crate) async fn create(
@@ -157,12 +164,33 @@ fn applied(message: &Message) -> Vec<&'static str> {
     kinds.into_iter().filter_map(|(name, there)| there.then_some(name)).collect()
 }
 
+/// Why: a text may be flagged with no category at all, where the shield's model gave no verdict.
+fn metadata(verdict: &RunShieldResponse) -> Map<String, Value> {
+    let mut metadata = Map::new();
+    if let Some(violation) = &verdict.violation {
+        let level = if violation.level() == Level::Warn { "warn" } else { "error" };
+        metadata.insert("reason".into(), violation.reason.as_str().into());
+        metadata.insert("level".into(), level.into());
+    }
+    if verdict.unscored {
+        metadata.insert("unscored".into(), true.into());
+    }
+    metadata
+}
+
 impl ModerationResult {
     fn new(shield: &Shield, verdict: &RunShieldResponse, types: &[&'static str]) -> Self {
         // What is redacted would have been let through without it.
         let flagged = verdict.violation.is_some() || verdict.redacted.is_some();
-        let mut result =
-            Self { flagged, categories: BTreeMap::new(), category_scores: BTreeMap::new(), category_applied_input_types: BTreeMap::new() };
+        let words = verdict.violation.as_ref().map(|violation| violation.user_message.clone());
+        let mut result = Self {
+            flagged,
+            categories: BTreeMap::new(),
+            category_scores: BTreeMap::new(),
+            category_applied_input_types: BTreeMap::new(),
+            user_message: words.filter(|words| !words.is_empty()),
+            metadata: metadata(verdict),
+        };
         for category in &shield.categories {
             result.enter(&category.code, 0.0, false, types);
         }

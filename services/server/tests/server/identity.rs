@@ -500,7 +500,7 @@ async fn a_backup_and_an_erasure_are_asked_for_over_http() {
     let body = json!({ "tenant": "acme", "principal": "ann" });
     assert_eq!(told(server.http.post(server.url("/v1/erase")).bearer_auth(&ann).json(&body)).await.0, 403);
     let (code, erased) = told(server.http.post(server.url("/v1/erase")).bearer_auth(&operator).json(&body)).await;
-    assert_eq!((code, &erased["deleted"]["api_keys"]), (200, &json!(1)), "{erased}");
+    assert_eq!((code, &erased["deleted"]["api_keys"], &erased["deleted"]["prefixes"]), (200, &json!(1), &json!(1)), "{erased}");
     assert_eq!(told(server.http.get(server.url("/v1/models")).bearer_auth(&ann)).await.0, 401, "her key is gone");
     let (code, error) = told(server.http.post(server.url("/v1/erase")).bearer_auth(&operator).json(&json!({ "tenant": "" }))).await;
     assert_eq!((code, &error["error"]["param"]), (400, &json!("tenant")), "{error}");

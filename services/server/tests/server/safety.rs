@@ -48,6 +48,10 @@ impl Safety for Guards {
         if text == "fail" {
             return Err(Error::unavailable("the guard is down").with_reason("upstream_unreachable"));
         }
+        if text == "odd" {
+            let violation = Violation { level: Level::Error.into(), reason: "unparseable_verdict".into(), ..Violation::default() };
+            return Ok(RunShieldResponse { violation: Some(violation), unscored: true, ..RunShieldResponse::default() });
+        }
         let sees = last.parts.iter().any(|part| matches!(part.content, Some(Content::Image(_))));
         if sees && request.shield_id == "guard" {
             return Err(Error::invalid("messages[0].parts[1]", "this shield reads text").with_reason("images_not_supported"));
@@ -95,7 +99,12 @@ async fn categories_have_real_scores_and_openais_names() {
     assert_eq!((&result["categories"]["violence"], &result["category_scores"]["violence"]), (&json!(true), &json!(0.75)));
     assert_eq!((&result["categories"]["hate"], &result["category_applied_input_types"]["hate"]), (&json!(false), &json!([])));
     assert_eq!(result["category_applied_input_types"]["violence"], json!(["text"]));
+    assert_eq!((&result["user_message"], &result["metadata"]), (&json!("Not that."), &json!({ "reason": "unsafe", "level": "error" })));
     let safe = moderated(&server, json!({ "input": "a sofa" })).await;
+    assert!(safe["results"][0].get("metadata").is_none() && safe["results"][0].get("user_message").is_none(), "{safe}");
+    let odd = moderated(&server, json!({ "input": "odd" })).await;
+    let why = json!({ "reason": "unparseable_verdict", "level": "error", "unscored": true });
+    assert_eq!((&odd["results"][0]["flagged"], &odd["results"][0]["metadata"]), (&json!(true), &why), "flagged, and by what");
     assert_eq!((&safe["results"][0]["flagged"], &safe["results"][0]["category_scores"]["S1"]), (&json!(false), &json!(0.125)));
 }
 
@@ -144,6 +153,15 @@ async fn the_classic_form_is_there() {
         (&metadata["violation_type"], &metadata["reason"], &metadata["scores"]["S1"]),
         (&json!("S1"), &json!("unsafe"), &json!(0.75))
     );
+    let at = async |stage: &str, text: &str| {
+        let body = json!({ "shield_id": "guard", "messages": [{ "role": "user", "content": text }], "params": { "stage": stage } });
+        server.json("POST", "/v1/safety/run-shield", body).await
+    };
+    assert_eq!(at("tool_arguments", "odd").await["unscored"], true);
+    for stage in ["tool-arguments", "tool_result", "tool_results", "output"] {
+        let passed = at(stage, "a sofa").await;
+        assert!(passed["violation"].is_null() && passed.get("unscored").is_none(), "{stage}: {passed}");
+    }
     let crooked = json!({ "shield_id": "guard", "messages": [{ "role": "user", "content": "a" }], "params": { "stage": "later" } });
     assert_eq!(server.refused("POST", "/v1/safety/run-shield", crooked).await.1, "params.stage");
     let empty = json!({ "shield_id": "guard", "messages": [] });

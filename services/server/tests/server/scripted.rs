@@ -8,7 +8,11 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream};
-use llama_stack_core::{Code, Context, Error, EventStream, Inference, Registry, Result, page};
+use llama_stack_core::{
+    Code, Context, Deps, Error, EventStream, Inference, Registry, Result,
+    forget::{Forget, Keepers},
+    page,
+};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, CompleteEvent, CompleteRequest, EmbedRequest, EmbedResponse, Embedding, FinishReason, ListModelsRequest,
     ListModelsResponse, Model, ModelKind, RerankRequest, RerankResponse, RerankResult, TokenLogprob, ToolCallDelta, Usage,
@@ -29,14 +33,24 @@ struct Shared {
     dropped: Notify,
 }
 
+/// It keeps one thing, of one tenant.
+#[async_trait::async_trait]
+impl Forget for Script {
+    async fn forget(&self, tenant: &str) -> Result<u64> {
+        Ok(u64::from(tenant == "acme"))
+    }
+}
+
 impl Script {
     /// A registry that knows this model as `test::scripted`.
     pub(crate) fn registry(&self) -> Registry {
         let (script, mut registry) = (self.clone(), llama_stack_server::registry());
         crate::shields::add(&mut registry);
-        registry.inference.add("test::scripted", move |_: serde_json::Value, _| {
-            let model: Arc<dyn Inference> = Arc::new(script.clone());
-            async move { Ok(model) }
+        registry.inference.add("test::scripted", move |_: serde_json::Value, deps: Deps| {
+            let model = Arc::new(script.clone());
+            let keeper: Arc<dyn Forget> = model.clone();
+            deps.extensions.get::<Keepers>().expect("the server hands it on").enter(&keeper);
+            async move { Ok(model as Arc<dyn Inference>) }
         });
         registry
     }

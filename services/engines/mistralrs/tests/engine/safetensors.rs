@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use llama_stack_core::Inference;
+use llama_stack_models::memory::Available;
 use llama_stack_proto::v1::{CompleteRequest, FinishReason, GetModelRequest, SamplingParams, TokenizeRequest};
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -45,6 +46,27 @@ fn a_folder_says_what_it_is() {
     on(async {
         let model = tiny().await.get_model(&cx(), GetModelRequest { id: TINY.into() }).await.unwrap();
         assert_eq!((model.context_length, model.metadata["quantization"].as_str()), (131_072, "bfloat16"));
+    });
+}
+
+/// Numbers that a person can act on, before weights are read. A prompt of so many tokens in one pass needs their square.
+#[test]
+fn a_context_that_does_not_fit_is_refused_with_numbers() {
+    on(async {
+        if Available::now().is_none_or(|available| available.bytes > 64 << 30) {
+            eprintln!("skipped: this machine would hold it");
+            return;
+        }
+        let mut spec = json!({ "id": TINY, "path": folder().join("hf") });
+        // Of the model's own context, which nobody asked for, requests use what they use.
+        let tiny = build(json!({ "models": [spec.clone()], "load": "eager" })).await.unwrap();
+        let metadata = tiny.get_model(&cx(), GetModelRequest { id: TINY.into() }).await.unwrap().metadata;
+        assert_eq!((metadata["state"].as_str(), metadata["requests"].as_str()), ("loaded", "0"));
+        assert!(metadata["memory_bytes"].parse::<u64>().unwrap() > 64 << 30, "{metadata:?}");
+        spec["context_length"] = json!(131_072);
+        let error = build(json!({ "models": [spec], "load": "eager" })).await.err().unwrap();
+        assert_eq!((error.reason(), error.field()), (Some("out_of_memory"), Some("context_length")), "{error:?}");
+        assert!(error.message().contains(TINY) && error.message().contains("is the largest that fits"), "{}", error.message());
     });
 }
 
