@@ -174,24 +174,33 @@ fn part_of(field: &str, part: &Value) -> Result<Part> {
 
 /// What an answer that comes back rested on; other annotations say nothing here.
 fn citation(text: &str, annotation: &Value) -> Option<Citation> {
-    if annotation.get("type").and_then(Value::as_str) != Some("file_citation") {
-        return None;
-    }
-    let index = usize::try_from(annotation.get("index")?.as_u64()?).ok()?;
-    let place = text.char_indices().nth(index).map_or(text.len(), |(place, _)| place);
-    let place = u32::try_from(place).ok()?;
     let said = |key: &str| annotation.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let page = annotation.get("page").and_then(Value::as_u64).and_then(|page| u32::try_from(page).ok());
-    Some(Citation {
-        start: place,
-        end: place,
-        document_id: said("file_id"),
-        file_id: said("file_id"),
-        filename: said("filename"),
-        page: page.unwrap_or_default(),
-        quote: said("quote"),
-        ..Citation::default()
-    })
+    // The API counts characters.
+    let place = |key: &str| {
+        let index = usize::try_from(annotation.get(key)?.as_u64()?).ok()?;
+        u32::try_from(text.char_indices().nth(index).map_or(text.len(), |(place, _)| place)).ok()
+    };
+    match annotation.get("type").and_then(Value::as_str) {
+        Some("url_citation") => {
+            let (start, end) = (place("start_index")?, place("end_index")?);
+            Some(Citation { start, end: end.max(start), url: said("url"), title: said("title"), ..Citation::default() })
+        }
+        Some("file_citation") => {
+            let place = place("index")?;
+            let page = annotation.get("page").and_then(Value::as_u64).and_then(|page| u32::try_from(page).ok());
+            Some(Citation {
+                start: place,
+                end: place,
+                document_id: said("file_id"),
+                file_id: said("file_id"),
+                filename: said("filename"),
+                page: page.unwrap_or_default(),
+                quote: said("quote"),
+                ..Citation::default()
+            })
+        }
+        _ => None,
+    }
 }
 
 fn call(field: &str, item: &Value, id: &str) -> Result<ToolCall> {

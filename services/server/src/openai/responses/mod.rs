@@ -31,7 +31,8 @@ use axum::{
 use futures::{Stream, StreamExt};
 use llama_stack_core::{Code, Context, Error, Result};
 use llama_stack_proto::v1::{
-    ApprovalRequest, CancelTurnRequest, DeleteTurnRequest, GetTurnRequest, ListTurnsRequest, Turn, TurnStatus, WatchTurnRequest,
+    ApprovalRequest, CancelTurnRequest, DeleteTurnRequest, GetTurnRequest, ListTurnsRequest, Turn, TurnEvent, TurnStatus, WatchTurnRequest,
+    turn_event::Event as Happened,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -172,7 +173,14 @@ async fn retrieve(
     }
     let turn = find(&state, &cx, &id).await?;
     let events = state.agents.watch_turn(&cx, WatchTurnRequest { turn_id: turn.id, after_sequence: 0 }).await?;
-    Ok(streamed(transcript::lines(events, query.starting_after)))
+    let asked = echo::asked(&pairs);
+    let events = events.map(move |mut event| {
+        if let Ok(TurnEvent { event: Some(Happened::Created(turn) | Happened::Ended(turn)), .. }) = &mut event {
+            echo::include(turn, &asked);
+        }
+        event
+    });
+    Ok(streamed(transcript::lines(events.boxed(), query.starting_after)))
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
