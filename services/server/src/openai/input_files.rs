@@ -1,4 +1,5 @@
-//! Files in an input: a part of type `input_file` is read, and its text stands in its place.
+//! Files in an input: a part of type `input_file` is read, and its text stands in its place; an `input_image` that names an
+//! upload becomes the image itself.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -13,29 +14,68 @@ use crate::http::AppState;
 const MAX_BYTES: u64 = 32 << 20;
 /// Of the text of all files of a request: what is longer is searched, not read whole.
 const MAX_TEXT_BYTES: usize = 2 << 20;
+/// Of all images of a request that are uploads: a turn keeps what it was given.
+const MAX_IMAGE_BYTES: usize = 16 << 20;
 
 /// # Errors
 /// `InvalidArgument` with the part's place, also for a file that cannot be read · `NotFound` no such file · `OutOfRange` too
 /// large · `Unimplemented` files by URL.
 pub(super) async fn read(state: &AppState, cx: &Context, field: &str, items: &mut [Value]) -> Result<()> {
-    let mut left = MAX_TEXT_BYTES;
+    let (mut texts, mut images) = (MAX_TEXT_BYTES, MAX_IMAGE_BYTES);
     for (index, item) in items.iter_mut().enumerate() {
-        let Some(parts) = item.get_mut("content").and_then(Value::as_array_mut) else { continue };
-        for (number, part) in parts.iter_mut().enumerate() {
-            if part.get("type").and_then(Value::as_str) != Some("input_file") {
-                continue;
+        // Of messages, and of what functions brought.
+        for list in ["content", "output"] {
+            let Some(parts) = item.get_mut(list).and_then(Value::as_array_mut) else { continue };
+            for (number, part) in parts.iter_mut().enumerate() {
+                let field = format!("{field}[{index}].{list}[{number}]");
+                match part.get("type").and_then(Value::as_str) {
+                    Some("input_file") => {
+                        let text = text_of(state, cx, &field, part).await?;
+                        let message =
+                            "the files have more than 2 MiB of text together: put them into a vector store, and let the model search";
+                        texts = texts.checked_sub(text.len()).ok_or_else(|| too_large(message).with_field(&field))?;
+                        *part = json!({ "type": "input_text", "text": text });
+                    }
+                    Some("input_image") => {
+                        let Some(id) = uploaded_image(part) else { continue };
+                        let field = format!("{field}.file_id");
+                        let (media_type, data) = image(state, cx, &id).await.map_err(|error| error.with_field(&field))?;
+                        let message = "the images have more than 16 MiB together: make them smaller, or give them by URL";
+                        images = images.checked_sub(data.len()).ok_or_else(|| too_large(message).with_field(&field))?;
+                        part["image_url"] = format!("data:{media_type};base64,{}", STANDARD.encode(data)).into();
+                    }
+                    _ => {}
+                }
             }
-            let field = format!("{field}[{index}].content[{number}]");
-            let text = text_of(state, cx, &field, part).await?;
-            let too_long = || {
-                let message = "the files have more than 2 MiB of text together: put them into a vector store, and let the model search";
-                Error::new(Code::TooLarge, message).with_reason("file_too_large").with_field(&field)
-            };
-            left = left.checked_sub(text.len()).ok_or_else(too_long)?;
-            *part = json!({ "type": "input_text", "text": text });
         }
     }
     Ok(())
+}
+
+fn too_large(message: &str) -> Error {
+    Error::new(Code::TooLarge, message).with_reason("file_too_large")
+}
+
+/// The upload that an image names, where no URL does.
+fn uploaded_image(part: &Value) -> Option<String> {
+    let said = |key: &str| part.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    if said("image_url").is_some() { None } else { said("file_id").map(str::to_owned) }
+}
+
+/// Its media type, and what is in it. What it is called says nothing: its first bytes do.
+async fn image(state: &AppState, cx: &Context, id: &str) -> Result<(&'static str, Bytes)> {
+    let (filename, _, data) = uploaded(state, cx, id).await?;
+    let media_type = match &*data {
+        [0x89, b'P', b'N', b'G', ..] => "image/png",
+        [0xff, 0xd8, 0xff, ..] => "image/jpeg",
+        [b'G', b'I', b'F', b'8', ..] => "image/gif",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "image/webp",
+        _ => {
+            let message = format!("{filename} is no PNG, JPEG, GIF or WebP image");
+            return Err(Error::invalid("file_id", message).with_reason("not_an_image"));
+        }
+    };
+    Ok((media_type, data))
 }
 
 async fn text_of(state: &AppState, cx: &Context, field: &str, part: &Value) -> Result<String> {
@@ -59,16 +99,16 @@ async fn text_of(state: &AppState, cx: &Context, field: &str, part: &Value) -> R
 
 async fn uploaded(state: &AppState, cx: &Context, id: &str) -> Result<(String, String, Bytes)> {
     let file = cx.within(state.files.get_file(cx, GetFileRequest { id: id.to_owned() })).await?;
-    let too_large = || Error::new(Code::TooLarge, "a file of an input has at most 32 MiB").with_reason("file_too_large");
+    let over = || too_large("a file of an input has at most 32 MiB");
     if file.bytes > MAX_BYTES {
-        return Err(too_large());
+        return Err(over());
     }
     let mut chunks = cx.within(state.files.download_file(cx, GetFileRequest { id: id.to_owned() })).await?;
     let mut data = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
         data.extend_from_slice(&chunk?.data);
         if data.len() as u64 > MAX_BYTES {
-            return Err(too_large());
+            return Err(over());
         }
     }
     Ok((file.filename, file.media_type, data.freeze()))

@@ -149,7 +149,6 @@ fn parts(field: &str, content: Option<&Value>) -> Result<Vec<Part>> {
 }
 
 fn part_of(field: &str, part: &Value) -> Result<Part> {
-    let absent = |what: &str, at: &str| Err(Error::new(Code::Unimplemented, what.to_owned()).with_field(format!("{field}.{at}")));
     match part.get("type").and_then(Value::as_str) {
         Some("input_text" | "output_text" | "text") => {
             let text = text(field, part, "text")?;
@@ -158,15 +157,12 @@ fn part_of(field: &str, part: &Value) -> Result<Part> {
             Ok(Part { citations, ..Part::text(text) })
         }
         Some("refusal") => Ok(Part::new(Content::Refusal(text(field, part, "refusal")?))),
-        Some("input_image") if part.get("image_url").is_none_or(Value::is_null) && part.get("file_id").is_some() => {
-            absent("images by file_id are not supported yet; use image_url", "file_id")
-        }
         Some("input_image") => {
             Ok(Part::image(Image { source: Some(Source::Url(text(field, part, "image_url")?)), media_type: String::new() }))
         }
         Some(other) => {
             let message = format!("content of type {other:?} is not supported yet; use input_text or input_image");
-            absent(&message, "type")
+            Err(Error::new(Code::Unimplemented, message).with_field(format!("{field}.type")))
         }
         None => Err(Error::invalid(format!("{field}.type"), "a content part needs a type, for example \"input_text\"")),
     }

@@ -279,7 +279,6 @@ fn what_is_wrong_or_not_here_is_refused_by_name() {
     assert_eq!(absent(json!({ "tools": [{ "type": "web_search", "filters": { "allowed_domains": ["a.example"] } }] })), "tools[0].filters");
     assert_eq!(absent(json!({ "input": [{ "type": "computer_call_output" }] })), "input[0].type");
     assert_eq!(absent(message(json!({ "type": "input_file", "file_id": "f" }))), "input[0].content[0].type");
-    assert_eq!(absent(message(json!({ "type": "input_image", "file_id": "f" }))), "input[0].content[0].file_id");
     let mcp = |more: Value| {
         let mut tool = json!({ "type": "mcp", "server_label": "a", "server_url": "https://a.example" });
         tool.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
