@@ -27,7 +27,7 @@ mod moderations;
 mod one_or_many;
 mod prompts;
 mod rerank;
-mod responses;
+pub(crate) mod responses;
 mod sse;
 mod usage;
 pub(crate) mod vector_stores;

@@ -11,16 +11,16 @@
 mod begin;
 mod compaction;
 pub(super) mod echo;
-mod guardrails;
+pub(crate) mod guardrails;
 pub(super) mod input;
 pub(super) mod items;
 mod output;
 pub(super) mod page;
 mod pieces;
-mod request;
+pub(crate) mod request;
 pub(crate) mod response;
 pub(super) mod steps;
-mod tools;
+pub(crate) mod tools;
 mod transcript;
 
 use axum::{
@@ -104,6 +104,7 @@ fn renamed(error: Error) -> Error {
         if let Some(field) = field.strip_prefix("file_search.") {
             return field.replacen("bank_ids", "vector_store_ids", 1).replacen("max_results", "max_num_results", 1);
         }
+        let field = field.replacen("response_format.json_schema", "text.format", 1);
         field.replacen("client_tools[", "tools[", 1)
     });
     match field {

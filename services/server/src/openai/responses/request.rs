@@ -274,7 +274,7 @@ impl CreateResponse {
     }
 }
 
-fn truncation(truncation: Option<&str>) -> Result<HistoryTruncation> {
+pub(crate) fn truncation(truncation: Option<&str>) -> Result<HistoryTruncation> {
     match truncation {
         None | Some("disabled") => Ok(HistoryTruncation::Disabled),
         Some("auto") => Ok(HistoryTruncation::Auto),
@@ -296,7 +296,7 @@ fn compact_threshold(managements: &[ContextManagement]) -> Result<u32> {
     Ok(threshold)
 }
 
-fn response_format(format: TextFormat) -> Option<ResponseFormat> {
+pub(crate) fn response_format(format: TextFormat) -> Option<ResponseFormat> {
     let format = match format {
         TextFormat::Text => return None,
         TextFormat::JsonObject => Format::JsonObject(response_format::JsonObject {}),
