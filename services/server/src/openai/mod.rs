@@ -20,7 +20,7 @@ mod embeddings;
 pub(crate) mod files;
 mod format;
 mod generation;
-mod input_files;
+pub(crate) mod input_files;
 mod logprobs;
 mod models;
 mod moderations;

@@ -1,5 +1,6 @@
 //! `/v1/files` as a client sees it.
 
+use axum::{Router, http::StatusCode, routing::get};
 use llama_stack_proto::v1::{Image, Message, ToolResult, image::Source, part::Content};
 use serde_json::{Value, json};
 
@@ -152,4 +153,35 @@ async fn an_image_and_what_a_function_brings_may_be_uploads() {
     let messages = server.script.last_asked().messages;
     let results: Vec<String> = messages.iter().flat_map(Message::tool_results).map(ToolResult::joined_text).collect();
     assert_eq!(results, ["File notes.txt:\n\nall is well"]);
+}
+
+/// The address of a site with a file.
+async fn site() -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let gone = get(|| async { (StatusCode::GONE, "no more") });
+    let site = Router::new().route("/notes.txt", get(|| async { "all is well" })).route("/gone.txt", gone);
+    tokio::spawn(async move { axum::serve(listener, site).await.unwrap() });
+    address
+}
+
+#[tokio::test]
+async fn a_file_by_url_is_fetched_where_tools_may_and_stays_somebody_elses_word() {
+    let (site, other) = (site().await, site().await);
+    let server = start_with(&format!("egress:\n  allow: [\"{site}\"]\n")).await;
+    let asked = |role: &str, url: String| {
+        let content = json!([{ "type": "input_file", "file_url": url }]);
+        json!({ "model": "parrot", "input": [{ "role": role, "content": content }] })
+    };
+    let answer = server.json("POST", "/v1/responses", asked("user", format!("http://{site}/notes.txt"))).await;
+    let read = server.script.last_asked().messages.last().unwrap().parts[0].clone();
+    assert_eq!((read.as_text(), read.provenance.as_str()), (Some("File notes.txt:\n\nall is well"), "tool:http_fetch"));
+    let items = server.json("GET", &format!("/v1/responses/{}/input_items", answer["id"].as_str().unwrap()), Value::Null).await;
+    assert_eq!(items["data"][0]["content"][0]["provenance"], "tool:http_fetch");
+
+    let refused = async |role: &str, url: String| server.refused("POST", "/v1/responses", asked(role, url)).await;
+    let field = json!("input[0].content[0].file_url");
+    assert_eq!(refused("user", format!("http://{other}/notes.txt")).await, (403, field.clone(), json!("egress_refused")));
+    assert_eq!(refused("user", format!("http://{site}/gone.txt")).await, (400, field, json!("file_not_fetched")));
+    assert_eq!(refused("system", format!("http://{site}/notes.txt")).await.2, json!("untrusted_system_message"));
 }

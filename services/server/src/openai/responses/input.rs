@@ -154,7 +154,9 @@ fn part_of(field: &str, part: &Value) -> Result<Part> {
             let text = text(field, part, "text")?;
             let citations = part.get("annotations").and_then(Value::as_array).into_iter().flatten();
             let citations = citations.filter_map(|annotation| citation(&text, annotation)).collect();
-            Ok(Part { citations, ..Part::text(text) })
+            // Not OpenAI's: where a quoted text comes from. What may be said of it, the runtime knows.
+            let provenance = part.get("provenance").and_then(Value::as_str).unwrap_or_default().to_owned();
+            Ok(Part { citations, provenance, ..Part::text(text) })
         }
         Some("refusal") => Ok(Part::new(Content::Refusal(text(field, part, "refusal")?))),
         Some("input_image") => {
