@@ -118,6 +118,20 @@ impl ToolResult {
     pub fn joined_text(&self) -> String {
         self.parts.iter().filter_map(Part::as_text).collect()
     }
+
+    /// The pages that a web search found, each an address and its title. Such a page is a part of its own, which begins with
+    /// the lines `[n] title` and the address.
+    pub fn web_pages(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parts.iter().filter_map(Part::as_text).filter_map(web_page)
+    }
+}
+
+fn web_page(text: &str) -> Option<(&str, &str)> {
+    let mut lines = text.lines();
+    let (number, title) = lines.next()?.strip_prefix('[')?.split_once(']')?;
+    let url = lines.next()?.trim();
+    let is_page = number.parse::<u32>().is_ok() && (url.starts_with("https://") || url.starts_with("http://"));
+    is_page.then(|| (url, title.trim()))
 }
 
 impl ToolDefinition {

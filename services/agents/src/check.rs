@@ -53,7 +53,8 @@ pub(crate) async fn config(parts: &RuntimeParts, cx: &Context, config: &AgentCon
 pub(crate) fn no_secrets(config: &AgentConfig) -> Result<()> {
     for (index, server) in config.mcp_servers.iter().enumerate() {
         if !server.authorization.is_empty() || !server.headers.is_empty() {
-            let message = "an agent's secrets are not stored: bring them in the configuration of a turn, or name a tool group                            of the manifest as connector_id";
+            let message = "an agent's secrets are not stored: bring them in the configuration of a turn, or name a tool group of \
+                           the manifest as connector_id";
             return Err(Error::invalid(format!("config.mcp_servers[{index}].authorization"), message).with_reason("secret_not_stored"));
         }
     }

@@ -228,7 +228,9 @@ fn erased(turn: &Turn) -> Option<usize> {
             }
             Some(Step::Inference(inference)) => {
                 let citations = inference.message.iter().flat_map(|message| &message.parts).flat_map(|part| &part.citations);
-                quotes.extend(citations.map(|source| ((source.bank_id.as_str(), source.document_id.as_str()), source.quote.is_empty())));
+                // A page of the web is no document of ours.
+                let documents = citations.filter(|source| source.url.is_empty());
+                quotes.extend(documents.map(|source| ((source.bank_id.as_str(), source.document_id.as_str()), source.quote.is_empty())));
             }
             _ => {}
         }
@@ -243,7 +245,23 @@ fn drop_results(message: &mut Message, orphaned: &HashSet<String>) {
 
 #[cfg(test)]
 mod tests {
+    use llama_stack_proto::v1::{Citation, InferenceStep, Part, Role};
+
     use super::*;
+
+    #[test]
+    fn only_documents_can_be_erased() {
+        let said = |citation: Citation| {
+            let message = Message::new(Role::Assistant, vec![Part { citations: vec![citation], ..Part::text("so") }]);
+            let inference = InferenceStep { message: Some(message), ..InferenceStep::default() };
+            let step = llama_stack_proto::v1::Step { step: Some(Step::Inference(inference)), ..Default::default() };
+            Turn { steps: vec![step], ..Turn::default() }
+        };
+        assert_eq!(erased(&said(Citation { url: "https://a.example".into(), ..Citation::default() })), None);
+        let document = Citation { bank_id: "b".into(), document_id: "d".into(), ..Citation::default() };
+        assert_eq!(erased(&said(document.clone())), Some(1));
+        assert_eq!(erased(&said(Citation { quote: "words".into(), ..document })), Some(0));
+    }
 
     #[test]
     fn what_is_kept_is_bounded() {

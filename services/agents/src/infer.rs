@@ -76,11 +76,12 @@ impl Run {
         Ahead::ask(self.shared.parts.inference.clone(), self.effect_context(), request, left_out)
     }
 
-    /// Notes which passages of this conversation the answer names.
+    /// Notes which passages and pages of this conversation the answer names.
     pub(crate) fn cite(&self, step: &mut InferenceStep) {
         let Some(message) = &mut step.message else { return };
         let own = conversation::messages(self.journal.turn());
-        citations::cite(message, &citations::sources(self.history.iter().chain(&own)));
+        let shown = || self.history.iter().chain(&own);
+        citations::cite(message, &citations::sources(shown()), &citations::pages(shown()));
     }
 
     /// How many messages of the history the model is not shown: none, unless it has no room and the turn says `AUTO`.

@@ -35,6 +35,7 @@ use crate::{
     limits::{Limits, Turns},
     metrics::Metrics,
     observed::{Audited, Observed},
+    openai::input_files,
     retention::Sweeper,
     telemetry::Telemetry,
 };
@@ -70,6 +71,8 @@ pub struct Stack {
     pub history: Arc<dyn llama_stack_core::Telemetry>,
     pub(crate) requests: Arc<Log>,
     pub(crate) parser: Arc<dyn Parse>,
+    /// For what callers name by URL.
+    pub(crate) egress: llama_stack_egress::Client,
     pub(crate) runtime: Arc<Runtime>,
     /// None: everybody is whom their headers say.
     pub(crate) gate: Option<Arc<Gate>>,
@@ -120,6 +123,7 @@ impl Stack {
         deps.extensions.insert(files.clone());
         let parser = llama_stack_documents::parser(llama_stack_documents::Limits::default());
         deps.extensions.insert(parser.clone());
+        let egress = input_files::client(manifest.egress.clone());
         deps.extensions.insert(metrics.pools().clone());
         let keepers = Keepers::default();
         deps.extensions.insert(keepers.clone());
@@ -221,6 +225,7 @@ impl Stack {
             batches: batcher.clone(),
             batcher,
             parser,
+            egress,
             tools,
             agents: Arc::new(Observed::new(agents, telemetry.clone(), metrics.clone())),
             prompts,

@@ -91,7 +91,7 @@ impl Tool for HttpFetch {
         "Fetches a URL. Web pages come as Markdown, other texts as they are. Says the status, the final URL and the content type.";
 
     async fn call(&self, cx: &Context, args: Args) -> Result<String, ToolFailure> {
-        let request = self.request(&args)?;
+        let request = self.request(cx, &args)?;
         let most = args.max_chars.unwrap_or(DEFAULT_CHARS).clamp(1, self.max_chars);
         let response = self.client.send(cx, request).await.map_err(service::failure)?;
         let good = response.status < 400;
@@ -117,7 +117,7 @@ impl Tool for HttpFetch {
 }
 
 impl HttpFetch {
-    fn request(&self, args: &Args) -> Result<Request, ToolFailure> {
+    fn request(&self, cx: &Context, args: &Args) -> Result<Request, ToolFailure> {
         let url: Url = args.url.trim().parse().map_err(|error| format!("{:?} is no URL: {error}; it begins with https://", args.url))?;
         let mut request = match (args.method, &args.body) {
             (Method::Post, _) if !self.allow_post => {
@@ -132,6 +132,10 @@ impl HttpFetch {
         request = request.with_header("accept", "text/markdown, text/html;q=0.9, */*;q=0.8").map_err(told)?;
         for (name, value) in &args.headers {
             request = request.with_header(name, value).map_err(told)?;
+        }
+        // A server that knows the header does it once, however often it is asked. The key goes before what the model wrote.
+        if let Some(key) = cx.idempotency_key().filter(|_| args.method == Method::Post) {
+            request = request.with_header("idempotency-key", key).map_err(told)?;
         }
         Ok(request)
     }

@@ -4,13 +4,14 @@ use std::sync::atomic::Ordering;
 
 use llama_stack_core::Agents as _;
 use llama_stack_proto::v1::{
-    AgentConfig, CompactRequest, CompactionStep, CreateTurnRequest, HistoryTruncation, InferenceStep, Message, PartPlace,
-    RedactTurnRequest, Role, Session, Turn, TurnStatus, part_place::Place, step::Step,
+    AgentConfig, CompactRequest, CompactionStep, CreateTurnRequest, HistoryTruncation, InferenceStep, Message, Part, PartPlace,
+    RedactTurnRequest, ResumeTurnRequest, Role, Session, ToolResult, Turn, TurnStatus, part_place::Place, step::Step,
 };
+use proptest::prelude::*;
 
 use crate::{
     doubles::Say::{Call, Text},
-    world::{World, said, say_in},
+    world::{World, rest, said, say_in},
 };
 
 fn inference(turn: &Turn) -> InferenceStep {
@@ -51,6 +52,88 @@ async fn what_a_model_has_read_is_the_beginning_of_what_it_reads_next() {
     for pair in requests.windows(2) {
         assert!(pair[1].messages.starts_with(&pair[0].messages), "a history was rewritten");
         assert_eq!(pair[0].tools, pair[1].tools);
+    }
+}
+
+/// Something that makes a history longer.
+#[derive(Clone, Debug)]
+enum Grows {
+    Talk,
+    /// So many calls at once.
+    Calls(usize),
+    /// A call of the client's, whose result comes with the next turn or resumes this one.
+    Client(bool),
+    /// Words that no model is asked about.
+    Append,
+    /// Another process goes on.
+    Restart,
+}
+
+fn growing() -> impl Strategy<Value = Vec<Grows>> {
+    let one = prop_oneof![
+        2 => Just(Grows::Talk),
+        3 => (1_usize..4).prop_map(Grows::Calls),
+        2 => any::<bool>().prop_map(Grows::Client),
+        1 => Just(Grows::Append),
+        2 => Just(Grows::Restart),
+    ];
+    prop::collection::vec(one, 2..9)
+}
+
+fn leak(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
+}
+
+async fn grow(mut world: World, moves: Vec<Grows>) -> World {
+    let session = world.session().await;
+    for (n, one) in moves.into_iter().enumerate() {
+        let question = format!("question {n}");
+        match one {
+            Grows::Talk => drop(turn(&world, &session, &question, |_| ()).await),
+            Grows::Calls(count) => {
+                let call = |k: usize| Call(leak(format!("call{n}_{k}")), "repeat", leak(format!(r#"{{"text":"{n} {k}"}}"#)));
+                world.script.then((0..count).map(call).collect());
+                drop(turn(&world, &session, &question, |_| ()).await);
+            }
+            Grows::Client(resumes) => {
+                let id = leak(format!("call{n}"));
+                world.script.then(vec![Call(id, "ask", r#"{"q":"?"}"#)]);
+                let waiting = turn(&world, &session, &question, |_| ()).await;
+                let result = ToolResult { call_id: id.into(), parts: vec![Part::text("yes")], ..ToolResult::default() };
+                if resumes {
+                    let resume = ResumeTurnRequest { turn_id: waiting.id, results: vec![result], ..ResumeTurnRequest::default() };
+                    rest(world.runtime.resume_turn(&world.cx, resume).await.unwrap()).await;
+                } else {
+                    world.run(CreateTurnRequest { input: vec![Message::tool(vec![result])], ..say_in(&session, "") }).await;
+                }
+            }
+            Grows::Append => {
+                let request = CreateTurnRequest { config: None, append_only: true, ..say_in(&session, &question) };
+                world.run(request).await;
+            }
+            Grows::Restart => {
+                let World { dir, script, hands, store, .. } = world;
+                store.close().await;
+                world = World::at(dir, script, hands).await;
+            }
+        }
+    }
+    turn(&world, &session, "and at last", |_| ()).await;
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn histories_of_all_kinds_are_only_appended_to(moves in growing()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let world = runtime.block_on(async { grow(World::new(vec![]).await, moves).await });
+        let requests = world.script.requests.lock().unwrap().clone();
+        for pair in requests.windows(2) {
+            prop_assert!(pair[1].messages.starts_with(&pair[0].messages), "a history was rewritten: {:?}", pair);
+            prop_assert_eq!(&pair[0].tools, &pair[1].tools);
+        }
     }
 }
 

@@ -8,16 +8,17 @@ use std::{
     },
 };
 
-use llama_stack_core::{Context, Error, Memory, Result};
+use llama_stack_core::{Context, Error, Memory, Result, Tools};
 use llama_stack_proto::v1::{
-    Bank, Chunk, Citation, CreateTurnRequest, FileSearch, GetBankRequest, Position, QueryRequest, QueryResponse, Role, ScoredChunk, Turn,
+    AgentConfig, Bank, Chunk, Citation, CreateTurnRequest, FileSearch, GetBankRequest, InvokeToolRequest, InvokeToolResponse,
+    ListToolsRequest, ListToolsResponse, Part, Position, QueryRequest, QueryResponse, Role, ScoredChunk, Tool, ToolDefinition, Turn,
     TurnStatus, Value, step::Step, value,
 };
 
 use crate::{
     crash::finished,
     doubles::Say::{Call, Text},
-    world::{World, config, say, tool_results, until},
+    world::{World, config, say, say_in, tool_results, until},
 };
 
 /// A bank `laws` in which every query finds two passages, better ones the later they are asked for.
@@ -65,7 +66,7 @@ async fn world(answers: Vec<Vec<crate::doubles::Say>>) -> (World, Arc<Shelf>) {
 
 fn ask(text: &str) -> CreateTurnRequest {
     let file_search = Some(FileSearch { bank_ids: vec!["laws".into()], max_results: 4, ..FileSearch::default() });
-    CreateTurnRequest { config: Some(llama_stack_proto::v1::AgentConfig { file_search, ..config() }), ..say(text) }
+    CreateTurnRequest { config: Some(AgentConfig { file_search, ..config() }), ..say(text) }
 }
 
 fn citations(turn: &Turn) -> Vec<Citation> {
@@ -104,6 +105,43 @@ async fn passages_are_shown_with_numbers_and_the_answer_says_which_it_rests_on()
 }
 
 /// In one turn and over turns, also where searches run side by side.
+/// A search of the web that always finds the same.
+struct Web;
+
+#[async_trait::async_trait]
+impl Tools for Web {
+    async fn list_tools(&self, _: &Context, _: ListToolsRequest) -> Result<ListToolsResponse> {
+        let tool = Tool { definition: Some(ToolDefinition::new("web_search", "", "")), ..Tool::default() };
+        Ok(ListToolsResponse { tools: vec![tool], ..ListToolsResponse::default() })
+    }
+
+    async fn invoke_tool(&self, _: &Context, _: InvokeToolRequest) -> Result<InvokeToolResponse> {
+        let parts = vec![Part::text("[1] Tides\nhttps://sea.example/tides\nTwice a day.")];
+        Ok(InvokeToolResponse { parts, ..InvokeToolResponse::default() })
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_the_web_is_cited_by_its_address_in_later_turns_as_well() {
+    let answers = vec![
+        vec![Call("c1", "web_search", r#"{"query":"tides"}"#)],
+        vec![Text("Twice a day ([Tides](https://sea.example/tides)).")],
+        vec![Text("As said: https://sea.example/tides, not https://sea.example/waves.")],
+    ];
+    let world = World::changed(answers, |parts| parts.tools = Some(Arc::new(Web))).await;
+    let session = world.session().await;
+    let ask = || {
+        let config = AgentConfig { model: "scripted".into(), tools: vec!["web_search".into()], ..AgentConfig::default() };
+        CreateTurnRequest { config: Some(config), ..say_in(&session, "when?") }
+    };
+    for (start, end) in [(13, 47), (9, 34)] {
+        let cited = citations(&world.run(ask()).await.1);
+        let [page] = cited.as_slice() else { panic!("{cited:?}") };
+        assert_eq!((page.url.as_str(), page.title.as_str()), ("https://sea.example/tides", "Tides"));
+        assert_eq!((page.start, page.end), (start, end));
+    }
+}
+
 #[tokio::test]
 async fn no_two_passages_of_a_conversation_have_one_number() {
     let answers = vec![

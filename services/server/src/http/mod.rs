@@ -62,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) files: Arc<dyn Files>,
     pub(crate) batches: Arc<dyn Batches>,
     pub(crate) parser: Arc<dyn Parse>,
+    pub(crate) egress: llama_stack_egress::Client,
     pub(crate) mcp: mcp::Service,
     /// Origins that browsers may call from.
     pub(crate) origins: Vec<String>,
@@ -92,6 +93,7 @@ impl AppState {
             files: stack.files.clone(),
             batches: stack.batches.clone(),
             parser: stack.parser.clone(),
+            egress: stack.egress.clone(),
             mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.memory.clone(), stack.server.max_body_bytes),
             origins: stack.server.cors_origins.clone(),
             site: Site::new(address, &stack.server.hosts, &stack.server.cors_origins),

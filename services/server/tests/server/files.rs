@@ -1,5 +1,7 @@
 //! `/v1/files` as a client sees it.
 
+use axum::{Router, http::StatusCode, routing::get};
+use llama_stack_proto::v1::{Image, Message, ToolResult, image::Source, part::Content};
 use serde_json::{Value, json};
 
 use crate::client::{Server, start, start_with};
@@ -122,4 +124,64 @@ async fn a_wrong_form_is_refused_with_its_field() {
     assert_eq!(server.json("GET", "/v1/files", Value::Null).await["data"], json!([named]));
     assert_eq!(server.refused("GET", "/v1/files?limit=0", Value::Null).await.1, "limit");
     assert_eq!(server.refused("GET", "/v1/files?after=!", Value::Null).await.1, "after");
+}
+
+#[tokio::test]
+async fn an_image_and_what_a_function_brings_may_be_uploads() {
+    let server = start().await;
+    let kept = async |name: &str, content: &[u8]| {
+        let (_, file) = upload(&server, &[("purpose", None, b"user_data"), ("file", Some(name), content)]).await;
+        file["id"].clone()
+    };
+    let (cat, notes) = (kept("cat.gif", b"GIF89a cat").await, kept("notes.txt", b"all is well").await);
+    let image = |id: &Value| {
+        let content = json!([{ "type": "input_image", "file_id": id }]);
+        json!({ "model": "parrot", "input": [{ "role": "user", "content": content }] })
+    };
+    server.json("POST", "/v1/responses", image(&cat)).await;
+    let seen = server.script.last_asked().messages.last().unwrap().parts[0].content.clone();
+    let Some(Content::Image(Image { source: Some(Source::Url(url)), .. })) = &seen else { panic!("{seen:?}") };
+    assert_eq!(url, "data:image/gif;base64,R0lGODlhIGNhdA==");
+    let field = json!("input[0].content[0].file_id");
+    assert_eq!(server.refused("POST", "/v1/responses", image(&notes)).await, (400, field.clone(), json!("not_an_image")));
+    assert_eq!(server.refused("POST", "/v1/responses", image(&json!("file-none"))).await, (404, field, json!("file_not_found")));
+
+    let call = json!({ "type": "function_call", "call_id": "c", "name": "read", "arguments": "{}" });
+    let output = json!([{ "type": "input_file", "file_id": notes }]);
+    let brought = json!({ "type": "function_call_output", "call_id": "c", "output": output });
+    server.json("POST", "/v1/responses", json!({ "model": "parrot", "input": [call, brought] })).await;
+    let messages = server.script.last_asked().messages;
+    let results: Vec<String> = messages.iter().flat_map(Message::tool_results).map(ToolResult::joined_text).collect();
+    assert_eq!(results, ["File notes.txt:\n\nall is well"]);
+}
+
+/// The address of a site with a file.
+async fn site() -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let gone = get(|| async { (StatusCode::GONE, "no more") });
+    let site = Router::new().route("/notes.txt", get(|| async { "all is well" })).route("/gone.txt", gone);
+    tokio::spawn(async move { axum::serve(listener, site).await.unwrap() });
+    address
+}
+
+#[tokio::test]
+async fn a_file_by_url_is_fetched_where_tools_may_and_stays_somebody_elses_word() {
+    let (site, other) = (site().await, site().await);
+    let server = start_with(&format!("egress:\n  allow: [\"{site}\"]\n")).await;
+    let asked = |role: &str, url: String| {
+        let content = json!([{ "type": "input_file", "file_url": url }]);
+        json!({ "model": "parrot", "input": [{ "role": role, "content": content }] })
+    };
+    let answer = server.json("POST", "/v1/responses", asked("user", format!("http://{site}/notes.txt"))).await;
+    let read = server.script.last_asked().messages.last().unwrap().parts[0].clone();
+    assert_eq!((read.as_text(), read.provenance.as_str()), (Some("File notes.txt:\n\nall is well"), "tool:http_fetch"));
+    let items = server.json("GET", &format!("/v1/responses/{}/input_items", answer["id"].as_str().unwrap()), Value::Null).await;
+    assert_eq!(items["data"][0]["content"][0]["provenance"], "tool:http_fetch");
+
+    let refused = async |role: &str, url: String| server.refused("POST", "/v1/responses", asked(role, url)).await;
+    let field = json!("input[0].content[0].file_url");
+    assert_eq!(refused("user", format!("http://{other}/notes.txt")).await, (403, field.clone(), json!("egress_refused")));
+    assert_eq!(refused("user", format!("http://{site}/gone.txt")).await, (400, field, json!("file_not_fetched")));
+    assert_eq!(refused("system", format!("http://{site}/notes.txt")).await.2, json!("untrusted_system_message"));
 }

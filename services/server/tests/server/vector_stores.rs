@@ -334,7 +334,8 @@ async fn a_file_in_an_input_is_read() {
         (json!({ "file_data": "???" }), "input[0].content[0].file_data"),
         (json!({ "file_data": "" }), "input[0].content[0]"),
         (json!({ "file_id": "file_lost" }), "input[0].content[0].file_id"),
-        (json!({ "file_url": "https://a.example/a.pdf" }), "input[0].content[0].file_url"),
+        (json!({ "file_url": "http://10.1.2.3/a.pdf" }), "input[0].content[0].file_url"),
+        (json!({ "file_url": "a.pdf" }), "input[0].content[0].file_url"),
         (json!({ "file_id": "file_laws", "file_data": "aGVsbG8=" }), "input[0].content[0]"),
     ] {
         let mut part = part;

@@ -73,6 +73,22 @@ async fn a_model_posts_only_where_the_operator_says_so() {
 }
 
 #[tokio::test]
+async fn what_is_posted_carries_the_key_of_its_call() {
+    let server = Server::new().await;
+    server.answers(200, "text/plain", "done");
+    let tools = fetch_from(&server, json!({ "allow_post": true })).await;
+    let cx = Context::test("a").with_idempotency_key("key-1");
+    let sent = async |arguments: Value| {
+        let (is_error, texts) = invoke(&*tools, &cx, "http_fetch", arguments).await.unwrap();
+        assert!(!is_error, "{texts:?}");
+        server.last().header("idempotency-key").to_owned()
+    };
+    let posted = json!({ "url": server.url(), "method": "POST", "body": "{}", "headers": { "Idempotency-Key": "the model's" } });
+    assert_eq!(sent(posted).await, "key-1");
+    assert_eq!(sent(json!({ "url": server.url() })).await, "");
+}
+
+#[tokio::test]
 async fn a_body_beyond_the_limit_is_cut_and_the_note_says_so() {
     let server = Server::new().await;
     let tools = fetch_from(&server, json!({ "max_bytes": 1000 })).await;

@@ -13,9 +13,13 @@ use super::{
     find,
     input::{self, Input},
     items::Item,
+    look_up,
     response::usage,
 };
-use crate::http::{ApiError, AppState, Caller, Json};
+use crate::{
+    http::{ApiError, AppState, Caller, Json},
+    openai::input_files,
+};
 
 /// What stands before a summary, so that a model knows what it reads. The words are a user's: what a model wrote, of texts
 /// that may have come from anywhere, must not become instructions.
@@ -78,7 +82,13 @@ pub(crate) async fn compact(
     let mut request =
         CompactRequest { model: body.model, instructions: body.instructions.unwrap_or_default(), ..CompactRequest::default() };
     match (body.input, body.previous_response_id) {
-        (Some(given), None) => request.messages = input::read(given)?.messages,
+        (Some(mut given), None) => {
+            if let Input::Items(items) = &mut given {
+                look_up(&state, &cx, "input", items, "").await?;
+                input_files::read(&state, &cx, "input", items).await?;
+            }
+            request.messages = input::read(given)?.messages;
+        }
         (None, Some(previous)) => request.turn_id = find(&state, &cx, &previous).await?.id,
         _ => return Err(Error::invalid("input", "bring either input or previous_response_id").into()),
     }

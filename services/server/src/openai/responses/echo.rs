@@ -6,7 +6,7 @@ use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{AgentConfig, Turn};
 use serde_json::Value;
 
-use super::request::{CreateResponse, FILE_SEARCH_RESULTS};
+use super::request::{CreateResponse, FILE_SEARCH_RESULTS, WEB_SEARCH_SOURCES};
 
 const PREFIX: &str = "openai.";
 /// Of what is kept, in characters.
@@ -26,24 +26,31 @@ pub(crate) struct Echo {
     pub(crate) web_search: Option<Value>,
     /// Searches of files show what they found.
     pub(crate) file_search_results: bool,
+    /// Searches of the web show the pages that they found.
+    pub(crate) web_search_sources: bool,
 }
 
 const RESULTS: &str = "file_search_results";
+const SOURCES: &str = "web_search_sources";
 
 /// What a query says of `include`, which may be there many times.
 pub(crate) fn asked(query: &[(String, String)]) -> Vec<String> {
     query.iter().filter(|(name, _)| name == "include" || name == "include[]").map(|(_, value)| value.clone()).collect()
 }
 
-/// Lets a turn's searches of files show what they found, where a client asks for that when it reads.
+/// Lets a turn's searches show what they found, where a client asks for that when it reads.
 pub(crate) fn include(turn: &mut Turn, asked: &[String]) {
-    if let Some(config) = turn.config.as_mut().filter(|_| asked.iter().any(|name| name == FILE_SEARCH_RESULTS)) {
-        config.metadata.insert(format!("{PREFIX}{RESULTS}"), "true".into());
+    let Some(config) = &mut turn.config else { return };
+    for (name, key) in [(FILE_SEARCH_RESULTS, RESULTS), (WEB_SEARCH_SOURCES, SOURCES)] {
+        if asked.iter().any(|asked| asked == name) {
+            config.metadata.insert(format!("{PREFIX}{key}"), "true".into());
+        }
     }
 }
 
 impl Echo {
     pub(crate) fn of(request: &CreateResponse, web_search: Option<Value>) -> Self {
+        let includes = |name: &str| request.include.iter().flatten().any(|asked| asked == name);
         Self {
             user: request.user.clone(),
             safety_identifier: request.safety_identifier.clone(),
@@ -53,7 +60,8 @@ impl Echo {
             reasoning_summary: request.reasoning.as_ref().and_then(|reasoning| reasoning.summary.clone()),
             conversation: request.conversation.as_ref().is_some_and(|conversation| !conversation.is_null()),
             web_search,
-            file_search_results: request.include.iter().flatten().any(|name| name == FILE_SEARCH_RESULTS),
+            file_search_results: includes(FILE_SEARCH_RESULTS),
+            web_search_sources: includes(WEB_SEARCH_SOURCES),
         }
     }
 
@@ -70,6 +78,7 @@ impl Echo {
             ("reasoning.summary", self.reasoning_summary),
             ("conversation", self.conversation.then(|| "true".to_owned())),
             (RESULTS, self.file_search_results.then(|| "true".to_owned())),
+            (SOURCES, self.web_search_sources.then(|| "true".to_owned())),
         ];
         for (name, text) in texts {
             let Some(text) = text else { continue };
@@ -100,6 +109,7 @@ impl Echo {
             reasoning_summary: text("reasoning.summary"),
             conversation: text("conversation").is_some(),
             file_search_results: text(RESULTS).is_some(),
+            web_search_sources: text(SOURCES).is_some(),
             web_search: text("web_search").and_then(|tool| serde_json::from_str(&tool).ok()),
         }
     }

@@ -73,7 +73,7 @@ fn stages(guardrail: &Value, index: usize) -> Result<Vec<&'static str>> {
 
 /// # Errors
 /// `InvalidArgument`, with the path of the field.
-pub(super) fn moderation(given: &Moderation) -> Result<OutputModeration> {
+pub(crate) fn moderation(given: &Moderation) -> Result<OutputModeration> {
     let mode = match given.mode.as_str() {
         "held" => Mode::Held,
         "windowed" => Mode::Windowed,
@@ -112,13 +112,16 @@ pub(super) fn show(config: &AgentConfig) -> Option<Vec<Value>> {
 
 /// How the answer is shown; `None` where nobody judges it, or nothing was said of it.
 pub(super) fn show_moderation(config: &AgentConfig) -> Option<Value> {
-    let moderation = config.output_moderation.filter(|_| !config.output_shields.is_empty())?;
-    Some(match moderation.mode() {
+    config.output_moderation.filter(|_| !config.output_shields.is_empty()).map(told)
+}
+
+pub(crate) fn told(moderation: OutputModeration) -> Value {
+    match moderation.mode() {
         Mode::Unspecified | Mode::Held => json!({ "mode": "held" }),
         Mode::After => json!({ "mode": "after" }),
         Mode::Windowed => {
             let tokens = if moderation.window_tokens == 0 { 64 } else { moderation.window_tokens };
             json!({ "mode": "windowed", "window_tokens": tokens })
         }
-    })
+    }
 }

@@ -149,24 +149,22 @@ fn parts(field: &str, content: Option<&Value>) -> Result<Vec<Part>> {
 }
 
 fn part_of(field: &str, part: &Value) -> Result<Part> {
-    let absent = |what: &str, at: &str| Err(Error::new(Code::Unimplemented, what.to_owned()).with_field(format!("{field}.{at}")));
     match part.get("type").and_then(Value::as_str) {
         Some("input_text" | "output_text" | "text") => {
             let text = text(field, part, "text")?;
             let citations = part.get("annotations").and_then(Value::as_array).into_iter().flatten();
             let citations = citations.filter_map(|annotation| citation(&text, annotation)).collect();
-            Ok(Part { citations, ..Part::text(text) })
+            // Not OpenAI's: where a quoted text comes from. What may be said of it, the runtime knows.
+            let provenance = part.get("provenance").and_then(Value::as_str).unwrap_or_default().to_owned();
+            Ok(Part { citations, provenance, ..Part::text(text) })
         }
         Some("refusal") => Ok(Part::new(Content::Refusal(text(field, part, "refusal")?))),
-        Some("input_image") if part.get("image_url").is_none_or(Value::is_null) && part.get("file_id").is_some() => {
-            absent("images by file_id are not supported yet; use image_url", "file_id")
-        }
         Some("input_image") => {
             Ok(Part::image(Image { source: Some(Source::Url(text(field, part, "image_url")?)), media_type: String::new() }))
         }
         Some(other) => {
             let message = format!("content of type {other:?} is not supported yet; use input_text or input_image");
-            absent(&message, "type")
+            Err(Error::new(Code::Unimplemented, message).with_field(format!("{field}.type")))
         }
         None => Err(Error::invalid(format!("{field}.type"), "a content part needs a type, for example \"input_text\"")),
     }
@@ -174,24 +172,33 @@ fn part_of(field: &str, part: &Value) -> Result<Part> {
 
 /// What an answer that comes back rested on; other annotations say nothing here.
 fn citation(text: &str, annotation: &Value) -> Option<Citation> {
-    if annotation.get("type").and_then(Value::as_str) != Some("file_citation") {
-        return None;
-    }
-    let index = usize::try_from(annotation.get("index")?.as_u64()?).ok()?;
-    let place = text.char_indices().nth(index).map_or(text.len(), |(place, _)| place);
-    let place = u32::try_from(place).ok()?;
     let said = |key: &str| annotation.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let page = annotation.get("page").and_then(Value::as_u64).and_then(|page| u32::try_from(page).ok());
-    Some(Citation {
-        start: place,
-        end: place,
-        document_id: said("file_id"),
-        file_id: said("file_id"),
-        filename: said("filename"),
-        page: page.unwrap_or_default(),
-        quote: said("quote"),
-        ..Citation::default()
-    })
+    // The API counts characters.
+    let place = |key: &str| {
+        let index = usize::try_from(annotation.get(key)?.as_u64()?).ok()?;
+        u32::try_from(text.char_indices().nth(index).map_or(text.len(), |(place, _)| place)).ok()
+    };
+    match annotation.get("type").and_then(Value::as_str) {
+        Some("url_citation") => {
+            let (start, end) = (place("start_index")?, place("end_index")?);
+            Some(Citation { start, end: end.max(start), url: said("url"), title: said("title"), ..Citation::default() })
+        }
+        Some("file_citation") => {
+            let place = place("index")?;
+            let page = annotation.get("page").and_then(Value::as_u64).and_then(|page| u32::try_from(page).ok());
+            Some(Citation {
+                start: place,
+                end: place,
+                document_id: said("file_id"),
+                file_id: said("file_id"),
+                filename: said("filename"),
+                page: page.unwrap_or_default(),
+                quote: said("quote"),
+                ..Citation::default()
+            })
+        }
+        _ => None,
+    }
 }
 
 fn call(field: &str, item: &Value, id: &str) -> Result<ToolCall> {

@@ -96,11 +96,27 @@ pub(crate) enum Status {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum ContentPart {
-    InputText { text: String },
-    InputImage { image_url: String, detail: &'static str },
-    OutputText { text: String, annotations: Vec<Value>, logprobs: Vec<Value> },
-    Refusal { refusal: String },
-    ReasoningText { text: String },
+    InputText {
+        text: String,
+        /// Not OpenAI's: where a text comes from that the user only quotes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        provenance: Option<String>,
+    },
+    InputImage {
+        image_url: String,
+        detail: &'static str,
+    },
+    OutputText {
+        text: String,
+        annotations: Vec<Value>,
+        logprobs: Vec<Value>,
+    },
+    Refusal {
+        refusal: String,
+    },
+    ReasoningText {
+        text: String,
+    },
 }
 
 impl Item {
@@ -212,7 +228,10 @@ fn of_message(message: &Message, id: impl Fn(&str, usize) -> String, items: &mut
                 let annotations = annotations(text, &part.citations);
                 ContentPart::OutputText { text: text.clone(), annotations, logprobs: Vec::new() }
             }
-            Some(Content::Text(text)) => ContentPart::InputText { text: text.clone() },
+            Some(Content::Text(text)) => {
+                let quoted = part.provenance.starts_with("tool:") || part.provenance.starts_with("retrieved:");
+                ContentPart::InputText { text: text.clone(), provenance: quoted.then(|| part.provenance.clone()) }
+            }
             Some(Content::Image(image)) => ContentPart::InputImage { image_url: image_url(image), detail: "auto" },
             Some(Content::Refusal(refusal)) => ContentPart::Refusal { refusal: refusal.clone() },
             Some(Content::ToolCall(call)) => {

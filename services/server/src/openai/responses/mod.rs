@@ -11,16 +11,16 @@
 mod begin;
 mod compaction;
 pub(super) mod echo;
-mod guardrails;
+pub(crate) mod guardrails;
 pub(super) mod input;
 pub(super) mod items;
 mod output;
 pub(super) mod page;
 mod pieces;
-mod request;
+pub(crate) mod request;
 pub(crate) mod response;
 pub(super) mod steps;
-mod tools;
+pub(crate) mod tools;
 mod transcript;
 
 use axum::{
@@ -31,7 +31,8 @@ use axum::{
 use futures::{Stream, StreamExt};
 use llama_stack_core::{Code, Context, Error, Result};
 use llama_stack_proto::v1::{
-    ApprovalRequest, CancelTurnRequest, DeleteTurnRequest, GetTurnRequest, ListTurnsRequest, Turn, TurnStatus, WatchTurnRequest,
+    ApprovalRequest, CancelTurnRequest, DeleteTurnRequest, GetTurnRequest, ListTurnsRequest, Turn, TurnEvent, TurnStatus, WatchTurnRequest,
+    turn_event::Event as Happened,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,7 @@ fn renamed(error: Error) -> Error {
         if let Some(field) = field.strip_prefix("file_search.") {
             return field.replacen("bank_ids", "vector_store_ids", 1).replacen("max_results", "max_num_results", 1);
         }
+        let field = field.replacen("response_format.json_schema", "text.format", 1);
         field.replacen("client_tools[", "tools[", 1)
     });
     match field {
@@ -172,7 +174,14 @@ async fn retrieve(
     }
     let turn = find(&state, &cx, &id).await?;
     let events = state.agents.watch_turn(&cx, WatchTurnRequest { turn_id: turn.id, after_sequence: 0 }).await?;
-    Ok(streamed(transcript::lines(events, query.starting_after)))
+    let asked = echo::asked(&pairs);
+    let events = events.map(move |mut event| {
+        if let Ok(TurnEvent { event: Some(Happened::Created(turn) | Happened::Ended(turn)), .. }) = &mut event {
+            echo::include(turn, &asked);
+        }
+        event
+    });
+    Ok(streamed(transcript::lines(events.boxed(), query.starting_after)))
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

@@ -115,12 +115,14 @@ pub(crate) struct LimitOptions {
 const LOGPROBS: &str = "message.output_text.logprobs";
 /// With it, searches of files show what they found.
 pub(crate) const FILE_SEARCH_RESULTS: &str = "file_search_call.results";
-/// What may be asked for; all but these two are given anyway, or are of tools that are not here.
+/// With it, searches of the web show the pages that they found.
+pub(crate) const WEB_SEARCH_SOURCES: &str = "web_search_call.action.sources";
+/// What may be asked for; all but these three are given anyway, or are of tools that are not here.
 const INCLUDABLE: [&str; 8] = [
     LOGPROBS,
     FILE_SEARCH_RESULTS,
     "web_search_call.results",
-    "web_search_call.action.sources",
+    WEB_SEARCH_SOURCES,
     "message.input_image.image_url",
     "computer_call_output.output.image_url",
     "code_interpreter_call.outputs",
@@ -272,7 +274,7 @@ impl CreateResponse {
     }
 }
 
-fn truncation(truncation: Option<&str>) -> Result<HistoryTruncation> {
+pub(crate) fn truncation(truncation: Option<&str>) -> Result<HistoryTruncation> {
     match truncation {
         None | Some("disabled") => Ok(HistoryTruncation::Disabled),
         Some("auto") => Ok(HistoryTruncation::Auto),
@@ -294,7 +296,7 @@ fn compact_threshold(managements: &[ContextManagement]) -> Result<u32> {
     Ok(threshold)
 }
 
-fn response_format(format: TextFormat) -> Option<ResponseFormat> {
+pub(crate) fn response_format(format: TextFormat) -> Option<ResponseFormat> {
     let format = match format {
         TextFormat::Text => return None,
         TextFormat::JsonObject => Format::JsonObject(response_format::JsonObject {}),

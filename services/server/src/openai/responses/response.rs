@@ -190,7 +190,7 @@ pub(crate) fn usage(usage: &Usage, cost: f64) -> Value {
     told
 }
 
-fn text(config: &AgentConfig, verbosity: Option<String>) -> Value {
+pub(crate) fn text(config: &AgentConfig, verbosity: Option<String>) -> Value {
     let mut text = json!({ "format": format(config.response_format.as_ref()) });
     if let Some(verbosity) = verbosity {
         text["verbosity"] = verbosity.into();

@@ -261,8 +261,12 @@ impl Output {
                 self.event_at(place, if completed { "response.mcp_call.completed" } else { "response.mcp_call.failed" }, events);
                 self.done(place, events);
             }
-            Some(Item::WebSearchCall { status, .. }) => {
+            Some(Item::WebSearchCall { status, action, .. }) => {
                 *status = ended(result);
+                if Echo::kept(&self.config).web_search_sources {
+                    let pages = result.into_iter().flat_map(ToolResult::web_pages);
+                    action["sources"] = pages.map(|(url, _)| json!({ "type": "url", "url": url })).collect();
+                }
                 self.event_at(place, "response.web_search_call.completed", events);
                 self.done(place, events);
             }

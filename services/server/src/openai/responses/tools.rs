@@ -65,7 +65,7 @@ pub(crate) fn read(tools: &[Value]) -> Result<Tools> {
     Ok(read)
 }
 
-fn function(field: &str, tool: &Value) -> Result<ToolDefinition> {
+pub(crate) fn function(field: &str, tool: &Value) -> Result<ToolDefinition> {
     let name = tool.get("name").and_then(Value::as_str);
     let name = name.ok_or_else(|| Error::invalid(format!("{field}.name"), "a function tool needs a name"))?;
     let text = |key: &str| tool.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -105,7 +105,7 @@ fn file_search(field: &str, tool: &Value) -> Result<FileSearch> {
     })
 }
 
-fn server(field: &str, tool: &Value) -> Result<McpServer> {
+pub(crate) fn server(field: &str, tool: &Value) -> Result<McpServer> {
     let given = |key: &str| match tool.get(key) {
         None | Some(Value::Null) => Ok(String::new()),
         Some(_) => text(field, tool, key),
@@ -275,7 +275,7 @@ fn show_file_search(search: &FileSearch) -> Value {
     })
 }
 
-fn show_function(tool: &ToolDefinition) -> Value {
+pub(crate) fn show_function(tool: &ToolDefinition) -> Value {
     json!({
         "type": "function",
         "name": tool.name,
@@ -285,7 +285,7 @@ fn show_function(tool: &ToolDefinition) -> Value {
     })
 }
 
-fn show_server(server: &McpServer) -> Value {
+pub(crate) fn show_server(server: &McpServer) -> Value {
     let given = |text: &String| (!text.is_empty()).then(|| text.clone());
     let approval = server.require_approval.clone().unwrap_or_default();
     let require_approval = match approval.mode() {

@@ -76,6 +76,20 @@ fn the_output_of_a_response_may_be_an_input() {
 }
 
 #[test]
+fn what_an_answer_rests_on_comes_back_with_it() {
+    let annotations = json!([
+        { "type": "url_citation", "start_index": 4, "end_index": 21, "url": "https://a.example", "title": "A" },
+        { "type": "file_citation", "index": 3, "file_id": "file_1", "filename": "a.md" },
+    ]);
+    let content = json!([{ "type": "output_text", "text": "née https://a.example", "annotations": annotations }]);
+    let given = json!([{ "role": "assistant", "content": content }]);
+    let messages = input::read(serde_json::from_value(given).unwrap()).unwrap().messages;
+    assert_eq!((messages[0].parts[0].citations[0].start, messages[0].parts[0].citations[0].end), (5, 22));
+    let items = items::input(&Turn { input: messages, ..turn() });
+    assert_eq!(json!(items[0])["content"][0]["annotations"], annotations);
+}
+
+#[test]
 fn an_mcp_server_is_taken_whole_and_shown_without_its_secrets() {
     let tool = json!({
         "type": "mcp", "server_label": "files", "server_url": "https://files.example/mcp", "server_description": "Files.",
@@ -265,7 +279,6 @@ fn what_is_wrong_or_not_here_is_refused_by_name() {
     assert_eq!(absent(json!({ "tools": [{ "type": "web_search", "filters": { "allowed_domains": ["a.example"] } }] })), "tools[0].filters");
     assert_eq!(absent(json!({ "input": [{ "type": "computer_call_output" }] })), "input[0].type");
     assert_eq!(absent(message(json!({ "type": "input_file", "file_id": "f" }))), "input[0].content[0].type");
-    assert_eq!(absent(message(json!({ "type": "input_image", "file_id": "f" }))), "input[0].content[0].file_id");
     let mcp = |more: Value| {
         let mut tool = json!({ "type": "mcp", "server_label": "a", "server_url": "https://a.example" });
         tool.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

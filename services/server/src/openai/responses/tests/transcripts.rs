@@ -5,7 +5,7 @@ use llama_stack_proto::v1::{
 };
 use serde_json::json;
 
-use super::{super::response::Response, super::transcript, *};
+use super::{super::echo, super::response::Response, super::transcript, *};
 
 /// The inference as it is seen live, and as its journal alone tells it.
 fn live_and_read() -> [Vec<TurnEvent>; 2] {
@@ -252,6 +252,16 @@ fn every_step_is_its_item() {
     insta::assert_json_snapshot!(lines.last().unwrap()["response"]["output"]);
     // `tests/e2e/sdks` reads this one as the official package would.
     insta::assert_json_snapshot!("every_event", lines);
+}
+
+#[test]
+fn a_search_of_the_web_shows_its_pages_where_they_are_asked_for() {
+    let found = answered(&tool("web_search", ""), "[1] Cats\nhttps://cats.example/\nAll of them.", false);
+    let mut turn = ended(TurnStatus::Completed, vec![done(0, found)]);
+    let action = |turn: &Turn| json!(Response::new(turn, &[]))["output"][0]["action"].clone();
+    assert_eq!(action(&turn), json!({ "type": "search", "query": "cats", "queries": ["cats"] }));
+    echo::include(&mut turn, &["web_search_call.action.sources".to_owned()]);
+    assert_eq!(action(&turn)["sources"], json!([{ "type": "url", "url": "https://cats.example/" }]));
 }
 
 #[test]
