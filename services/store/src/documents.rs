@@ -13,7 +13,7 @@ use crate::{
     ingestions::{self, progress},
     page::Page,
     sql::{Conn, Row, args},
-    turns::micros,
+    turns::{marks, micros},
 };
 
 /// A document that is there keeps its place; all else is the new one's.
@@ -162,14 +162,17 @@ struct Delete {
 #[async_trait]
 impl Command for Delete {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
-        let mut deleted = 0;
+        let mut deleted = Vec::new();
         // In the order in which a turn holds those that it quotes.
         let mut ids: Vec<&String> = self.ids.iter().collect();
         ids.sort_unstable();
         for id in ids {
-            deleted += conn.execute(DELETE, args![&self.tenant, &self.bank_id, id]).await?;
+            if conn.execute(DELETE, args![&self.tenant, &self.bank_id, id]).await? > 0 {
+                deleted.push(id);
+            }
         }
-        Ok(Outcome::Changed(deleted))
+        marks::bury(conn, &self.tenant, &self.bank_id, &deleted).await?;
+        Ok(Outcome::Changed(deleted.len() as u64))
     }
 }
 
