@@ -1,8 +1,6 @@
 //! Files in a real database: their contents on a real disk, and in a bucket over a real socket.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-mod s3;
-
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -17,7 +15,7 @@ use llama_stack_proto::v1::{
     DeleteFileRequest, File, FileHeader, GetFileRequest, ListFilesRequest, UploadFileRequest, upload_file_request::Message,
 };
 use llama_stack_store::{Durability, PartedUpload, Store};
-use s3::{Mood, Server};
+use llama_stack_tests::s3::{self, Mood, Server};
 use tempfile::TempDir;
 
 /// Runs each test on either place of contents.
