@@ -85,7 +85,7 @@ fn contents(home: &Path) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_in_a_bucket_is_uploaded_indexed_and_found() {
+async fn a_file_in_a_bucket_is_uploaded_indexed_found_and_deleted() {
     let bucket = Server::start().await;
     let stack = Served::with(&manifest(&bucket)).await;
     let client = Client { http: reqwest::Client::new(), url: stack.url.clone() };
@@ -126,5 +126,8 @@ async fn a_file_in_a_bucket_is_uploaded_indexed_and_found() {
     let (status, deleted) = client.ask(reqwest::Method::DELETE, &format!("/v1/files/{id}"), None).await;
     assert!(status == 200 && deleted["deleted"] == true, "{deleted}");
     assert_eq!((bucket.keys().len(), client.content(id).await.0), (1, 404));
+    // And what the store had read of it.
+    assert_eq!(client.post(&search, json!({ "query": "may the king veto?" })).await["data"], json!([]));
+    assert_eq!(client.filled(store).await["file_counts"]["total"], json!(0));
     stack.stop().await;
 }

@@ -36,3 +36,9 @@ CREATE TABLE file_uploads (
     -- When its last part was sent.
     touched_us INTEGER NOT NULL
 ) STRICT;
+
+-- Which file a document was made of, so that it goes with the file. In vector stores it has the file's id.
+
+ALTER TABLE bank_documents ADD COLUMN file_id TEXT NOT NULL DEFAULT '';
+UPDATE bank_documents SET file_id = id WHERE id LIKE 'file-%';
+CREATE INDEX bank_documents_file ON bank_documents (tenant, file_id);
