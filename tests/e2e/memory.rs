@@ -31,11 +31,15 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn start() -> Self {
+        Self::with(MANIFEST).await
+    }
+
+    pub(crate) async fn with(manifest: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut registry = llama_stack_server::registry();
         worded::register(&mut registry);
         let options = Options { home: home.path().to_owned(), on_progress: Arc::new(|_| {}) };
-        let stack = Stack::build(Manifest::parse(MANIFEST, "e2e.yaml").unwrap(), &registry, options).await.unwrap();
+        let stack = Stack::build(Manifest::parse(manifest, "e2e.yaml").unwrap(), &registry, options).await.unwrap();
         let listener = llama_stack_server::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();

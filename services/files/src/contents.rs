@@ -30,6 +30,11 @@ pub(crate) trait Contents: Send + Sync + 'static {
     /// `NotFound` no such file
     async fn delete(&self, tenant: &str, id: &str, blob: &str) -> Result<()>;
 
+    /// Gives up uploads that were under way in a process that is gone.
+    async fn give_up_uploads(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Removes contents that no row names, as a crash leaves them, and says how many there were.
     async fn remove_orphans(&self) -> Result<usize>;
 }

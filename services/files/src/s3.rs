@@ -10,11 +10,12 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, future};
 use llama_stack_core::{Code, Error, EventStream, Result, ids, manifest};
 use llama_stack_proto::v1::File;
-use llama_stack_store::Store;
+use llama_stack_store::{PartedUpload, Store};
 use object_store::{
-    BackoffConfig, ClientOptions, MultipartUpload, ObjectStore, ObjectStoreExt as _, RetryConfig,
+    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt as _, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
     client::{HttpError, HttpErrorKind},
+    multipart::MultipartStore as _,
     path::Path,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -30,7 +31,8 @@ const PART: usize = 8 << 20;
 const CONNECT: Duration = Duration::from_secs(5);
 /// Idempotent requests only, and not after twice the time that the service may say nothing.
 const RETRIES: usize = 3;
-/// A content without a row may be one whose row is being written: it is an orphan when it is older than this.
+/// A content without a row may be one whose row is being written, and an upload in parts may be slow: whoever brought it is gone
+/// when it, or its last part, is older than this.
 const ORPHAN_AFTER_SECONDS: i64 = 3_600;
 /// Names that are compared with the rows at a time.
 const PAGE: usize = 1_000;
@@ -102,14 +104,15 @@ impl Bucket {
     }
 
     /// In one request, or in parts. Who stops waiting for it ends it, and nothing is left of it.
-    async fn upload(&self, key: Path, draft: Draft) -> Result<()> {
+    async fn upload(&self, blob: &str, draft: Draft) -> Result<()> {
         let given_up = CancellationToken::new();
         let _waits = given_up.clone().drop_guard();
-        let (bucket, tasks) = (self.bucket.clone(), self.tasks.clone());
+        let (store, bucket, tasks) = (self.store.clone(), self.bucket.clone(), self.tasks.clone());
+        let place = Place { store, bucket, key: self.key(blob), blob: blob.to_owned(), tasks };
         let sent = self.tasks.spawn(async move {
-            let ended = given_up.run_until_cancelled(send(&bucket, &key, draft, &tasks)).await;
+            let ended = given_up.run_until_cancelled(place.send(draft)).await;
             if ended.is_none() {
-                remove(&bucket, &key).await;
+                remove(&place.bucket, &place.key).await;
             }
             ended.unwrap_or_else(|| Err(Error::new(Code::Cancelled, "the upload was given up")))
         });
@@ -135,7 +138,7 @@ impl Contents for Bucket {
             return Ok(());
         }
         let blob = format!("{content}.{}", file.id);
-        self.upload(self.key(&blob), draft).await?;
+        self.upload(&blob, draft).await?;
         let kept = self.store.keep_file(tenant, file, &blob, most).await;
         // A row that may be there after all keeps its content: the next start knows.
         if kept.as_ref().is_err_and(|error| error.code() == Code::ResourceExhausted) {
@@ -158,6 +161,20 @@ impl Contents for Bucket {
             // The row is gone, and so is the file for everybody; what is left of it the next start removes.
             Err(error) => Err(failed(error)),
         }
+    }
+
+    async fn give_up_uploads(&self) -> Result<()> {
+        let mut before = ids::now();
+        before.seconds -= ORPHAN_AFTER_SECONDS;
+        for left in self.store.untouched_uploads(&before).await? {
+            match self.bucket.abort_multipart(&self.key(&left.blob), &left.upload_id).await {
+                // Given up already, or it had ended.
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => self.store.forget_upload(&left).await?,
+                Err(error) => return Err(failed(error)),
+            }
+            tracing::info!(blob = left.blob, "what a crash left of an upload is given up in the bucket");
+        }
+        Ok(())
     }
 
     async fn remove_orphans(&self) -> Result<usize> {
@@ -183,14 +200,27 @@ impl Contents for Bucket {
     }
 }
 
-async fn send(bucket: &AmazonS3, key: &Path, draft: Draft, tasks: &TaskTracker) -> Result<()> {
-    let whole = draft.bytes <= PART as u64;
-    let (draft, first) = part(draft, true, tasks).await?;
-    if whole {
-        return bucket.put(key, first.into()).await.map(drop).map_err(failed);
+/// Where a content goes.
+#[derive(Clone)]
+struct Place {
+    store: Store,
+    bucket: Arc<AmazonS3>,
+    key: Path,
+    blob: String,
+    tasks: TaskTracker,
+}
+
+impl Place {
+    async fn send(&self, draft: Draft) -> Result<()> {
+        let whole = draft.bytes <= PART as u64;
+        let (draft, first) = part(draft, true, &self.tasks).await?;
+        if whole {
+            return self.bucket.put(&self.key, first.into()).await.map(drop).map_err(failed);
+        }
+        let upload_id = self.bucket.create_multipart(&self.key).await.map_err(failed)?;
+        let upload = PartedUpload { blob: self.blob.clone(), upload_id };
+        Parts { place: self.clone(), upload, open: true }.send(first, draft).await
     }
-    let parts = Parts { upload: Some(bucket.put_multipart(key).await.map_err(failed)?), tasks: tasks.clone() };
-    parts.send(first, draft).await
 }
 
 /// The next part of a draft: its first one, or the one after the last.
@@ -202,37 +232,52 @@ async fn part(mut draft: Draft, first: bool, tasks: &TaskTracker) -> Result<(Dra
     .await
 }
 
-/// An upload in parts. Dropped before its end, it is given up there as well: what was sent would be paid for.
+/// An upload in parts. Dropped before its end, it is given up there as well: what was sent would be paid for. What goes down with
+/// the process, the store knows.
 struct Parts {
-    upload: Option<Box<dyn MultipartUpload>>,
-    tasks: TaskTracker,
+    place: Place,
+    upload: PartedUpload,
+    open: bool,
 }
 
 impl Parts {
     async fn send(mut self, first: Bytes, mut draft: Draft) -> Result<()> {
-        let mut data = first;
-        let Some(upload) = self.upload.as_mut() else { return Ok(()) };
+        let Place { store, bucket, key, tasks, .. } = &self.place;
+        let (mut data, mut sent) = (first, Vec::new());
         while !data.is_empty() {
+            store.note_upload(&self.upload, &ids::now()).await?;
             // One is sent while the next one is read.
-            let sent = upload.put_part(data.into());
-            let (sent, read) = futures::join!(sent, part(draft, false, &self.tasks));
-            sent.map_err(failed)?;
+            let put = bucket.put_part(key, &self.upload.upload_id, sent.len(), data.into());
+            let (put, read) = futures::join!(put, part(draft, false, tasks));
+            sent.push(put.map_err(failed)?);
             (draft, data) = read?;
         }
-        upload.complete().await.map_err(failed)?;
-        self.upload = None;
+        bucket.complete_multipart(key, &self.upload.upload_id, sent).await.map_err(failed)?;
+        self.open = false;
+        forget(store, &self.upload).await;
         Ok(())
     }
 }
 
 impl Drop for Parts {
     fn drop(&mut self) {
-        let Some(mut upload) = self.upload.take() else { return };
-        self.tasks.spawn(async move {
-            if let Err(error) = upload.abort().await {
-                tracing::warn!(error = ?error, "parts of an upload that was given up are left in the bucket");
+        if !self.open {
+            return;
+        }
+        let (place, upload) = (self.place.clone(), self.upload.clone());
+        self.place.tasks.spawn(async move {
+            match place.bucket.abort_multipart(&place.key, &upload.upload_id).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => forget(&place.store, &upload).await,
+                Err(error) => tracing::warn!(error = ?error, "parts of an upload that was given up are left in the bucket for now"),
             }
         });
+    }
+}
+
+/// What stays noted is looked at again later.
+async fn forget(store: &Store, upload: &PartedUpload) {
+    if let Err(error) = store.forget_upload(upload).await {
+        tracing::warn!(error = ?error, "an upload that has ended is still noted");
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{blobs::Blobs, contents::Contents, copies::is_pinned, service::blocki
 const EVERY: Duration = Duration::from_secs(30);
 const AT_ONCE: u32 = 100;
 
-/// Once what a crash left, then again and again what has expired.
+/// Once what a crash left, then again and again what has expired and what is left of uploads.
 pub(crate) async fn run(store: Store, contents: Arc<dyn Contents>, drafts: Blobs, tasks: TaskTracker, shutdown: CancellationToken) {
     if let Err(error) = orphans(contents.as_ref(), drafts.clone(), &tasks).await {
         tracing::warn!(error = ?error, "contents without files could not be removed");
@@ -20,6 +20,9 @@ pub(crate) async fn run(store: Store, contents: Arc<dyn Contents>, drafts: Blobs
     loop {
         if let Err(error) = expired(&store, contents.as_ref()).await {
             tracing::warn!(error = ?error, "expired files could not be removed");
+        }
+        if let Err(error) = contents.give_up_uploads().await {
+            tracing::warn!(error = ?error, "what a crash left of uploads could not be given up");
         }
         if let Err(error) = left_behind(&store, &drafts, &tasks).await {
             tracing::warn!(error = ?error, "contents that a copy kept could not be removed");

@@ -1,9 +1,8 @@
 //! Files in a real database: their contents on a real disk, and in a bucket over a real socket.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-mod s3;
-
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,8 +14,8 @@ use llama_stack_files::{Copies, StoredFiles};
 use llama_stack_proto::v1::{
     DeleteFileRequest, File, FileHeader, GetFileRequest, ListFilesRequest, UploadFileRequest, upload_file_request::Message,
 };
-use llama_stack_store::{Durability, Store};
-use s3::{Mood, Server};
+use llama_stack_store::{Durability, PartedUpload, Store};
+use llama_stack_tests::s3::{self, Mood, Server};
 use tempfile::TempDir;
 
 /// Runs each test on either place of contents.
@@ -314,14 +313,63 @@ async fn an_upload_that_is_given_up_leaves_no_parts_in_the_bucket() {
     let bucket = site.bucket.as_ref().unwrap();
     bucket.mood.send_replace(Mood::HangsAtTheSecondPart);
     let content = vec![1; 20 << 20];
+    let under_way = async {
+        bucket.until(|held| held.put.len() == 1).await;
+        let known: Vec<String> = noted(&site).await.into_iter().map(|upload| upload.upload_id).collect();
+        assert_eq!(known, bucket.held.lock().unwrap().uploads.keys().cloned().collect::<Vec<_>>(), "a crash would leave it");
+    };
     tokio::select! {
         _ = site.upload("acme", &content) => panic!("it hangs"),
-        () = bucket.until(|held| held.put.len() == 1) => {}
+        () = under_way => {}
     }
     bucket.until(|held| held.uploads.is_empty()).await;
+    nothing_noted(&site).await;
     bucket.mood.send_replace(Mood::Well);
     let file = site.upload("acme", &content).await.unwrap();
     assert_eq!(site.read("acme", &file.id).await.unwrap().len(), content.len());
+    nothing_noted(&site).await;
+}
+
+/// Uploads in parts that the store knows of.
+async fn noted(site: &Site) -> Vec<PartedUpload> {
+    let mut soon = ids::now();
+    soon.seconds += 60;
+    site.store.untouched_uploads(&soon).await.unwrap()
+}
+
+async fn nothing_noted(site: &Site) {
+    let none = async {
+        while !noted(site).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), none).await.unwrap();
+}
+
+/// Those that nobody goes on with; also one that the bucket has forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_a_crash_left_in_the_bucket_are_given_up() {
+    let site = site_with(Some(Server::start().await), manifest::Files::default()).await;
+    let bucket = site.bucket.as_ref().unwrap();
+    let long_ago = prost_types::Timestamp { seconds: 1, nanos: 0 };
+    for (digits, there, touched) in [("ab", true, long_ago), ("cd", true, ids::now()), ("ef", false, long_ago)] {
+        let (blob, upload_id) = (format!("{}.file-1", digits.repeat(32)), format!("upload-{digits}"));
+        site.store.note_upload(&PartedUpload { blob: blob.clone(), upload_id: upload_id.clone() }, &touched).await.unwrap();
+        if there {
+            let parts = BTreeMap::from([(1, vec![0_u8; 8 << 20].into())]);
+            bucket.held.lock().unwrap().uploads.insert(upload_id, (format!("stack/one/{digits}/{blob}"), parts));
+        }
+    }
+    let _again = StoredFiles::open(&site.deps, site.store.clone(), site.config.clone()).await.unwrap();
+    bucket.until(|held| held.uploads.len() == 1).await;
+    let left = async {
+        while noted(&site).await.len() > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), left).await.unwrap();
+    assert_eq!(noted(&site).await[0].upload_id, "upload-cd");
+    assert!(bucket.held.lock().unwrap().uploads.contains_key("upload-cd"), "somebody still sends it");
 }
 
 #[tokio::test]

@@ -382,4 +382,8 @@ impl Engine for Edge {
         };
         Ok(Stats { chunks, bytes: bytes.max(chunks * dimension * 4), indexed_share: indexed_share(&shape, indexed, chunks) })
     }
+
+    async fn size(&self, bank: &BankKey) -> Result<u64> {
+        Ok(self.ask(bank, |shard| Ok(shard.info().points_count as u64)).await?.unwrap_or_default())
+    }
 }

@@ -76,6 +76,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
     async fn points(&self, bank: &BankKey, ids: Vec<Uuid>, with_vectors: bool) -> Result<Vec<Found>>;
 
     async fn stats(&self, bank: &BankKey) -> Result<Stats>;
+
+    /// About how many points there are: what costs nothing to say.
+    async fn size(&self, bank: &BankKey) -> Result<u64>;
 }
 
 pub(crate) struct QdrantIndex<E> {
@@ -177,9 +180,12 @@ impl<E: Engine> Index for QdrantIndex<E> {
             SearchMode::Keyword => self.hits(bank, words(), search, limit).await?,
             SearchMode::Hybrid => {
                 let depth = search.depth();
-                let (vector, keyword) =
-                    futures::try_join!(self.hits(bank, dense(), search, depth), self.hits(bank, words(), search, depth))?;
-                let whole = self.words.whole_query(&search.text, &keyword);
+                let (vector, keyword, size) = futures::try_join!(
+                    self.hits(bank, dense(), search, depth),
+                    self.hits(bank, words(), search, depth),
+                    self.engine.size(bank)
+                )?;
+                let whole = self.words.whole_query(&search.text, &keyword, size);
                 fuse(vector, keyword, whole, &search.ranker, limit)
             }
             _ => self.hits(bank, dense(), search, limit).await?,

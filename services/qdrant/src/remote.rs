@@ -339,4 +339,10 @@ impl Engine for Remote {
         let indexed_share = indexed_share(&shape, info.indexed_vectors_count(), chunks);
         Ok(Stats { chunks, bytes: chunks * u64::from(shape.dimension) * 4, indexed_share })
     }
+
+    async fn size(&self, bank: &BankKey) -> Result<u64> {
+        let request = GetCollectionInfoRequest { collection_name: self.collection(bank) };
+        let info = self.client.collection_info(request).await.map_err(|error| self.failed(bank, error))?.result;
+        Ok(info.and_then(|info| info.points_count).unwrap_or_default())
+    }
 }

@@ -15,6 +15,7 @@ mod assemble;
 pub mod backup;
 mod connections;
 mod erase;
+mod filed;
 #[doc(hidden)]
 pub mod fuzz;
 mod grpc;

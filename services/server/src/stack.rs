@@ -29,6 +29,7 @@ use llama_stack_tools::Groups;
 use crate::{
     assemble, backup,
     erase::Eraser,
+    filed::Filed,
     history::{AuditLog, History, Log},
     identity::{Gate, tls::Tls},
     info,
@@ -180,7 +181,9 @@ impl Stack {
         runtime.admitting(Turns(limits.clone()));
         let agents: Arc<dyn Agents> = runtime.clone();
         let history = History::new(agents.clone(), store.clone(), requests.clone());
-        let batcher = Batcher::new(store.clone(), files.clone(), manifest.batches.clone(), tasks.clone(), shutdown.clone());
+        let stored = files;
+        let files: Arc<dyn Files> = Arc::new(Filed { files: stored.clone(), memory: memory.clone(), store: store.clone() });
+        let batcher = Batcher::new(store.clone(), stored.clone(), manifest.batches.clone(), tasks.clone(), shutdown.clone());
         let identity = match &manifest.server.auth {
             Some(auth) => ApiKeyBook::new(store.clone()).reserving(&auth.delegates),
             None => ApiKeyBook::without_issue(store.clone()),
@@ -213,7 +216,7 @@ impl Stack {
             is_guarded: gate.is_some(),
         };
         let retention = manifest.retention.clone();
-        let sweeper = Sweeper { store: store.clone(), agents: runtime.clone(), files: files.clone(), retention };
+        let sweeper = Sweeper { store: store.clone(), agents: runtime.clone(), files: stored, retention };
         tasks.spawn(sweeper.run(shutdown.clone()));
         let info = info::Running::new(&manifest, registry, probes, Arc::new(kept), eraser);
         Ok(Self {

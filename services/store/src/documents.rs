@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use llama_stack_core::Result;
-use llama_stack_proto::v1::{Document, DocumentStatus, Ingestion};
+use llama_stack_proto::v1::{Document, DocumentStatus, Ingestion, document::Content};
 use prost::Message as _;
 use prost_types::Timestamp;
 
@@ -13,16 +13,18 @@ use crate::{
     ingestions::{self, progress},
     page::Page,
     sql::{Conn, Row, args},
-    turns::micros,
+    turns::{marks, micros},
 };
 
 /// A document that is there keeps its place; all else is the new one's.
 const PUT: &str = "INSERT INTO bank_documents \
-                   (tenant, bank_id, id, place, revision, ingestion_id, status, principal, roles, bytes, expires_us, body, content, worker) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+                   (tenant, bank_id, id, place, revision, ingestion_id, status, principal, roles, bytes, expires_us, body, content, worker, \
+                   file_id) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
                    ON CONFLICT (tenant, bank_id, id) DO UPDATE SET revision = excluded.revision, ingestion_id = excluded.ingestion_id, \
                    status = excluded.status, principal = excluded.principal, roles = excluded.roles, bytes = excluded.bytes, \
-                   expires_us = excluded.expires_us, body = excluded.body, content = excluded.content, worker = excluded.worker";
+                   expires_us = excluded.expires_us, body = excluded.body, content = excluded.content, worker = excluded.worker, \
+                   file_id = excluded.file_id";
 const SETTLE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7 \
                       WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
 const GET: &str = "SELECT body, status, content, revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
@@ -42,6 +44,8 @@ const OF_TENANT: &str = "SELECT CAST(COALESCE(SUM(d.bytes), 0) AS BIGINT) FROM b
 const EXPIRED: &str = "SELECT id FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND expires_us > 0 AND expires_us <= $3";
 const ALL_EXPIRED: &str = "SELECT d.tenant, d.bank_id, d.id FROM bank_documents d JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
                            WHERE b.provider_id = $1 AND d.expires_us > 0 AND d.expires_us <= $2 LIMIT 1000";
+const OF_FILE: &str = "SELECT d.bank_id, d.id FROM bank_documents d JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
+                       WHERE d.tenant = $1 AND d.file_id = $2 AND b.doomed = 0 ORDER BY d.bank_id, d.id";
 /// 1 is `IN_PROGRESS`. A change of nothing, so that of two at the same time one waits for the other.
 const IS_PENDING: &str =
     "UPDATE bank_documents SET status = 1 WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4 AND status = 1";
@@ -119,7 +123,8 @@ impl Command for Put {
                 expires,
                 &body,
                 &content,
-                &self.worker
+                &self.worker,
+                file_of(document)
             ];
             conn.execute(PUT, args).await?;
         }
@@ -162,14 +167,17 @@ struct Delete {
 #[async_trait]
 impl Command for Delete {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
-        let mut deleted = 0;
+        let mut deleted = Vec::new();
         // In the order in which a turn holds those that it quotes.
         let mut ids: Vec<&String> = self.ids.iter().collect();
         ids.sort_unstable();
         for id in ids {
-            deleted += conn.execute(DELETE, args![&self.tenant, &self.bank_id, id]).await?;
+            if conn.execute(DELETE, args![&self.tenant, &self.bank_id, id]).await? > 0 {
+                deleted.push(id);
+            }
         }
-        Ok(Outcome::Changed(deleted))
+        marks::bury(conn, &self.tenant, &self.bank_id, &deleted).await?;
+        Ok(Outcome::Changed(deleted.len() as u64))
     }
 }
 
@@ -265,6 +273,13 @@ impl Store {
         })
     }
 
+    /// Bank and id of the documents that were made of a file.
+    pub async fn documents_of_file(&self, tenant: &str, file_id: &str) -> Result<Vec<(String, String)>> {
+        let rows = self.read(OF_FILE, args![tenant, file_id]).await?;
+        let read = |row: &Row| Ok((row.text(0)?, row.text(1)?));
+        rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+    }
+
     /// Documents and their bytes, by status.
     pub async fn count_documents(&self, tenant: &str, bank_id: &str) -> Result<Vec<(DocumentStatus, u64, u64)>> {
         let rows = self.read(COUNTS, args![tenant, bank_id]).await?;
@@ -293,11 +308,19 @@ impl Store {
     }
 }
 
+/// The file that it is made of; empty where it is none.
+fn file_of(document: &Document) -> &str {
+    match &document.content {
+        Some(Content::FileId(id)) => id,
+        _ => "",
+    }
+}
+
 /// What is read in lists, and the content.
 fn parts(document: &Document) -> (Vec<u8>, Vec<u8>) {
     let content = Document { content: document.content.clone(), ..Document::default() };
     // Of a file the list says which.
-    let listed = document.content.clone().filter(|content| matches!(content, llama_stack_proto::v1::document::Content::FileId(_)));
+    let listed = document.content.clone().filter(|content| matches!(content, Content::FileId(_)));
     (Document { content: listed, ..document.clone() }.encode_to_vec(), content.encode_to_vec())
 }
 

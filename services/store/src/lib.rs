@@ -41,6 +41,7 @@ mod sqlite;
 mod tables;
 mod tool_groups;
 mod turns;
+mod uploads;
 mod usage;
 mod workers;
 mod writer;
@@ -70,6 +71,7 @@ pub use crate::sealed::Sealer;
 pub use crate::snapshot::{KeptBank, Rows, Snapshot};
 pub use crate::tables::known_migrations;
 pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, TurnList, Unfinished};
+pub use crate::uploads::PartedUpload;
 pub use crate::usage::DailyUsage;
 pub use llama_stack_core::manifest::Durability;
 

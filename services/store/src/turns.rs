@@ -6,6 +6,7 @@ mod delete;
 mod key;
 mod lease;
 mod list;
+pub(crate) mod marks;
 mod quotes;
 mod rewrite;
 

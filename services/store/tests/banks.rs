@@ -19,6 +19,7 @@ on!(sqlite, memory, postgres: [
     of_many_takers_each_document_goes_to_one,
     an_ingestion_counts_its_documents,
     expired_documents_are_told,
+    documents_are_known_by_their_file,
 ]);
 
 const PROVIDER: &str = "sqlite";
@@ -269,4 +270,23 @@ async fn expired_documents_are_told(Fixture { store, .. }: &Fixture) {
     assert_eq!(all, [(TENANT.to_owned(), mine.id.clone(), "soon".to_owned())]);
     let (listed, _) = store.list_documents(TENANT, &mine.id, DocumentList::default(), &later).await.unwrap();
     assert_eq!(listed.iter().map(|document| document.id.as_str()).collect::<Vec<_>>(), ["stays"]);
+}
+
+async fn documents_are_known_by_their_file(Fixture { store, .. }: &Fixture) {
+    let (one, other) = (bank("ann"), bank("bob"));
+    let of_file = |id: &str| {
+        let mut made = inserted(id, "");
+        made.document.content = Some(Content::FileId("file-1".into()));
+        made
+    };
+    for bank in [&one, &other] {
+        kept(store, bank).await;
+        let documents = vec![of_file("file-1"), of_file("again"), inserted("words", "file-1")];
+        store.put_documents(TENANT, &bank.id, &ann(), WORKER, documents, None).await.unwrap();
+    }
+    // In its place there is a text now; and a bank that is being deleted has nothing any more.
+    store.put_documents(TENANT, &one.id, &ann(), WORKER, vec![inserted("again", "words")], None).await.unwrap();
+    store.doom_bank(TENANT, PROVIDER, &other.id).await.unwrap();
+    assert_eq!(store.documents_of_file(TENANT, "file-1").await.unwrap(), [(one.id.clone(), "file-1".to_owned())]);
+    assert!(store.documents_of_file("other", "file-1").await.unwrap().is_empty());
 }

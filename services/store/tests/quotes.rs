@@ -7,18 +7,19 @@ mod fixture;
 use fixture::{Fixture, TENANT, begin};
 use llama_stack_core::ids;
 use llama_stack_proto::v1::{
-    Bank, Citation, InferenceStep, Message, Part, Role, SearchResult, Step, ToolResult, ToolStep, Turn, TurnEvent,
+    Bank, Citation, Document, InferenceStep, Message, Part, Role, SearchResult, Step, ToolResult, ToolStep, Turn, TurnEvent,
     TurnStatus::{self, Completed, InProgress},
     step,
     turn_event::Event,
 };
-use llama_stack_store::Store;
+use llama_stack_store::{Author, InsertedDocument, Store};
 
 on!(sqlite, memory, postgres: [
     a_deleted_document_is_quoted_in_no_journal_and_the_journals_stay,
     what_a_turn_under_way_still_writes_of_it_is_cleaned,
     a_deleted_bank_is_quoted_in_no_journal,
     what_was_found_just_before_the_bank_went_is_not_written,
+    what_was_found_of_a_document_that_has_come_again_since_is_not_written,
 ]);
 
 mod on_disk {
@@ -122,11 +123,15 @@ async fn a_deleted_bank_is_quoted_in_no_journal(Fixture { store, .. }: &Fixture)
     assert_eq!(told(store, &turn, "secret").await, (0, 3));
 }
 
-async fn what_was_found_just_before_the_bank_went_is_not_written(Fixture { store, .. }: &Fixture) {
+async fn insert_bank(store: &Store) {
     let now = Some(ids::now());
     let bank =
         Bank { id: "b".into(), provider_id: "sqlite".into(), owner: "ann".into(), created: now, last_active: now, ..Bank::default() };
     store.insert_bank(TENANT, &bank).await.unwrap();
+}
+
+async fn what_was_found_just_before_the_bank_went_is_not_written(Fixture { store, .. }: &Fixture) {
+    insert_bank(store).await;
     store.doom_bank(TENANT, "sqlite", "b").await.unwrap();
     let doomed = with_steps(store).await;
     store.delete_bank(TENANT, "sqlite", "b").await.unwrap();
@@ -134,6 +139,42 @@ async fn what_was_found_just_before_the_bank_went_is_not_written(Fixture { store
     for turn in [doomed, deleted] {
         assert_eq!(told(store, &turn, "secret").await, (0, 3));
     }
+}
+
+/// Nor what an answer cites of an earlier turn; and a turn that searches afterwards finds the one that has come.
+async fn what_was_found_of_a_document_that_has_come_again_since_is_not_written(Fixture { store, .. }: &Fixture) {
+    insert_bank(store).await;
+    let insert = async |id: &str| {
+        let document = Document { id: id.into(), created: Some(ids::now()), ..Document::default() };
+        let inserted = InsertedDocument { document, revision: ids::new("rev") };
+        store.put_documents(TENANT, "b", &Author::default(), "worker", vec![inserted], None).await.unwrap();
+    };
+    insert("one").await;
+    insert("two").await;
+    let intend = async |turn: &str| {
+        let [search, answer]: [Step; 2] = steps().try_into().unwrap();
+        let intent = Step { step: Some(step::Step::Tool(ToolStep::default())), ..search.clone() };
+        append(store, turn, &[event(turn, 2, Event::StepStarted(intent))], InProgress).await;
+        [search, answer]
+    };
+    let finish = async |turn: &str, [search, answer]: [Step; 2]| {
+        append(store, turn, &[event(turn, 3, Event::StepCompleted(search))], InProgress).await;
+        append(store, turn, &[event(turn, 4, Event::StepCompleted(answer))], InProgress).await;
+        append(store, turn, &[end(turn, 5)], Completed).await;
+    };
+    let (early, citing, late) = (begin(store, TENANT).await, begin(store, TENANT).await, begin(store, TENANT).await);
+    let found_early = intend(&early).await;
+    delete(store, "one").await;
+    insert("one").await;
+    let found_late = intend(&late).await;
+    finish(&early, found_early).await;
+    finish(&late, found_late).await;
+    let [_, answer]: [Step; 2] = steps().try_into().unwrap();
+    append(store, &citing, &[event(&citing, 2, Event::StepCompleted(answer))], InProgress).await;
+    assert_eq!(told(store, &early, "secret of one").await, (0, 5));
+    assert!(told(store, &early, "secret of two").await.0 >= 8);
+    assert!(told(store, &late, "secret of one").await.0 >= 8);
+    assert_eq!((told(store, &citing, "secret of one").await.0, told(store, &citing, "secret of two").await.0), (0, 1));
 }
 
 async fn a_deleted_document_is_in_no_page_of_the_file(Fixture { store, url, .. }: &Fixture) {

@@ -47,6 +47,7 @@ impl Banks {
         if !chunks.is_empty() {
             self.check_quota(cx.tenant(), &bank.id, "", chunks.iter().map(|chunk| chunk.text.len() as u64).sum()).await?;
             self.note_use(cx.tenant(), &bank).await?;
+            self.forget_expired(cx.tenant(), &bank.id).await?;
             self.embed_missing(cx, &bank, &mut chunks).await?;
             let (banks, tenant, author) = (self.clone(), cx.tenant().to_owned(), author(cx));
             let store = async move { banks.store_ready(&tenant, &bank.id, &author, chunks).await };

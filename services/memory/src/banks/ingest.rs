@@ -40,6 +40,8 @@ impl Banks {
             return Err(Error::failed_precondition(message).with_field("chunking.kind"));
         }
         self.note_use(cx.tenant(), &bank).await?;
+        // One whose time is over goes with all that quotes it, before another takes its id.
+        self.forget_expired(cx.tenant(), &bank.id).await?;
         let (documents, failures) = checked(request.documents, &chunking);
         if request.background {
             return self.begin(cx, &bank, documents, failures).await;

@@ -4,12 +4,13 @@ use std::{borrow::Cow, collections::BTreeSet};
 
 use async_trait::async_trait;
 use llama_stack_core::{Code, Error, Result};
-use llama_stack_proto::v1::{TurnEvent, TurnStatus, turn_event};
+use llama_stack_proto::v1::{TurnEvent, TurnStatus, step, turn_event};
 use prost::Message as _;
 
 use super::{
     lease::lost,
-    quotes::{self, Quote},
+    marks,
+    quotes::{self, Quoted},
     sequence, status,
 };
 use crate::{
@@ -47,7 +48,10 @@ struct Append {
     /// Earlier events as they are from now on, with their numbers.
     amended: Vec<(i64, Vec<u8>)>,
     /// The documents that the events bring passages of.
-    quotes: BTreeSet<Quote>,
+    quotes: BTreeSet<Quoted>,
+    /// The steps of calls of tools that begin here, and of those that have their results.
+    begun: Vec<String>,
+    done: Vec<String>,
     /// One of them repeats what earlier ones brought.
     ends: bool,
 }
@@ -137,6 +141,8 @@ impl Append {
             bodies: events.iter().map(TurnEvent::encode_to_vec).collect(),
             amended: Vec::new(),
             quotes: quotes::quoted(events),
+            begun: events.iter().filter_map(|event| call(event, false)).collect(),
+            done: events.iter().filter_map(|event| call(event, true)).collect(),
             ends: events.iter().any(|event| matches!(event.event, Some(turn_event::Event::Ended(_)))),
         })
     }
@@ -151,6 +157,21 @@ impl Append {
             }
         };
         rows.first().map(|row| row.int(0)).transpose()
+    }
+
+    /// Notes from when on each call may have found something.
+    async fn mark(&self, conn: &mut Conn<'_>) -> Result<(), Failure> {
+        let turn = (self.tenant.as_str(), self.turn_id.as_str());
+        if self.ends {
+            return marks::clear_all(conn, turn).await;
+        }
+        for step in &self.done {
+            marks::clear(conn, turn, step).await?;
+        }
+        for step in self.begun.iter().filter(|step| !self.done.contains(step)) {
+            marks::set(conn, turn, step).await?;
+        }
+        Ok(())
     }
 
     /// Why the head did not move.
@@ -192,8 +213,19 @@ impl Command for Append {
         for (body, number) in bodies.iter().zip(self.after + 1..) {
             conn.execute(INSERT, args![&self.tenant, &self.turn_id, number, body]).await?;
         }
+        self.mark(conn).await?;
         Ok(Outcome::Epoch(epoch))
     }
+}
+
+/// The step of a call that is run here, if the event is its intent, or its result.
+fn call(event: &TurnEvent, done: bool) -> Option<String> {
+    let step = match &event.event {
+        Some(turn_event::Event::StepStarted(step)) if !done => step,
+        Some(turn_event::Event::StepCompleted(step)) if done => step,
+        _ => return None,
+    };
+    matches!(&step.step, Some(step::Step::Tool(tool)) if !tool.client).then(|| step.id.clone())
 }
 
 fn taken(turn_id: &str, number: u64) -> Error {

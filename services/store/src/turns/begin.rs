@@ -5,7 +5,7 @@ use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{Session, Turn, TurnEvent, TurnStatus, turn_event};
 use prost::Message as _;
 
-use super::{key::Key, micros};
+use super::{key::Key, marks, micros};
 use crate::{
     Store,
     command::{Command, Failure, Outcome, not_found},
@@ -126,6 +126,7 @@ impl Command for Begin {
         ];
         conn.execute(INSERT_TURN, turn).await?;
         conn.execute(INSERT_EVENT, args![&self.tenant, &self.id, &self.body]).await?;
+        marks::set(conn, (&self.tenant, &self.id), "").await?;
         Ok(Outcome::Done)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! An append notes which documents its events have passages of. A deletion takes those out of every event of the turns that
 //! are noted: the events stay, with their numbers, and so does what a turn made of them. What a turn that is under way writes
-//! of them later, such as its end, is cleaned as it is written.
+//! of them later, such as its end, is cleaned as it is written; so is what it found just before, even if another document has
+//! come under the id since (`marks.rs`).
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -11,6 +12,7 @@ use llama_stack_core::Result;
 use llama_stack_proto::v1::{Message, Part, Role, Step, ToolResult, Turn, TurnEvent, part::Content, step, turn_event::Event};
 use prost::Message as _;
 
+use super::marks;
 use crate::{
     Store,
     command::{Command, Failure, Outcome},
@@ -44,8 +46,11 @@ const HOLD: &str = "UPDATE turns SET head_seq = head_seq WHERE tenant = $1 AND i
 /// A bank and a document of it.
 pub(super) type Quote = (String, String);
 
+/// A document, and the step of the call that found it; empty where that was another.
+pub(super) type Quoted = (Quote, String);
+
 /// The documents that these events bring passages of. An end only repeats what steps brought.
-pub(super) fn quoted(events: &[TurnEvent]) -> BTreeSet<Quote> {
+pub(super) fn quoted(events: &[TurnEvent]) -> BTreeSet<Quoted> {
     let mut found = BTreeSet::new();
     for event in events {
         let Some(Event::StepCompleted(step)) = &event.event else { continue };
@@ -53,15 +58,17 @@ pub(super) fn quoted(events: &[TurnEvent]) -> BTreeSet<Quote> {
         if !may_quote(step) {
             continue;
         }
+        let step_id = if matches!(step.step, Some(step::Step::Tool(_))) { step.id.as_str() } else { "" };
+        let by = |bank: &str, document: &str| ((bank.to_owned(), document.to_owned()), step_id.to_owned());
         of_step(&mut step.clone(), &mut |place| match place {
             Place::Result(result) => {
                 let results = result.search_results.iter().filter(|found| !found.text.is_empty());
-                found.extend(results.map(|found| (found.bank_id.clone(), found.document_id.clone())));
+                found.extend(results.map(|found| by(&found.bank_id, &found.document_id)));
             }
             Place::Part(part) => {
                 let citations = part.citations.iter().filter(|citation| !citation.quote.is_empty());
-                found.extend(citations.map(|citation| (citation.bank_id.clone(), citation.document_id.clone())));
-                found.extend(retrieved(part));
+                found.extend(citations.map(|citation| by(&citation.bank_id, &citation.document_id)));
+                found.extend(retrieved(part).map(|(bank, document)| by(&bank, &document)));
             }
         });
     }
@@ -175,13 +182,20 @@ fn of_result(result: &mut ToolResult, look: Look<'_>) {
 pub(super) async fn note(
     conn: &mut Conn<'_>,
     (tenant, turn_id): (&str, &str),
-    quotes: &BTreeSet<Quote>,
+    quotes: &BTreeSet<Quoted>,
     bodies: impl Iterator<Item = &mut Vec<u8>>,
 ) -> Result<(), Failure> {
-    for (bank, document) in quotes {
-        conn.execute(NOTE, args![tenant, bank, document, turn_id]).await?;
-        let is_gone = conn.rows_of(IS_THERE, HOLD_DOCUMENT, args![tenant, bank, document]).await?.is_empty();
-        if is_gone && !conn.rows(IS_OURS, args![tenant, bank]).await?.is_empty() {
+    for (quote, step_id) in quotes {
+        let (bank, document) = quote;
+        let is_new = conn.execute(NOTE, args![tenant, bank, document, turn_id]).await? > 0;
+        let is_there = !conn.rows_of(IS_THERE, HOLD_DOCUMENT, args![tenant, bank, document]).await?.is_empty();
+        let is_gone = if is_there {
+            // What the turn had before was marked when its document went.
+            (is_new || !step_id.is_empty()) && marks::deleted_since(conn, (tenant, turn_id), quote, step_id).await?
+        } else {
+            !conn.rows(IS_OURS, args![tenant, bank]).await?.is_empty()
+        };
+        if is_gone {
             conn.execute(MARK, args![tenant, bank, document, turn_id]).await?;
         }
     }

@@ -33,7 +33,13 @@ impl Table {
     /// # Panics
     /// Where there is no such way.
     pub fn all(&self, way: &str) -> Score {
-        self.0.iter().find(|(there, _)| *there == way).unwrap().1["all"]
+        self.of(way, "all")
+    }
+
+    /// # Panics
+    /// Where there is no such way, or kind of question.
+    pub fn of(&self, way: &str, kind: &str) -> Score {
+        self.0.iter().find(|(there, _)| *there == way).unwrap().1[kind]
     }
 }
 

@@ -182,10 +182,10 @@ impl Held {
                 self.objects.insert(key.to_owned(), (body, NEW.0, NEW.1));
                 [(header::ETAG, tag)].into_response()
             }
-            ("DELETE", Some(id)) => {
-                self.uploads.remove(&id);
-                StatusCode::NO_CONTENT.into_response()
-            }
+            ("DELETE", Some(id)) => match self.uploads.remove(&id) {
+                Some(_) => StatusCode::NO_CONTENT.into_response(),
+                None => error(StatusCode::NOT_FOUND, "NoSuchUpload"),
+            },
             ("DELETE", None) => {
                 self.objects.remove(key);
                 StatusCode::NO_CONTENT.into_response()
