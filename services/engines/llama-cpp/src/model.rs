@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock, Weak, atomic::Ordering},
+    sync::{
+        Arc, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     config::{CacheType, Draft, Kind, Options},
     context::Shape,
-    engine::{Command, Engine, Generate, draft_shape, shape},
+    engine::{Command, Engine, Gauges, Generate, draft_shape, shape},
     kind::Found,
     load::Source,
     vectors::Texts,
@@ -43,6 +46,9 @@ pub(crate) struct LocalModel {
     beside: u64,
     admission: Admission,
     engine: Mutex<Option<Arc<Engine>>>,
+    /// Of the engine, while there is one: whoever describes the model neither waits for the slot nor holds the engine.
+    gauges: RwLock<Weak<Gauges>>,
+    loading: AtomicBool,
     used: RwLock<Instant>,
     /// The models of its provider, which make room for each other.
     peers: Peers,
@@ -101,6 +107,8 @@ impl LocalModel {
             peers: peers.clone(),
             admission: Admission::shared(parallel as usize, queue),
             engine: Mutex::new(None),
+            gauges: RwLock::default(),
+            loading: AtomicBool::new(false),
             used: RwLock::new(Instant::now()),
             tasks: deps.tasks.clone(),
         });
@@ -125,20 +133,21 @@ impl LocalModel {
         let mut metadata = vec![("engine", "llama.cpp".to_owned()), ("quantization", self.found.info.quantization.clone())];
         let need = self.footprint.need(shape(&self.source).cells);
         metadata.push(("memory_bytes", need.total().saturating_add(self.beside).to_string()));
-        match self.engine.try_lock().ok().and_then(|slot| slot.clone()) {
-            Some(engine) => {
-                let gauge = |gauge: &std::sync::atomic::AtomicU64| gauge.load(Ordering::Relaxed).to_string();
+        match self.gauges.read().unwrap_or_else(PoisonError::into_inner).upgrade() {
+            Some(gauges) => {
+                let gauge = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed).to_string();
                 metadata.push(("state", "loaded".into()));
-                metadata.push(("cache_tokens_used", gauge(&engine.gauges.cells_used)));
-                metadata.push(("prompt_tokens", gauge(&engine.gauges.prompt_tokens)));
-                metadata.push(("cached_tokens", gauge(&engine.gauges.cached_tokens)));
-                metadata.push(("draft_tokens", gauge(&engine.gauges.draft_tokens)));
-                metadata.push(("draft_accepted_tokens", gauge(&engine.gauges.draft_accepted_tokens)));
+                metadata.push(("cache_tokens_used", gauge(&gauges.cells_used)));
+                metadata.push(("prompt_tokens", gauge(&gauges.prompt_tokens)));
+                metadata.push(("cached_tokens", gauge(&gauges.cached_tokens)));
+                metadata.push(("draft_tokens", gauge(&gauges.draft_tokens)));
+                metadata.push(("draft_accepted_tokens", gauge(&gauges.draft_accepted_tokens)));
             }
+            None if self.loading.load(Ordering::Relaxed) => metadata.push(("state", "loading".into())),
             None => metadata.push(("state", "unloaded".into())),
         }
-        let running = self.admission.running();
-        metadata.push(("requests", running.to_string()));
+        metadata.push(("requests", self.admission.running().to_string()));
+        metadata.push(("waiting", self.admission.queued().to_string()));
         let dimension = if self.source.kind == Kind::Embedding { self.found.info.embedding_length.unwrap_or_default() } else { 0 };
         Model {
             id: self.id.clone(),
@@ -169,15 +178,24 @@ impl LocalModel {
             }
             // The old weights go before the new ones come: both may not fit.
             end(slot.take()).await;
-            model.find_room().await?;
-            let started = Instant::now();
-            let engine = Arc::new(Engine::start(model.source.clone()).await?);
-            tracing::info!(model = model.id, engine = "llama.cpp", seconds = started.elapsed().as_secs_f32(), "model loaded");
+            model.loading.store(true, Ordering::Relaxed);
+            let loaded = model.load().await;
+            model.loading.store(false, Ordering::Relaxed);
+            let engine = loaded?;
             *slot = Some(engine.clone());
             model.touch();
             Ok(engine)
         });
         loading.await.map_err(|error| Error::internal("loading the model broke off").with_source(error))?
+    }
+
+    async fn load(&self) -> Result<Arc<Engine>> {
+        self.find_room().await?;
+        let started = Instant::now();
+        let engine = Arc::new(Engine::start(self.source.clone()).await?);
+        tracing::info!(model = self.id, engine = "llama.cpp", seconds = started.elapsed().as_secs_f32(), "model loaded");
+        *self.gauges.write().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&engine.gauges);
+        Ok(engine)
     }
 
     /// Begins to answer. The engine decides what runs together.

@@ -1,6 +1,9 @@
 //! A model of the manifest: its files, its one engine, and who may use it when.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,6 +33,8 @@ pub(crate) struct LocalModel {
     quantization: String,
     admission: Admission,
     engine: Mutex<Option<Arc<Engine>>>,
+    /// Of `engine`, for people: who asks for it does not wait for a model that is being loaded.
+    state: RwLock<&'static str>,
     tasks: TaskTracker,
 }
 
@@ -52,19 +57,27 @@ impl LocalModel {
             quantization: found.quantization,
             admission: Admission::new(1, queue),
             engine: Mutex::new(None),
+            state: RwLock::new("unloaded"),
             tasks,
         }))
     }
 
     pub(crate) fn describe(&self, provider_id: &str) -> Model {
-        let engine = "mistral.rs 0.8.1".to_owned();
+        let state = *self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let metadata = [
+            ("engine", "mistral.rs 0.8.1".to_owned()),
+            ("quantization", self.quantization.clone()),
+            ("state", state.to_owned()),
+            ("requests", self.admission.running().to_string()),
+            ("waiting", self.admission.queued().to_string()),
+        ];
         Model {
             id: self.id.clone(),
             provider_id: provider_id.to_owned(),
             provider_model_id: self.id.clone(),
             kind: ModelKind::Chat.into(),
             context_length: self.weights.context_length,
-            metadata: [("engine".to_owned(), engine), ("quantization".to_owned(), self.quantization.clone())].into(),
+            metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
             ..Model::default()
         }
     }
@@ -86,12 +99,19 @@ impl LocalModel {
             // The old weights go before the new ones come: both may not fit.
             *slot = None;
             let started = std::time::Instant::now();
-            let engine = Arc::new(load(model.weights.clone()).await?);
+            model.is("loading");
+            let loaded = load(model.weights.clone()).await;
+            model.is(if loaded.is_ok() { "loaded" } else { "unloaded" });
+            let engine = Arc::new(loaded?);
             tracing::info!(model = model.id, seconds = started.elapsed().as_secs_f32(), "model loaded");
             *slot = Some(engine.clone());
             Ok(engine)
         });
         loading.await.map_err(|error| Error::internal("loading the model broke off").with_source(error))?
+    }
+
+    fn is(&self, state: &'static str) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
     /// Waits for the engine to be free, then begins. The engine stays taken until it has let go of the last sequence,
