@@ -38,7 +38,9 @@ struct Row {
     /// Why this engine was taken, where there was a choice.
     engine_reason: String,
     state: String,
+    /// That run, and that wait for their turn.
     requests: String,
+    waiting: String,
     context_length: u32,
     memory_bytes: Option<u64>,
     /// Share of all prompt tokens that did not have to be read again.
@@ -71,6 +73,7 @@ fn row(model: Model) -> Row {
         engine_reason: said("engine_reason"),
         state: said("state"),
         requests: said("requests"),
+        waiting: said("waiting"),
         memory_bytes: number("memory_bytes"),
         prefix_hits,
         upstreams: serde_json::from_str(&said("upstreams")).unwrap_or_default(),
@@ -82,7 +85,7 @@ fn row(model: Model) -> Row {
 
 fn text(report: &Report) -> String {
     let mut text = format!("{} {} - up {} s\n", report.name, report.version, report.uptime_seconds);
-    let head = ["MODEL", "KIND", "PROVIDER", "ENGINE", "STATE", "REQUESTS", "CONTEXT", "MEMORY", "HITS", "WHY"];
+    let head = ["MODEL", "KIND", "PROVIDER", "ENGINE", "STATE", "REQUESTS", "WAITING", "CONTEXT", "MEMORY", "HITS", "WHY"];
     let rows = report.models.iter().map(|row| {
         let memory = row.memory_bytes.map(|bytes| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)));
         let hits = row.prefix_hits.map(|hits| format!("{:.0} %", hits * 100.0));
@@ -96,6 +99,7 @@ fn text(report: &Report) -> String {
             shown(&row.engine),
             shown(&row.state),
             shown(&row.requests),
+            shown(&row.waiting),
             or_dash(context),
             or_dash(memory),
             or_dash(hits),
@@ -136,8 +140,14 @@ mod tests {
 
     #[test]
     fn each_model_has_a_line_and_says_what_it_is_known_to_do() {
-        let metadata =
-            [("engine", "llama.cpp"), ("state", "loaded"), ("requests", "2"), ("prompt_tokens", "200"), ("cached_tokens", "150")];
+        let metadata = [
+            ("engine", "llama.cpp"),
+            ("state", "loaded"),
+            ("requests", "2"),
+            ("waiting", "1"),
+            ("prompt_tokens", "200"),
+            ("cached_tokens", "150"),
+        ];
         let local = Model {
             id: "m".into(),
             provider_id: "local".into(),
@@ -153,8 +163,8 @@ mod tests {
         let text = text(&report(info, vec![local, remote, pooled]));
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[0], ["t", "1.2.3", "-", "up", "5", "s"]);
-        assert_eq!(lines[2], ["m", "chat", "local", "llama.cpp", "loaded", "2", "4096", "-", "75", "%"]);
-        assert_eq!(lines[3], ["far/away", "chat", "vllm", "-", "-", "-", "-", "-", "-"]);
+        assert_eq!(lines[2], ["m", "chat", "local", "llama.cpp", "loaded", "2", "1", "4096", "-", "75", "%"]);
+        assert_eq!(lines[3], ["far/away", "chat", "vllm", "-", "-", "-", "-", "-", "-", "-"]);
         assert_eq!(lines[6], ["UPSTREAM", "MODEL", "STATE", "REQUESTS", "ANSWERED", "FAILED", "REFUSED"]);
         assert_eq!(lines[7], ["vllm/a", "p", "open", "2", "7", "5", "1"]);
     }

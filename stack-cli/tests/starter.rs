@@ -75,6 +75,8 @@ fn the_starter_answers_every_client() {
         ps["models"].as_array().unwrap().iter().map(|model| (model["id"].as_str().unwrap(), model["engine"].as_str().unwrap()));
     assert!(engines.any(|model| model == ("qwen2.5-coder-0.5b-instruct", "llama.cpp")), "{ps}");
     assert!(ps["models"].as_array().unwrap().iter().all(|model| !model["engine_reason"].as_str().unwrap().is_empty()), "{ps}");
+    // It has just answered.
+    assert!(ps["models"].as_array().unwrap().iter().all(|model| model["state"] == "loaded"), "{ps}");
 
     let judged = tokio::runtime::Runtime::new().unwrap().block_on(judge(&server.url));
     assert_eq!(judged, ["injection".to_owned(), String::new()]);

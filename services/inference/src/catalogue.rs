@@ -51,6 +51,8 @@ pub(crate) struct Catalogue {
 pub(crate) struct Entry {
     pub(crate) id: String,
     pub(crate) inference: Arc<dyn Inference>,
+    /// In this process: asking costs nothing, and what it says of its models changes with each request.
+    pub(crate) near: bool,
     heard: RwLock<Heard>,
     /// Held while the provider is asked: who waits for it takes the answer instead of asking again.
     asking: Mutex<()>,
@@ -84,12 +86,19 @@ impl Found<'_> {
 
 impl Catalogue {
     pub(crate) fn new(providers: Vec<(String, Arc<dyn Inference>)>) -> Self {
-        let entry = |(id, inference)| Entry { id, inference, heard: RwLock::default(), asking: Mutex::default() };
+        let entry = |(id, inference)| Entry { id, inference, near: false, heard: RwLock::default(), asking: Mutex::default() };
         Self { entries: providers.into_iter().map(entry).collect(), fresh: FRESH }
     }
 
     pub(crate) fn fresh_for(self, fresh: Duration) -> Self {
         Self { fresh, ..self }
+    }
+
+    pub(crate) fn near(mut self, ids: &[&str]) -> Self {
+        for entry in &mut self.entries {
+            entry.near = ids.contains(&entry.id.as_str());
+        }
+        self
     }
 
     /// The provider of `id`.
@@ -146,9 +155,10 @@ impl Catalogue {
         }
     }
 
-    /// Asks everybody whose list has aged.
+    /// Asks everybody whose list has aged, and those of this process in any case.
     pub(crate) async fn refresh(&self) {
-        futures::future::join_all(self.entries.iter().map(|entry| entry.ask(self.fresh))).await;
+        let age = |entry: &Entry| if entry.near { Duration::ZERO } else { self.fresh };
+        futures::future::join_all(self.entries.iter().map(|entry| entry.ask(age(entry)))).await;
     }
 
     /// The question that is due, if any: to be waited for beside other work. Never two to the same provider.

@@ -37,6 +37,12 @@ impl Router {
         Self { catalogue: self.catalogue.fresh_for(age), ..self }
     }
 
+    /// The providers that run in this process, by id: who lists models, or looks at one, is told how they are now.
+    #[must_use]
+    pub fn with_near(self, ids: &[&str]) -> Self {
+        Self { catalogue: self.catalogue.near(ids), ..self }
+    }
+
     /// The provider of `model`, which becomes the id that the provider knows, and the id that was asked for.
     async fn route(&self, cx: &Context, model: &mut String, wanted: ModelKind) -> Result<(&Entry, String)> {
         let asked = model.clone();
@@ -84,8 +90,8 @@ impl Inference for Router {
         let found = cx.within(self.catalogue.find(&asked)).await?;
         let entry = found.entry;
         let model = match found.model(&asked) {
-            Some(model) => model.clone(),
-            None => self.call(cx, entry, entry.inference.get_model(cx, GetModelRequest { id: asked[found.skip..].to_owned() })).await?,
+            Some(model) if !entry.near => model.clone(),
+            _ => self.call(cx, entry, entry.inference.get_model(cx, GetModelRequest { id: asked[found.skip..].to_owned() })).await?,
         };
         Ok(entry.present(asked, model))
     }

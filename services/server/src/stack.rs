@@ -130,7 +130,9 @@ impl Stack {
         deps.extensions.insert(keepers.clone());
 
         let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;
-        let router: Arc<dyn Inference> = Arc::new(llama_stack_inference::Router::new(providers.clone()));
+        let inline = listed.inference.iter().filter(|provider| provider.kind.starts_with("inline::"));
+        let inline: Vec<&str> = inline.map(|provider| provider.id.as_str()).collect();
+        let router: Arc<dyn Inference> = Arc::new(llama_stack_inference::Router::new(providers.clone()).with_near(&inline));
         let limits = Limits::new(manifest.limits.clone(), manifest.agents.prices.clone(), store.clone());
         tasks.spawn(limits.clone().keep(shutdown.clone()));
         let observed = Observed::new(router, telemetry.clone(), metrics.clone()).metered(limits.clone());

@@ -64,7 +64,10 @@ impl Model {
             embedding_dimension: u32::try_from(self.dimension).unwrap_or(u32::MAX),
             labels: self.labels.clone(),
             created: Some(ids::now()),
-            metadata: [("engine", "candle"), ("architecture", architecture)].map(|(key, value)| (key.into(), value.into())).into(),
+            // Its weights are read before the stack serves, and stay.
+            metadata: [("engine", "candle"), ("architecture", architecture), ("state", "loaded")]
+                .map(|(key, value)| (key.into(), value.into()))
+                .into(),
         }
     }
 

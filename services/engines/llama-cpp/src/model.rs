@@ -135,8 +135,8 @@ impl LocalModel {
             metadata.push(("draft_tokens", gauge(&engine.gauges.draft_tokens)));
             metadata.push(("draft_accepted_tokens", gauge(&engine.gauges.draft_accepted_tokens)));
         }
-        let running = self.admission.running();
-        metadata.push(("requests", running.to_string()));
+        metadata.push(("requests", self.admission.running().to_string()));
+        metadata.push(("waiting", self.admission.queued().to_string()));
         let dimension = if self.source.kind == Kind::Embedding { self.found.info.embedding_length.unwrap_or_default() } else { 0 };
         Model {
             id: self.id.clone(),

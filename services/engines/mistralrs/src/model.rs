@@ -1,6 +1,9 @@
 //! A model of the manifest: its files, its one engine, and who may use it when.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -38,6 +41,8 @@ pub(crate) struct LocalModel {
     asked: bool,
     admission: Admission,
     engine: Mutex<Option<Arc<Engine>>>,
+    /// Of `engine`, for people: who asks for it does not wait for a model that is being loaded.
+    state: RwLock<&'static str>,
     tasks: TaskTracker,
 }
 
@@ -63,22 +68,20 @@ impl LocalModel {
             quantization: found.quantization,
             admission: Admission::new(1, queue),
             engine: Mutex::new(None),
+            state: RwLock::new("unloaded"),
             tasks,
         }))
     }
 
     pub(crate) fn describe(&self, provider_id: &str) -> Model {
+        let state = *self.state.read().unwrap_or_else(PoisonError::into_inner);
         let mut metadata = vec![("engine", "mistral.rs 0.8.1".to_owned()), ("quantization", self.quantization.clone())];
         if let Some(footprint) = &self.footprint {
             metadata.push(("memory_bytes", footprint.need(self.weights.context_length).total().to_string()));
         }
-        // Who loads it holds the lock.
-        let state = self.engine.try_lock().map_or("loading", |slot| match slot.as_ref() {
-            Some(engine) if engine.is_alive() => "loaded",
-            _ => "unloaded",
-        });
-        metadata.push(("state", state.into()));
+        metadata.push(("state", state.to_owned()));
         metadata.push(("requests", self.admission.running().to_string()));
+        metadata.push(("waiting", self.admission.queued().to_string()));
         Model {
             id: self.id.clone(),
             provider_id: provider_id.to_owned(),
@@ -108,7 +111,10 @@ impl LocalModel {
             *slot = None;
             model.fits()?;
             let started = std::time::Instant::now();
-            let engine = Arc::new(load(model.weights.clone()).await?);
+            model.is("loading");
+            let loaded = load(model.weights.clone()).await;
+            model.is(if loaded.is_ok() { "loaded" } else { "unloaded" });
+            let engine = Arc::new(loaded?);
             tracing::info!(model = model.id, seconds = started.elapsed().as_secs_f32(), "model loaded");
             *slot = Some(engine.clone());
             Ok(engine)
@@ -128,6 +134,10 @@ impl LocalModel {
         }
         tracing::warn!(model = self.id, "long requests may not fit: {}", refused.message());
         Ok(())
+    }
+
+    fn is(&self, state: &'static str) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
     /// Waits for the engine to be free, then begins. The engine stays taken until it has let go of the last sequence,

@@ -251,6 +251,30 @@ async fn known_models_are_not_asked_for_again_until_their_list_has_aged() {
     once(a.asked() - before, began);
 }
 
+/// What is listed of a model that runs here, whether it is loaded and how busy it is, is true now.
+#[tokio::test]
+async fn providers_of_this_process_say_how_their_models_are_now() {
+    let (near, far) = (Double::with("near", &["x"]), Double::with("far", &["y"]));
+    let router = router(&[&near, &far]).with_near(&["near"]);
+    let state = async |id: &str| {
+        let listed = router.list_models(&cx(), ListModelsRequest::default()).await.unwrap().models;
+        let listed = listed.into_iter().find(|model| model.id == id).unwrap();
+        let named = router.get_model(&cx(), GetModelRequest { id: id.into() }).await.unwrap();
+        assert_eq!((&listed.metadata, &listed.provider_id), (&named.metadata, &named.provider_id));
+        named.metadata.get("state").cloned()
+    };
+    assert_eq!((state("x").await, state("y").await), (None, None));
+    for (double, id) in [(&near, "x"), (&far, "y")] {
+        let metadata = [("state".to_owned(), "loaded".to_owned())].into();
+        double.now_lists(Lists::Models(vec![Model { metadata, ..model(id, ModelKind::Chat) }]));
+    }
+    assert_eq!((state("x").await.as_deref(), state("y").await), (Some("loaded"), None));
+    // Requests still ask nobody for a list.
+    let asked = near.asked();
+    who(&router, "x").await.unwrap();
+    assert_eq!(near.asked(), asked);
+}
+
 #[tokio::test]
 async fn many_at_once_ask_once() {
     let mut a = Double::with("a", &["x"]);

@@ -32,6 +32,31 @@ fn a_model_that_nobody_uses_is_unloaded_and_comes_back() {
     });
 }
 
+/// Who looks while others wait for the model, or use it, is told just that.
+#[test]
+fn a_model_that_is_being_loaded_or_used_says_so() {
+    on(async {
+        let smol = crate::SUBJECT.build(json!({ "models": [smol_spec()], "load": "lazy" })).await.unwrap();
+        let mut seen = Vec::new();
+        let watch = async {
+            loop {
+                let model = smol.get_model(&cx(), GetModelRequest { id: SMOL.into() }).await.unwrap();
+                if seen.last() != Some(&model.metadata["state"]) {
+                    seen.push(model.metadata["state"].clone());
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let many = futures::future::join_all((0..4).map(|_| complete(&smol, story(8))));
+        tokio::select! {
+            answers = many => assert_eq!(answers.len(), 4),
+            () = watch => {}
+        }
+        let since = seen.iter().position(|state| state != "unloaded").unwrap();
+        assert!(since <= 1 && seen[since..] == ["loading", "loaded"], "{seen:?}");
+    });
+}
+
 #[test]
 fn a_context_beyond_the_model_is_refused() {
     on(async {
