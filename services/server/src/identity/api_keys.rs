@@ -8,7 +8,8 @@ use axum::{
 };
 use llama_stack_core::{Result, ids};
 use llama_stack_proto::v1::{
-    self, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, HandOverRequest, ListApiKeysRequest, RevokeApiKeyRequest, RotateApiKeyRequest,
+    self, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, HandOverRequest, ListApiKeysRequest, RevokeApiKeyRequest,
+    RotateApiKeyRequest,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
