@@ -7,7 +7,13 @@
 //!                  requests under way end, for drain_seconds · close
 //! ```
 
-use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ::http::Request;
 use axum::{Router, body::Body};
@@ -29,7 +35,7 @@ use llama_stack_core::{Code, Error, Result, manifest};
 
 use crate::{
     Stack, check_exposure,
-    connections::{Answers, Full, Paced, Peer, Places, Socket},
+    connections::{Answers, Full, Paced, Peer, Places, Seldom, Socket},
     grpc, http,
     identity::tls::{PeerCertificate, Tls},
     metrics::Metrics,
@@ -137,6 +143,13 @@ impl Edge {
     }
 }
 
+/// What whoever opens many connections must not fill the log with.
+#[derive(Default)]
+struct Lines {
+    unaccepted: Seldom,
+    refused: Seldom,
+}
+
 struct Connections {
     edge: Edge,
     /// None: plain HTTP.
@@ -144,6 +157,7 @@ struct Connections {
     bounds: manifest::Connections,
     places: Arc<Places>,
     metrics: Metrics,
+    lines: Lines,
     protocols: Arc<auto::Builder<TokioExecutor>>,
     tasks: TaskTracker,
     /// Connections end after the requests that they have.
@@ -160,6 +174,7 @@ impl Connections {
             bounds,
             places: Places::new(bounds.max, bounds.per_address),
             metrics,
+            lines: Lines::default(),
             protocols: Arc::new(protocols(bounds)),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
@@ -179,7 +194,9 @@ impl Connections {
                 Ok((stream, address)) => self.spawn(stream, address.ip().to_canonical()),
                 // Mostly too many open files: connections that end make room.
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    if let Some(count) = self.lines.unaccepted.due(Instant::now()) {
+                        tracing::warn!(%error, count, "a connection could not be accepted");
+                    }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -192,8 +209,11 @@ impl Connections {
             Err(full) => {
                 self.metrics.connection_refused(full.name());
                 match full {
-                    Full::Max => tracing::warn!("a connection is refused: as many as may be are there, and each is busy"),
-                    // Whoever opens many must not fill the log with them.
+                    Full::Max => {
+                        if let Some(count) = self.lines.refused.due(Instant::now()) {
+                            tracing::warn!(count, "connections are refused: as many as may be are there, and each is busy");
+                        }
+                    }
                     Full::PerAddress => tracing::debug!(%address, "a connection is refused: its address has as many as it may"),
                 }
                 return;

@@ -8,6 +8,7 @@
 
 mod answer;
 mod body;
+mod seldom;
 mod socket;
 
 use std::{
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use answer::Answers;
 pub(crate) use body::{Paced, TOO_SLOW, late, late_by_its_words};
+pub(crate) use seldom::Seldom;
 pub(crate) use socket::Socket;
 
 /// Files that are left for everything but callers' connections.
