@@ -36,8 +36,10 @@ use llama_stack_core::{Code, Error, Result, manifest};
 use crate::{
     Stack, check_exposure,
     connections::{Answers, Full, Paced, Peer, Places, Seldom, Socket},
-    grpc, http,
-    identity::tls::{PeerCertificate, Tls},
+    grpc,
+    history::AuditLog,
+    http,
+    identity::tls::{Failure, PeerCertificate, Tls},
     metrics::Metrics,
     openai::batches::InProcess,
 };
@@ -97,7 +99,9 @@ impl Stack {
         }
         self.batcher.start(Arc::new(InProcess(http::router(&state, &[]))));
 
-        let connections = Connections::new(edge, self.tls.clone(), self.server.connections, self.metrics.clone());
+        let audit = AuditLog::new(self.requests.clone());
+        let greeting = self.tls.clone().map(|tls| Greeting { tls, metrics: self.metrics.clone(), audit });
+        let connections = Connections::new(edge, greeting, self.server.connections, self.metrics.clone());
         connections.accept(&listener, shutdown.cancelled()).await;
         state.drain();
         health.say_not_serving().await;
@@ -143,6 +147,26 @@ impl Edge {
     }
 }
 
+/// TLS, and where it is told that there is none with a client.
+#[derive(Clone)]
+struct Greeting {
+    tls: Arc<Tls>,
+    metrics: Metrics,
+    audit: AuditLog,
+}
+
+impl Greeting {
+    /// A certificate that does not count is a refused credential; all else is noise, such as the looks of balancers and scanners.
+    fn failed(&self, address: IpAddr, failure: &Failure) {
+        let Failure { reason, error } = failure;
+        self.metrics.handshake_failed(*reason);
+        if *reason == Failure::CERTIFICATE {
+            self.audit.refused(address, "TLS handshake", "invalid_certificate", "");
+        }
+        tracing::debug!(%address, reason, error, "no TLS with a client");
+    }
+}
+
 /// What whoever opens many connections must not fill the log with.
 #[derive(Default)]
 struct Lines {
@@ -153,7 +177,7 @@ struct Lines {
 struct Connections {
     edge: Edge,
     /// None: plain HTTP.
-    tls: Option<Arc<Tls>>,
+    greeting: Option<Greeting>,
     bounds: manifest::Connections,
     places: Arc<Places>,
     metrics: Metrics,
@@ -167,10 +191,10 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(edge: Edge, tls: Option<Arc<Tls>>, bounds: manifest::Connections, metrics: Metrics) -> Self {
+    fn new(edge: Edge, greeting: Option<Greeting>, bounds: manifest::Connections, metrics: Metrics) -> Self {
         Self {
             edge,
-            tls,
+            greeting,
             bounds,
             places: Places::new(bounds.max, bounds.per_address),
             metrics,
@@ -224,7 +248,7 @@ impl Connections {
             tracing::debug!(%error, "socket options could not be set");
             return;
         }
-        let (tls, cut) = (self.tls.clone(), self.cut.clone());
+        let (greeting, cut) = (self.greeting.clone(), self.cut.clone());
         let connection = Connection {
             edge: self.edge.clone(),
             protocols: self.protocols.clone(),
@@ -236,15 +260,15 @@ impl Connections {
         // Before it has asked anything it is among the idle, and may have to make room.
         let given_up = connection.peer.ending.clone();
         self.tasks.spawn(async move {
-            let Some(tls) = tls else { return connection.answer(stream, None).await };
+            let Some(greeting) = greeting else { return connection.answer(stream, None).await };
             let greeted = tokio::select! {
-                greeted = tls.accept(stream) => greeted,
+                greeted = greeting.tls.accept(stream) => greeted,
                 () = cut.cancelled() => return,
                 () = given_up.cancelled() => return,
             };
             match greeted {
                 Ok((stream, certificate)) => connection.answer(stream, certificate).await,
-                Err(error) => tracing::debug!(error, "no TLS with a client"),
+                Err(failure) => greeting.failed(address, &failure),
             }
         });
     }
