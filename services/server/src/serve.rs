@@ -35,7 +35,7 @@ use llama_stack_core::{Code, Error, Result, manifest};
 
 use crate::{
     Stack, check_exposure,
-    connections::{Answers, Full, Paced, Peer, Places, Seldom, Socket},
+    connections::{Answers, Full, Paced, Peer, Places, Proxies, Seldom, Socket},
     grpc,
     history::AuditLog,
     http,
@@ -101,7 +101,7 @@ impl Stack {
 
         let audit = AuditLog::new(self.requests.clone());
         let greeting = self.tls.clone().map(|tls| Greeting { tls, metrics: self.metrics.clone(), audit });
-        let connections = Connections::new(edge, greeting, self.server.connections, self.metrics.clone());
+        let connections = Connections::new(edge, greeting, &self.server, self.metrics.clone());
         connections.accept(&listener, shutdown.cancelled()).await;
         state.drain();
         health.say_not_serving().await;
@@ -134,10 +134,14 @@ impl Edge {
         bounds: manifest::Connections,
         (peer, answers): (Arc<Peer>, Arc<Answers>),
     ) -> Result<axum::response::Response, Infallible> {
-        let busy = peer.begin();
+        let mut busy = peer.begin();
         let patience = Duration::from_secs(bounds.body_seconds);
         let mut request = request.map(|body| if body.is_end_stream() { Body::new(body) } else { Body::new(Paced::new(body, patience)) });
-        request.extensions_mut().insert(peer.address);
+        let (address, crowded) = busy.of(request.headers());
+        request.extensions_mut().insert(address);
+        if let Some(crowded) = crowded {
+            request.extensions_mut().insert(crowded);
+        }
         if let Some(certificate) = certificate {
             request.extensions_mut().insert(certificate);
         }
@@ -191,12 +195,13 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(edge: Edge, greeting: Option<Greeting>, bounds: manifest::Connections, metrics: Metrics) -> Self {
+    fn new(edge: Edge, greeting: Option<Greeting>, server: &manifest::Server, metrics: Metrics) -> Self {
+        let (bounds, proxies) = (server.connections, Proxies(server.trusted_proxies.clone()));
         Self {
             edge,
             greeting,
             bounds,
-            places: Places::new(bounds.max, bounds.per_address),
+            places: Places::new(bounds.max, bounds.per_address, proxies),
             metrics,
             lines: Lines::default(),
             protocols: Arc::new(protocols(bounds)),

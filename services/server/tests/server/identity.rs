@@ -418,6 +418,23 @@ async fn refused_credentials_are_in_the_audit_log_and_a_flood_of_them_is_a_few_r
     assert!(code == 200 && !own.to_string().contains("refused"), "{own}");
 }
 
+/// What a caller writes of itself counts for nothing, unless a proxy that is named passes it on.
+#[tokio::test]
+async fn behind_a_trusted_proxy_the_audit_log_has_the_callers_address() {
+    for (proxies, expected) in [("[\"127.0.0.0/8\"]", "192.0.2.9"), ("[10.0.0.1]", "127.0.0.1")] {
+        let mut book = None;
+        let manifest = format!("server: {{ trusted_proxies: {proxies}, auth: {{ api_keys: true }} }}\n");
+        let server = serve(&manifest, |stack| book = Some(stack.identity.clone())).await;
+        let who = Principal { id: "eve".into(), tenant: "acme".into(), roles: vec!["operator".into()] };
+        let request = CreateApiKeyRequest { roles: vec!["operator".into()], ..CreateApiKeyRequest::default() };
+        let operator = book.unwrap().create_api_key(&Context::new(who), request).await.unwrap().secret;
+        let asked = server.http.get(server.url("/v1/models")).header("x-forwarded-for", "6.6.6.6, 192.0.2.9");
+        assert_eq!(told(asked).await.0, 401);
+        let (code, list) = told(server.http.get(server.url("/v1/audit?kind=credential")).bearer_auth(&operator)).await;
+        assert_eq!((code, list["data"][0]["address"].as_str()), (200, Some(expected)), "{list}");
+    }
+}
+
 /// What was made on a stack that did not ask who calls is out of reach once it does, until an admin gives it to somebody.
 #[tokio::test]
 async fn what_was_made_before_callers_were_told_apart_is_handed_to_a_principal() {
