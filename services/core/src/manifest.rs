@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
@@ -196,8 +196,11 @@ impl Default for Tools {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
-    /// OTLP over gRPC, for example `http://127.0.0.1:4317`. Empty: no traces are sent.
+    /// OTLP over gRPC, for example `http://127.0.0.1:4317`, or `https://` with TLS. Empty: no traces are sent. What the collector wants
+    /// in headers is in the variable `OTEL_EXPORTER_OTLP_HEADERS`.
     pub otlp_endpoint: String,
+    /// Authorities in PEM that may have signed the collector's certificate, beside those that everybody knows.
+    pub otlp_ca: Option<PathBuf>,
     /// Record prompts and answers in traces. Off unless asked for.
     pub capture_content: bool,
     /// How many of each tenant's latest requests are kept in the store to be listed. Default 1,000; 0: none.
@@ -227,6 +230,7 @@ impl Default for Telemetry {
     fn default() -> Self {
         Self {
             otlp_endpoint: String::new(),
+            otlp_ca: None,
             capture_content: false,
             requests: 1_000,
             request_days: 30,
@@ -298,6 +302,9 @@ impl Manifest {
             if !(1..=36_500).contains(&days) {
                 return Err(self.lines.error(&format!("telemetry.{name}"), &format!("is {days}; it must be 1 to 36500")));
             }
+        }
+        if self.telemetry.otlp_ca.is_some() && !self.telemetry.otlp_endpoint.starts_with("https://") {
+            return Err(self.lines.error("telemetry.otlp_ca", "is named, and otlp_endpoint is none with https://"));
         }
         self.server.connections.validate(&self.lines)?;
         self.policy.validate(&self.lines)?;
