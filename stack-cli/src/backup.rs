@@ -11,7 +11,7 @@ use llama_stack_core::{Code, Error, EventStream, Manifest, Result, Stack, grpc::
 use llama_stack_proto::v1::{BackupChunk, BackupRequest, EraseRequest, stack_client::StackClient};
 use llama_stack_server::{
     Options,
-    backup::{self, Contents},
+    backup::{self, BackupKey, Contents, Sealing},
 };
 use serde::Serialize;
 use tokio::io::AsyncWriteExt as _;
@@ -28,6 +28,9 @@ pub(crate) struct BackupArgs {
     to: PathBuf,
     #[command(flatten)]
     server: ServerArgs,
+    /// Seal the archive with the key in this file: 64 hexadecimal digits, of `openssl rand -hex 32`. Without the key it is lost
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// Back up this distribution or manifest, which does not run, without a server
     #[arg(long, value_name = "DISTRIBUTION")]
     offline: Option<String>,
@@ -43,6 +46,9 @@ pub(crate) struct RestoreArgs {
     /// Into the database, banks and files of this distribution or manifest; without it of the one in the archive
     #[arg(long, value_name = "DISTRIBUTION")]
     into: Option<String>,
+    /// The key that the archive is sealed with
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// Delete what is there first
     #[arg(long)]
     replace: bool,
@@ -105,6 +111,8 @@ pub(crate) async fn run(args: BackupArgs, output: &Output) -> Result<()> {
     if args.to.exists() {
         return Err(Error::new(Code::AlreadyExists, format!("{} is there already; name another file", args.to.display())));
     }
+    // Before the work: a wrong key file should cost nobody a backup.
+    let key = key(args.key_file.as_deref())?;
     let server = &args.server.server;
     let chunks = match args.offline {
         Some(distribution) => {
@@ -117,17 +125,24 @@ pub(crate) async fn run(args: BackupArgs, output: &Output) -> Result<()> {
     };
     let written = {
         let _working = output.working("writing the backup");
-        write(chunks?, &args.to).await
+        write(chunks?, &args.to, key.as_ref()).await
     };
     written.map_err(|error| reach::explained(error, server))?;
-    let path = args.to.clone();
-    let contents = tokio::task::spawn_blocking(move || backup::verify(&path)).await;
-    let contents = contents.map_err(|error| Error::internal("the archive could not be verified").with_source(error))??;
-    output.result(&summary(&args.to, contents), told)
+    output.result(&summary(&args.to, verified(&args.to, key).await?), told)
+}
+
+fn key(file: Option<&Path>) -> Result<Option<BackupKey>> {
+    file.map(BackupKey::read).transpose()
+}
+
+async fn verified(archive: &Path, key: Option<BackupKey>) -> Result<Contents> {
+    let path = archive.to_owned();
+    let contents = tokio::task::spawn_blocking(move || backup::verify(&path, key.as_ref())).await;
+    contents.map_err(|error| Error::internal("the archive could not be verified").with_source(error))?
 }
 
 /// A file that is there in whole or not at all.
-async fn write(mut chunks: EventStream<BackupChunk>, to: &Path) -> Result<()> {
+async fn write(mut chunks: EventStream<BackupChunk>, to: &Path, key: Option<&BackupKey>) -> Result<()> {
     let mut name = to.as_os_str().to_owned();
     name.push(".partial");
     let draft = PathBuf::from(name);
@@ -141,8 +156,21 @@ async fn write(mut chunks: EventStream<BackupChunk>, to: &Path) -> Result<()> {
         #[cfg(unix)]
         options.mode(0o600);
         let mut file = options.open(&draft).await.map_err(failed)?;
+        let mut sealing = None;
+        if let Some(key) = key {
+            let (begun, head) = Sealing::begin(key)?;
+            file.write_all(&head).await.map_err(failed)?;
+            sealing = Some(begun);
+        }
         while let Some(chunk) = chunks.next().await.transpose()? {
-            file.write_all(&chunk.data).await.map_err(failed)?;
+            let data = match &mut sealing {
+                Some(sealing) => sealing.push(&chunk.data)?,
+                None => chunk.data,
+            };
+            file.write_all(&data).await.map_err(failed)?;
+        }
+        if let Some(sealing) = sealing {
+            file.write_all(&sealing.end()?).await.map_err(failed)?;
         }
         file.flush().await.map_err(failed)?;
         file.sync_all().await.map_err(failed)?;
@@ -164,22 +192,21 @@ fn is_stopped(home: &Path, manifest: &Manifest, instead: &str) -> Result<()> {
 }
 
 pub(crate) async fn restore(args: RestoreArgs, output: &Output) -> Result<()> {
+    let key = key(args.key_file.as_deref())?;
     if args.verify {
-        let path = args.file.clone();
-        let contents = tokio::task::spawn_blocking(move || backup::verify(&path)).await;
-        let contents = contents.map_err(|error| Error::internal("the archive could not be verified").with_source(error))??;
+        let contents = verified(&args.file, key).await?;
         return output.result(&summary(&args.file, contents), told);
     }
     let manifest = match &args.into {
         Some(distribution) => Source::find(distribution)?.manifest()?,
-        None => Manifest::parse(&backup::manifest_of(&args.file)?, "manifest.json of the archive")?,
+        None => Manifest::parse(&backup::manifest_of(&args.file, key.as_ref())?, "manifest.json of the archive")?,
     };
     let home = home(args.home)?;
     is_stopped(&home, &manifest, "stop it first")?;
     let options = Options { home, on_progress: output.progress() };
     let restored = {
         let _working = output.working("restoring");
-        backup::restore(args.file, &manifest, &registry(), options, args.replace).await?
+        backup::restore(args.file, key, &manifest, &registry(), options, args.replace).await?
     };
     output.result(&restored, |restored| {
         let rows: u64 = restored.rows.values().sum();

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
@@ -21,6 +21,7 @@ mod env;
 mod files;
 mod limits;
 mod lines;
+mod network;
 mod policy;
 mod retention;
 mod safety;
@@ -38,8 +39,9 @@ pub use egress::{Destination, Egress, Place};
 pub use files::{Files, S3};
 pub use limits::{Limits, Quota};
 pub use lines::Lines;
+pub use network::Network;
 pub use policy::{DefaultPolicies, Policy};
-pub use retention::Retention;
+pub use retention::{Retention, TenantRetention};
 pub use safety::{DefaultShields, OnFailure, Safety};
 pub use secrets::Secrets;
 pub use unsecret::{REMOVED, without_secrets};
@@ -111,6 +113,9 @@ pub struct Server {
     /// Names under which a loopback listener is called, beside localhost and loopback addresses; `*` is all. For a proxy on this
     /// machine that sends on the name it was asked under.
     pub hosts: Vec<String>,
+    /// Proxies whose word counts on where a request comes from: the last address in `x-forwarded-for`, or `forwarded`, that is none
+    /// of theirs is the caller's, in the audit log and for `connections.per_address`. Default: none.
+    pub trusted_proxies: Vec<Network>,
     /// Who may call. Without it: everybody who reaches this machine's loopback.
     pub auth: Option<Auth>,
     /// Without it the listener speaks plain HTTP.
@@ -128,6 +133,7 @@ impl Default for Server {
             drain_seconds: 30,
             cors_origins: Vec::new(),
             hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             auth: None,
             tls: None,
             connections: Connections::default(),
@@ -190,8 +196,11 @@ impl Default for Tools {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
-    /// OTLP over gRPC, for example `http://127.0.0.1:4317`. Empty: no traces are sent.
+    /// OTLP over gRPC, for example `http://127.0.0.1:4317`, or `https://` with TLS. Empty: no traces are sent. What the collector wants
+    /// in headers is in the variable `OTEL_EXPORTER_OTLP_HEADERS`.
     pub otlp_endpoint: String,
+    /// Authorities in PEM that may have signed the collector's certificate, beside those that everybody knows.
+    pub otlp_ca: Option<PathBuf>,
     /// Record prompts and answers in traces. Off unless asked for.
     pub capture_content: bool,
     /// How many of each tenant's latest requests are kept in the store to be listed. Default 1,000; 0: none.
@@ -221,6 +230,7 @@ impl Default for Telemetry {
     fn default() -> Self {
         Self {
             otlp_endpoint: String::new(),
+            otlp_ca: None,
             capture_content: false,
             requests: 1_000,
             request_days: 30,
@@ -292,6 +302,9 @@ impl Manifest {
             if !(1..=36_500).contains(&days) {
                 return Err(self.lines.error(&format!("telemetry.{name}"), &format!("is {days}; it must be 1 to 36500")));
             }
+        }
+        if self.telemetry.otlp_ca.is_some() && !self.telemetry.otlp_endpoint.starts_with("https://") {
+            return Err(self.lines.error("telemetry.otlp_ca", "is named, and otlp_endpoint is none with https://"));
         }
         self.server.connections.validate(&self.lines)?;
         self.policy.validate(&self.lines)?;

@@ -45,6 +45,9 @@ impl Introspection {
         if said.get("active").and_then(Value::as_bool) != Some(true) {
             return Err(wrong("invalid_token", "the token is not active"));
         }
+        if !self.is_for_us(&said) {
+            return Err(wrong("invalid_token", "the token does not count: it is for another audience"));
+        }
         let who = claims::authenticated(&self.claims, &said, "introspection")?;
         let now = llama_stack_core::ids::now().seconds;
         let left = said.get("exp").and_then(Value::as_i64).map_or(u64::MAX, |end| u64::try_from(end - now).unwrap_or(0));
@@ -54,6 +57,16 @@ impl Introspection {
         let kept = Duration::from_secs(left.min(self.config.cache_seconds).min(3600));
         self.kept.insert(hash, (who.clone(), Instant::now() + kept));
         Ok(who)
+    }
+
+    fn is_for_us(&self, said: &Value) -> bool {
+        let ours = |one: &Value| one.as_str().is_some_and(|one| self.config.audience.iter().any(|ours| ours == one));
+        let named = match said.get("aud") {
+            Some(Value::Array(several)) => several.iter().any(ours),
+            Some(one) => ours(one),
+            None => false,
+        };
+        self.config.audience.is_empty() || named
     }
 }
 

@@ -29,13 +29,20 @@ struct Known {
     since: Instant,
 }
 
+/// Where keys are published.
+enum Place {
+    Url(String),
+    /// Where this issuer says (OpenID Connect Discovery 1.0).
+    Issuer(String),
+}
+
 pub(crate) enum Keys {
     Inline(Vec<Jwk>),
     Fetched(Fetched),
 }
 
 pub(crate) struct Fetched {
-    url: String,
+    place: Place,
     http: reqwest::Client,
     known: ArcSwapOption<Known>,
     /// When it was last tried in vain. Held while one fetches; the others wait for what comes.
@@ -71,8 +78,18 @@ impl Keys {
     /// # Errors
     /// `Internal` where TLS cannot be set up.
     pub(crate) fn fetched(url: &str) -> Result<Self> {
+        Self::published(Place::Url(url.into()))
+    }
+
+    /// # Errors
+    /// As [`Keys::fetched`].
+    pub(crate) fn discovered(issuer: &str) -> Result<Self> {
+        Self::published(Place::Issuer(issuer.into()))
+    }
+
+    fn published(place: Place) -> Result<Self> {
         let (http, known, in_vain) = (fetch::client()?, ArcSwapOption::empty(), Mutex::new(None));
-        Ok(Self::Fetched(Fetched { url: url.into(), http, known, in_vain }))
+        Ok(Self::Fetched(Fetched { place, http, known, in_vain }))
     }
 
     /// # Errors
@@ -123,7 +140,31 @@ impl Fetched {
     }
 
     async fn fetch(&self) -> Result<Vec<Jwk>> {
-        let set = fetch::json(self.http.get(&self.url), "the issuer's keys").await?;
+        let url = match &self.place {
+            Place::Url(url) => url.clone(),
+            // Each time, since it may move them.
+            Place::Issuer(issuer) => self.discover(issuer).await?,
+        };
+        let set = fetch::json(self.http.get(&url), "the issuer's keys").await?;
         read(&set).ok_or_else(|| Error::unavailable("the issuer's keys are no JWK set").with_reason("identity_unavailable"))
+    }
+
+    /// Where an issuer says that its keys are.
+    async fn discover(&self, issuer: &str) -> Result<String> {
+        let failed = |why: &str| {
+            let message = "the issuer does not say where its keys are: name jwks_url";
+            Error::unavailable(message).with_reason("identity_unavailable").with_source(why)
+        };
+        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let said = fetch::json(self.http.get(&url), "the issuer").await?;
+        // Else one issuer could speak of another's keys.
+        if said.get("issuer").and_then(Value::as_str) != Some(issuer) {
+            return Err(failed("its configuration is another issuer's"));
+        }
+        let keys = said.get("jwks_uri").and_then(Value::as_str).ok_or_else(|| failed("its configuration has no jwks_uri"))?;
+        if issuer.starts_with("https://") && !keys.starts_with("https://") {
+            return Err(failed("its keys would come without TLS"));
+        }
+        Ok(keys.to_owned())
     }
 }

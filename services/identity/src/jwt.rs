@@ -52,7 +52,7 @@ impl Jwt {
         let keys = match (&config.keys, &config.jwks_url) {
             (Some(keys), _) => Keys::inline(keys)?,
             (None, Some(url)) => Keys::fetched(url)?,
-            (None, None) => return Err(Error::invalid("keys", "must be there, or jwks_url")),
+            (None, None) => Keys::discovered(&config.issuer)?,
         };
         Ok(Self {
             issuer: config.issuer.clone(),

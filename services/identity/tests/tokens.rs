@@ -226,3 +226,53 @@ async fn an_authorisation_server_says_what_an_opaque_token_is() {
     server.say(json!({ "active": true, "sub": "ann", "exp": get_current_timestamp() - 5 }));
     assert!(refusal(&authenticator, "a-third").await.contains("expired"));
 }
+
+#[tokio::test]
+async fn an_active_token_for_another_service_does_not_count_where_an_audience_is_named() {
+    let server = Answers::default();
+    let address = server.serve().await;
+    let authenticator = authenticator(&format!(
+        "{{ introspection: {{ url: \"http://{address}/introspect\", client_id: a, client_secret: b, audience: [stack] }} }}"
+    ))
+    .await;
+    for (token, audience) in [("a", json!("another")), ("b", json!(["another"])), ("c", Value::Null)] {
+        server.say(json!({ "active": true, "sub": "ann", "aud": audience }));
+        assert!(refusal(&authenticator, token).await.contains("another audience"));
+    }
+    for (token, audience) in [("d", json!("stack")), ("e", json!(["another", "stack"]))] {
+        server.say(json!({ "active": true, "sub": "ann", "aud": audience }));
+        assert!(show(&authenticator, token).await.is_ok());
+    }
+}
+
+/// An issuer of which the manifest says no more than its URL.
+#[tokio::test]
+async fn an_issuer_says_where_its_keys_are_and_speaks_for_itself_alone() {
+    let (pair, keys, configuration) = (Pair::new("one"), Answers::default(), Answers::default());
+    let at = keys.serve().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let issuer = format!("http://{}/realm", listener.local_addr().unwrap());
+    let said = configuration.clone();
+    let router = Router::new().route("/realm/.well-known/openid-configuration", get(move || async move { said.answer() }));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    keys.say(json!({ "keys": [pair.public()] }));
+    let token = pair.sign(&with("iss", issuer.as_str()));
+    let start = || authenticator_of(&issuer);
+
+    for wrong in [json!({ "issuer": "http://other", "jwks_uri": format!("http://{at}/keys") }), json!({ "issuer": issuer })] {
+        configuration.say(wrong);
+        let error = show(&start().await, &token).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("identity_unavailable")));
+        assert_eq!(keys.asked(), 0);
+    }
+    configuration.say(json!({ "issuer": issuer, "jwks_uri": format!("http://{at}/keys") }));
+    let authenticator = start().await;
+    for _ in 0..3 {
+        assert_eq!(show(&authenticator, &token).await.unwrap().principal.id, "ann");
+    }
+    assert_eq!(keys.asked(), 1, "keys are kept");
+}
+
+async fn authenticator_of(issuer: &str) -> Authenticator {
+    authenticator(&format!("{{ jwt: [{{ issuer: \"{issuer}\", audience: [stack] }}] }}")).await
+}

@@ -8,6 +8,8 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use llama_stack_inference::Pools;
 use llama_stack_proto::v1::Usage;
 
+use crate::identity::tls::Failure;
+
 const REQUESTS: &str = "llama_stack_requests_total";
 const DURATION: &str = "llama_stack_request_duration_seconds";
 const IN_FLIGHT: &str = "llama_stack_requests_in_flight";
@@ -17,6 +19,7 @@ const PER_TOKEN: &str = "llama_stack_time_per_output_token_seconds";
 const GENERATED: &str = "llama_stack_generation_seconds";
 const REFUSED: &str = "llama_stack_requests_refused_total";
 const CONNECTIONS_REFUSED: &str = "llama_stack_connections_refused_total";
+const HANDSHAKES_FAILED: &str = "llama_stack_tls_handshakes_failed_total";
 const VERDICTS: &str = "llama_stack_shield_verdicts_total";
 const JUDGED: &str = "llama_stack_shield_bytes_total";
 const JUDGING: &str = "llama_stack_shield_seconds";
@@ -58,6 +61,10 @@ impl Metrics {
             describe(REQUESTS, "Requests by route, method and code."),
             describe(REFUSED, "Requests that limits refused, by reason: overloaded, rate_limit_exceeded, insufficient_quota."),
             describe(CONNECTIONS_REFUSED, "Connections that were closed at once, by the limit that left no place: max, per_address."),
+            describe(
+                HANDSHAKES_FAILED,
+                "TLS handshakes that failed, by reason: certificate (of the client), alert, protocol, closed, timeout.",
+            ),
             describe(TOKENS, "Tokens read (input) and generated (output), by model."),
             describe(VERDICTS, "Verdicts by shield and outcome: safe, violation, redacted, no_verdict, error."),
             describe(JUDGED, "Bytes of text by shield: judged, or known from before."),
@@ -90,6 +97,9 @@ impl Metrics {
         // There from the start, so that the first is seen as a change.
         for limit in ["max", "per_address"] {
             recorder.register_counter(&refused_connections(limit), &METADATA).increment(0);
+        }
+        for reason in Failure::REASONS {
+            recorder.register_counter(&failed_handshakes(reason), &METADATA).increment(0);
         }
         let in_flight = recorder.register_gauge(&Key::from_static_name(IN_FLIGHT), &METADATA);
         let generating = recorder.register_gauge(&Key::from_static_name(GENERATING), &METADATA);
@@ -124,6 +134,11 @@ impl Metrics {
     /// `limit`: which left it no place.
     pub(crate) fn connection_refused(&self, limit: &'static str) {
         self.0.recorder.register_counter(&refused_connections(limit), &METADATA).increment(1);
+    }
+
+    /// `reason` is one of [`Failure::REASONS`].
+    pub(crate) fn handshake_failed(&self, reason: &'static str) {
+        self.0.recorder.register_counter(&failed_handshakes(reason), &METADATA).increment(1);
     }
 
     /// `model` is one that answered, so that labels are bounded.
@@ -215,6 +230,10 @@ impl Metrics {
 
 fn refused_connections(limit: &'static str) -> Key {
     Key::from_parts(CONNECTIONS_REFUSED, vec![Label::from_static_parts("limit", limit)])
+}
+
+fn failed_handshakes(reason: &'static str) -> Key {
+    Key::from_parts(HANDSHAKES_FAILED, vec![Label::from_static_parts("reason", reason)])
 }
 
 /// A generation that is not done.

@@ -22,7 +22,7 @@ pub(crate) struct Sweeper {
 impl Sweeper {
     /// At once, and then again and again.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        if self.retention.sessions_days == 0 && self.retention.files_days == 0 {
+        if self.retention.is_none() {
             return;
         }
         loop {
@@ -43,32 +43,51 @@ impl Sweeper {
 
     /// How many sessions and files were deleted.
     pub(crate) async fn sweep(&self, now: Timestamp) -> Result<(u64, u64)> {
-        let before = |days: u32| Timestamp { seconds: now.seconds.saturating_sub(i64::from(days) * DAY), nanos: now.nanos };
         let (mut sessions, mut files) = (0, 0);
-        if self.retention.sessions_days > 0 {
-            let (since, mut after) = (before(self.retention.sessions_days), (String::new(), String::new()));
-            loop {
-                let idle = self.store.idle_sessions(&since, &after).await?;
-                let Some(last) = idle.last() else { break };
-                after.clone_from(last);
-                for (tenant, id) in idle {
-                    sessions += gone(self.agents.delete_session(&admin(tenant), DeleteSessionRequest { id }).await)?;
-                }
-            }
-        }
-        if self.retention.files_days > 0 {
-            let (then, mut after) = (before(self.retention.files_days), (String::new(), String::new()));
-            loop {
-                let old = self.store.files_before(&then, &after).await?;
-                let Some(last) = old.last() else { break };
-                after.clone_from(last);
-                for (tenant, id) in old {
-                    files += gone(self.files.delete_file(&admin(tenant), DeleteFileRequest { id }).await)?;
-                }
-            }
+        let named = self.retention.tenants.keys().map(|tenant| Some(tenant.as_str()));
+        for whose in named.chain([None]) {
+            let (sessions_days, files_days) = self.retention.of(whose);
+            sessions += self.sweep_of(What::Sessions, whose, sessions_days, &now).await?;
+            files += self.sweep_of(What::Files, whose, files_days, &now).await?;
         }
         Ok((sessions, files))
     }
+
+    /// `whose`: of one tenant, or of all that are not named.
+    async fn sweep_of(&self, what: What, whose: Option<&str>, days: u32, now: &Timestamp) -> Result<u64> {
+        if days == 0 {
+            return Ok(0);
+        }
+        let then = Timestamp { seconds: now.seconds.saturating_sub(i64::from(days) * DAY), nanos: now.nanos };
+        // Lists go from tenant to tenant.
+        let (mut after, mut deleted) = ((whose.unwrap_or_default().to_owned(), String::new()), 0);
+        loop {
+            let due = match what {
+                What::Sessions => self.store.idle_sessions(&then, &after).await?,
+                What::Files => self.store.files_before(&then, &after).await?,
+            };
+            let Some(last) = due.last() else { return Ok(deleted) };
+            after.clone_from(last);
+            for (tenant, id) in due {
+                match whose {
+                    Some(one) if tenant != one => return Ok(deleted),
+                    None if self.retention.tenants.contains_key(&tenant) => continue,
+                    _ => {}
+                }
+                let cx = admin(tenant);
+                deleted += match what {
+                    What::Sessions => gone(self.agents.delete_session(&cx, DeleteSessionRequest { id }).await)?,
+                    What::Files => gone(self.files.delete_file(&cx, DeleteFileRequest { id }).await)?,
+                };
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Sessions,
+    Files,
 }
 
 fn admin(tenant: String) -> Context {
@@ -86,7 +105,10 @@ fn gone<T>(deleted: Result<T>) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use llama_stack_core::{Deps, Registry, manifest::Durability};
+    use llama_stack_core::{
+        Deps, Registry,
+        manifest::{Durability, TenantRetention},
+    };
     use llama_stack_files::StoredFiles;
     use llama_stack_proto::v1::{FileHeader, ListFilesRequest, Session, UploadFileRequest, upload_file_request::Message};
 
@@ -113,13 +135,48 @@ mod tests {
         store.put_session("acme", &session("old", days_ago(31))).await.unwrap();
         store.put_session("acme", &session("new", days_ago(29))).await.unwrap();
 
-        let retention = Retention { sessions_days: 30, files_days: 10 };
+        let retention = Retention { sessions_days: 30, files_days: 10, ..Retention::default() };
         let sweeper = Sweeper { store: store.clone(), agents: stack.agents.clone(), files: files.unwrap(), retention };
         assert_eq!(sweeper.sweep(now).await.unwrap(), (1, 0));
         assert!(store.get_session("acme", "old").await.is_err() && store.get_session("acme", "new").await.is_ok());
         assert_eq!(sweeper.sweep(days_ago(-9)).await.unwrap(), (1, 0), "the other session is 38 days old then, and the file 9");
         assert_eq!(sweeper.sweep(days_ago(-11)).await.unwrap(), (0, 1));
         assert!(stack.files.list_files(&cx, ListFilesRequest::default()).await.unwrap().files.is_empty());
+        stack.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_is_named_has_its_own_time_and_no_other_has() {
+        let home = tempfile::tempdir().unwrap();
+        let text = "version: 1\nname: t\nstore: { durability: process }\ntools: { runtime_types: [] }\n";
+        let manifest = llama_stack_core::Manifest::parse(text, "m.yaml").unwrap();
+        let options = crate::Options { home: home.path().to_owned(), on_progress: Arc::new(|_| {}) };
+        let stack = crate::Stack::build(manifest, &Registry::default(), options).await.unwrap();
+        let store = Store::open(&format!("sqlite://{}/t/state.db", home.path().display()), Durability::Process).await.unwrap();
+        let now = ids::now();
+        let created = Some(Timestamp { seconds: now.seconds - 20 * DAY, nanos: 0 });
+        for tenant in ["acme", "bank", "law", "zeta"] {
+            store.put_session(tenant, &Session { id: "old".into(), created, ..Session::default() }).await.unwrap();
+        }
+        let own = |days| TenantRetention { sessions_days: Some(days), files_days: None };
+        let tenants = [("bank".to_owned(), own(10)), ("law".to_owned(), own(0))].into();
+        let retention = Retention { sessions_days: 30, tenants, ..Retention::default() };
+        let (agents, files) = (stack.agents.clone(), stack.files.clone());
+        let sweeper = Sweeper { store: store.clone(), agents, files, retention };
+        let left = async || {
+            let mut left = Vec::new();
+            for tenant in ["acme", "bank", "law", "zeta"] {
+                if store.get_session(tenant, "old").await.is_ok() {
+                    left.push(tenant);
+                }
+            }
+            left
+        };
+        assert_eq!(sweeper.sweep(now).await.unwrap(), (1, 0));
+        assert_eq!(left().await, ["acme", "law", "zeta"]);
+        let later = Timestamp { seconds: now.seconds + 20 * DAY, nanos: 0 };
+        assert_eq!(sweeper.sweep(later).await.unwrap(), (2, 0));
+        assert_eq!(left().await, ["law"]);
         stack.close().await;
     }
 }

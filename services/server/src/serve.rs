@@ -7,7 +7,13 @@
 //!                  requests under way end, for drain_seconds · close
 //! ```
 
-use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ::http::Request;
 use axum::{Router, body::Body};
@@ -29,9 +35,11 @@ use llama_stack_core::{Code, Error, Result, manifest};
 
 use crate::{
     Stack, check_exposure,
-    connections::{Answers, Full, Paced, Peer, Places, Socket},
-    grpc, http,
-    identity::tls::{PeerCertificate, Tls},
+    connections::{Answers, Full, Paced, Peer, Places, Proxies, Seldom, Socket},
+    grpc,
+    history::AuditLog,
+    http,
+    identity::tls::{Failure, PeerCertificate, Tls},
     metrics::Metrics,
     openai::batches::InProcess,
 };
@@ -91,7 +99,9 @@ impl Stack {
         }
         self.batcher.start(Arc::new(InProcess(http::router(&state, &[]))));
 
-        let connections = Connections::new(edge, self.tls.clone(), self.server.connections, self.metrics.clone());
+        let audit = AuditLog::new(self.requests.clone());
+        let greeting = self.tls.clone().map(|tls| Greeting { tls, metrics: self.metrics.clone(), audit });
+        let connections = Connections::new(edge, greeting, &self.server, self.metrics.clone());
         connections.accept(&listener, shutdown.cancelled()).await;
         state.drain();
         health.say_not_serving().await;
@@ -124,10 +134,14 @@ impl Edge {
         bounds: manifest::Connections,
         (peer, answers): (Arc<Peer>, Arc<Answers>),
     ) -> Result<axum::response::Response, Infallible> {
-        let busy = peer.begin();
+        let mut busy = peer.begin();
         let patience = Duration::from_secs(bounds.body_seconds);
         let mut request = request.map(|body| if body.is_end_stream() { Body::new(body) } else { Body::new(Paced::new(body, patience)) });
-        request.extensions_mut().insert(peer.address);
+        let (address, crowded) = busy.of(request.headers());
+        request.extensions_mut().insert(address);
+        if let Some(crowded) = crowded {
+            request.extensions_mut().insert(crowded);
+        }
         if let Some(certificate) = certificate {
             request.extensions_mut().insert(certificate);
         }
@@ -137,13 +151,41 @@ impl Edge {
     }
 }
 
+/// TLS, and where it is told that there is none with a client.
+#[derive(Clone)]
+struct Greeting {
+    tls: Arc<Tls>,
+    metrics: Metrics,
+    audit: AuditLog,
+}
+
+impl Greeting {
+    /// A certificate that does not count is a refused credential; all else is noise, such as the looks of balancers and scanners.
+    fn failed(&self, address: IpAddr, failure: &Failure) {
+        let Failure { reason, error } = failure;
+        self.metrics.handshake_failed(*reason);
+        if *reason == Failure::CERTIFICATE {
+            self.audit.refused(address, "TLS handshake", "invalid_certificate", "");
+        }
+        tracing::debug!(%address, reason, error, "no TLS with a client");
+    }
+}
+
+/// What whoever opens many connections must not fill the log with.
+#[derive(Default)]
+struct Lines {
+    unaccepted: Seldom,
+    refused: Seldom,
+}
+
 struct Connections {
     edge: Edge,
     /// None: plain HTTP.
-    tls: Option<Arc<Tls>>,
+    greeting: Option<Greeting>,
     bounds: manifest::Connections,
     places: Arc<Places>,
     metrics: Metrics,
+    lines: Lines,
     protocols: Arc<auto::Builder<TokioExecutor>>,
     tasks: TaskTracker,
     /// Connections end after the requests that they have.
@@ -153,13 +195,15 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(edge: Edge, tls: Option<Arc<Tls>>, bounds: manifest::Connections, metrics: Metrics) -> Self {
+    fn new(edge: Edge, greeting: Option<Greeting>, server: &manifest::Server, metrics: Metrics) -> Self {
+        let (bounds, proxies) = (server.connections, Proxies(server.trusted_proxies.clone()));
         Self {
             edge,
-            tls,
+            greeting,
             bounds,
-            places: Places::new(bounds.max, bounds.per_address),
+            places: Places::new(bounds.max, bounds.per_address, proxies),
             metrics,
+            lines: Lines::default(),
             protocols: Arc::new(protocols(bounds)),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
@@ -179,7 +223,9 @@ impl Connections {
                 Ok((stream, address)) => self.spawn(stream, address.ip().to_canonical()),
                 // Mostly too many open files: connections that end make room.
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    if let Some(count) = self.lines.unaccepted.due(Instant::now()) {
+                        tracing::warn!(%error, count, "a connection could not be accepted");
+                    }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -192,8 +238,11 @@ impl Connections {
             Err(full) => {
                 self.metrics.connection_refused(full.name());
                 match full {
-                    Full::Max => tracing::warn!("a connection is refused: as many as may be are there, and each is busy"),
-                    // Whoever opens many must not fill the log with them.
+                    Full::Max => {
+                        if let Some(count) = self.lines.refused.due(Instant::now()) {
+                            tracing::warn!(count, "connections are refused: as many as may be are there, and each is busy");
+                        }
+                    }
                     Full::PerAddress => tracing::debug!(%address, "a connection is refused: its address has as many as it may"),
                 }
                 return;
@@ -204,7 +253,7 @@ impl Connections {
             tracing::debug!(%error, "socket options could not be set");
             return;
         }
-        let (tls, cut) = (self.tls.clone(), self.cut.clone());
+        let (greeting, cut) = (self.greeting.clone(), self.cut.clone());
         let connection = Connection {
             edge: self.edge.clone(),
             protocols: self.protocols.clone(),
@@ -216,15 +265,15 @@ impl Connections {
         // Before it has asked anything it is among the idle, and may have to make room.
         let given_up = connection.peer.ending.clone();
         self.tasks.spawn(async move {
-            let Some(tls) = tls else { return connection.answer(stream, None).await };
+            let Some(greeting) = greeting else { return connection.answer(stream, None).await };
             let greeted = tokio::select! {
-                greeted = tls.accept(stream) => greeted,
+                greeted = greeting.tls.accept(stream) => greeted,
                 () = cut.cancelled() => return,
                 () = given_up.cancelled() => return,
             };
             match greeted {
                 Ok((stream, certificate)) => connection.answer(stream, certificate).await,
-                Err(error) => tracing::debug!(error, "no TLS with a client"),
+                Err(failure) => greeting.failed(address, &failure),
             }
         });
     }

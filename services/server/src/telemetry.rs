@@ -6,6 +6,7 @@ mod instruments;
 
 use std::{
     collections::HashMap,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -15,13 +16,15 @@ use opentelemetry::{
     propagation::TextMapPropagator,
     trace::{Span as _, SpanKind, Status, TraceContextExt, Tracer, TracerProvider},
 };
-use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::{
     Resource,
     metrics::SdkMeterProvider,
     propagation::TraceContextPropagator,
     trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use tonic::transport::{Certificate, ClientTlsConfig};
 
 use llama_stack_core::{
     Context, Error, Manifest, Result,
@@ -52,13 +55,17 @@ impl Telemetry {
         if endpoint.is_empty() {
             return Ok(None);
         }
-        let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
-        let measures = MetricExporter::builder().with_tonic().with_endpoint(endpoint).build();
+        let (mut exporter, mut measures) =
+            (SpanExporter::builder().with_tonic().with_endpoint(endpoint), MetricExporter::builder().with_tonic().with_endpoint(endpoint));
+        if endpoint.starts_with("https://") {
+            let tls = tls(manifest)?;
+            (exporter, measures) = (exporter.with_tls_config(tls.clone()), measures.with_tls_config(tls));
+        }
         let no_url = |error| {
             let what = format!("{endpoint:?} is not a URL like http://127.0.0.1:4317");
             manifest.lines.error("telemetry.otlp_endpoint", &what).with_source(error)
         };
-        let (exporter, measures) = (exporter.map_err(no_url)?, measures.map_err(no_url)?);
+        let (exporter, measures) = (exporter.build().map_err(no_url)?, measures.build().map_err(no_url)?);
         let service = Resource::builder()
             .with_service_name("llama-stack")
             .with_attributes([
@@ -101,6 +108,19 @@ impl Telemetry {
             tracing::warn!(%error, "the last measures could not be sent");
         }
     }
+}
+
+/// Whose collectors are believed. A relative path begins at the manifest's folder.
+fn tls(manifest: &Manifest) -> Result<ClientTlsConfig> {
+    let tls = ClientTlsConfig::new().with_enabled_roots();
+    let Some(named) = &manifest.telemetry.otlp_ca else { return Ok(tls) };
+    let path = Path::new(manifest.lines.file()).parent().unwrap_or(Path::new("")).join(named);
+    let wrong = |what: &str| manifest.lines.error("telemetry.otlp_ca", &format!("{}: {what}", path.display()));
+    let pem = std::fs::read(&path).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+    if CertificateDer::from_pem_slice(&pem).is_err() {
+        return Err(wrong("holds no certificate in PEM, which begins with -----BEGIN CERTIFICATE-----"));
+    }
+    Ok(tls.ca_certificate(Certificate::from_pem(pem)))
 }
 
 impl trace::Tracer for Telemetry {

@@ -114,6 +114,54 @@ async fn a_stopped_stack_is_backed_up_offline_and_restored_by_the_archives_own_m
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_archive_tells_nothing_and_is_restored_with_its_key_alone() {
+    let world = World::new("store: { durability: process }").await;
+    let server = world.start();
+    let client = Client::of(&server);
+    let text = "Numbats eat termites. ".repeat(10_000);
+    let (said, file) = (client.say("The word is numbat.").await, client.upload(&text).await);
+    let home = world.home.path();
+    let path = |name: &str| home.join(name).display().to_string();
+    let (archive, right, wrong, none) = (path("sealed"), path("right.key"), path("wrong.key"), path("none.key"));
+    std::fs::write(&right, format!("{}\n", "0123456789abcdef".repeat(4))).unwrap();
+    std::fs::write(&wrong, "f".repeat(64)).unwrap();
+    std::fs::write(&none, "a word to pass").unwrap();
+    let refused = call(home, &["backup", "--to", &archive, "--key-file", &none, "--server", &server.url]).await;
+    assert!(refused.code != 0 && refused.err.contains("64 hexadecimal digits"), "{} {}", refused.code, refused.err);
+    assert!(!refused.err.contains("a word to pass") && !Path::new(&archive).exists());
+    let backup = call(home, &["backup", "--to", &archive, "--key-file", &right, "--server", &server.url, "--json"]).await;
+    assert_eq!(backup.code, 0, "{}", backup.err);
+    assert!(server.stop().success());
+    let bytes = std::fs::read(&archive).unwrap();
+    for word in ["numbat", "Numbats", "manifest.json", "backup.json"] {
+        assert!(!bytes.windows(word.len()).any(|window| window == word.as_bytes()), "{word} can be read in it");
+    }
+
+    let (elsewhere, manifest) = world.elsewhere("store: { durability: process }");
+    let into = manifest.to_str().unwrap();
+    for (more, reason) in [(Vec::new(), "--key-file"), (vec!["--key-file", wrong.as_str()], "another key")] {
+        for what in [vec!["--verify"], vec!["--into", into]] {
+            let arguments = [vec!["restore", archive.as_str()], what, more.clone()].concat();
+            let refused = call(elsewhere.path(), &arguments).await;
+            assert!(refused.code == 1 && refused.err.contains(reason), "{} {}", refused.code, refused.err);
+        }
+    }
+    let damaged = path("damaged");
+    std::fs::write(&damaged, &bytes[..bytes.len() / 2]).unwrap();
+    let refused = call(elsewhere.path(), &["restore", &damaged, "--into", into, "--key-file", &right]).await;
+    assert!(refused.code == 1 && refused.err.contains("cut off or altered"), "{}", refused.err);
+    assert!(!elsewhere.path().join("kept").exists(), "something of a damaged archive was written");
+    let restored = call(elsewhere.path(), &["restore", &archive, "--into", into, "--key-file", &right]).await;
+    assert_eq!(restored.code, 0, "{}", restored.err);
+    let server = Server::start(elsewhere.path(), into);
+    let client = Client::of(&server);
+    for one in [Kept::Response { id: said, text: "numbat".into() }, Kept::File { id: file, text }] {
+        assert!(one.is_there(&client).await, "{one:?}");
+    }
+    assert!(server.stop().success());
+}
+
 /// The header of each member, by its offset.
 fn members(archive: &[u8]) -> Vec<(usize, usize, String)> {
     let (mut at, mut members) = (0, Vec::new());

@@ -57,7 +57,7 @@ pub struct Jwt {
     pub issuer: String,
     /// What `aud` must hold one of.
     pub audience: Vec<String>,
-    /// Where the issuer publishes its keys. This, or `keys`.
+    /// Where the issuer publishes its keys. Without this and `keys` it is asked: `ISSUER/.well-known/openid-configuration`.
     pub jwks_url: Option<String>,
     /// A JWK set, written here.
     pub keys: Option<serde_json::Value>,
@@ -113,6 +113,9 @@ pub struct Introspection {
     pub url: String,
     pub client_id: String,
     pub client_secret: crate::context::Secret,
+    /// What the answer's `aud` must hold one of. Default: none, and every token counts that the server calls active.
+    #[serde(default)]
+    pub audience: Vec<String>,
     /// How long an answer counts. Default 30.
     #[serde(default = "default_cache")]
     pub cache_seconds: u64,
@@ -192,8 +195,12 @@ impl Auth {
             if jwt.audience.is_empty() {
                 return Err(lines.error(&format!("{path}.audience"), "is empty; a token for another service would count here too"));
             }
-            if jwt.jwks_url.is_some() == jwt.keys.is_some() {
-                return Err(lines.error(&path, "must have either jwks_url or keys"));
+            if jwt.jwks_url.is_some() && jwt.keys.is_some() {
+                return Err(lines.error(&path, "must have either jwks_url or keys, or neither where the issuer says where its keys are"));
+            }
+            let is_url = jwt.issuer.starts_with("https://") || jwt.issuer.starts_with("http://");
+            if jwt.jwks_url.is_none() && jwt.keys.is_none() && !is_url {
+                return Err(lines.error(&path, "must have jwks_url or keys: the issuer is no URL that could be asked for its keys"));
             }
             if self.jwt[..index].iter().any(|earlier| earlier.issuer == jwt.issuer) {
                 return Err(lines.error(&format!("{path}.issuer"), &format!("{:?} is named twice", jwt.issuer)));
@@ -224,7 +231,9 @@ mod tests {
         assert!(message("  auth: { mtls: {} }\n").contains("server.auth.mtls: needs server.tls.client_ca"));
         let jwt = "  auth:\n    jwt:\n      - issuer: https://a\n";
         assert!(message(&format!("{jwt}        audience: []\n        keys: {{}}\n")).contains("server.auth.jwt[0].audience: is empty"));
-        assert!(message(&format!("{jwt}        audience: [x]\n")).contains("must have either jwks_url or keys"));
+        let both = "        audience: [x]\n        keys: {}\n        jwks_url: https://a/keys\n";
+        assert!(message(&format!("{jwt}{both}")).contains("must have either jwks_url or keys"));
+        assert!(message("  auth: { jwt: [{ issuer: ours, audience: [x] }] }\n").contains("no URL that could be asked"));
         assert!(message("  auth: { anonymous: true, trust_headers: true }\n").contains("server.auth.anonymous"));
         assert!(message("  auth: { api_keys: true, policy: { built_in: false } }\n").contains("every call would be denied"));
     }

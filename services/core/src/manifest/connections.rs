@@ -10,8 +10,8 @@ pub struct Connections {
     /// At once. For one more, that which has asked nothing for longest ends; where each is busy, the new one is closed. Default
     /// 16,384, or what the limit of open files leaves.
     pub max: usize,
-    /// Of them from one address (with IPv6, one /64); one more is closed at once. Behind a proxy, all come from the proxy's. Default:
-    /// no limit.
+    /// Of them from one address (with IPv6, one /64); one more is closed at once. Of one of `trusted_proxies`, not its connections are
+    /// counted but the requests under way of each address behind it; one more is refused (429). Default: no limit.
     pub per_address: Option<usize>,
     /// Requests at once on one HTTP/2 connection. Default 1,024.
     pub max_streams: u32,

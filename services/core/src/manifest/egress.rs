@@ -68,7 +68,7 @@ pub enum Place {
 }
 
 impl Place {
-    fn one(address: IpAddr) -> Self {
+    pub(super) fn one(address: IpAddr) -> Self {
         let address = address.to_canonical();
         Place::Range { first: address, bits: width(address) }
     }
@@ -159,7 +159,7 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     Some((place, Some(port)))
 }
 
-fn range(first: &str, bits: &str) -> Result<Place, &'static str> {
+pub(super) fn range(first: &str, bits: &str) -> Result<Place, &'static str> {
     let first: IpAddr = first.parse().map_err(|_| "does not begin with an address")?;
     let bits: u8 = bits.parse().map_err(|_| "does not say how many bits count")?;
     if bits > width(first) {

@@ -167,6 +167,7 @@ impl LocalModel {
             let mut slot = self.engine.lock().await;
             if slot.as_ref().is_some_and(|engine| Arc::ptr_eq(engine, broken)) {
                 *slot = None;
+                self.is("unloaded");
             }
         }
         if let Err(error) = self.engine().await {

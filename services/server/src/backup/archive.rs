@@ -4,13 +4,20 @@
 //! manifest.json · database/… · banks/… · files/… · backup.json (every member's length and SHA-256) · backup.json.sha256
 //! ```
 
-use std::{collections::HashSet, fs::File, io::Read as _, path::Path};
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{BufReader, Read},
+    path::Path,
+};
 
 use llama_stack_core::{Code, Error, Result, ids};
 use llama_stack_proto::v1::BackupChunk;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::{io::AsyncReadExt as _, sync::mpsc};
+
+use super::sealed::{BackupKey, opened};
 
 /// Of this form of archives.
 pub(super) const FORMAT: u32 = 1;
@@ -157,9 +164,9 @@ fn bad(message: String) -> Error {
 ///
 /// # Errors
 /// `NotFound` no such file · `DataLoss` for one that is cut off or altered, with the member's name · `FailedPrecondition` for a
-/// form that this program does not know.
-pub fn verify(path: &Path) -> Result<Contents> {
-    let mut archive = open(path)?;
+/// form that this program does not know, and for a sealed one without its key.
+pub fn verify(path: &Path, key: Option<&BackupKey>) -> Result<Contents> {
+    let mut archive = open(path, key)?;
     let (mut read, mut contents, mut hash, mut last) = (Vec::new(), None, None, "its beginning".to_owned());
     let broken = |last: &str, error: &std::io::Error| bad(format!("the archive cannot be read after {last}: {error}"));
     for entry in archive.entries().map_err(|error| broken(&last, &error))? {
@@ -222,11 +229,11 @@ fn compare(contents: &Contents, read: &[(String, u64, String)]) -> Result<()> {
     }
 }
 
-pub(super) fn open(path: &Path) -> Result<tar::Archive<std::io::BufReader<File>>> {
+pub(super) fn open(path: &Path, key: Option<&BackupKey>) -> Result<tar::Archive<Box<dyn Read>>> {
     let shown = path.display();
     let file = File::open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::not_found(format!("no file {shown}")),
         _ => Error::failed_precondition(format!("{shown} cannot be read: {error}")),
     })?;
-    Ok(tar::Archive::new(std::io::BufReader::with_capacity(PIECE, file)))
+    opened(BufReader::with_capacity(PIECE, file), key).map(tar::Archive::new)
 }

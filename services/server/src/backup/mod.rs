@@ -10,6 +10,7 @@
 
 mod archive;
 mod restore;
+mod sealed;
 mod take;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use archive::{Contents, Member, verify};
 pub use restore::{Restored, manifest_of, restore};
+pub use sealed::{BackupKey, Sealing};
 pub(crate) use take::Source;
 
 use crate::{Options, assemble};

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     archive::{Contents, open, verify},
     indexes,
+    sealed::BackupKey,
     take::{BankOf, Heading},
 };
 use crate::{Options, assemble};
@@ -75,9 +76,9 @@ struct Filling {
 ///
 /// # Errors
 /// As [`verify`], for what comes before it.
-pub fn manifest_of(path: &Path) -> Result<String> {
+pub fn manifest_of(path: &Path, key: Option<&BackupKey>) -> Result<String> {
     let unreadable = |error| Error::new(Code::DataLoss, "manifest.json cannot be read from the archive").with_source(error);
-    let mut archive = open(path)?;
+    let mut archive = open(path, key)?;
     for entry in archive.entries().map_err(unreadable)? {
         let mut entry = entry.map_err(unreadable)?;
         if entry.path().map_err(unreadable)?.as_os_str() == "manifest.json" {
@@ -95,9 +96,16 @@ pub fn manifest_of(path: &Path) -> Result<String> {
 /// # Errors
 /// As [`verify`], and as the store's: `FailedPrecondition` it is not empty (`not_empty`), a process has it open (`store_in_use`), the
 /// backup is of a newer program (`store_too_new`), or of memory providers that the manifest has not (`no_such_provider`).
-pub async fn restore(path: PathBuf, manifest: &Manifest, registry: &Registry, options: Options, replace: bool) -> Result<Restored> {
-    let archive = path.clone();
-    let contents = tokio::task::spawn_blocking(move || verify(&archive)).await.map_err(broke_off)??;
+pub async fn restore(
+    path: PathBuf,
+    key: Option<BackupKey>,
+    manifest: &Manifest,
+    registry: &Registry,
+    options: Options,
+    replace: bool,
+) -> Result<Restored> {
+    let archive = (path.clone(), key.clone());
+    let contents = tokio::task::spawn_blocking(move || verify(&archive.0, archive.1.as_ref())).await.map_err(broke_off)??;
     let url = assemble::store_url(manifest, &options.home).await?;
     if url.contains(REMOVED) || serde_json::to_string(&manifest.written["providers"]["memory"]).is_ok_and(|text| text.contains(REMOVED)) {
         let message = "the archive's own manifest lacks the secrets that it takes to restore: name yours with --into";
@@ -116,7 +124,7 @@ pub async fn restore(path: PathBuf, manifest: &Manifest, registry: &Registry, op
     }
     let mut database = Restore::begin(&url, &contents.migrations, replace).await?;
     let files = Copies::open(options.home.join(&manifest.name).join("files"))?;
-    let (mut restored, kept) = fill(path, &contents, &mut database, &indexes, files).await?;
+    let (mut restored, kept) = fill((path, key), &contents, &mut database, &indexes, files).await?;
     let replaced = database.replaced().to_vec();
     database.finish().await?;
     // Now that no row names them.
@@ -138,14 +146,14 @@ pub async fn restore(path: PathBuf, manifest: &Manifest, registry: &Registry, op
 }
 
 async fn fill(
-    path: PathBuf,
+    (path, key): (PathBuf, Option<BackupKey>),
     contents: &Contents,
     database: &mut Restore,
     indexes: &Indexes,
     files: Copies,
 ) -> Result<(Restored, HashSet<Kept>)> {
     let (out, mut pieces) = mpsc::channel(AHEAD);
-    let reading = tokio::task::spawn_blocking(move || read(&path, &files, &out));
+    let reading = tokio::task::spawn_blocking(move || read(&path, key.as_ref(), &files, &out));
     let mut restored = Restored {
         name: String::new(),
         of: contents.created,
@@ -211,9 +219,9 @@ async fn settle(database: &mut Restore, bank: Option<Filling>, restored: &mut Re
 }
 
 /// Members in their order; contents of files go to their places at once. Ends early where nobody takes them.
-fn read(path: &Path, files: &Copies, out: &mpsc::Sender<Piece>) -> Result<()> {
+fn read(path: &Path, key: Option<&BackupKey>, files: &Copies, out: &mpsc::Sender<Piece>) -> Result<()> {
     let bad = |what: &str| Error::new(Code::DataLoss, format!("{what} cannot be read from the archive")).with_reason("bad_backup");
-    let mut archive = open(path)?;
+    let mut archive = open(path, key)?;
     for entry in archive.entries().map_err(|error| bad("a member").with_source(error))? {
         let mut entry = entry.map_err(|error| bad("a member").with_source(error))?;
         let name = entry.path().map_err(|error| bad("a name").with_source(error))?.display().to_string();

@@ -1,6 +1,6 @@
 //! TLS on the listener, with certificates that are read again when their files change.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -22,6 +22,33 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// What the client of a connection showed, in DER; the handshake has checked that its authority counts here.
 #[derive(Clone)]
 pub(crate) struct PeerCertificate(pub(crate) Arc<[u8]>);
+
+/// Why there is no TLS with a client.
+pub(crate) struct Failure {
+    /// One of [`Failure::REASONS`].
+    pub(crate) reason: &'static str,
+    /// What it did wrong, for the log.
+    pub(crate) error: String,
+}
+
+impl Failure {
+    /// Its certificate does not count here · it gave up, perhaps for this server's certificate · it speaks no TLS, or none that is
+    /// known here · it went away · it took too long.
+    pub(crate) const REASONS: [&str; 5] = [Self::CERTIFICATE, "alert", "protocol", "closed", "timeout"];
+    pub(crate) const CERTIFICATE: &str = "certificate";
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let reason = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(_)) => Self::CERTIFICATE,
+            Some(rustls::Error::AlertReceived(_)) => "alert",
+            Some(_) => "protocol",
+            None => "closed",
+        };
+        Self { reason, error: error.to_string() }
+    }
+}
 
 /// What each new connection is greeted with.
 pub(crate) struct Tls {
@@ -56,11 +83,11 @@ impl Tls {
     }
 
     /// # Errors
-    /// What the client did wrong, for the log.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Option<PeerCertificate>), String> {
+    /// What the client did wrong.
+    pub(crate) async fn accept(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Option<PeerCertificate>), Failure> {
         let greeting = TlsAcceptor::from(self.current.load_full()).accept(stream);
-        let stream = tokio::time::timeout(HANDSHAKE, greeting).await.map_err(|_| "the handshake took too long".to_owned())?;
-        let stream = stream.map_err(|error| error.to_string())?;
+        let late = |_| Failure { reason: "timeout", error: "the handshake took too long".into() };
+        let stream = tokio::time::timeout(HANDSHAKE, greeting).await.map_err(late)??;
         let peer = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|shown| PeerCertificate(shown.as_ref().into()));
         Ok((stream, peer))
     }

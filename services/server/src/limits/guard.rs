@@ -16,7 +16,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use llama_stack_core::{Context, Error, Result};
+use llama_stack_core::{Code, Context, Error, Result};
 use tonic::{Status, metadata::MetadataMap};
 
 use super::{
@@ -24,6 +24,7 @@ use super::{
     account::{Kind, Rate},
 };
 use crate::{
+    connections::Crowded,
     grpc,
     history::Begun,
     http::{ApiError, AppState, code, grpc_code, route},
@@ -43,7 +44,8 @@ pub(crate) async fn guard(State(state): State<AppState>, mut request: Request, n
     let (kind, is_limited) = (kind(&request, is_grpc), state.limits.config.has_quotas());
     let caller = (is_limited || state.requests.is_on()).then(|| caller(&mut request));
     let mut begun = caller.as_ref().and_then(|caller| begin(&state, &request, caller.as_ref().ok()?));
-    let (admitted, rates) = match admit(&state, kind, caller.filter(|_| is_limited)).await {
+    let crowded = request.extensions().get::<Crowded>().copied();
+    let (admitted, rates) = match admit(&state, kind, caller.filter(|_| is_limited), crowded).await {
         Ok(admitted) => admitted,
         Err((error, rates)) => {
             state.metrics.refused(error.reason().unwrap_or("other").to_owned());
@@ -96,9 +98,19 @@ fn kind(request: &Request, is_grpc: bool) -> Kind {
 }
 
 /// `caller`: none where nobody is limited.
-async fn admit(state: &AppState, kind: Kind, caller: Option<Result<Context>>) -> Result<(Admitted, Rates), (Error, Rates)> {
+async fn admit(
+    state: &AppState,
+    kind: Kind,
+    caller: Option<Result<Context>>,
+    crowded: Option<Crowded>,
+) -> Result<(Admitted, Rates), (Error, Rates)> {
     let limits = &state.limits;
     let alone = |error| (error, Rates::default());
+    if let Some(Crowded(most)) = crowded {
+        let message = format!("this address has {most} requests under way, which is the most");
+        let error = Error::new(Code::ResourceExhausted, message).with_reason("rate_limit_exceeded");
+        return Err(alone(error.with_retry_after(Duration::from_secs(1))));
+    }
     let room = if kind == Kind::OfBatch { None } else { Some(limits.enter().map_err(alone)?) };
     let Some(caller) = caller else {
         return Ok((Admitted { limits: Arc::clone(limits), subjects: Vec::new(), _room: room }, Rates::default()));

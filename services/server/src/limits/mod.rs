@@ -184,11 +184,9 @@ impl Limits {
         if !self.config.has_quotas() {
             return;
         }
-        if let Err(error) = self.store.forget_usage(today() - KEPT_DAYS).await {
-            tracing::warn!(error = ?error, "old usage could not be forgotten");
-        }
-        let mut heard_us = now_us();
+        let (mut heard_us, mut forgot) = (now_us(), None);
         loop {
+            self.forget(&mut forgot, today()).await;
             let is_over = tokio::time::timeout(BEAT, shutdown.cancelled()).await.is_ok();
             if let Err(error) = self.settle(&mut heard_us).await {
                 tracing::warn!(error = ?error, "what was used could not be counted: it is kept, and counted later");
@@ -196,6 +194,16 @@ impl Limits {
             if is_over {
                 return;
             }
+        }
+    }
+
+    /// Old usage, once in a day of UTC, however long the process runs. `forgot`: the day of the last time.
+    async fn forget(&self, forgot: &mut Option<i64>, day: i64) {
+        if forgot.replace(day) == Some(day) {
+            return;
+        }
+        if let Err(error) = self.store.forget_usage(day - KEPT_DAYS).await {
+            tracing::warn!(error = ?error, "old usage could not be forgotten: that is tried again tomorrow");
         }
     }
 
@@ -233,5 +241,35 @@ impl Limits {
         }
         *heard_us = now_us;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_store::Durability;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn old_usage_is_forgotten_every_day_and_not_only_at_the_start() {
+        let store = Store::open("sqlite::memory:", Durability::Process).await.unwrap();
+        let limits = Limits::new(manifest::Limits::default(), BTreeMap::new(), store.clone());
+        let on = |day| DailyUsage { tenant: "acme".into(), principal: "ann".into(), day, tokens: 1, ..DailyUsage::default() };
+        store.add_usage(vec![on(1), on(2), on(3)], 0).await.unwrap();
+        let kept = async || {
+            let mut kept = Vec::new();
+            for day in 1..=3 {
+                kept.push(store.daily_usage("acme", "ann", day).await.unwrap().tokens);
+            }
+            kept
+        };
+        let mut forgot = None;
+        limits.forget(&mut forgot, KEPT_DAYS + 2).await;
+        assert_eq!(kept().await, [0, 1, 1]);
+        store.add_usage(vec![on(1)], 0).await.unwrap();
+        limits.forget(&mut forgot, KEPT_DAYS + 2).await;
+        assert_eq!(kept().await, [1, 1, 1], "once a day is enough");
+        limits.forget(&mut forgot, KEPT_DAYS + 3).await;
+        assert_eq!(kept().await, [0, 0, 1]);
     }
 }

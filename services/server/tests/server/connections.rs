@@ -162,6 +162,31 @@ async fn send_all(stream: &mut TcpStream, path: &str, body: &[u8]) -> std::io::R
     Ok(())
 }
 
+/// Its connections are not counted, for all callers are behind it; what each of them has under way is.
+#[tokio::test]
+async fn behind_a_trusted_proxy_one_address_has_so_many_requests_and_another_its_own() {
+    let server = start_with("server: { trusted_proxies: [127.0.0.1], connections: { per_address: 1 } }\n").await;
+    let _idle = [TcpStream::connect(server.address).await.unwrap(), TcpStream::connect(server.address).await.unwrap()];
+    let ask = |from: &str, body: serde_json::Value| {
+        let request = server.http.post(server.url(CHAT)).header("x-forwarded-for", format!("6.6.6.6, {from}"));
+        request.json(&body).send()
+    };
+    let slow = ask("192.0.2.1", streamed("slow")).await.unwrap();
+    assert_eq!(slow.status(), StatusCode::OK);
+    let refused = ask("192.0.2.1", chat("hi")).await.unwrap();
+    assert_eq!((refused.status(), refused.headers()["retry-after"].to_str().unwrap()), (StatusCode::TOO_MANY_REQUESTS, "1"));
+    assert!(refused.text().await.unwrap().contains("this address has 1 requests under way"));
+    assert_eq!(ask("192.0.2.2", chat("hi")).await.unwrap().status(), StatusCode::OK);
+    server.script.go_on();
+    slow.text().await.unwrap();
+    let again = async {
+        while ask("192.0.2.1", chat("hi")).await.unwrap().status() != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, again).await.expect("the place was not given back");
+}
+
 /// A client that sends all before it reads sees the refusal, not a connection that broke.
 #[tokio::test]
 async fn a_refusal_reaches_a_client_that_is_still_sending() {

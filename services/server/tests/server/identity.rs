@@ -16,6 +16,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -269,7 +270,7 @@ async fn a_clients_certificate_says_who_calls_and_certificates_are_read_again() 
     ours.write(folder.path());
     std::fs::write(at("ca.pem"), ours.0.pem()).unwrap();
     let (server, admin) = start(&format!(
-        "server:\n  tls: {{ cert: \"{}\", key: \"{}\", client_ca: \"{}\" }}\n  auth:\n    api_keys: true\n    mtls: {{ tenant: acme, roles_of: {{ robot.acme: [admin] }} }}\n",
+        "server:\n  tls: {{ cert: \"{}\", key: \"{}\", client_ca: \"{}\" }}\n  auth:\n    api_keys: true\n    mtls: {{ tenant: acme, roles_of: {{ robot.acme: [admin], clerk.acme: [operator] }} }}\n",
         at("cert.pem"),
         at("key.pem"),
         at("ca.pem")
@@ -289,6 +290,23 @@ async fn a_clients_certificate_says_who_calls_and_certificates_are_read_again() 
     let identity = reqwest::Identity::from_pem(format!("{cert}{key}").as_bytes()).unwrap();
     let stranger = Client::builder().no_proxy().tls_certs_only([root]).identity(identity).build().unwrap();
     assert!(stranger.get(&whoami).send().await.is_err());
+    // Nor is there any for what speaks no TLS. Both are counted, and the certificate is a refused credential.
+    let mut plain = TcpStream::connect(server.address).await.unwrap();
+    plain.write_all(b"GET /livez HTTP/1.1\r\n\r\n").await.unwrap();
+    let metrics = format!("https://{}/metrics", server.address);
+    until("the count of both", async || {
+        let text = ours.client(None).get(&metrics).bearer_auth(&admin).send().await.unwrap().text().await.unwrap();
+        let counted = |reason: &str| {
+            let line = format!("llama_stack_tls_handshakes_failed_total{{reason=\"{reason}\"}} ");
+            text.lines().any(|found| found.strip_prefix(&line).is_some_and(|count| count != "0"))
+        };
+        counted("certificate") && counted("protocol")
+    })
+    .await;
+    let audit = format!("https://{}/v1/audit?kind=credential", server.address);
+    let (code, list) = told(ours.client(Some("clerk.acme")).get(&audit)).await;
+    let is_it = |row: &Value| row["action"] == "TLS handshake" && row["reason"] == "invalid_certificate" && row["address"] == "127.0.0.1";
+    assert!(code == 200 && list["data"].as_array().unwrap().iter().any(is_it), "{list}");
     // Another authority signs the server from now on.
     theirs.write(folder.path());
     until("the new certificate", async || {
@@ -398,6 +416,23 @@ async fn refused_credentials_are_in_the_audit_log_and_a_flood_of_them_is_a_few_r
     assert_eq!(read(&admin, "?kind=credential").await.0, 403);
     let (code, own) = read(&admin, "").await;
     assert!(code == 200 && !own.to_string().contains("refused"), "{own}");
+}
+
+/// What a caller writes of itself counts for nothing, unless a proxy that is named passes it on.
+#[tokio::test]
+async fn behind_a_trusted_proxy_the_audit_log_has_the_callers_address() {
+    for (proxies, expected) in [("[\"127.0.0.0/8\"]", "192.0.2.9"), ("[10.0.0.1]", "127.0.0.1")] {
+        let mut book = None;
+        let manifest = format!("server: {{ trusted_proxies: {proxies}, auth: {{ api_keys: true }} }}\n");
+        let server = serve(&manifest, |stack| book = Some(stack.identity.clone())).await;
+        let who = Principal { id: "eve".into(), tenant: "acme".into(), roles: vec!["operator".into()] };
+        let request = CreateApiKeyRequest { roles: vec!["operator".into()], ..CreateApiKeyRequest::default() };
+        let operator = book.unwrap().create_api_key(&Context::new(who), request).await.unwrap().secret;
+        let asked = server.http.get(server.url("/v1/models")).header("x-forwarded-for", "6.6.6.6, 192.0.2.9");
+        assert_eq!(told(asked).await.0, 401);
+        let (code, list) = told(server.http.get(server.url("/v1/audit?kind=credential")).bearer_auth(&operator)).await;
+        assert_eq!((code, list["data"][0]["address"].as_str()), (200, Some(expected)), "{list}");
+    }
 }
 
 /// What was made on a stack that did not ask who calls is out of reach once it does, until an admin gives it to somebody.

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -23,11 +24,24 @@ use llama_stack_core::{
 };
 use llama_stack_proto::v1::{AgentConfig, CreateTurnRequest, Message, agents_client::AgentsClient, turn_event::Event};
 use prost::Message as _;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tempfile::TempDir;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::Channel;
 
-use crate::client::{PATIENCE, Server, chat, start_with, streamed};
+use crate::{
+    client::{PATIENCE, Server, chat, start_with, streamed},
+    identity::Authority,
+};
 
 /// The part of OTLP that is looked at here.
 /// Source: `opentelemetry/proto/{collector/trace/v1/trace_service,trace/v1/trace,common/v1/common}.proto`.
@@ -146,9 +160,49 @@ impl Span {
 
 /// Takes spans by gRPC, written by hand: one method, one message each way.
 async fn collector() -> (SocketAddr, mpsc::Receiver<Span>) {
-    let (send, received) = mpsc::channel(64);
-    let router = Router::new().route("/opentelemetry.proto.collector.trace.v1.TraceService/Export", post(export)).with_state(send);
+    let (router, received) = collecting();
     (served(router).await, received)
+}
+
+fn collecting() -> (Router, mpsc::Receiver<Span>) {
+    let (send, received) = mpsc::channel(64);
+    (Router::new().route("/opentelemetry.proto.collector.trace.v1.TraceService/Export", post(export)).with_state(send), received)
+}
+
+/// A socket with the certificate in this folder.
+struct OverTls {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl OverTls {
+    async fn bind(folder: &Path) -> Self {
+        let cert = CertificateDer::from_pem_file(folder.join("cert.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let mut config = config.with_single_cert(vec![cert], key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), acceptor: TlsAcceptor::from(Arc::new(config)) }
+    }
+}
+
+impl axum::serve::Listener for OverTls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (stream, address) = TcpListener::accept(&self.listener).await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        TcpListener::local_addr(&self.listener)
+    }
 }
 
 /// Takes measures.
@@ -327,6 +381,27 @@ async fn a_collector_that_is_not_there_harms_nobody() {
     server.answer("/v1/chat/completions", &chat("hi")).await;
     server.stop.cancel();
     timeout(PATIENCE, server.served).await.expect("did not stop").unwrap().unwrap();
+}
+
+/// And nothing is told to one that nobody vouches for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_is_reached_over_tls_where_its_authority_is_named() {
+    let (folder, ours) = (TempDir::new().unwrap(), Authority::new());
+    ours.write(folder.path());
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, ours.pem()).unwrap();
+    for (more, expected) in [(format!(", otlp_ca: \"{}\"", ca.display()), true), (String::new(), false)] {
+        let (router, mut received) = collecting();
+        let collector = OverTls::bind(folder.path()).await;
+        let address = collector.listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(collector, router).await });
+        let server = start_with(&format!("telemetry: {{ otlp_endpoint: \"https://{address}\"{more} }}\n")).await;
+        server.answer("/v1/chat/completions", &chat("hi")).await;
+        server.stop.cancel();
+        timeout(Duration::from_secs(30), server.served).await.expect("did not stop").unwrap().unwrap();
+        received.close();
+        assert_eq!(received.recv().await.is_some(), expected, "with {more:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
