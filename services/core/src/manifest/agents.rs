@@ -98,7 +98,12 @@ pub struct DeclaredAgent {
     pub output_shields: Vec<String>,
     pub output_moderation: DeclaredModeration,
     pub temperature: Option<f32>,
+    pub top_p: Option<f32>,
     pub max_tokens: Option<u32>,
+    /// How much a model that thinks shall think, for example `low`; empty: its own.
+    pub reasoning_effort: String,
+    /// Whether it may make several calls at once; without it the model's own.
+    pub parallel_tool_calls: Option<bool>,
     /// Leave out the oldest messages where a history does not fit.
     pub truncate: bool,
     /// Summarise the history above this many tokens; 0: never.
