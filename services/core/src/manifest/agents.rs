@@ -111,6 +111,29 @@ pub struct DeclaredAgent {
     pub limits: DeclaredLimits,
 }
 
+impl DeclaredAgent {
+    /// Each shield that it names, with its path in it.
+    fn shields(&self) -> impl Iterator<Item = (String, &str)> {
+        let lists = [
+            ("input_shields", &self.input_shields),
+            ("tool_argument_shields", &self.tool_argument_shields),
+            ("tool_result_shields", &self.tool_result_shields),
+            ("retrieved_shields", &self.retrieved_shields),
+            ("output_shields", &self.output_shields),
+        ];
+        let listed = lists.into_iter();
+        listed.flat_map(|(list, ids)| ids.iter().enumerate().map(move |(at, id)| (format!("{list}[{at}]"), id.as_str())))
+    }
+}
+
+impl Agents {
+    /// Each shield that declared agents name, with its path in the manifest.
+    pub fn shields(&self) -> impl Iterator<Item = (String, &str)> {
+        let declared = self.declared.iter();
+        declared.flat_map(|(id, agent)| agent.shields().map(move |(path, shield)| (format!("agents.declared.{id}.{path}"), shield)))
+    }
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeclaredLimits {
