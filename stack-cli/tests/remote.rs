@@ -91,6 +91,35 @@ fn providers_and_models_are_shown_with_what_they_bring() {
 }
 
 #[test]
+fn an_agent_is_kept_shown_changed_and_deleted() {
+    let stack = Stack::start();
+    let file = stack.home.path().join("agent.json");
+    let path = file.to_str().unwrap();
+    let config = serde_json::json!({ "model": MODEL, "name": "Sums", "tools": ["calculator"], "limits": { "max_steps": 3 } });
+    std::fs::write(&file, config.to_string()).unwrap();
+    let made = stack.json(&["agent", "create", path]);
+    let id = made["id"].as_str().unwrap();
+    assert_eq!((&made["config"]["name"], &stack.json(&["agent", "show", id])), (&"Sums".into(), &config));
+    assert_eq!(stack.call(&["agent", "run", "hello", "--agent", id]).code, 0);
+
+    let mut changed = config.clone();
+    changed["instructions"] = "Be brief.".into();
+    std::fs::write(&file, changed.to_string()).unwrap();
+    assert_eq!(stack.call(&["agent", "update", id, path]).out, format!("changed {id}\n"));
+    let shown = stack.call(&["agent", "show", id]);
+    assert_eq!(serde_json::from_str::<Value>(&shown.out).unwrap(), changed);
+
+    std::fs::write(&file, r#"{"model": "m", "colour": "red"}"#).unwrap();
+    let wrong = stack.call(&["agent", "create", path]);
+    assert!(wrong.code == 2 && wrong.err.contains("colour"), "{} {}", wrong.code, wrong.err);
+    assert_eq!(stack.call(&["agent", "delete", id]).code, 0);
+    for arguments in [["agent", "show", id], ["agent", "delete", id]] {
+        assert_eq!(stack.call(&arguments).code, 3);
+    }
+    assert_eq!(stack.call(&["agent", "create", "/nowhere.json"]).code, 3);
+}
+
+#[test]
 fn an_agent_runs_and_its_calls_can_want_a_decision() {
     let stack = Stack::start();
     let agents = stack.json(&["agent", "list"]);
@@ -120,6 +149,8 @@ fn an_agent_runs_and_its_calls_can_want_a_decision() {
     let session = turn["session_id"].as_str().unwrap();
     let again = stack.json(&["agent", "run", "again", "--session", session]);
     assert_eq!((&again["session_id"], &again["parent_turn_id"]), (&turn["session_id"], &turn["id"]));
+    let branch = stack.json(&["agent", "run", "or else", "--after", turn["id"].as_str().unwrap()]);
+    assert_eq!((&branch["session_id"], &branch["parent_turn_id"]), (&turn["session_id"], &turn["id"]));
     let failed = stack.call(&["agent", "run", "fail"]);
     assert_ne!(failed.code, 0, "{}", failed.out);
     assert_eq!(stack.call(&["agent", "run", "hello", "--agent", "agent_nope"]).code, 3);

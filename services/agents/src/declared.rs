@@ -59,7 +59,8 @@ impl Declared {
 }
 
 fn config(id: &str, agent: &DeclaredAgent) -> AgentConfig {
-    let sampling = SamplingParams { temperature: agent.temperature, max_tokens: agent.max_tokens, ..SamplingParams::default() };
+    let sampling =
+        SamplingParams { temperature: agent.temperature, top_p: agent.top_p, max_tokens: agent.max_tokens, ..SamplingParams::default() };
     let agents = agent.agents.iter().map(|called| AgentTool {
         agent_id: called.agent.clone(),
         name: called.name.clone(),
@@ -90,6 +91,8 @@ fn config(id: &str, agent: &DeclaredAgent) -> AgentConfig {
         output_shields: agent.output_shields.clone(),
         output_moderation: Some(moderation(agent.output_moderation)),
         sampling: Some(sampling),
+        reasoning_effort: agent.reasoning_effort.clone(),
+        parallel_tool_calls: agent.parallel_tool_calls,
         truncation: if agent.truncate { HistoryTruncation::Auto.into() } else { HistoryTruncation::Disabled.into() },
         compact_threshold: agent.compact_threshold,
         limits: Some(Limits {

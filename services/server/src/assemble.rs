@@ -1,13 +1,19 @@
 //! From the manifest's entries to providers and a store, with errors that say where in the file they arose.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
 
 use llama_stack_core::{
-    Code, Context, Deps, Error, Manifest, Result, Safety, Table,
-    manifest::{Lines, Provider},
+    Code, Context, Deps, Error, Inference, Manifest, Result, Safety, Table, Tools,
+    manifest::{DeclaredAgent, Lines, Provider},
 };
-use llama_stack_proto::v1::GetShieldRequest;
+use llama_stack_proto::v1::{GetModelRequest, GetShieldRequest};
 use llama_stack_store::{Sealer, Store};
+
+use crate::tools::every_tool;
 
 /// Builds the providers of one service, in the order of the manifest.
 pub(crate) async fn providers<S: ?Sized + 'static>(
@@ -74,20 +80,37 @@ pub(crate) fn routed(error: Error, api: &str, lines: &Lines) -> Error {
     at(error, &path, lines)
 }
 
-/// Every shield that the manifest names for turns must be one of this stack's.
+/// Every shield that the manifest names, for all turns or for those of an agent, must be one of this stack's.
 ///
 /// # Errors
 /// `NotFound`, with the line and the shields that there are. Where a provider does not answer yet it is not known what is
 /// missing, and nothing is said: a turn that cannot be judged does not pass.
 pub(crate) async fn shields_are_there(safety: &dyn Safety, manifest: &Manifest) -> Result<()> {
-    for (path, id) in manifest.safety.named() {
+    for (path, id) in manifest.safety.named().chain(manifest.agents.shields()) {
         match safety.get_shield(&Context::system(), GetShieldRequest { id: id.to_owned() }).await {
             Err(error) if error.code() == Code::NotFound => return Err(at(error, &path, &manifest.lines)),
-            Err(error) => tracing::warn!(shield = id, error = ?error, "a shield of every turn cannot be reached yet"),
+            Err(error) => tracing::warn!(shield = id, error = ?error, "a shield that the manifest names cannot be reached yet"),
             Ok(_) => {}
         }
     }
     Ok(())
+}
+
+/// Says which models and tools declared agents lack. Either may come later: from a provider that does not answer yet, or
+/// from a group that a tenant registers.
+pub(crate) async fn tell_missing(inference: Arc<dyn Inference>, tools: Arc<dyn Tools>, declared: BTreeMap<String, DeclaredAgent>) {
+    let cx = Context::probing();
+    let listed = every_tool(&*tools, &cx, String::new()).await.unwrap_or_default();
+    let there: HashSet<&str> = listed.iter().filter_map(|tool| Some(tool.definition.as_ref()?.name.as_str())).collect();
+    for (agent, declared) in &declared {
+        for tool in declared.tools.iter().filter(|tool| !there.contains(tool.as_str())) {
+            tracing::warn!(agent, tool, "a declared agent names a tool that is not there (yet)");
+        }
+        let model = cx.within(inference.get_model(&cx, GetModelRequest { id: declared.model.clone() })).await;
+        if let Err(error) = model {
+            tracing::warn!(agent, error = error.message(), "a declared agent's model is not there (yet)");
+        }
+    }
 }
 
 /// An error whose field is a path of the manifest.

@@ -165,6 +165,9 @@ impl Stack {
         let router: Arc<dyn Tools> = Arc::new(router.map_err(|error| assemble::routed(error, "tools", lines))?.with_groups(groups));
         let tools: Arc<dyn Tools> = Arc::new(Observed::new(router, telemetry.clone(), metrics.clone()));
         probes.extend(info::probes(providers));
+        if !manifest.agents.declared.is_empty() {
+            tasks.spawn(assemble::tell_missing(inference.clone(), tools.clone(), manifest.agents.declared.clone()));
+        }
 
         let runtime = Runtime::new(RuntimeParts {
             store: store.clone(),

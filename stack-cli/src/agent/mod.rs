@@ -1,5 +1,6 @@
 //! `llama-stack agent`: the agents of a running stack, and turns at a terminal.
 
+mod kept;
 mod turn;
 
 use std::io::{IsTerminal, Read};
@@ -26,6 +27,10 @@ pub(crate) type Client = Remote<AgentsClient<Channel>>;
 pub(crate) async fn run(verb: AgentVerb, output: &Output) -> Result<()> {
     match verb {
         AgentVerb::List(server) => list(&server.server, output).await,
+        AgentVerb::Show { agent, server } => kept::show(&agent, &server.server, output).await,
+        AgentVerb::Create { file, server } => kept::create(&file, &server.server, output).await,
+        AgentVerb::Update { agent, file, server } => kept::update(agent, &file, &server.server, output).await,
+        AgentVerb::Delete { agent, server } => kept::delete(agent, &server.server, output).await,
         AgentVerb::Run(args) => once(args, output).await,
         AgentVerb::Chat(args) => chat(args, output).await,
     }
@@ -58,7 +63,8 @@ async fn list(server: &str, output: &Output) -> Result<()> {
     let rows: Vec<Row> = agents.into_iter().map(row).collect();
     output.result(&rows, |rows| {
         if rows.is_empty() {
-            return "there are no agents yet; declare some under agents.declared, or make one up: llama-stack agent chat --tool NAME\n"
+            return "there are no agents yet; declare some under agents.declared, keep one (llama-stack agent create FILE), or make one up: \
+                    llama-stack agent chat --tool NAME\n"
                 .into();
         }
         let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
@@ -71,7 +77,8 @@ async fn list(server: &str, output: &Output) -> Result<()> {
 /// The configuration of an agent that is made up here; `None` where one of the stack was named, or its session's is meant.
 async fn config(args: &AgentArgs) -> Result<Option<AgentConfig>> {
     let own = args.model.is_some() || args.instructions.is_some() || !args.tool.is_empty() || !args.require_approval.is_empty();
-    if args.agent.is_some() || (args.session.is_some() && !own) {
+    let goes_on = args.session.is_some() || args.after.is_some();
+    if args.agent.is_some() || goes_on && !own {
         return Ok(None);
     }
     let server = &args.server.server;
@@ -103,6 +110,7 @@ async fn talk(args: &AgentArgs, output: &Output) -> Result<turn::Talk> {
         agent: args.agent.clone().unwrap_or_default(),
         config: config(args).await?,
         session: args.session.clone().unwrap_or_default(),
+        after: args.after.clone().unwrap_or_default(),
         approve: args.approve,
         output: output.clone(),
     })
@@ -162,7 +170,8 @@ async fn chat(args: AgentChatArgs, output: &Output) -> Result<()> {
                 // Where there is no history to write to, the line is simply not remembered.
                 let _ = editor.add_history_entry(&line);
                 match talk.say(&line).await {
-                    Ok(turn) => talk.session = turn.session_id,
+                    // The branch is the session's newest turn now.
+                    Ok(turn) => (talk.session, talk.after) = (turn.session_id, String::new()),
                     Err(error) if talk.session.is_empty() => return Err(reach::explained(error, &server)),
                     Err(error) => output.note(&format!("error: {error}")),
                 }

@@ -23,6 +23,8 @@ pub(super) struct Talk {
     pub(super) config: Option<AgentConfig>,
     /// Empty: the first turn makes one.
     pub(super) session: String,
+    /// The turn to go on after. Empty: the session's newest.
+    pub(super) after: String,
     pub(super) approve: Approve,
     pub(super) output: Output,
 }
@@ -39,6 +41,7 @@ impl Talk {
         let (cx, message) = (crate::caller::caller(), Message::user(text));
         let request = CreateTurnRequest {
             session_id: self.session.clone(),
+            parent_turn_id: self.after.clone(),
             agent_id: self.agent.clone(),
             config: self.config.clone(),
             input: vec![message],

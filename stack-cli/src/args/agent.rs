@@ -1,5 +1,7 @@
 //! Verbs about agents and their tools.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::ServerArgs;
@@ -22,6 +24,33 @@ pub(crate) enum ToolVerb {
 pub(crate) enum AgentVerb {
     /// List the agents
     List(ServerArgs),
+    /// Print an agent's configuration as JSON
+    Show {
+        agent: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Keep a new agent
+    Create {
+        /// Its configuration, as `agent show` prints one; `-` is standard input
+        file: PathBuf,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Replace an agent's configuration; turns that run keep theirs
+    Update {
+        agent: String,
+        /// As `agent show` prints one; `-` is standard input
+        file: PathBuf,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Delete an agent; its sessions stay readable
+    Delete {
+        agent: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// Run one turn and print what happens in it
     Run(AgentRunArgs),
     /// Talk to an agent, turn by turn, in one session
@@ -54,6 +83,9 @@ pub(crate) struct AgentArgs {
     /// A session to go on with
     #[arg(long, value_name = "ID")]
     pub(crate) session: Option<String>,
+    /// A turn to go on after, in place of its session's newest: the session branches there
+    #[arg(long, value_name = "TURN", conflicts_with = "session")]
+    pub(crate) after: Option<String>,
     /// What to say to calls that wait for a person
     #[arg(long, value_enum, default_value_t = Approve::Ask)]
     pub(crate) approve: Approve,

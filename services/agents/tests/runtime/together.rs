@@ -144,6 +144,9 @@ async fn declared_agents_are_there_from_the_start_and_stay_as_they_are() {
         model: "scripted".into(),
         instructions: "You do.".into(),
         agents: agents.iter().map(|agent| DeclaredAgentTool { agent: (*agent).into(), ..DeclaredAgentTool::default() }).collect(),
+        top_p: Some(0.5),
+        reasoning_effort: "low".into(),
+        parallel_tool_calls: Some(false),
         ..DeclaredAgent::default()
     };
     let both = [("boss".to_owned(), declared(&["clerk"])), ("clerk".to_owned(), declared(&[]))];
@@ -154,6 +157,9 @@ async fn declared_agents_are_there_from_the_start_and_stay_as_they_are() {
     let request = CreateTurnRequest { agent_id: "boss".into(), input: vec![Message::user("file it")], ..CreateTurnRequest::default() };
     let (_, turn) = world.run(request).await;
     assert_eq!((said(&turn).as_str(), tool_results(&turn)[0].joined_text().as_str()), ("good", "filed"));
+    let asked = world.script.request(0);
+    assert_eq!((asked.sampling.unwrap().top_p, asked.parallel_tool_calls), (Some(0.5), Some(false)));
+    assert_eq!(asked.reasoning_effort, "low");
     let change = UpdateAgentRequest { id: "boss".into(), config: Some(config()) };
     assert_eq!(world.runtime.update_agent(&world.cx, change).await.unwrap_err().code(), Code::FailedPrecondition);
     let broken = llama_stack_agents::Runtime::new(llama_stack_agents::RuntimeParts {

@@ -98,12 +98,40 @@ pub struct DeclaredAgent {
     pub output_shields: Vec<String>,
     pub output_moderation: DeclaredModeration,
     pub temperature: Option<f32>,
+    pub top_p: Option<f32>,
     pub max_tokens: Option<u32>,
+    /// How much a model that thinks shall think, for example `low`; empty: its own.
+    pub reasoning_effort: String,
+    /// Whether it may make several calls at once; without it the model's own.
+    pub parallel_tool_calls: Option<bool>,
     /// Leave out the oldest messages where a history does not fit.
     pub truncate: bool,
     /// Summarise the history above this many tokens; 0: never.
     pub compact_threshold: u32,
     pub limits: DeclaredLimits,
+}
+
+impl DeclaredAgent {
+    /// Each shield that it names, with its path in it.
+    fn shields(&self) -> impl Iterator<Item = (String, &str)> {
+        let lists = [
+            ("input_shields", &self.input_shields),
+            ("tool_argument_shields", &self.tool_argument_shields),
+            ("tool_result_shields", &self.tool_result_shields),
+            ("retrieved_shields", &self.retrieved_shields),
+            ("output_shields", &self.output_shields),
+        ];
+        let listed = lists.into_iter();
+        listed.flat_map(|(list, ids)| ids.iter().enumerate().map(move |(at, id)| (format!("{list}[{at}]"), id.as_str())))
+    }
+}
+
+impl Agents {
+    /// Each shield that declared agents name, with its path in the manifest.
+    pub fn shields(&self) -> impl Iterator<Item = (String, &str)> {
+        let declared = self.declared.iter();
+        declared.flat_map(|(id, agent)| agent.shields().map(move |(path, shield)| (format!("agents.declared.{id}.{path}"), shield)))
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

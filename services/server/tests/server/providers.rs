@@ -58,6 +58,13 @@ async fn a_tool_of_two_providers_is_refused_at_the_second() {
 }
 
 #[tokio::test]
+async fn a_shield_that_a_declared_agent_names_must_be_there() {
+    let error = refusal("agents:\n  declared:\n    clerk: { model: parrot, output_shields: [nobody] }\n").await;
+    assert_eq!((error.code(), error.field()), (Code::NotFound, Some("agents.declared.clerk.output_shields[0]")));
+    assert!(error.message().starts_with("test.yaml:9: agents.declared.clerk.output_shields[0]: no shield \"nobody\""), "{error}");
+}
+
+#[tokio::test]
 async fn tools_of_another_process_count_too() {
     let other = start_with("  tools:\n    - { id: builtin, type: inline::builtin }\n").await;
     let far = other.url("");

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::{client::start_over, ledger::Ledger};
+use crate::{
+    client::{start, start_over},
+    ledger::Ledger,
+};
 
 #[tokio::test]
 async fn a_background_response_is_answered_at_once_and_its_events_are_read_later() {
@@ -112,6 +115,21 @@ async fn a_stored_prompt_becomes_instructions() {
 async fn a_refusal_names_the_field_of_the_request() {
     let server = start_over(Ledger::default()).await;
     assert_eq!(server.refused("POST", "/v1/responses", json!({ "model": "m", "input": "refuse" })).await.1, "model");
+}
+
+/// The runtime has a list for each kind of tool.
+#[tokio::test]
+async fn a_refusal_names_the_tool_of_the_request() {
+    let server = start().await;
+    let refused =
+        async |tools: Value| server.refused("POST", "/v1/responses", json!({ "model": "parrot", "input": "hi", "tools": tools })).await;
+    let mcp = |label: &str| json!({ "type": "mcp", "server_label": label, "server_url": "https://files.example" });
+    let function = |parameters: Value| json!({ "type": "function", "name": "look", "parameters": parameters });
+    let wrong = refused(json!([mcp("files"), { "type": "function", "name": "see" }, function(json!([]))])).await;
+    assert_eq!((wrong.1, wrong.2), (json!("tools[2].parameters"), json!("invalid_schema")));
+    assert_eq!(refused(json!([function(json!({})), mcp("files"), mcp("a b")])).await.1, "tools[2].server_label");
+    let missing = refused(json!([function(json!({})), { "type": "web_search" }])).await;
+    assert_eq!((missing.0, missing.1, missing.2), (404, json!("tools[1]"), json!("tool_not_found")));
 }
 
 /// Also where the field would be looked up first.

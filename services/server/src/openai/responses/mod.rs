@@ -80,8 +80,9 @@ pub(super) fn routes(api: &mut Api) {
 
 async fn create(State(state): State<AppState>, Caller(cx): Caller, Json(body): Json<CreateResponse>) -> Result<HttpResponse, ApiError> {
     let (stream, background) = (body.wants_stream(), body.in_background());
+    let kinds = tools::kinds(body.tools.as_deref().unwrap_or_default());
     let turn = begin::turn(&state, &cx, body).await?;
-    let events = state.agents.create_turn(&cx, turn).await.map_err(renamed)?;
+    let events = state.agents.create_turn(&cx, turn).await.map_err(|error| renamed(error, &kinds))?;
     if stream {
         return Ok(streamed(transcript::lines(events, None)));
     }
@@ -94,8 +95,8 @@ fn streamed(lines: impl Stream<Item = transcript::Line> + Send + 'static) -> Htt
     sse::response(lines.map(|(kind, data)| Event::default().event(kind).json_data(data).unwrap_or_default()))
 }
 
-/// The runtime names fields of a turn; the client knows those of its request.
-fn renamed(error: Error) -> Error {
+/// The runtime names fields of a turn; the client knows those of its request, and its tools, which are of these kinds.
+fn renamed(error: Error, kinds: &[String]) -> Error {
     let field = error.field().and_then(|field| field.strip_prefix("config.")).map(|field| {
         let field = field.strip_prefix("sampling.").unwrap_or(field);
         if field.contains("_shields[") {
@@ -104,8 +105,7 @@ fn renamed(error: Error) -> Error {
         if let Some(field) = field.strip_prefix("file_search.") {
             return field.replacen("bank_ids", "vector_store_ids", 1).replacen("max_results", "max_num_results", 1);
         }
-        let field = field.replacen("response_format.json_schema", "text.format", 1);
-        field.replacen("client_tools[", "tools[", 1)
+        tools::place(field, kinds).unwrap_or_else(|| field.replacen("response_format.json_schema", "text.format", 1))
     });
     match field {
         Some(field) if field.starts_with("vector_store_ids") && error.reason() == Some("bank_not_found") => {

@@ -29,6 +29,26 @@ const MAX_FOUND: u32 = 50;
 
 const WEB_SEARCH_TYPES: [&str; 4] = [WEB_SEARCH, "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"];
 
+/// Of each tool of a request.
+pub(super) fn kinds(tools: &[Value]) -> Vec<String> {
+    tools.iter().map(|tool| tool.get("type").and_then(Value::as_str).unwrap_or_default().to_owned()).collect()
+}
+
+/// Where in the request a field of a turn's tools is: the turn has a list for each kind.
+pub(super) fn place(field: &str, kinds: &[String]) -> Option<String> {
+    let lists = [("client_tools[", "function"), ("mcp_servers[", "mcp"), ("tools[", WEB_SEARCH)];
+    lists.into_iter().find_map(|(list, kind)| {
+        let (number, rest) = field.strip_prefix(list)?.split_once(']')?;
+        let (index, _) = kinds.iter().enumerate().filter(|(_, one)| one.starts_with(kind)).nth(number.parse().ok()?)?;
+        let rest = match rest {
+            ".label" => ".server_label",
+            ".url" => ".server_url",
+            rest => rest,
+        };
+        Some(format!("tools[{index}]{rest}"))
+    })
+}
+
 fn absent(field: String, message: String) -> Error {
     Error::new(Code::Unimplemented, message).with_field(field)
 }
