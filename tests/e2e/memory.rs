@@ -144,3 +144,34 @@ async fn what_is_remembered_is_the_persons_own() {
     }
     stack.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_were_inserted_for_a_while_go_by_themselves() {
+    let stack = Served::start().await;
+    let http = reqwest::Client::new();
+    let post = async |path: &str, body: serde_json::Value| -> serde_json::Value {
+        let request = http.post(format!("{}{path}", stack.url)).header("content-type", "application/json").body(body.to_string());
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+    };
+    let store = post("/v1/vector_stores", serde_json::json!({ "name": "passing" })).await["id"].clone();
+    let chunks = |text: &str| serde_json::json!([{ "content": text, "metadata": { "document_id": text } }]);
+    let insert = "/v1/vector-io/insert";
+    post(insert, serde_json::json!({ "vector_db_id": store, "chunks": chunks("cats stay") })).await;
+    post(insert, serde_json::json!({ "vector_db_id": store, "chunks": chunks("cats go"), "ttl_seconds": 3 })).await;
+    let found = async || post("/v1/vector-io/query", serde_json::json!({ "vector_db_id": store, "query": "cats" })).await;
+    assert_eq!(found().await["chunks"].as_array().unwrap().len(), 2);
+    let gone = async {
+        loop {
+            let left = found().await["chunks"].clone();
+            if left.as_array().unwrap().len() == 1 {
+                return left;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let left = tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.unwrap();
+    assert_eq!(left[0]["content"], "cats stay");
+    stack.stop().await;
+}

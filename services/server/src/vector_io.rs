@@ -1,8 +1,10 @@
 //! `/v1/vector-io`: chunks of a bank, as Llama Stack's own API has them. A view of `InsertChunks` and `Query`.
 
+use std::collections::BTreeMap;
+
 use axum::{extract::State, routing::post};
 use llama_stack_core::{Code, Error, Result, attributes, ids};
-use llama_stack_proto::v1::{Chunk, InsertChunksRequest, QueryRequest, Ranker, ScoredChunk, ranker};
+use llama_stack_proto::v1::{Chunk, Document, InsertChunksRequest, QueryRequest, Ranker, ScoredChunk, ranker};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -17,6 +19,8 @@ use crate::{
 const MAX_CHUNKS: usize = 10_000;
 const DEFAULT_RESULTS: u32 = 10;
 const MAX_RESULTS: u32 = 1_000;
+/// Ten years.
+const MAX_TTL: u64 = 315_360_000;
 
 pub(crate) fn routes(api: &mut Api) {
     let operation = Operation::new("Stores chunks, with their vectors or to be embedded here; one whose id is there is replaced.");
@@ -32,6 +36,8 @@ struct Insert {
     #[serde(alias = "vector_store_id")]
     vector_db_id: String,
     chunks: Vec<GivenChunk>,
+    /// After these many seconds the chunks' documents are deleted, those that this call makes. Left out: they stay.
+    ttl_seconds: Option<u64>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -45,6 +51,19 @@ struct GivenChunk {
     /// Left out: made here.
     #[serde(alias = "stored_chunk_id")]
     chunk_id: Option<String>,
+    /// What Llama Stack's clients say of a chunk besides. Counts where `metadata` says nothing of it.
+    chunk_metadata: Option<ChunkMetadata>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+struct ChunkMetadata {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunk_id: Option<String>,
+    /// Shown as the document's title.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -61,7 +80,8 @@ async fn insert(State(state): State<AppState>, Caller(cx): Caller, Json(body): J
     let chunks = body.chunks.into_iter().enumerate().map(|(index, given)| given.read(&format!("chunks[{index}]")));
     let chunks: Vec<Chunk> = chunks.collect::<Result<_>>()?;
     let chunk_ids: Vec<String> = chunks.iter().map(|chunk| chunk.id.clone()).collect();
-    let request = InsertChunksRequest { bank_id: bank_id(&body.vector_db_id), chunks };
+    let documents = body.ttl_seconds.map(|seconds| expiring(&chunks, seconds)).transpose()?.unwrap_or_default();
+    let request = InsertChunksRequest { bank_id: bank_id(&body.vector_db_id), chunks, documents };
     let answer = cx.within(state.memory.insert_chunks(&cx, request)).await.map_err(|error| no_bank(error, &body.vector_db_id))?;
     if let Some(failure) = answer.failures.first() {
         let why = failure.error.clone().unwrap_or_default();
@@ -72,23 +92,45 @@ async fn insert(State(state): State<AppState>, Caller(cx): Caller, Json(body): J
     Ok(Json(Inserted { inserted: chunk_ids.len(), chunk_ids }))
 }
 
+/// The documents of these chunks, with an end.
+fn expiring(chunks: &[Chunk], seconds: u64) -> Result<Vec<Document>> {
+    if !(1..=MAX_TTL).contains(&seconds) {
+        return Err(Error::invalid("ttl_seconds", format!("ttl_seconds must be 1 to {MAX_TTL}, not {seconds}")));
+    }
+    let mut expires = ids::now();
+    expires.seconds = expires.seconds.saturating_add_unsigned(seconds);
+    let mut documents: BTreeMap<&str, Document> = BTreeMap::new();
+    for chunk in chunks {
+        documents.entry(&chunk.document_id).or_insert_with(|| Document {
+            id: chunk.document_id.clone(),
+            title: chunk.title.clone(),
+            attributes: chunk.attributes.clone(),
+            expires: Some(expires),
+            ..Document::default()
+        });
+    }
+    Ok(documents.into_values().collect())
+}
+
 impl GivenChunk {
     fn read(self, field: &str) -> Result<Chunk> {
         let text = text(&format!("{field}.content"), &self.content)?;
         if text.trim().is_empty() {
             return Err(Error::invalid(format!("{field}.content"), "a chunk needs a text"));
         }
-        let metadata = self.metadata.unwrap_or_default();
+        let (metadata, besides) = (self.metadata.unwrap_or_default(), self.chunk_metadata.unwrap_or_default());
         let document_id = match metadata.get("document_id") {
-            None | Some(Value::Null) => String::new(),
+            None | Some(Value::Null) => besides.document_id.unwrap_or_default(),
             Some(Value::String(id)) => id.clone(),
             Some(_) => return Err(Error::invalid(format!("{field}.metadata.document_id"), "document_id must be a text")),
         };
-        let id = self.chunk_id.filter(|id| !id.is_empty()).unwrap_or_else(|| ids::new("chunk"));
+        let given = |id: Option<String>| id.filter(|id| !id.is_empty());
+        let id = given(self.chunk_id).or_else(|| given(besides.chunk_id)).unwrap_or_else(|| ids::new("chunk"));
+        let title = metadata.get("title").or_else(|| metadata.get("filename")).and_then(Value::as_str).map(str::to_owned);
         Ok(Chunk {
             // A chunk of no document is one of its own.
             document_id: if document_id.is_empty() { id.clone() } else { document_id },
-            title: metadata.get("title").or_else(|| metadata.get("filename")).and_then(Value::as_str).unwrap_or_default().to_owned(),
+            title: title.or(besides.source).unwrap_or_default(),
             attributes: attributes::from_json(&format!("{field}.metadata"), &metadata)?,
             vector: self.embedding.unwrap_or_default(),
             id,
@@ -156,6 +198,7 @@ struct FoundChunk {
     content: String,
     chunk_id: String,
     metadata: Map<String, Value>,
+    chunk_metadata: ChunkMetadata,
 }
 
 async fn query(State(state): State<AppState>, Caller(cx): Caller, Json(body): Json<Search>) -> Result<Json<Found>, ApiError> {
@@ -200,7 +243,12 @@ fn found(scored: ScoredChunk) -> (FoundChunk, f32) {
     let chunk = scored.chunk.unwrap_or_default();
     let mut metadata = attributes::to_json(&chunk.attributes);
     metadata.insert("document_id".into(), json!(chunk.document_id));
-    (FoundChunk { content: chunk.text, chunk_id: chunk.id, metadata }, scored.score)
+    let chunk_metadata = ChunkMetadata {
+        document_id: Some(chunk.document_id),
+        chunk_id: Some(chunk.id.clone()),
+        source: Some(chunk.title).filter(|title| !title.is_empty()),
+    };
+    (FoundChunk { content: chunk.text, chunk_id: chunk.id, metadata, chunk_metadata }, scored.score)
 }
 
 fn no_bank(error: Error, id: &str) -> Error {

@@ -1,21 +1,30 @@
 //! Banks from one provider of a stack to another: created there, copied, and read back beside the original.
 //!
 //! It can be broken off and begun again: the new bank says whose copy it is, and chunks that are there already are not sent
-//! again. Vectors are compared by their direction, since an index may keep them at length one.
+//! again. Vectors are compared by their direction, since an index may keep them at length one. What is known of documents goes with
+//! their first chunks: what they were made of, when they came, when they expire.
 
-use std::{collections::HashMap, fmt::Write as _, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+    sync::Arc,
+};
 
 use llama_stack_core::{Code, Error, Memory, Result};
 use llama_stack_proto::v1::{
-    Bank, BankKind, Chunk, CreateBankRequest, DeleteBankRequest, InsertChunksRequest, ListChunksRequest, Position, Value,
-    value::Value as Is,
+    Bank, BankKind, Chunk, CreateBankRequest, DeleteBankRequest, Document, GetDocumentRequest, InsertChunksRequest, ListChunksRequest,
+    Position, Value, value::Value as Is,
 };
+use prost::Message as _;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 /// Where a copy says whose it is.
 const ORIGIN: &str = "migrated_from";
 const PAGE: u32 = 500;
+/// Bytes of documents that are sent with their chunks at a time, and the most of one that is; a message has 64 MiB.
+const AT_ONCE: usize = 8 << 20;
+const LONGEST: usize = 32 << 20;
 /// Directions nearer than this are the same; rounding alone stays far below.
 const SAME: f32 = 0.9999;
 
@@ -86,6 +95,8 @@ fn like(bank: &Bank, provider: &str) -> CreateBankRequest {
         metadata,
         expires_after_seconds: bank.expires_after_seconds,
         shared: bank.shared,
+        // It stays whose it is, whoever moves it.
+        owner: bank.owner.clone(),
     }
 }
 
@@ -95,17 +106,27 @@ async fn one(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, remove: bool, o
         there.extend(chunks.into_iter().map(|chunk| (chunk.id.clone(), digest(&chunk))));
     }
     let (mut sent, mut done, mut pages) = (0, 0, Pages::of(memory, bank, true));
+    let mut told = HashSet::new();
     while let Some(mut chunks) = pages.next().await? {
         done += chunks.len() as u64;
         chunks.retain(|chunk| there.get(&chunk.id) != Some(&digest(chunk)));
-        if !chunks.is_empty() {
-            sent += chunks.len() as u64;
-            let request = InsertChunksRequest { bank_id: copy.id.clone(), chunks };
-            let failures = memory.insert_chunks(&crate::caller::caller(), request).await?.failures;
-            if let Some(failure) = failures.first() {
-                let why = failure.error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
-                return Err(Error::failed_precondition(format!("{} chunks were refused, the first: {why}", failures.len())));
+        sent += chunks.len() as u64;
+        let (mut some, mut documents, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for chunk in chunks {
+            if told.insert(chunk.document_id.clone())
+                && let Some(document) = described(memory, bank, &chunk.document_id).await?
+            {
+                bytes += document.encoded_len();
+                documents.push(document);
             }
+            some.push(chunk);
+            if bytes > AT_ONCE {
+                send(memory, copy, std::mem::take(&mut some), std::mem::take(&mut documents)).await?;
+                bytes = 0;
+            }
+        }
+        if !some.is_empty() {
+            send(memory, copy, some, documents).await?;
         }
         on_count(&bank.id, done, bank.chunk_count.max(done));
     }
@@ -114,6 +135,29 @@ async fn one(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, remove: bool, o
         memory.delete_bank(&crate::caller::caller(), DeleteBankRequest { id: bank.id.clone() }).await?;
     }
     Ok(Moved { bank: bank.id.clone(), name: bank.name.clone(), copy: copy.id.clone(), chunks, sent, sha256, removed: remove, left: None })
+}
+
+/// What is known of a document, without what is too long for a message; `None` where it is gone.
+async fn described(memory: &Arc<dyn Memory>, bank: &Bank, id: &str) -> Result<Option<Document>> {
+    let request = GetDocumentRequest { bank_id: bank.id.clone(), document_id: id.to_owned() };
+    match memory.get_document(&crate::caller::caller(), request).await {
+        Ok(document) if document.encoded_len() > LONGEST => Ok(Some(Document { content: None, ..document })),
+        Ok(document) => Ok(Some(document)),
+        Err(error) if matches!(error.code(), Code::NotFound | Code::Unimplemented) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn send(memory: &Arc<dyn Memory>, copy: &Bank, chunks: Vec<Chunk>, documents: Vec<Document>) -> Result<()> {
+    let request = InsertChunksRequest { bank_id: copy.id.clone(), chunks, documents };
+    let failures = memory.insert_chunks(&crate::caller::caller(), request).await?.failures;
+    match failures.first() {
+        None => Ok(()),
+        Some(failure) => {
+            let why = failure.error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
+            Err(Error::failed_precondition(format!("{} chunks were refused, the first: {why}", failures.len())))
+        }
+    }
 }
 
 impl Moved {

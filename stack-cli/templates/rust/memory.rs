@@ -204,7 +204,8 @@ mod tests {
         let bank_id = provider.create_bank(Request::new(request)).await.unwrap().into_inner().id;
         let chunk = |id: &str, vector: Vec<f32>| Chunk { id: id.into(), vector, ..Chunk::default() };
         let chunks = vec![chunk("east", vec![1.0, 0.0]), chunk("north", vec![0.0, 1.0])];
-        provider.insert_chunks(Request::new(InsertChunksRequest { bank_id: bank_id.clone(), chunks })).await.unwrap();
+        let request = InsertChunksRequest { bank_id: bank_id.clone(), chunks, ..InsertChunksRequest::default() };
+        provider.insert_chunks(Request::new(request)).await.unwrap();
 
         let request = QueryRequest { bank_ids: vec![bank_id.clone()], vector: vec![0.1, 0.9], ..QueryRequest::default() };
         let found = provider.query(Request::new(request)).await.unwrap().into_inner().chunks;

@@ -96,7 +96,7 @@ pub fn chunk(id: &str, document: &str, text: &str, vector: &[f32]) -> Chunk {
 }
 
 pub fn chunks(bank: &Bank, chunks: Vec<Chunk>) -> InsertChunksRequest {
-    InsertChunksRequest { bank_id: bank.id.clone(), chunks }
+    InsertChunksRequest { bank_id: bank.id.clone(), chunks, ..InsertChunksRequest::default() }
 }
 
 pub fn query(bank: &Bank, text: &str, mode: SearchMode) -> QueryRequest {

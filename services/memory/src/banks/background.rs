@@ -343,7 +343,7 @@ fn is_of_store(error: &Error) -> bool {
 }
 
 /// Before it is read; of a file it is not known yet.
-fn size(document: &Document) -> u64 {
+pub(super) fn size(document: &Document) -> u64 {
     use llama_stack_proto::v1::document::Content;
     match &document.content {
         Some(Content::Text(text)) => text.len() as u64,

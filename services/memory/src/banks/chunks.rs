@@ -1,6 +1,6 @@
 //! Chunks that are ready: with their own vectors, or to be embedded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use llama_stack_core::{Context, Error, Result, ids};
 use llama_stack_proto::v1::{
@@ -10,7 +10,8 @@ use llama_stack_store::InsertedDocument;
 
 use super::{
     Banks,
-    access::{Want, author, key},
+    access::{Want, author, key, past},
+    background::size,
     ingest::gone,
     valid,
 };
@@ -29,6 +30,9 @@ impl Banks {
         if !(1..=MAX_CHUNKS).contains(&request.chunks.len()) {
             return Err(Error::invalid("chunks", format!("chunks must hold 1 to {MAX_CHUNKS}, not {}", request.chunks.len())));
         }
+        let known = described(request.documents, &request.chunks)?;
+        let sources: Vec<u64> = known.values().map(size).collect();
+        sources.iter().try_for_each(|bytes| self.check_size(*bytes))?;
         let (mut chunks, mut failures) = (Vec::new(), Vec::new());
         let mut seen = std::collections::HashSet::new();
         for (mut chunk, index) in request.chunks.into_iter().zip(0_u32..) {
@@ -45,12 +49,13 @@ impl Banks {
             }
         }
         if !chunks.is_empty() {
-            self.check_quota(cx.tenant(), &bank.id, "", chunks.iter().map(|chunk| chunk.text.len() as u64).sum()).await?;
+            let bytes: u64 = chunks.iter().map(|chunk| chunk.text.len() as u64).chain(sources).sum();
+            self.check_quota(cx.tenant(), &bank.id, "", bytes).await?;
             self.note_use(cx.tenant(), &bank).await?;
             self.forget_expired(cx.tenant(), &bank.id).await?;
             self.embed_missing(cx, &bank, &mut chunks).await?;
             let (banks, tenant, author) = (self.clone(), cx.tenant().to_owned(), author(cx));
-            let store = async move { banks.store_ready(&tenant, &bank.id, &author, chunks).await };
+            let store = async move { banks.store_ready(&tenant, &bank.id, &author, chunks, known).await };
             self.tasks.spawn(store).await.map_err(|error| Error::internal("storing the chunks broke off").with_source(error))??;
         }
         Ok(InsertChunksResponse { failures })
@@ -71,7 +76,14 @@ impl Banks {
     }
 
     /// The documents' rows first, so that nothing is found that cannot be listed and deleted.
-    async fn store_ready(&self, tenant: &str, bank_id: &str, author: &llama_stack_store::Author, chunks: Vec<Chunk>) -> Result<()> {
+    async fn store_ready(
+        &self,
+        tenant: &str,
+        bank_id: &str,
+        author: &llama_stack_store::Author,
+        chunks: Vec<Chunk>,
+        mut known: HashMap<String, Document>,
+    ) -> Result<()> {
         let key = key(tenant, bank_id);
         // As many documents as there may be, so the whole bank waits; but never two of them for each other.
         let _alone = self.0.locks.bank(&key).await;
@@ -89,7 +101,18 @@ impl Banks {
                 // Of a document that was read from a text, that stays what it is.
                 Some(there) if there.document.content.is_some() => continue,
                 Some(there) => Document { chunk_count: there.document.chunk_count.max(document.chunk_count), ..there.document },
-                None => Document { created: Some(ids::now()), status: DocumentStatus::Completed.into(), id: id.into(), ..document },
+                None => {
+                    let known = match known.remove(id) {
+                        Some(known) => Document {
+                            chunk_count: known.chunk_count.max(document.chunk_count),
+                            bytes: known.bytes.max(document.bytes),
+                            created: known.created.or_else(|| Some(ids::now())),
+                            ..known
+                        },
+                        None => Document { created: Some(ids::now()), id: id.into(), ..document },
+                    };
+                    Document { status: DocumentStatus::Completed.into(), ..known }
+                }
             };
             rows.push(InsertedDocument { document, revision: ids::new("rev") });
         }
@@ -98,6 +121,26 @@ impl Banks {
         }
         self.index.upsert(&key, chunks).await
     }
+}
+
+/// What is said of documents, by their ids.
+fn described(documents: Vec<Document>, chunks: &[Chunk]) -> Result<HashMap<String, Document>> {
+    if documents.len() > chunks.len() {
+        let message = format!("documents must hold no more than there are chunks, {}, not {}", chunks.len(), documents.len());
+        return Err(Error::invalid("documents", message));
+    }
+    let mut known = HashMap::with_capacity(documents.len());
+    for (document, index) in documents.into_iter().zip(0_u32..) {
+        let field = |name: &str| format!("documents[{index}].{name}");
+        valid::id(&field("id"), &document.id)?;
+        valid::attributes(&field("attributes"), &document.attributes)?;
+        if past(document.expires.as_ref()) {
+            return Err(Error::invalid(field("expires"), "expires is past"));
+        }
+        let document = Document { bytes: document.bytes.max(size(&document)), error: None, ingestion_id: String::new(), ..document };
+        known.insert(document.id.clone(), document);
+    }
+    Ok(known)
 }
 
 fn check(bank: &Bank, index: u32, chunk: &Chunk) -> Result<()> {

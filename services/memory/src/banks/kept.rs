@@ -1,6 +1,6 @@
 //! Banks themselves: made, described, changed, listed, deleted.
 
-use llama_stack_core::{Code, Context, Error, Result, ids};
+use llama_stack_core::{Code, Context, Error, Result, context::named, ids};
 use llama_stack_proto::v1::{
     Bank, BankKind, CreateBankRequest, DeleteBankResponse, DocumentStatus, ListBanksRequest, ListBanksResponse, UpdateBankRequest,
 };
@@ -15,6 +15,20 @@ use crate::index::Shape;
 
 /// Numbers of a vector.
 const MAX_DIMENSION: u32 = 65_536;
+
+/// Whose a new bank is.
+fn owner(cx: &Context, asked: &str) -> Result<String> {
+    let own = &cx.principal().id;
+    match asked {
+        "" => Ok(own.clone()),
+        asked if asked == own => Ok(own.clone()),
+        asked if is_admin(cx) => named("owner", asked),
+        _ => {
+            let message = "a bank is its maker's: making one for somebody else takes the role admin";
+            Err(Error::new(Code::PermissionDenied, message).with_field("owner").with_reason("not_authorized"))
+        }
+    }
+}
 
 impl Banks {
     pub(super) async fn create(&self, cx: &Context, request: CreateBankRequest) -> Result<Bank> {
@@ -34,6 +48,7 @@ impl Banks {
             }
             _ => (String::new(), 0),
         };
+        let owner = owner(cx, &request.owner)?;
         let now = ids::now();
         let bank = Bank {
             id: ids::new("bank"),
@@ -46,7 +61,7 @@ impl Banks {
             metadata: request.metadata,
             created: Some(now),
             last_active: Some(now),
-            owner: cx.principal().id.clone(),
+            owner,
             shared: request.shared,
             expires_after_seconds: request.expires_after_seconds,
             ..Bank::default()

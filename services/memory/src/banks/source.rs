@@ -74,7 +74,7 @@ impl Banks {
         Ok((file.filename, file.media_type, data.freeze()))
     }
 
-    fn check_size(&self, bytes: u64) -> Result<()> {
+    pub(super) fn check_size(&self, bytes: u64) -> Result<()> {
         let most = self.config.max_document_bytes.unwrap_or(MAX_BYTES);
         if bytes > most {
             let message = format!("the document has {bytes} bytes, and may have {most}");

@@ -215,19 +215,26 @@ async fn chunks_go_in_and_come_out_as_llama_stack_has_them() {
     let store = store(&server, json!({})).await;
     let chunks = json!([
         { "content": "cats purr", "metadata": { "document_id": "d1", "n": 1 }, "chunk_id": "c1" },
-        { "content": [{ "type": "text", "text": "dogs " }, { "type": "text", "text": "bark" }], "embedding": [0.5, 0.5] },
+        { "content": [{ "type": "text", "text": "dogs " }, { "type": "text", "text": "bark" }], "embedding": [0.5, 0.5],
+          "chunk_metadata": { "document_id": "d2", "chunk_id": "c2", "source": "dogs.txt", "content_token_count": 2 } },
     ]);
     let put = server.json("POST", "/v1/vector-io/insert", json!({ "vector_db_id": store, "chunks": chunks })).await;
-    assert_eq!((&put["inserted"], &put["chunk_ids"][0]), (&json!(2), &json!("c1")));
+    assert_eq!((&put["inserted"], &put["chunk_ids"]), (&json!(2), &json!(["c1", "c2"])));
     let found =
         server.json("POST", "/v1/vector-io/query", json!({ "vector_db_id": store, "query": "cats", "params": { "max_chunks": 1 } })).await;
-    assert_eq!(found["chunks"], json!([{ "content": "cats purr", "chunk_id": "c1", "metadata": { "document_id": "d1", "n": 1 } }]));
+    let told = json!({ "document_id": "d1", "chunk_id": "c1" });
+    let chunk = json!({ "content": "cats purr", "chunk_id": "c1", "metadata": { "document_id": "d1", "n": 1 }, "chunk_metadata": told });
+    assert_eq!(found["chunks"], json!([chunk]));
+    let dogs = server.json("POST", "/v1/vector-io/query", json!({ "vector_db_id": store, "query": "dogs" })).await;
+    let told = json!({ "document_id": "d2", "chunk_id": "c2", "source": "dogs.txt" });
+    assert_eq!((&dogs["chunks"][0]["chunk_metadata"], &dogs["chunks"][0]["metadata"]["document_id"]), (&told, &json!("d2")));
     assert_eq!(found["scores"], json!([1.0]));
     let wrong = json!({ "vector_db_id": store, "chunks": [{ "content": "a" }, { "content": "b", "embedding": [0.5] }] });
     assert_eq!(server.refused("POST", "/v1/vector-io/insert", wrong).await.1, "chunks[1]");
     for (body, field) in [
         (json!({ "vector_db_id": store, "chunks": [] }), "chunks"),
         (json!({ "vector_db_id": store, "chunks": [{ "content": 5 }] }), "chunks[0].content"),
+        (json!({ "vector_db_id": store, "chunks": [{ "content": "a" }], "ttl_seconds": 0 }), "ttl_seconds"),
         (json!({ "vector_db_id": store, "chunks": [{ "content": "a", "metadata": { "a": {} } }] }), "chunks[0].metadata.a"),
         (json!({ "vector_db_id": "lost", "chunks": [{ "content": "a" }] }), "vector_db_id"),
     ] {

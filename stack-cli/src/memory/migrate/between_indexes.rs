@@ -2,7 +2,7 @@
 
 use super::*;
 use llama_stack_core::{Context, Deps};
-use llama_stack_proto::v1::{BankKind, QueryRequest, SearchMode};
+use llama_stack_proto::v1::{BankKind, QueryRequest, SearchMode, document::Content};
 use llama_stack_store::{Durability, Store};
 
 fn chunk(n: u32) -> Chunk {
@@ -38,7 +38,18 @@ async fn a_bank_goes_to_qdrant_and_back_and_is_the_same() {
         CreateBankRequest { name: "papers".into(), kind: BankKind::Vector.into(), embedding_dimension: 3, ..CreateBankRequest::default() };
     let bank = memory.create_bank(&Context::default(), create).await.unwrap();
     assert_eq!(bank.provider_id, "sqlite");
-    let request = InsertChunksRequest { bank_id: bank.id.clone(), chunks: (0..1_200).map(chunk).collect() };
+    let (mut came, mut expires) = (llama_stack_core::ids::now(), llama_stack_core::ids::now());
+    came.seconds -= 86_400;
+    expires.seconds += 86_400;
+    let known = Document {
+        id: "d3".into(),
+        title: "a title".into(),
+        content: Some(Content::FileId("file-1".into())),
+        created: Some(came),
+        expires: Some(expires),
+        ..Document::default()
+    };
+    let request = InsertChunksRequest { bank_id: bank.id.clone(), chunks: (0..1_200).map(chunk).collect(), documents: vec![known.clone()] };
     assert!(memory.insert_chunks(&Context::default(), request).await.unwrap().failures.is_empty());
     let go = |from: &str, to: &str| Task { from: from.into(), to: to.into(), bank: None, remove: true };
     let there = run(memory.clone(), go("sqlite", "edge"), &|_, _, _| {}).await.unwrap();
@@ -53,4 +64,9 @@ async fn a_bank_goes_to_qdrant_and_back_and_is_the_same() {
     assert_eq!(found[0].chunk.as_ref().unwrap().index, 77);
     let back = run(memory.clone(), go("edge", "sqlite"), &|_, _, _| {}).await.unwrap();
     assert_eq!((&back[0].sha256, back[0].chunks), (&there[0].sha256, 1_200));
+    // Of a document nothing is lost on the way, and a bank stays its owner's.
+    let request = GetDocumentRequest { bank_id: back[0].copy.clone(), document_id: "d3".into() };
+    let document = memory.get_document(&Context::default(), request).await.unwrap();
+    assert_eq!((document.created, document.expires, &document.content), (known.created, known.expires, &known.content));
+    assert_eq!(super::super::banks(&memory).await.unwrap()[0].owner, bank.owner);
 }

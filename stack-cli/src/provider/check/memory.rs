@@ -60,7 +60,9 @@ async fn used(client: &Client, peer: &Peer, bank: &Bank, report: &mut Report) {
     );
 
     let wrong = vec![Chunk { vector: vec![1.0], ..chunk("c0", "too short", [1.0, 0.0, 0.0]) }];
-    let answer = client.insert_chunks(&peer.cx(), InsertChunksRequest { bank_id: bank.id.clone(), chunks: wrong }).await;
+    let answer = client
+        .insert_chunks(&peer.cx(), InsertChunksRequest { bank_id: bank.id.clone(), chunks: wrong, ..InsertChunksRequest::default() })
+        .await;
     let promise = "a vector of another dimension is told";
     match answer {
         Ok(answer) if !answer.failures.is_empty() => report.kept(promise),
@@ -70,7 +72,7 @@ async fn used(client: &Client, peer: &Peer, bank: &Bank, report: &mut Report) {
     let chunks = vec![chunk("c1", "a cat on a mat", [1.0, 0.0, 0.0]), chunk("c2", "a dog in the fog", [0.0, 1.0, 0.0])];
     let promise = "InsertChunks stores chunks, and again the same chunks";
     for _ in 0..2 {
-        let request = InsertChunksRequest { bank_id: bank.id.clone(), chunks: chunks.clone() };
+        let request = InsertChunksRequest { bank_id: bank.id.clone(), chunks: chunks.clone(), ..InsertChunksRequest::default() };
         match client.insert_chunks(&peer.cx(), request).await {
             Ok(answer) if answer.failures.is_empty() => {}
             Ok(answer) => return report.broken(promise, format!("{} chunks failed", answer.failures.len())),

@@ -168,7 +168,7 @@ pub(super) async fn chunks(field: Arc<Field>, bank: Bank, name: String, mut rand
             vector: vector.clone(),
             ..Chunk::default()
         });
-        let request = InsertChunksRequest { bank_id: bank.id.clone(), chunks: chunks.collect() };
+        let request = InsertChunksRequest { bank_id: bank.id.clone(), chunks: chunks.collect(), ..InsertChunksRequest::default() };
         let call = |up: Up| {
             let request = request.clone();
             async move { up.memory.insert_chunks(&Context::default(), request).await }

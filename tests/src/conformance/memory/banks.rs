@@ -8,11 +8,12 @@ use llama_stack_proto::v1::{
     UpdateBankRequest,
 };
 
-use super::{bank_of, inserted, made, query, somebody, text, vector_bank};
+use super::{bank_of, caller, inserted, made, query, somebody, text, vector_bank};
 use crate::worded::{DIMENSION, EMBEDDING};
 
 pub async fn all(memory: Arc<dyn Memory>) {
     a_bank_is_what_was_asked_for(memory.clone()).await;
+    a_bank_for_somebody_else_is_an_admins_to_make(memory.clone()).await;
     what_may_change_changes(memory.clone()).await;
     a_deleted_bank_is_gone_with_all_it_had(memory.clone()).await;
     lists_cover_the_banks_once_in_either_order(memory.clone()).await;
@@ -45,6 +46,19 @@ pub async fn a_bank_is_what_was_asked_for(memory: Arc<dyn Memory>) {
     assert_eq!(memory.create_bank(&cx, own).await.unwrap().embedding_dimension, 3);
     let keyword = memory.create_bank(&cx, bank_of(BankKind::Keyword)).await.unwrap();
     assert_eq!((keyword.kind(), keyword.embedding_dimension, keyword.expires), (BankKind::Keyword, 0, None));
+}
+
+pub async fn a_bank_for_somebody_else_is_an_admins_to_make(memory: Arc<dyn Memory>) {
+    let ann = somebody();
+    let (bob, admin) = (caller(ann.tenant(), "bob", &[]), caller(ann.tenant(), "root", &["admin"]));
+    let for_bob = CreateBankRequest { owner: "bob".into(), ..vector_bank() };
+    let refused = memory.create_bank(&ann, for_bob.clone()).await.unwrap_err();
+    assert_eq!((refused.code(), refused.field()), (Code::PermissionDenied, Some("owner")));
+    for maker in [&bob, &admin] {
+        let bank = memory.create_bank(maker, for_bob.clone()).await.unwrap();
+        assert_eq!(bank.owner, "bob");
+        memory.delete_bank(&bob, DeleteBankRequest { id: bank.id }).await.unwrap();
+    }
 }
 
 pub async fn what_may_change_changes(memory: Arc<dyn Memory>) {

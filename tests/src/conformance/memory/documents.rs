@@ -6,8 +6,8 @@ use futures::StreamExt as _;
 use llama_stack_core::{Code, Memory, ids};
 use llama_stack_proto::v1::{
     BankKind, CancelIngestionRequest, ChunkingStrategy, CreateBankRequest, DeleteDocumentsRequest, Document, DocumentStatus, Filter,
-    GetDocumentRequest, GetIngestionRequest, InsertDocumentsRequest, ListChunksRequest, ListDocumentsRequest, SearchMode,
-    UpdateDocumentRequest, document::Content, filter,
+    GetDocumentRequest, GetIngestionRequest, InsertChunksRequest, InsertDocumentsRequest, ListChunksRequest, ListDocumentsRequest,
+    SearchMode, UpdateDocumentRequest, document::Content, filter,
 };
 use tokio::time::timeout;
 
@@ -23,6 +23,7 @@ pub async fn all(memory: Arc<dyn Memory>) {
     what_was_deleted_is_not_found(memory.clone()).await;
     what_has_expired_is_not_found(memory.clone()).await;
     ready_chunks_are_checked_one_by_one(memory.clone()).await;
+    chunks_bring_what_is_known_of_their_documents(memory.clone()).await;
     chunks_are_listed_once_with_their_vectors(memory.clone()).await;
     values_are_kept_by_their_key(memory.clone()).await;
     the_background_tells_how_far_it_is(memory.clone()).await;
@@ -234,6 +235,38 @@ pub async fn ready_chunks_are_checked_one_by_one(memory: Arc<dyn Memory>) {
     assert_eq!(error.reason(), Some("no_embedding_model"), "a bank without a model cannot read words: {error:?}");
     let wrong = llama_stack_proto::v1::QueryRequest { vector: vec![1.0], ..query(&bank, "", SearchMode::Vector) };
     assert_eq!(memory.query(&cx, wrong).await.unwrap_err().reason(), Some("wrong_dimension"));
+}
+
+/// What moves a bank elsewhere: what is known of a document besides its chunks, and that it expires all the same.
+pub async fn chunks_bring_what_is_known_of_their_documents(memory: Arc<dyn Memory>) {
+    let cx = somebody();
+    let bank = memory.create_bank(&cx, CreateBankRequest { embedding_dimension: 2, ..CreateBankRequest::default() }).await.unwrap();
+    let (mut came, mut expires) = (ids::now(), ids::now());
+    came.seconds -= 100;
+    expires.seconds += 3;
+    let known = Document { created: Some(came), expires: Some(expires), title: "known".into(), ..text("d1", "where it is from") };
+    let made = || vec![chunk("c1", "d1", "one", &[1.0, 0.0]), chunk("c2", "d2", "two", &[0.0, 1.0])];
+    let request = InsertChunksRequest { documents: vec![known.clone()], ..chunks(&bank, made()) };
+    memory.insert_chunks(&cx, request).await.unwrap();
+    let get = |id: &str| GetDocumentRequest { bank_id: bank.id.clone(), document_id: id.into() };
+    let there = memory.get_document(&cx, get("d1")).await.unwrap();
+    assert_eq!(
+        (there.created, there.expires, there.title.as_str(), &there.content),
+        (known.created, known.expires, "known", &known.content)
+    );
+    assert_eq!((there.status(), there.chunk_count), (DocumentStatus::Completed, 1));
+    let over = async {
+        loop {
+            match memory.get_document(&cx, get("d1")).await {
+                Err(error) => return error.code(),
+                Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+            }
+        }
+    };
+    assert_eq!(timeout(NEVER, over).await.unwrap(), Code::NotFound);
+    memory.get_document(&cx, get("d2")).await.unwrap();
+    let late = InsertChunksRequest { documents: vec![known], ..chunks(&bank, made()) };
+    assert_eq!(memory.insert_chunks(&cx, late).await.unwrap_err().field(), Some("documents[0].expires"));
 }
 
 /// What moves a bank elsewhere: every chunk once, with the vector that it was given.

@@ -169,7 +169,7 @@ async fn create(
         chunking,
         metadata: metadata.into_iter().collect(),
         expires_after_seconds: expiry(body.expires_after.as_ref())?,
-        shared: false,
+        ..CreateBankRequest::default()
     };
     let bank = state.memory.create_bank(&cx, request).await?;
     if documents.is_empty() {
