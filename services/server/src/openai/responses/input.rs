@@ -26,8 +26,8 @@ pub(crate) struct Given {
 
 /// Reads an input.
 ///
-/// Calls in a row are one assistant message, outputs in a row one tool message, and thinking belongs to what it led to:
-/// that is how models have learned them. Of the items that only tell what a stack did, those that hold no words of the
+/// Calls in a row are one assistant message, outputs in a row one tool message, thinking belongs to what it led to, and what
+/// was said after calls, before their outputs, to those calls: that is how models have learned them. Of the items that only tell what a stack did, those that hold no words of the
 /// conversation (lists of tools, requests for approval, searches without results) are passed over.
 ///
 /// # Errors
@@ -106,8 +106,9 @@ impl Given {
 
     fn message(&mut self, (role, parts): (Role, Vec<Part>)) {
         let thought = |message: &Message| message.parts.iter().all(|part| matches!(part.content, Some(Content::Reasoning(_))));
+        let calls = |message: &Message| message.tool_calls().next().is_some();
         match self.messages.last_mut() {
-            Some(last) if role == Role::Assistant && last.role() == role && thought(last) => last.parts.extend(parts),
+            Some(last) if role == Role::Assistant && last.role() == role && (thought(last) || calls(last)) => last.parts.extend(parts),
             _ => self.messages.push(Message::new(role, parts)),
         }
     }

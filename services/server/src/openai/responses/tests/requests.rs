@@ -43,6 +43,24 @@ fn an_input_of_items_pairs_calls_and_outputs() {
     assert_eq!(items::input(&Turn { input: messages, ..turn() }).len(), 6);
 }
 
+/// A model may write on after a call; clients add the outputs behind all that it wrote.
+#[test]
+fn what_was_said_after_a_call_does_not_part_it_from_its_output() {
+    let given = json!([
+        { "role": "user", "content": "What does a bolt cost?" },
+        { "type": "function_call", "id": "fc_1", "call_id": "c1", "name": "price_of", "arguments": "{}", "status": "completed" },
+        { "type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+          "content": [{ "type": "output_text", "text": "I look it up.", "annotations": [] }] },
+        { "type": "function_call_output", "call_id": "c1", "output": "3.75" },
+        { "role": "assistant", "content": "3.75" },
+        { "role": "assistant", "content": "It is in stock." },
+    ]);
+    let messages = input::read(serde_json::from_value(given).unwrap()).unwrap().messages;
+    let roles: Vec<Role> = messages.iter().map(Message::role).collect();
+    assert_eq!(roles, [Role::User, Role::Assistant, Role::Tool, Role::Assistant, Role::Assistant]);
+    assert_eq!((messages[1].joined_text().as_str(), messages[1].tool_calls().count()), ("I look it up.", 1));
+}
+
 /// What clients send who keep the history themselves: the output of a response as the next input.
 #[test]
 fn the_output_of_a_response_may_be_an_input() {
