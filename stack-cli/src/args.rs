@@ -129,9 +129,18 @@ pub(crate) struct RunArgs {
     /// Port to listen on, on the manifest's address; 0 takes a free one
     #[arg(long)]
     pub(crate) port: Option<u16>,
+    /// How log lines on standard error are written; those of the file in the home are text
+    #[arg(long, env = "LLAMA_STACK_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
     /// Where models, state and logs live
     #[arg(long, env = "LLAMA_STACK_HOME", value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Subcommand)]

@@ -8,7 +8,15 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, fmt::writer::MakeWriterExt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::{args::RunArgs, distribution::Source, home::home, log_file::LogFile, output::Output, registry::registry, running::Running};
+use crate::{
+    args::{LogFormat, RunArgs},
+    distribution::Source,
+    home::home,
+    log_file::LogFile,
+    output::Output,
+    registry::registry,
+    running::Running,
+};
 
 #[derive(Serialize)]
 struct Ready {
@@ -23,7 +31,7 @@ pub(crate) async fn run(args: RunArgs, output: &Output) -> Result<()> {
     manifest.server.listen = listen(&args, &manifest)?;
     let home = home(args.home)?;
     let folder = home.join(&manifest.name);
-    start_logging(&folder)?;
+    start_logging(&folder, args.log_format)?;
     llama_stack_server::raise_open_files();
 
     // Before the models: a taken port is told at once.
@@ -95,12 +103,21 @@ async fn stop_signal() -> bool {
 }
 
 /// Logs go to standard error and to `server.log` beside the state.
-fn start_logging(folder: &Path) -> Result<()> {
+fn start_logging(folder: &Path, format: LogFormat) -> Result<()> {
     let log = LogFile::open(folder)
         .map_err(|error| Error::failed_precondition(format!("{} cannot be written: {error}", folder.display())).with_source(error))?;
     // The engines speak much at `info`; this project's own words are what an operator wants.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,llama_stack=info"));
-    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr.and(log));
-    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
-    subscriber.try_init().map_err(|error| Error::internal("logging could not start").with_source(error))
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match format {
+        LogFormat::Text => {
+            let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr.and(log));
+            registry.with(lines).try_init()
+        }
+        LogFormat::Json => {
+            let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(log);
+            registry.with(lines).with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()
+        }
+    };
+    started.map_err(|error| Error::internal("logging could not start").with_source(error))
 }

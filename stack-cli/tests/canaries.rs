@@ -84,7 +84,7 @@ fn logged(home: &Path) -> String {
 }
 
 /// Credentials are in no line at any level; what people say is in none at the level that is the default.
-async fn no_line_holds_a_canary(level: &str, with_words: bool) {
+async fn no_line_holds_a_canary(level: &str, format: &str, with_words: bool) {
     let planted = Arc::new(Planted::default());
     let model = Arc::new(Scripted::default()) as Arc<dyn Inference>;
     let served = llama_stack_tests::served::inference(model).await;
@@ -97,7 +97,8 @@ async fn no_line_holds_a_canary(level: &str, with_words: bool) {
         served.url
     );
     std::fs::write(&manifest, text).unwrap();
-    let (_server, url) = start(home.path(), &manifest, level, &[("CANARY_KEY", planted.plant())]);
+    let (_server, url) =
+        start(home.path(), &manifest, level, &[("CANARY_KEY", planted.plant()), ("LLAMA_STACK_LOG_FORMAT", format.to_owned())]);
     let http = reqwest::Client::new();
     let words = || if with_words { planted.plant() } else { "words".to_owned() };
     let mut asked = 0;
@@ -131,14 +132,26 @@ async fn no_line_holds_a_canary(level: &str, with_words: bool) {
     assert!(asked > 10 && planted.0.lock().unwrap().len() >= 45, "too few were planted");
     let log = logged(home.path());
     assert_eq!(planted.found_in(&log), Vec::<String>::new(), "{log}");
+    let said = std::fs::read_to_string(home.path().join("stderr.log")).unwrap();
+    let is_event =
+        |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|line| line["level"].is_string() && line["target"].is_string());
+    assert_eq!(said.lines().any(is_event), format == "json", "{said}");
+    // Text begins with the time.
+    assert_eq!(said.lines().any(|line| line.starts_with("20")), format == "text", "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_was_said_or_shown_is_in_a_log_line() {
-    no_line_holds_a_canary("info", true).await;
+    no_line_holds_a_canary("info", "text", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_credential_is_in_a_line_of_any_level() {
-    no_line_holds_a_canary("trace", false).await;
+    no_line_holds_a_canary("trace", "text", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_in_json_hold_no_more() {
+    no_line_holds_a_canary("info", "json", true).await;
+    no_line_holds_a_canary("trace", "json", false).await;
 }

@@ -1,19 +1,25 @@
-//! Who may run now: a fixed number at once, a bounded queue behind them, first come, first served.
+//! Who may run now: a fixed number at once, and a bounded queue behind them.
+//!
+//! Of those that wait, the tenant comes first that had the engine least, batch work comes last, and else who came first. Where the
+//! queue is full, whoever has the most in it makes room for one who has less.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use llama_stack_core::{Code, Context, Error, Result};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use llama_stack_core::{Code, Context, Error, Priority, Result};
+use tokio::sync::oneshot;
 
 /// What a caller is told to wait where nothing has run yet.
 const FIRST_HINT: Duration = Duration::from_secs(1);
 const LONGEST_HINT: Duration = Duration::from_secs(60);
+/// After this time batch work is as urgent as any.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The door of an engine. Cheap to clone: the clones are one door.
 #[derive(Clone, Debug)]
@@ -21,48 +27,86 @@ pub struct Admission(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    slots: Arc<Semaphore>,
-    /// Of `slots`, taken and free.
+    /// How many may be inside.
     places: usize,
     concurrent: usize,
     queue: usize,
     /// All that may wait are let in, and the engine itself decides who runs.
     shared: bool,
-    waiting: AtomicUsize,
+    state: Mutex<State>,
     /// Nanoseconds that a slot was held of late, a moving average; 0 before the first.
     held: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    inside: usize,
+    /// In order of arrival.
+    waiting: Vec<Waiting>,
+    /// Those that have something here.
+    tenants: HashMap<String, Tenant>,
+    next_number: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    tenant: String,
+    priority: Priority,
+    since: Instant,
+    /// With a slot; without one it had to make room.
+    call: oneshot::Sender<Option<Permit>>,
+}
+
+#[derive(Debug)]
+struct Tenant {
+    /// Inside and waiting.
+    present: usize,
+    /// Nanoseconds that it held slots; a newcomer begins with the least of those that are here.
+    had: u64,
 }
 
 /// A slot. Dropping it lets the next in.
 #[derive(Debug)]
 pub struct Permit {
     door: Arc<Inner>,
+    tenant: String,
     since: Instant,
-    _slot: OwnedSemaphorePermit,
 }
 
 /// A place in the queue; leaves it when dropped, admitted or not.
-struct Place<'a>(&'a AtomicUsize);
+struct Place<'a> {
+    door: &'a Inner,
+    number: u64,
+}
+
+/// What becomes of one who asks.
+enum Asked {
+    In,
+    Waits(u64, oneshot::Receiver<Option<Permit>>),
+    Full,
+}
 
 impl Admission {
     /// `concurrent` at once (at least 1), `queue` more may wait.
     pub fn new(concurrent: usize, queue: usize) -> Self {
-        let concurrent = concurrent.clamp(1, Semaphore::MAX_PERMITS);
+        let concurrent = concurrent.max(1);
         Self::of(concurrent, concurrent, queue, false)
     }
 
-    /// For an engine that queues by itself: lets in `concurrent` and `queue` more, and nobody waits at the door.
+    /// For an engine that queues by itself: lets in `concurrent` and `queue` more, and nobody waits at the door. Beyond them, an
+    /// eighth of the queue is kept for tenants that have nothing inside.
     pub fn shared(concurrent: usize, queue: usize) -> Self {
         let concurrent = concurrent.max(1);
-        Self::of(concurrent.saturating_add(queue).min(Semaphore::MAX_PERMITS), concurrent, queue, true)
+        Self::of(concurrent.saturating_add(queue), concurrent, queue, true)
     }
 
-    fn of(slots: usize, concurrent: usize, queue: usize, shared: bool) -> Self {
-        let (waiting, held) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self(Arc::new(Inner { slots: Arc::new(Semaphore::new(slots)), places: slots, concurrent, queue, shared, waiting, held }))
+    fn of(places: usize, concurrent: usize, queue: usize, shared: bool) -> Self {
+        let (state, held) = (Mutex::default(), AtomicU64::new(0));
+        Self(Arc::new(Inner { places, concurrent, queue, shared, state, held }))
     }
 
-    /// Waits for a slot, in order of arrival. Dropping the future leaves the queue.
+    /// Waits for a slot. Dropping the future leaves the queue.
     ///
     /// # Errors
     /// `ResourceExhausted`, reason `queue_full`, with the time after which to come back ·
@@ -71,39 +115,26 @@ impl Admission {
         if cx.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(too_late());
         }
-        // Never overtakes: a slot that becomes free goes to the queue before it counts as available.
-        if let Ok(slot) = self.0.slots.clone().try_acquire_owned() {
-            return Ok(self.permit(slot));
-        }
-        let place = self.place().ok_or_else(|| self.full())?;
-        let slot = cx.within(async { self.0.slots.clone().acquire_owned().await.map_err(|closed| gone().with_source(closed)) });
-        let slot = slot.await.map_err(|error| if error.code() == Code::DeadlineExceeded { too_late() } else { error })?;
-        drop(place);
-        Ok(self.permit(slot))
+        let (number, called) = match self.0.ask(cx) {
+            Asked::In => return Ok(self.0.permit(cx.tenant().to_owned())),
+            Asked::Waits(number, called) => (number, called),
+            Asked::Full => return Err(self.full()),
+        };
+        let _place = Place { door: &self.0, number };
+        let called = cx.within(async { called.await.map_err(|closed| gone().with_source(closed)) }).await;
+        let called = called.map_err(|error| if error.code() == Code::DeadlineExceeded { too_late() } else { error })?;
+        called.ok_or_else(|| self.full())
     }
 
     /// How many wait.
     pub fn queued(&self) -> usize {
-        if self.0.shared { self.inside().saturating_sub(self.0.concurrent) } else { self.0.waiting.load(Ordering::Relaxed) }
+        let state = self.0.state();
+        if self.0.shared { state.inside.saturating_sub(self.0.concurrent) } else { state.waiting.len() }
     }
 
     /// How many hold a slot.
     pub fn running(&self) -> usize {
-        self.inside().min(self.0.concurrent)
-    }
-
-    fn inside(&self) -> usize {
-        self.0.places - self.0.slots.available_permits()
-    }
-
-    fn permit(&self, slot: OwnedSemaphorePermit) -> Permit {
-        Permit { door: self.0.clone(), since: Instant::now(), _slot: slot }
-    }
-
-    fn place(&self) -> Option<Place<'_>> {
-        let more = |waiting: usize| (!self.0.shared && waiting < self.0.queue).then_some(waiting + 1);
-        let waiting = &self.0.waiting;
-        waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Place(waiting))
+        self.0.state().inside.min(self.0.concurrent)
     }
 
     fn full(&self) -> Error {
@@ -124,17 +155,123 @@ impl Admission {
     }
 }
 
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn permit(self: &Arc<Self>, tenant: String) -> Permit {
+        Permit { door: self.clone(), tenant, since: Instant::now() }
+    }
+
+    fn ask(&self, cx: &Context) -> Asked {
+        let tenant = cx.tenant();
+        let mut state = self.state();
+        let is_new = !state.tenants.contains_key(tenant);
+        let kept_for_new = if self.shared && is_new { self.queue.div_ceil(8) } else { 0 };
+        // Never overtakes: a slot that becomes free goes to who waits before it counts as free.
+        if state.inside < self.places.saturating_add(kept_for_new) {
+            state.inside += 1;
+            state.comes(tenant);
+            return Asked::In;
+        }
+        if self.shared {
+            return Asked::Full;
+        }
+        let mut pushed_out = None;
+        if state.waiting.len() >= self.queue {
+            pushed_out = state.make_room(tenant, cx.priority());
+            if pushed_out.is_none() {
+                return Asked::Full;
+            }
+        }
+        let (call, called) = oneshot::channel();
+        let number = state.next_number;
+        state.next_number += 1;
+        state.comes(tenant);
+        state.waiting.push(Waiting { number, tenant: tenant.to_owned(), priority: cx.priority(), since: Instant::now(), call });
+        drop(state);
+        if let Some(Waiting { call, .. }) = pushed_out {
+            // It may have left by itself.
+            let _ = call.send(None);
+        }
+        Asked::Waits(number, called)
+    }
+}
+
+impl State {
+    fn comes(&mut self, tenant: &str) {
+        let had = self.tenants.values().map(|one| one.had).min().unwrap_or_default();
+        self.tenants.entry(tenant.to_owned()).or_insert(Tenant { present: 0, had }).present += 1;
+    }
+
+    /// After it held a slot for so many nanoseconds, or none.
+    fn goes(&mut self, tenant: &str, held: u64) {
+        let Some(one) = self.tenants.get_mut(tenant) else { return };
+        (one.present, one.had) = (one.present.saturating_sub(1), one.had.saturating_add(held));
+        if one.present == 0 {
+            self.tenants.remove(tenant);
+        }
+    }
+
+    /// Takes out whose turn it is.
+    fn next(&mut self, now: Instant) -> Option<Waiting> {
+        let turn = |waiting: &Waiting| {
+            let can_wait = waiting.priority == Priority::Batch && now.saturating_duration_since(waiting.since) < PATIENCE;
+            (can_wait, self.tenants.get(&waiting.tenant).map_or(0, |one| one.had), waiting.number)
+        };
+        let index = (0..self.waiting.len()).min_by_key(|index| turn(&self.waiting[*index]))?;
+        Some(self.waiting.remove(index))
+    }
+
+    /// Takes out who makes room for one more: the newest batch work for what is urgent, or the newest of the tenant that has most
+    /// here, for one that has less even with one more.
+    fn make_room(&mut self, tenant: &str, priority: Priority) -> Option<Waiting> {
+        let index = {
+            let mut counts = HashMap::<&str, usize>::new();
+            for waiting in &self.waiting {
+                *counts.entry(waiting.tenant.as_str()).or_default() += 1;
+            }
+            let (own, most) = (counts.get(tenant).copied().unwrap_or_default(), counts.values().copied().max().unwrap_or_default());
+            let is_batch = |waiting: &Waiting| priority == Priority::Interactive && waiting.priority == Priority::Batch;
+            let is_greedy = |waiting: &Waiting| most > own + 1 && counts.get(waiting.tenant.as_str()) == Some(&most);
+            let newest_batch = self.waiting.iter().rposition(is_batch);
+            newest_batch.or_else(|| self.waiting.iter().rposition(is_greedy))?
+        };
+        let waiting = self.waiting.remove(index);
+        self.goes(&waiting.tenant, 0);
+        Some(waiting)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
-        let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
-        let average = |old: u64| Some(if old == 0 { now } else { old - old / 4 + now / 4 });
+        let held = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
+        let average = |old: u64| Some(if old == 0 { held } else { old - old / 4 + held / 4 });
         let _always_some = self.door.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, average);
+        let next = {
+            let mut state = self.door.state();
+            state.goes(&self.tenant, held);
+            let next = state.next(Instant::now());
+            if next.is_none() {
+                state.inside -= 1;
+            }
+            next
+        };
+        if let Some(Waiting { tenant, call, .. }) = next {
+            // Who has left meanwhile gives it back at once.
+            drop(call.send(Some(self.door.permit(tenant))));
+        }
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        let mut state = self.door.state();
+        if let Some(index) = state.waiting.iter().position(|waiting| waiting.number == self.number) {
+            let waiting = state.waiting.remove(index);
+            state.goes(&waiting.tenant, 0);
+        }
     }
 }
 
@@ -228,5 +365,68 @@ mod tests {
         assert_eq!((late.code(), door.queued()), (Code::DeadlineExceeded, 0));
         let late = door.enter(&cx.with_timeout(Duration::ZERO)).await.unwrap_err();
         assert_eq!(late.code(), Code::DeadlineExceeded);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_with_much_does_not_hold_up_one_with_little() {
+        let (much, little, door) = (Context::test("much"), Context::test("little"), Admission::new(1, 8));
+        let running = door.enter(&much).await.unwrap();
+        let mut waiting: FuturesUnordered<_> =
+            [&much, &much, &much, &little].into_iter().map(|cx| door.enter(cx).map(move |permit| (cx.tenant(), permit.unwrap()))).collect();
+        assert!(waiting.next().now_or_never().is_none());
+        drop(running);
+        let (tenant, permit) = waiting.next().await.unwrap();
+        assert_eq!(tenant, "little", "it waited for all of another's");
+        drop(permit);
+        for _ in 0..3 {
+            assert_eq!(waiting.next().await.unwrap().0, "much");
+        }
+    }
+
+    #[tokio::test]
+    async fn batch_work_waits_for_what_is_urgent() {
+        let (urgent, door) = (Context::test("t"), Admission::new(1, 8));
+        let batch = urgent.clone().with_priority(Priority::Batch);
+        let running = door.enter(&urgent).await.unwrap();
+        let mut waiting: FuturesUnordered<_> =
+            [&batch, &urgent].into_iter().map(|cx| door.enter(cx).map(move |permit| (cx.priority(), permit.unwrap()))).collect();
+        assert!(waiting.next().now_or_never().is_none());
+        drop(running);
+        assert_eq!(waiting.next().await.unwrap().0, Priority::Interactive);
+        assert_eq!(waiting.next().await.unwrap().0, Priority::Batch);
+    }
+
+    #[tokio::test]
+    async fn who_fills_the_queue_makes_room_for_another() {
+        let (much, little, door) = (Context::test("much"), Context::test("little"), Admission::new(1, 3));
+        let running = door.enter(&much).await.unwrap();
+        let mut of_much: FuturesUnordered<_> = (0..3).map(|number| door.enter(&much).map(move |permit| (number, permit))).collect();
+        assert!(of_much.next().now_or_never().is_none());
+        let mut of_little = std::pin::pin!(door.enter(&little));
+        assert!(of_little.as_mut().now_or_never().is_none());
+        let (number, refused) = of_much.next().await.unwrap();
+        assert_eq!((number, refused.unwrap_err().reason()), (2, Some("queue_full")), "the newest of who has most");
+        // Two to one: one more would only turn it round.
+        assert_eq!(door.enter(&little).await.unwrap_err().reason(), Some("queue_full"));
+        assert_eq!(door.queued(), 3);
+        drop(running);
+        drop(of_little.await.unwrap());
+        drop(of_much);
+        assert_eq!((door.running(), door.queued()), (0, 0));
+        assert!(door.0.state().tenants.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_shared_door_keeps_places_for_who_has_none() {
+        let (much, little, door) = (Context::test("much"), Context::test("little"), Admission::shared(1, 7));
+        let mut inside = Vec::new();
+        for _ in 0..8 {
+            inside.push(door.enter(&much).await.unwrap());
+        }
+        assert_eq!(door.enter(&much).await.unwrap_err().reason(), Some("queue_full"));
+        inside.push(door.enter(&little).await.unwrap());
+        assert_eq!(door.enter(&little).await.unwrap_err().reason(), Some("queue_full"));
+        drop(inside);
+        assert_eq!((door.running(), door.queued()), (0, 0));
     }
 }

@@ -29,9 +29,9 @@ impl Sweeper {
             let swept = shutdown.run_until_cancelled(self.sweep(ids::now())).await;
             match swept {
                 None => return,
-                Some(Ok((0, 0))) => {}
-                Some(Ok((sessions, files))) => {
-                    tracing::info!(target: "llama_stack::audit", sessions, files, "deleted, as retention says");
+                Some(Ok([0, 0, 0])) => {}
+                Some(Ok([sessions, files, batches])) => {
+                    tracing::info!(target: "llama_stack::audit", sessions, files, batches, "deleted, as retention says");
                 }
                 Some(Err(error)) => tracing::warn!(error = ?error, "what retention says to delete is not deleted yet"),
             }
@@ -41,16 +41,17 @@ impl Sweeper {
         }
     }
 
-    /// How many sessions and files were deleted.
-    pub(crate) async fn sweep(&self, now: Timestamp) -> Result<(u64, u64)> {
-        let (mut sessions, mut files) = (0, 0);
+    /// How many sessions, files and batches were deleted.
+    pub(crate) async fn sweep(&self, now: Timestamp) -> Result<[u64; 3]> {
+        let mut swept = [0; 3];
         let named = self.retention.tenants.keys().map(|tenant| Some(tenant.as_str()));
         for whose in named.chain([None]) {
-            let (sessions_days, files_days) = self.retention.of(whose);
-            sessions += self.sweep_of(What::Sessions, whose, sessions_days, &now).await?;
-            files += self.sweep_of(What::Files, whose, files_days, &now).await?;
+            let all = [What::Sessions, What::Files, What::Batches].into_iter().zip(self.retention.of(whose));
+            for (deleted, (what, days)) in swept.iter_mut().zip(all) {
+                *deleted += self.sweep_of(what, whose, days, &now).await?;
+            }
         }
-        Ok((sessions, files))
+        Ok(swept)
     }
 
     /// `whose`: of one tenant, or of all that are not named.
@@ -65,6 +66,7 @@ impl Sweeper {
             let due = match what {
                 What::Sessions => self.store.idle_sessions(&then, &after).await?,
                 What::Files => self.store.files_before(&then, &after).await?,
+                What::Batches => self.store.batches_before(&then, &after).await?,
             };
             let Some(last) = due.last() else { return Ok(deleted) };
             after.clone_from(last);
@@ -78,6 +80,7 @@ impl Sweeper {
                 deleted += match what {
                     What::Sessions => gone(self.agents.delete_session(&cx, DeleteSessionRequest { id }).await)?,
                     What::Files => gone(self.files.delete_file(&cx, DeleteFileRequest { id }).await)?,
+                    What::Batches => gone(self.store.forget_batch(cx.tenant(), &id).await)?,
                 };
             }
         }
@@ -88,6 +91,7 @@ impl Sweeper {
 enum What {
     Sessions,
     Files,
+    Batches,
 }
 
 fn admin(tenant: String) -> Context {
@@ -137,10 +141,10 @@ mod tests {
 
         let retention = Retention { sessions_days: 30, files_days: 10, ..Retention::default() };
         let sweeper = Sweeper { store: store.clone(), agents: stack.agents.clone(), files: files.unwrap(), retention };
-        assert_eq!(sweeper.sweep(now).await.unwrap(), (1, 0));
+        assert_eq!(sweeper.sweep(now).await.unwrap(), [1, 0, 0]);
         assert!(store.get_session("acme", "old").await.is_err() && store.get_session("acme", "new").await.is_ok());
-        assert_eq!(sweeper.sweep(days_ago(-9)).await.unwrap(), (1, 0), "the other session is 38 days old then, and the file 9");
-        assert_eq!(sweeper.sweep(days_ago(-11)).await.unwrap(), (0, 1));
+        assert_eq!(sweeper.sweep(days_ago(-9)).await.unwrap(), [1, 0, 0], "the other session is 38 days old then, and the file 9");
+        assert_eq!(sweeper.sweep(days_ago(-11)).await.unwrap(), [0, 1, 0]);
         assert!(stack.files.list_files(&cx, ListFilesRequest::default()).await.unwrap().files.is_empty());
         stack.close().await;
     }
@@ -158,7 +162,7 @@ mod tests {
         for tenant in ["acme", "bank", "law", "zeta"] {
             store.put_session(tenant, &Session { id: "old".into(), created, ..Session::default() }).await.unwrap();
         }
-        let own = |days| TenantRetention { sessions_days: Some(days), files_days: None };
+        let own = |days| TenantRetention { sessions_days: Some(days), ..TenantRetention::default() };
         let tenants = [("bank".to_owned(), own(10)), ("law".to_owned(), own(0))].into();
         let retention = Retention { sessions_days: 30, tenants, ..Retention::default() };
         let (agents, files) = (stack.agents.clone(), stack.files.clone());
@@ -172,10 +176,10 @@ mod tests {
             }
             left
         };
-        assert_eq!(sweeper.sweep(now).await.unwrap(), (1, 0));
+        assert_eq!(sweeper.sweep(now).await.unwrap(), [1, 0, 0]);
         assert_eq!(left().await, ["acme", "law", "zeta"]);
         let later = Timestamp { seconds: now.seconds + 20 * DAY, nanos: 0 };
-        assert_eq!(sweeper.sweep(later).await.unwrap(), (2, 0));
+        assert_eq!(sweeper.sweep(later).await.unwrap(), [2, 0, 0]);
         assert_eq!(left().await, ["law"]);
         stack.close().await;
     }

@@ -8,11 +8,13 @@ use fixture::{Fixture, TENANT, later, of};
 use llama_stack_core::{Code, ids};
 use llama_stack_proto::v1::{Batch, BatchStatus, Caller};
 use llama_stack_store::{BatchLine, DailyUsage, HeldBatch, LineResults};
+use prost_types::Timestamp;
 
 on!(sqlite, memory, postgres: [
     a_batch_goes_to_one_and_an_old_owner_is_refused,
     a_lines_first_answer_stays_and_is_counted_once,
     a_cancel_is_not_overruled,
+    a_batch_that_has_ended_can_be_forgotten_and_one_that_runs_cannot,
     usage_adds_up,
     what_others_added_lately_is_found_without_asking_for_each,
 ]);
@@ -98,6 +100,24 @@ async fn a_cancel_is_not_overruled(fixture: &Fixture) {
     let end = Batch { status: BatchStatus::Cancelled.into(), ..told };
     assert_eq!(store.advance_batch(&held, &end).await.unwrap().status(), BatchStatus::Cancelled);
     assert_eq!(store.cancel_batch(TENANT, &held.batch_id, "ann").await.unwrap().status(), BatchStatus::Cancelled);
+}
+
+async fn a_batch_that_has_ended_can_be_forgotten_and_one_that_runs_cannot(fixture: &Fixture) {
+    let (store, held) = (&fixture.store, claimed(fixture).await);
+    let batch = store.get_batch(TENANT, &held.batch_id, "").await.unwrap();
+    store.advance_batch(&held, &Batch { status: BatchStatus::Completed.into(), ..batch }).await.unwrap();
+    let running = made(fixture).await.id;
+    let before = async |seconds: i64| {
+        let then = Timestamp { seconds: ids::now().seconds + seconds, nanos: 0 };
+        store.batches_before(&then, &(String::new(), String::new())).await.unwrap()
+    };
+    assert!(before(-60).await.is_empty());
+    assert_eq!(before(60).await, [(TENANT.to_owned(), held.batch_id.clone())]);
+    for id in [&held.batch_id, &running] {
+        store.forget_batch(TENANT, id).await.unwrap();
+    }
+    assert_eq!(store.get_batch(TENANT, &held.batch_id, "").await.unwrap_err().code(), Code::NotFound);
+    assert!(store.get_batch(TENANT, &running, "").await.is_ok());
 }
 
 async fn usage_adds_up(fixture: &Fixture) {

@@ -35,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "gguf", run: files::gguf, rounds: 6_000 },
     Target { name: "documents", run: files::documents, rounds: 1_500 },
     Target { name: "office", run: files::office, rounds: 600 },
+    Target { name: "forwarded", run: requests::forwarded, rounds: 6_000 },
 ];
 
 /// Runs the target of this name: all that a program in `fuzz/` does.

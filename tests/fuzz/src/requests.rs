@@ -84,3 +84,13 @@ pub(crate) fn cursors(data: &[u8]) {
         assert!(page.len() <= 1 && next != *token);
     }
 }
+
+/// What a caller writes of where it is counts for nothing once a proxy has added where it was asked from.
+pub(crate) fn forwarded(data: &[u8]) {
+    for (header, added) in [("x-forwarded-for", ", 203.0.113.9"), ("forwarded", ", for=203.0.113.9")] {
+        fuzz::caller(header, data);
+        if let Some(caller) = fuzz::caller(header, &[data, added.as_bytes()].concat()) {
+            assert_eq!(caller.to_string(), "203.0.113.9");
+        }
+    }
+}

@@ -97,4 +97,4 @@ macro_rules! targets {
     };
 }
 
-targets!(sse, answers, tool_calls, mcp, manifest, multipart, filters, filter_messages, cursors, gguf, documents, office);
+targets!(sse, answers, tool_calls, mcp, manifest, multipart, filters, filter_messages, cursors, gguf, documents, office, forwarded);

@@ -11,9 +11,9 @@ impl<P: Policy> Policy for Audited<P> {
         let (tenant, principal) = (question.principal.tenant.as_str(), question.principal.id.as_str());
         let (agent, tool) = (question.agent_id, question.tool.name.as_str());
         if matches!(decision, Decision::Allow { .. }) {
-            tracing::debug!(target: "llama_stack_audit", tenant, principal, agent, tool, %decision, "policy decided");
+            tracing::debug!(target: "llama_stack::audit", tenant, principal, agent, tool, %decision, "policy decided");
         } else {
-            tracing::info!(target: "llama_stack_audit", tenant, principal, agent, tool, %decision, "policy decided");
+            tracing::info!(target: "llama_stack::audit", tenant, principal, agent, tool, %decision, "policy decided");
         }
         self.1.tool(question, &decision);
         decision

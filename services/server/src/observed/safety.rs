@@ -25,9 +25,9 @@ fn outcome(response: &Result<RunShieldResponse>) -> &'static str {
 fn audit(cx: &Context, shield: &str, stage: &str, outcome: &'static str) {
     let (tenant, principal, request_id) = (cx.tenant(), cx.principal().id.as_str(), cx.request_id().unwrap_or_default());
     if outcome == "safe" {
-        tracing::debug!(target: "llama_stack_audit", tenant, principal, request_id, shield, stage, outcome, "shield decided");
+        tracing::debug!(target: "llama_stack::audit", tenant, principal, request_id, shield, stage, outcome, "shield decided");
     } else {
-        tracing::info!(target: "llama_stack_audit", tenant, principal, request_id, shield, stage, outcome, "shield decided");
+        tracing::info!(target: "llama_stack::audit", tenant, principal, request_id, shield, stage, outcome, "shield decided");
     }
 }
 
