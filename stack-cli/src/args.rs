@@ -87,7 +87,7 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: SafetyVerb,
     },
-    /// Look at the banks of a running stack, search and move them
+    /// Make banks in a running stack, fill, search and move them
     Memory {
         #[command(subcommand)]
         verb: MemoryVerb,
@@ -244,14 +244,40 @@ pub(crate) struct ReplayArgs {
 pub(crate) enum MemoryVerb {
     /// List banks: what they hold, where, and how much of it is indexed
     Banks(ServerArgs),
+    /// Make a bank
+    Create {
+        name: String,
+        #[arg(long, value_enum, default_value = "vector")]
+        kind: BankChoice,
+        /// The memory provider, by its id in the manifest; else the first
+        #[arg(long)]
+        provider: Option<String>,
+        /// The model that makes the vectors; else the provider's
+        #[arg(long)]
+        embedding_model: Option<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Read files into a bank; one that is there under the same path is replaced
+    Add {
+        /// The bank's id, or a vector store's
+        bank: String,
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// Search a bank
     Search {
-        /// The bank's id
+        /// The bank's id, or a vector store's
         bank: String,
         text: String,
         /// How many chunks
         #[arg(long, default_value_t = 5)]
         top: u32,
+        /// By meaning, by words, or by both; else by both where the bank can
+        #[arg(long, value_enum)]
+        mode: Option<ModeChoice>,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -272,6 +298,20 @@ pub(crate) enum MemoryVerb {
         #[command(flatten)]
         server: ServerArgs,
     },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum BankChoice {
+    Vector,
+    Keyword,
+    KeyValue,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ModeChoice {
+    Vector,
+    Keyword,
+    Hybrid,
 }
 
 #[derive(Args)]

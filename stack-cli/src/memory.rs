@@ -2,18 +2,21 @@
 
 mod migrate;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use llama_stack_core::{
     Error, Memory, Result,
     grpc::{Remote, channel},
 };
-use llama_stack_proto::v1::{Bank, ListBanksRequest, QueryRequest, memory_client::MemoryClient};
+use llama_stack_proto::v1::{
+    Bank, BankKind, CreateBankRequest, Document, GetBankRequest, InsertDocumentsRequest, ListBanksRequest, QueryRequest, SearchMode,
+    document::Content, memory_client::MemoryClient,
+};
 use serde::Serialize;
 use tonic::transport::Channel;
 
 use crate::{
-    args::{MemoryVerb, ServerArgs},
+    args::{BankChoice, MemoryVerb, ModeChoice, ServerArgs},
     output::Output,
     reach,
 };
@@ -30,6 +33,14 @@ struct Row {
     indexed_share: f32,
 }
 
+/// What became of a file.
+#[derive(Serialize)]
+struct Added {
+    document: String,
+    /// Why it was not added.
+    error: Option<String>,
+}
+
 #[derive(Serialize)]
 struct Found {
     score: f32,
@@ -41,7 +52,37 @@ struct Found {
 pub(crate) async fn run(verb: MemoryVerb, output: &Output) -> Result<()> {
     match verb {
         MemoryVerb::Banks(server) => list(&connect(&server)?, &server, output).await,
-        MemoryVerb::Search { bank, text, top, server } => search(&connect(&server)?, bank, text, top, &server, output).await,
+        MemoryVerb::Create { name, kind, provider, embedding_model, server } => {
+            let kind = match kind {
+                BankChoice::Vector => BankKind::Vector,
+                BankChoice::Keyword => BankKind::Keyword,
+                BankChoice::KeyValue => BankKind::KeyValue,
+            };
+            let request = CreateBankRequest {
+                name,
+                kind: kind.into(),
+                provider_id: provider.unwrap_or_default(),
+                embedding_model: embedding_model.unwrap_or_default(),
+                ..CreateBankRequest::default()
+            };
+            let made = connect(&server)?.create_bank(&crate::caller::caller(), request).await;
+            let made = row(made.map_err(|error| reach::explained(error, &server.server))?);
+            output.result(&made, line)
+        }
+        MemoryVerb::Add { bank, files, server } => add(&connect(&server)?, &bank_id(&bank), files, &server, output).await,
+        MemoryVerb::Search { bank, text, top, mode, server } => {
+            if text.trim().is_empty() {
+                return Err(Error::invalid("text", "there is nothing to search for"));
+            }
+            let mode = mode.map(|mode| match mode {
+                ModeChoice::Vector => SearchMode::Vector,
+                ModeChoice::Keyword => SearchMode::Keyword,
+                ModeChoice::Hybrid => SearchMode::Hybrid,
+            });
+            let request = QueryRequest { bank_ids: vec![bank_id(&bank)], text, top_k: top, ..QueryRequest::default() };
+            let found = search(&connect(&server)?, request, mode).await.map_err(|error| reach::explained(error, &server.server))?;
+            output.result(&found, |found| found.iter().map(shown).collect())
+        }
         MemoryVerb::Migrate { from, to, bank, remove, server } => {
             let task = migrate::Task { from, to, bank, remove };
             let report = migrate::run(connect(&server)?, task, &output.counts()).await;
@@ -71,14 +112,44 @@ async fn banks(memory: &Arc<dyn Memory>) -> Result<Vec<Bank>> {
 async fn list(memory: &Arc<dyn Memory>, server: &ServerArgs, output: &Output) -> Result<()> {
     let all = banks(memory).await.map_err(|error| reach::explained(error, &server.server))?;
     let rows: Vec<Row> = all.into_iter().map(row).collect();
+    output.result(&rows, |rows| rows.iter().map(line).collect())
+}
+
+fn line(row: &Row) -> String {
+    let indexed = format!("{:.0} % indexed", row.indexed_share * 100.0);
+    let Row { id, name, provider, kind, documents, chunks, .. } = row;
+    format!("{id}  {kind}  {provider}  {documents} documents, {chunks} chunks, {indexed}  {name}\n")
+}
+
+/// A vector store is a bank: `vs_…` is `bank_…`.
+fn bank_id(given: &str) -> String {
+    given.strip_prefix("vs_").map_or_else(|| given.to_owned(), |rest| format!("bank_{rest}"))
+}
+
+/// One after the other: each is a message of its own. What is wrong with one leaves the others.
+async fn add(memory: &Arc<dyn Memory>, bank_id: &str, files: Vec<PathBuf>, server: &ServerArgs, output: &Output) -> Result<()> {
+    let mut rows = Vec::with_capacity(files.len());
+    for path in files {
+        let id = path.display().to_string();
+        let read = std::fs::read(&path).map_err(|error| Error::not_found(format!("{id} cannot be read")).with_source(error))?;
+        let title = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let document = Document { id: id.clone(), title, content: Some(Content::Data(read)), ..Document::default() };
+        let request =
+            InsertDocumentsRequest { bank_id: bank_id.to_owned(), documents: vec![document], ..InsertDocumentsRequest::default() };
+        let answer = memory.insert_documents(&crate::caller::caller(), request).await;
+        let mut failures = answer.map_err(|error| reach::explained(error, &server.server))?.failures;
+        let error = failures.pop().map(|failure| failure.error.unwrap_or_default().message);
+        rows.push(Added { document: id, error });
+    }
+    let (all, failed) = (rows.len(), rows.iter().filter(|row| row.error.is_some()).count());
     output.result(&rows, |rows| {
-        let line = |row: &Row| {
-            let indexed = format!("{:.0} % indexed", row.indexed_share * 100.0);
-            let Row { id, name, provider, kind, documents, chunks, .. } = row;
-            format!("{id}  {kind}  {provider}  {documents} documents, {chunks} chunks, {indexed}  {name}\n")
+        let line = |row: &Added| match &row.error {
+            None => format!("{} added\n", row.document),
+            Some(error) => format!("{} was not added: {error}\n", row.document),
         };
         rows.iter().map(line).collect()
-    })
+    })?;
+    if failed == 0 { Ok(()) } else { Err(Error::failed_precondition(format!("{failed} of {all} files were not added"))) }
 }
 
 fn row(bank: Bank) -> Row {
@@ -94,18 +165,24 @@ fn row(bank: Bank) -> Row {
     }
 }
 
-async fn search(memory: &Arc<dyn Memory>, bank: String, text: String, top: u32, server: &ServerArgs, output: &Output) -> Result<()> {
-    if text.trim().is_empty() {
-        return Err(Error::invalid("text", "there is nothing to search for"));
-    }
-    let request = QueryRequest { bank_ids: vec![bank], text, top_k: top, ..QueryRequest::default() };
-    let found = memory.query(&crate::caller::caller(), request).await.map_err(|error| reach::explained(error, &server.server))?;
+/// By both, where nothing else is asked for and the bank makes vectors of texts.
+async fn search(memory: &Arc<dyn Memory>, mut request: QueryRequest, mode: Option<SearchMode>) -> Result<Vec<Found>> {
+    let mode = match (mode, request.bank_ids.first()) {
+        (None, Some(id)) => {
+            let bank = memory.get_bank(&crate::caller::caller(), GetBankRequest { id: id.clone() }).await?;
+            if bank.kind() == BankKind::Vector && !bank.embedding_model.is_empty() { SearchMode::Hybrid } else { SearchMode::Keyword }
+        }
+        (mode, _) => mode.unwrap_or_default(),
+    };
+    request.set_mode(mode);
+    let found = memory.query(&crate::caller::caller(), request).await?;
     let each = |found: llama_stack_proto::v1::ScoredChunk| {
         let chunk = found.chunk.unwrap_or_default();
         Found { score: found.score, document: chunk.document_id, title: chunk.title, text: chunk.text }
     };
-    let found: Vec<Found> = found.chunks.into_iter().map(each).collect();
-    output.result(&found, |found| {
-        found.iter().map(|found| format!("{:.3}  {}  {}\n{}\n\n", found.score, found.document, found.title, found.text.trim())).collect()
-    })
+    Ok(found.chunks.into_iter().map(each).collect())
+}
+
+fn shown(found: &Found) -> String {
+    format!("{:.3}  {}  {}\n{}\n\n", found.score, found.document, found.title, found.text.trim())
 }

@@ -226,6 +226,33 @@ fn stop_ends_a_stack_and_logs_show_what_it_said() {
 }
 
 #[test]
+fn a_bank_is_made_filled_and_searched() {
+    let home = tempfile::tempdir().unwrap();
+    let file = manifest(home.path(), "m.yaml", &format!("{REMOTE}  memory:\n    - {{ id: banks, type: inline::sqlite }}\n"));
+    let server = Server::start(home.path(), &file);
+    let memory = |arguments: &[&str]| call(home.path(), &[&["memory"][..], arguments, &["--server", &server.url, "--json"]].concat());
+    let made = json(&memory(&["create", "notes", "--kind", "keyword"]));
+    let bank = made["id"].as_str().unwrap();
+    // The second is read by a process of its own, and the last by none.
+    let notes = manifest(home.path(), "notes.txt", "The valve AK-1603 opens at noon.");
+    let page = manifest(home.path(), "page.md", "# Pumps\n\nThe pump starts at dawn.\n");
+    let empty = manifest(home.path(), "empty.txt", "");
+    let added = memory(&["add", bank, &notes, &page, &empty]);
+    assert_eq!(added.code, 1, "{}{}", added.out, added.err);
+    assert!(added.err.contains("1 of 3 files"), "{}", added.err);
+    let told = json(&added);
+    let errors: Vec<bool> = told.as_array().unwrap().iter().map(|one| one["error"].is_string()).collect();
+    assert_eq!(errors, [false, false, true], "{told}");
+    for (words, document) in [("AK-1603", &notes), ("when does the pump start", &page)] {
+        let found = json(&memory(&["search", &bank.replace("bank_", "vs_"), words]));
+        assert_eq!(found[0]["document"], document.as_str(), "{found}");
+    }
+    assert_eq!(memory(&["search", bank, "valve", "--mode", "vector"]).code, 2, "a keyword bank has no vectors");
+    assert_eq!(memory(&["add", bank, "nowhere.txt"]).code, 3);
+    assert!(server.stop().success());
+}
+
+#[test]
 fn remote_verbs_without_a_server_say_how_to_start_one() {
     let home = tempfile::tempdir().unwrap();
     let verbs: [&[&str]; 8] = [

@@ -10,8 +10,8 @@ use futures::future::try_join_all;
 use llama_stack_core::{Code, Context, Error, Inference, Memory, Result, attributes};
 use llama_stack_policy::Facts;
 use llama_stack_proto::v1::{
-    AgentConfig, FileSearch, GetBankRequest, GetModelRequest, Part, QueryRequest, QueryResponse, ScoredChunk, SearchResult, ToolCall,
-    ToolDefinition, ToolResult,
+    AgentConfig, FileSearch, GetBankRequest, GetModelRequest, Part, QueryRequest, QueryResponse, ScoredChunk, SearchMode, SearchResult,
+    ToolCall, ToolDefinition, ToolResult,
 };
 use serde_json::Value as Json;
 use tracing::Instrument as _;
@@ -189,9 +189,21 @@ impl Search {
     async fn found(&self, cx: &Context, queries: &[String]) -> Result<Vec<SearchResult>> {
         let memory = self.memory.as_ref().ok_or_else(|| Error::failed_precondition("this stack has no memory"))?;
         let room = self.room(cx).await;
-        let answers = try_join_all(queries.iter().map(|query| memory.query(cx, self.request(query, room)))).await?;
+        let answers = try_join_all(queries.iter().map(|query| self.ask(memory.as_ref(), cx, self.request(query, room)))).await?;
         let chunks = QueryResponse::merged(answers, Self::most(&self.config) as usize);
         Ok(numbered(chunks, self.first, room as usize * BYTES_PER_TOKEN))
+    }
+
+    /// By meaning and by words where nothing else is said and the banks can; a threshold is one of the mode that it was set for.
+    async fn ask(&self, memory: &dyn Memory, cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
+        if request.mode() != SearchMode::Unspecified || request.score_threshold.is_some() {
+            return memory.query(cx, request).await;
+        }
+        let both = QueryRequest { mode: SearchMode::Hybrid.into(), ..request.clone() };
+        match memory.query(cx, both).await {
+            Err(error) if error.field() == Some("mode") || error.reason() == Some("no_embedding_model") => memory.query(cx, request).await,
+            answer => answer,
+        }
     }
 
     fn request(&self, query: &str, room: u32) -> QueryRequest {

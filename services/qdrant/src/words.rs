@@ -54,7 +54,7 @@ impl Words {
         let weights: Vec<HashMap<u32, f32>> = hits.iter().map(weights).collect();
         let all: Vec<f32> = weights.iter().flat_map(HashMap::values).copied().collect();
         if all.is_empty() {
-            return 0.0;
+            return hits.first().map_or(0.0, |best| best.score);
         }
         let usual = all.iter().sum::<f32>() / all.len() as f32;
         let rarest = ((size.max(hits.len() as u64) as f32 + 0.5) / 0.5 + 1.0).ln();

@@ -11,8 +11,8 @@ use std::{
 use llama_stack_core::{Context, Error, Memory, Result, Tools};
 use llama_stack_proto::v1::{
     AgentConfig, Bank, Chunk, Citation, CreateTurnRequest, FileSearch, GetBankRequest, InvokeToolRequest, InvokeToolResponse,
-    ListToolsRequest, ListToolsResponse, Part, Position, QueryRequest, QueryResponse, Role, ScoredChunk, Tool, ToolDefinition, Turn,
-    TurnStatus, Value, step::Step, value,
+    ListToolsRequest, ListToolsResponse, Part, Position, QueryRequest, QueryResponse, Role, ScoredChunk, SearchMode, Tool, ToolDefinition,
+    Turn, TurnStatus, Value, step::Step, value,
 };
 
 use crate::{
@@ -31,7 +31,7 @@ struct Shelf {
 impl Memory for Shelf {
     async fn get_bank(&self, _: &Context, request: GetBankRequest) -> Result<Bank> {
         match request.id.as_str() {
-            "laws" => Ok(Bank { id: "laws".into(), ..Bank::default() }),
+            "laws" | "words" => Ok(Bank { id: request.id, ..Bank::default() }),
             other => Err(Error::not_found(format!("no bank {other:?}")).with_reason("bank_not_found")),
         }
     }
@@ -39,6 +39,9 @@ impl Memory for Shelf {
     async fn query(&self, cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
         if request.text == "nothing" {
             return Ok(QueryResponse::default());
+        }
+        if request.bank_ids == ["words"] && request.mode() == SearchMode::Hybrid {
+            return Err(Error::invalid("mode", "it has no vectors").with_reason("mode_not_supported"));
         }
         let mut asked = self.asked.lock().unwrap();
         let count = asked.len();
@@ -102,6 +105,32 @@ async fn passages_are_shown_with_numbers_and_the_answer_says_which_it_rests_on()
     let told: Vec<_> = citations.iter().map(|cited| (cited.start, cited.end, cited.quote.as_str(), cited.page)).collect();
     assert_eq!(told, [(13, 16, "king 0", 7), (26, 29, "king 1", 7)]);
     assert_eq!((citations[0].file_id.as_str(), citations[0].filename.as_str()), ("file_1", "laws.pdf"));
+}
+
+/// Codes and names are lost by meaning alone.
+#[tokio::test]
+async fn a_search_is_by_meaning_and_by_words_where_nothing_else_is_said_and_banks_can() {
+    let search = || vec![vec![Call("c1", "file_search", r#"{"query":"king"}"#)], vec![Text("so")]];
+    let of = |bank: &str, mode: SearchMode, score_threshold: Option<f32>| {
+        let file_search = FileSearch { bank_ids: vec![bank.into()], mode: mode.into(), score_threshold, ..FileSearch::default() };
+        CreateTurnRequest {
+            config: Some(llama_stack_proto::v1::AgentConfig { file_search: Some(file_search), ..config() }),
+            ..say("May the king veto?")
+        }
+    };
+    for (request, expected) in [
+        (of("laws", SearchMode::Unspecified, None), SearchMode::Hybrid),
+        (of("words", SearchMode::Unspecified, None), SearchMode::Unspecified),
+        (of("laws", SearchMode::Vector, None), SearchMode::Vector),
+        (of("laws", SearchMode::Unspecified, Some(0.5)), SearchMode::Unspecified),
+    ] {
+        let (world, shelf) = world(search()).await;
+        let (_, turn) = world.run(request).await;
+        assert_eq!(turn.status(), TurnStatus::Completed);
+        let modes: Vec<SearchMode> = shelf.asked.lock().unwrap().iter().map(|(_, asked)| asked.mode()).collect();
+        assert_eq!(modes, [expected]);
+        assert!(!tool_results(&turn)[0].is_error);
+    }
 }
 
 /// In one turn and over turns, also where searches run side by side.
