@@ -5,6 +5,9 @@ cd "$(dirname "$0")/.."
 
 target=${1:-$(rustc -vV | sed -n 's/^host: //p')}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+# What `llama-stack version` says.
+LLAMA_STACK_COMMIT=${LLAMA_STACK_COMMIT:-$(git rev-parse HEAD)}
+export LLAMA_STACK_COMMIT
 cargo build --profile dist --locked --target "$target"
 
 built="${CARGO_TARGET_DIR:-target}/$target/dist/llama-stack"

@@ -19,11 +19,17 @@ while (store := client.vector_stores.retrieve(store.id)).status == "in_progress"
 print(f"{store.file_counts.completed} documents read, {store.file_counts.failed} failed")
 
 conversation = client.conversations.create()
-tools = [{"type": "file_search", "vector_store_ids": [store.id]}]
+# Every question is searched for, once; a larger model may be left to decide.
+search = {
+    "tools": [{"type": "file_search", "vector_store_ids": [store.id]}],
+    "tool_choice": {"type": "file_search"},
+    "max_tool_calls": 1,
+    "temperature": 0,
+}
 try:
     while True:
         notes = []
-        with client.responses.stream(model=model, input=input("you> "), conversation=conversation.id, tools=tools) as stream:
+        with client.responses.stream(model=model, input=input("you> "), conversation=conversation.id, **search) as stream:
             for event in stream:
                 if event.type == "response.output_text.delta":
                     print(event.delta, end="", flush=True)

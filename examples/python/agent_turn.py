@@ -20,6 +20,7 @@ with grpc.insecure_channel(address) as channel:
                 instructions="You answer briefly. Use the calculator for arithmetic.",
                 tools=["calculator"],
                 sampling=common_pb2.SamplingParams(temperature=0, max_tokens=200),
+                limits=agents_pb2.Limits(max_tool_calls=1),  # a model of this size would go on computing
             )
         )
     )

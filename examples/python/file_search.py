@@ -7,11 +7,11 @@ import time
 from openai import OpenAI
 
 client = OpenAI(base_url=os.environ.get("LLAMA_STACK_SERVER", "http://127.0.0.1:8321") + "/v1", api_key="none")
-question = sys.argv[1] if len(sys.argv) > 1 else "How many days of paid leave does Fjord Cycles give?"
+question = sys.argv[1] if len(sys.argv) > 1 else "Where are bicycles repaired?"
 
 documents = {
     "handbook.txt": b"Every employee of Fjord Cycles has 31 days of paid leave a year.",
-    "menu.txt": b"On Mondays the canteen of Fjord Cycles has lentil soup, and on Fridays fish with potatoes.",
+    "garage.txt": b"Bicycles are repaired in the garage behind the main building, from nine to five.",
 }
 files = [client.files.create(file=(name, text), purpose="assistants").id for name, text in documents.items()]
 store = client.vector_stores.create(name="fjord", file_ids=files)
@@ -22,6 +22,8 @@ answer = client.responses.create(
     model=os.environ.get("MODEL", "qwen2.5-coder-0.5b-instruct"),
     input=question,
     tools=[{"type": "file_search", "vector_store_ids": [store.id], "max_num_results": 2}],
+    tool_choice={"type": "file_search"},  # a model of the starter's size has to be told to search, and when to stop
+    max_tool_calls=1,
     include=["file_search_call.results"],
     temperature=0,
     max_output_tokens=200,

@@ -4,6 +4,7 @@ import os
 import sys
 
 from langchain.agents import create_agent
+from langchain.agents.middleware import ToolCallLimitMiddleware
 from langchain_openai import ChatOpenAI
 
 
@@ -17,9 +18,12 @@ model = ChatOpenAI(
     api_key="none",
     model=os.environ.get("MODEL", "qwen2.5-coder-0.5b-instruct"),
     temperature=0,
+    max_tokens=200,
+    model_kwargs={"parallel_tool_calls": False},
 )
-agent = create_agent(model, tools=[price_of])
-question = sys.argv[1] if len(sys.argv) > 1 else "What does a bolt cost? Look it up with price_of."
+# A model of the starter's size would go on calling.
+agent = create_agent(model, tools=[price_of], middleware=[ToolCallLimitMiddleware(run_limit=1, exit_behavior="end")])
+question = sys.argv[1] if len(sys.argv) > 1 else "What does a bolt cost? Call price_of with the article bolt."
 for message in agent.invoke({"messages": [("user", question)]})["messages"]:
     for call in getattr(message, "tool_calls", []):
         print(f"[{call['name']} {call['args']}]")

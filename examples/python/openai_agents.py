@@ -18,12 +18,18 @@ def price_of(article: str) -> str:
     return {"bolt": "3.75", "nut": "0.40"}.get(article, "no such article")
 
 
-settings = ModelSettings(temperature=0)
-refunds = Agent(name="refunds", model=model, model_settings=settings, instructions="You help people who want their money back.")
+refunds = Agent(
+    name="refunds",
+    model=model,
+    model_settings=ModelSettings(temperature=0, max_tokens=200),
+    instructions="You help people who want their money back.",
+)
+# A model of the starter's size has to be told to call, and would go on calling: a larger one needs neither line.
 clerk = Agent(
     name="clerk",
     model=model,
-    model_settings=settings,
+    model_settings=ModelSettings(temperature=0, max_tokens=200, parallel_tool_calls=False, tool_choice="required"),
+    tool_use_behavior="stop_on_first_tool",
     instructions="You answer questions about prices.",
     tools=[price_of],
     handoffs=[refunds],

@@ -5,7 +5,8 @@
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use llama_stack_proto::v1::{
-    AgentConfig, CreateAgentRequest, CreateTurnRequest, Message, SamplingParams, agents_client::AgentsClient, chat_event, step, turn_event,
+    AgentConfig, CreateAgentRequest, CreateTurnRequest, Limits, Message, SamplingParams, agents_client::AgentsClient, chat_event, step,
+    turn_event,
 };
 
 #[tokio::main]
@@ -19,6 +20,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         instructions: "You answer briefly. Use the calculator for arithmetic.".into(),
         tools: vec!["calculator".into()],
         sampling: Some(SamplingParams::greedy(200)),
+        // A model of this size would go on computing.
+        limits: Some(Limits { max_tool_calls: 1, ..Limits::default() }),
         ..AgentConfig::default()
     };
     let agent = agents.create_agent(CreateAgentRequest { config: Some(config) }).await?.into_inner();

@@ -17,10 +17,20 @@ const tools: Tool[] = [
 ];
 const prices: Record<string, string> = { bolt: "3.75", nut: "0.40" };
 
-let input: string | ResponseInput = process.argv[2] ?? "What does a bolt cost? Look it up with price_of.";
+let input: string | ResponseInput = process.argv[2] ?? "What does a bolt cost? Call price_of with the article bolt.";
 let previous: string | undefined;
 while (true) {
-  const response: Response = await client.responses.create({ model, input, tools, previous_response_id: previous, temperature: 0 });
+  // A model of the starter's size has to be told when to call, and when to answer; a larger one decides by itself.
+  const tool_choice = previous ? "none" : "required";
+  const response: Response = await client.responses.create({
+    model,
+    input,
+    tools,
+    tool_choice,
+    previous_response_id: previous,
+    temperature: 0,
+    max_output_tokens: 60,
+  });
   const results: ResponseInput = [];
   for (const item of response.output) {
     if (item.type !== "function_call") continue;

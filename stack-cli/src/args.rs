@@ -398,3 +398,78 @@ pub(crate) enum SafetyVerb {
         session: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    /// Words as a shell takes them, as far as the pages go.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+        for c in line.chars() {
+            match quote {
+                Some(open) if c == open => quote = None,
+                Some(_) => word.get_or_insert_default().push(c),
+                None if c == '"' || c == '\'' => {
+                    quote = Some(c);
+                    word.get_or_insert_default();
+                }
+                None if c.is_whitespace() => words.extend(word.take()),
+                None => word.get_or_insert_default().push(c),
+            }
+        }
+        words.extend(word);
+        words
+    }
+
+    /// What a page has people type: lines of its blocks, and code within its text.
+    fn commands(page: &str) -> Vec<String> {
+        let (mut found, mut block) = (Vec::new(), false);
+        for line in page.lines() {
+            if line.starts_with("```") {
+                block = !block;
+                continue;
+            }
+            let pieces: Vec<&str> = if block { vec![line] } else { line.split('`').skip(1).step_by(2).collect() };
+            for piece in pieces {
+                let built = piece.split_once("cargo run --release -- ").map(|(_, rest)| rest);
+                let Some(rest) = piece.strip_prefix("llama-stack ").or(built) else { continue };
+                let end = [" #", " > ", " | "].iter().filter_map(|end| rest.find(end)).min().unwrap_or(rest.len());
+                found.push(rest[..end].to_owned());
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn what_the_pages_have_people_type_is_understood() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let docs = std::fs::read_dir(repository.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+        let pages = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+        let others = ["README.md", "examples/README.md", "packaging/README.md"].map(|page| repository.join(page));
+        let (mut wrong, mut read) = (Vec::new(), 0);
+        for page in pages.chain(others) {
+            for command in commands(&std::fs::read_to_string(&page).unwrap()) {
+                let words = words(&command);
+                if words.first().is_some_and(|verb| verb == "help") {
+                    continue;
+                }
+                read += 1;
+                // A verb may be named without what it wants.
+                let understood = |error: &clap::Error| {
+                    matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand)
+                };
+                let parsed = Cli::try_parse_from(std::iter::once("llama-stack".to_owned()).chain(words));
+                if let Some(error) = parsed.err().filter(|error| !understood(error)) {
+                    wrong.push(format!("{}: {command}: {error}", page.display()));
+                }
+            }
+        }
+        assert!(read > 50, "only {read} commands were found");
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}

@@ -23,6 +23,9 @@ const BUILT_IN: [(&str, &str); 4] = [
     ("cluster", include_str!("../../distributions/cluster.yaml")),
 ];
 
+/// Made from the types that read a manifest, by the tests of the docs.
+const SCHEMA: &str = include_str!("../../docs/manifest.schema.json");
+
 /// A manifest's text, and its name for errors.
 pub(crate) struct Source {
     pub(crate) name: String,
@@ -78,7 +81,8 @@ struct Checked {
 pub(crate) async fn run(verb: DistributionVerb, output: &Output) -> Result<()> {
     match verb {
         DistributionVerb::List => list(output),
-        DistributionVerb::Show { distribution } => output.write(&Source::find(&distribution)?.text),
+        DistributionVerb::Show { distribution } => show(&Source::find(&distribution)?, output),
+        DistributionVerb::Schema => output.write(SCHEMA),
         DistributionVerb::Check { distribution, home } => check(&distribution, home, output).await,
         DistributionVerb::Init(args) => init::run(args, output).await,
         DistributionVerb::Diff { a, b, text, exit_code } => diff::run(&a, &b, text, exit_code, output),
@@ -96,6 +100,11 @@ fn list(output: &Output) -> Result<()> {
         })
         .collect::<Result<_>>()?;
     output.result(&listed, |listed| listed.iter().map(|one| format!("{:<10} {}\n", one.name, one.description)).collect())
+}
+
+/// As it is written. `${env.NAME}` stays what it is, in JSON as well.
+fn show(source: &Source, output: &Output) -> Result<()> {
+    if output.is_json() { output.result(&diff::read(source)?, |_| String::new()) } else { output.write(&source.text) }
 }
 
 async fn check(name: &str, named_home: Option<PathBuf>, output: &Output) -> Result<()> {

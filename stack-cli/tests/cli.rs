@@ -35,7 +35,11 @@ fn built_in_distributions_are_listed_and_shown() {
     assert_eq!(names, ["starter", "tiny", "remote", "cluster"]);
     for name in names {
         assert!(call(home.path(), &["distribution", "show", name]).out.contains(&format!("name: {name}\n")));
+        let read: Value = serde_json::from_str(&call(home.path(), &["distribution", "show", name, "--json"]).out).unwrap();
+        assert_eq!((&read["name"], &read["version"]), (&name.into(), &1.into()));
     }
+    let schema: Value = serde_json::from_str(&call(home.path(), &["distribution", "schema"]).out).unwrap();
+    assert_eq!(schema["properties"]["name"]["type"], "string");
     let unknown = call(home.path(), &["distribution", "show", "nope"]);
     assert_eq!(unknown.code, 3);
     assert!(unknown.err.contains("starter, tiny, remote, cluster"), "{}", unknown.err);

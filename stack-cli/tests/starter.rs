@@ -98,6 +98,13 @@ fn the_starter_answers_every_client() {
             let memory = example(&python, &server, "memory_search.py", &[]);
             assert_eq!(memory, "banks: The garage opens at nine.\n");
 
+            let cited = example(&python, &server, "file_search.py", &[]);
+            assert!(cited.contains("  [garage.txt] Bicycles are repaired in the garage"), "{cited}");
+
+            let program = block("docs/quick-start.md", "Let it use a tool", "python").replace(WRITTEN, &server.url);
+            let said = runs(Command::new(&python).arg("-c").arg(program));
+            assert!(said.contains("calculator ") && said.contains("-> 7006652"), "{said}");
+
             let responses = example(&python, &server, "responses.py", &[]);
             assert!(responses.contains("completed"), "{responses}");
 

@@ -70,7 +70,7 @@ async fn frameworks_run_on_a_stack() {
 
     let mut agents = example("openai_agents");
     agents.arg(LOOK_UP);
-    assert_eq!(says(agents).await, "clerk: the tool said: 3.75\n");
+    assert_eq!(says(agents).await, "clerk: 3.75\n");
     let mut agents = example("openai_agents");
     agents.arg("call transfer_to_refunds {}");
     let handed = says(agents).await;

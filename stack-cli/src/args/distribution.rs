@@ -8,8 +8,10 @@ use clap::{Args, Subcommand, ValueEnum};
 pub(crate) enum DistributionVerb {
     /// List the built-in distributions
     List,
-    /// Print a manifest
+    /// Print a manifest; with --json as JSON
     Show { distribution: String },
+    /// Print the JSON Schema of manifests, for editors
+    Schema,
     /// Do everything that `run` does, but listen
     Check {
         distribution: String,

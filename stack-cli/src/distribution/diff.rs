@@ -43,7 +43,7 @@ pub(super) fn run(a: &str, b: &str, text: bool, exit_code: bool, output: &Output
 }
 
 /// As it is written: variables are compared by name, whatever they hold here.
-fn read(source: &Source) -> Result<Value> {
+pub(super) fn read(source: &Source) -> Result<Value> {
     let options = serde_saphyr::options! { strict_booleans: true };
     serde_saphyr::from_str_with_options(&source.text, options)
         .map_err(|error| Error::invalid("manifest", format!("{}: not valid YAML: {}", source.name, error.to_string().trim())))

@@ -7,7 +7,7 @@ import { Badge, Button, Empty, Failure, Page, bytes } from "../ui";
 
 const TONES: Record<string, string> = { chat: "good", embedding: "info", classifier: "violet", reranker: "warn" };
 /** Told in columns of their own, or by the metrics. */
-const TOLD = new Set(["engine", "engine_reason", "state", "requests", "memory_bytes", "prompt_tokens", "cached_tokens"]);
+const TOLD = new Set(["engine", "engine_reason", "state", "requests", "waiting", "memory_bytes", "prompt_tokens", "cached_tokens"]);
 const EVERY = 3_000;
 
 export function Models() {
@@ -54,8 +54,8 @@ export function Models() {
                     <td><strong>{model.id}</strong><div class="sub">provider {model.owned_by}</div>{Object.entries(said).filter(([name]) => !TOLD.has(name)).map(([name, value]) => <div class="sub" key={name}>{name.replaceAll("_", " ")} {value}</div>)}</td>
                     <td>{model.kind && <Badge tone={TONES[model.kind]}>{model.kind}</Badge>}</td>
                     <td>{said.engine ?? "–"}{said.engine_reason && <div class="sub reason">{said.engine_reason}</div>}</td>
-                    <td>{said.state ? <Badge tone={said.state === "loaded" ? "good" : "info"}>{said.state}</Badge> : "–"}</td>
-                    <td class="number">{said.requests ?? "–"}</td>
+                    <td>{said.state ? <Badge tone={said.state === "loaded" ? "good" : said.state === "loading" ? "warn" : "info"}>{said.state}</Badge> : "–"}</td>
+                    <td class="number">{said.requests ?? "–"}{Number(said.waiting) > 0 && <div class="sub">{said.waiting} wait</div>}</td>
                     <td class="number">{said.memory_bytes ? bytes(Number(said.memory_bytes)) : "–"}</td>
                     <td class="number">{model.context_length?.toLocaleString() ?? "–"}{model.embedding_dimension && <div class="sub">{model.embedding_dimension} dimensions</div>}</td>
                     <td class="number">{input ? input.toLocaleString() : "–"}</td>
