@@ -32,7 +32,12 @@ class Shop(tools_pb2_grpc.ToolsServicer):
         )
 
     def InvokeTool(self, request, context):
-        order = ORDERS.get(json.loads(request.arguments)["order"])
+        if request.name not in ("order_status", "refund"):
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no tool {request.name!r}")
+        try:
+            order = ORDERS.get(json.loads(request.arguments)["order"])
+        except (ValueError, TypeError, KeyError):
+            return answer('the arguments are {"order": "..."}', is_error=True)
         if order is None:
             return answer("there is no such order", is_error=True)
         if request.name == "refund":

@@ -56,6 +56,8 @@ class Words(memory_pb2_grpc.MemoryServicer):
         return memory_pb2.InsertDocumentsResponse(document_ids=[document.id for document in request.documents])
 
     def Query(self, request, context):
+        if not request.bank_ids:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "bank_ids is empty: name a bank")
         asked, found = words(request.text), []
         for bank_id in request.bank_ids:
             _, documents = self.find(bank_id, context)

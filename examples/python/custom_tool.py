@@ -22,8 +22,17 @@ class Weather(tools_pb2_grpc.ToolsServicer):
         return tools_pb2.ListToolsResponse(tools=[tools_pb2.Tool(definition=definition)])
 
     def InvokeTool(self, request, context):
-        city = json.loads(request.arguments)["city"]
-        return tools_pb2.InvokeToolResponse(parts=[common_pb2.Part(text=f"21 degrees and sunny in {city}")])
+        if request.name != "weather":
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no tool {request.name!r}")
+        try:
+            city = json.loads(request.arguments)["city"]
+        except (ValueError, TypeError, KeyError):
+            return answer('the arguments are {"city": "..."}', is_error=True)  # the model reads it, and does better
+        return answer(f"21 degrees and sunny in {city}")
+
+
+def answer(text, is_error=False):
+    return tools_pb2.InvokeToolResponse(parts=[common_pb2.Part(text=text)], is_error=is_error)
 
 
 server = grpc.server(ThreadPoolExecutor())

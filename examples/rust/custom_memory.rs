@@ -98,6 +98,9 @@ impl Memory for Words {
     }
 
     async fn query(&self, cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
+        if request.bank_ids.is_empty() {
+            return Err(Error::invalid("bank_ids", "bank_ids is empty: name a bank"));
+        }
         let asked = words(&request.text);
         let banks = self.banks();
         let mut chunks = Vec::new();

@@ -22,7 +22,14 @@ server.addService(Tools.service, {
   ListTools: (_: unknown, answer: sendUnaryData<object>) => answer(null, { tools: [{ definition }] }),
   InvokeTool: (call: ServerUnaryCall<{ name: string; arguments: string }, object>, answer: sendUnaryData<object>) => {
     if (call.request.name !== definition.name) return answer({ code: status.NOT_FOUND, message: `no tool ${call.request.name}` });
-    const { city } = JSON.parse(call.request.arguments) as { city: string };
+    let city: unknown;
+    try {
+      city = (JSON.parse(call.request.arguments) as { city?: unknown } | null)?.city;
+    } catch {
+      // Told below.
+    }
+    // The model reads it, and does better.
+    if (typeof city !== "string") return answer(null, { parts: [{ text: 'the arguments are {"city": "..."}' }], is_error: true });
     answer(null, { parts: [{ text: `21 degrees and sunny in ${city}` }] });
   },
 });

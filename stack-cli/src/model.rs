@@ -125,7 +125,7 @@ async fn verify(store: &ModelStore, name: Option<&str>, output: &Output) -> Resu
         Some(name) => vec![name.to_owned()],
         None => store.list().await?.into_iter().map(|file| file.name).collect(),
     };
-    let (mut wrong, on_progress) = (Vec::new(), output.progress());
+    let (mut wrong, on_progress) = (Vec::new(), output.progress_of("reading", "read"));
     for name in &names {
         if let Err(error) = store.verify(name, &on_progress).await {
             output.note(&format!("{name}: {error}"));

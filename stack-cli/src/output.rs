@@ -174,6 +174,11 @@ impl Output {
 
     /// Bars on a terminal, a line per item elsewhere, nothing under `--json`.
     pub(crate) fn progress(&self) -> OnProgress {
+        self.progress_of("fetching", "fetched")
+    }
+
+    /// As [`Output::progress`]; the words stand before an item where there is no terminal.
+    pub(crate) fn progress_of(&self, begins: &'static str, ends: &'static str) -> OnProgress {
         if self.json {
             return Arc::new(|_| {});
         }
@@ -184,7 +189,7 @@ impl Output {
             let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = shown.entry(progress.item.clone()).or_insert_with(|| {
                 if !terminal {
-                    eprintln!("fetching {}", progress.item);
+                    eprintln!("{begins} {}", progress.item);
                     return None;
                 }
                 Some(bars.add(bar(&progress.item)))
@@ -198,7 +203,7 @@ impl Output {
             if progress.finished {
                 match shown.remove(&progress.item).flatten() {
                     Some(bar) => bar.finish(),
-                    None => eprintln!("fetched {}", progress.item),
+                    None => eprintln!("{ends} {}", progress.item),
                 }
             }
         })

@@ -10,6 +10,7 @@ use llama_stack_core::{
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{ListSessionsRequest, ListTurnsRequest, Message, Turn, agents_client::AgentsClient, step::Step};
+use prost_types::Timestamp;
 use serde_json::json;
 use tonic::transport::Channel;
 
@@ -44,7 +45,7 @@ async fn list(limit: u32, server: &ServerArgs, output: &Output) -> Result<()> {
     output.result(&json!({ "sessions": rows.collect::<Vec<_>>() }), |_| {
         let mut text = String::new();
         for session in &sessions {
-            let created = session.created.map(|time| time.to_string()).unwrap_or_default();
+            let created = session.created.map(|time| Timestamp { nanos: 0, ..time }.to_string()).unwrap_or_default();
             text += &format!("{}  {created}  {}\n", session.id, session.name);
         }
         if text.is_empty() { "there are no sessions yet\n".into() } else { text }

@@ -145,9 +145,11 @@ fn a_python_tool_is_one_manifest_line_away() {
     std::fs::write(&file, text).unwrap();
     let server = Server::start(home.path(), file.to_str().unwrap());
     let said = tokio::runtime::Runtime::new().unwrap().block_on(invoke(&server.url));
+    let checked = call(home.path(), &["provider", "check", &format!("http://127.0.0.1:{port}")]);
     // Ended before anything is asserted: a failed test must not leave it behind.
     tool.kill().unwrap();
     tool.wait().unwrap();
+    assert_eq!(checked.code, 0, "the example keeps the contract: {}{}", checked.out, checked.err);
     assert_eq!(said, ("21 degrees and sunny in Oslo".to_owned(), "city".to_owned()));
     assert!(server.stop().success());
 }

@@ -48,3 +48,12 @@ fn manifests_on_the_pages_are_ones_that_the_server_reads() {
     assert!(read > 5, "only {read} manifests were found");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// What the README shows of a program is what stands in it.
+#[test]
+fn the_readmes_tool_is_the_examples() {
+    let example = std::fs::read_to_string(pages::repository().join("examples/python/custom_tool.py")).unwrap();
+    let shown = pages::read("README.md").blocks.into_iter().find(|(_, text)| text.contains("class Weather"));
+    let (_, shown) = shown.unwrap();
+    assert!(example.contains(&shown), "README.md shows another tool than examples/python/custom_tool.py:\n{shown}");
+}

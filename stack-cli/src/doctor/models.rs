@@ -57,7 +57,7 @@ pub(super) async fn look(manifest: &Manifest, home: &Path, deep: bool, output: &
                     if let Some(problem) = problem(file, found) {
                         wrong.push(problem);
                     } else if let (true, Some(store)) = (deep && file.sha256.is_some(), &store) {
-                        let verified = store.verify(&name, &output.progress()).await;
+                        let verified = store.verify(&name, &output.progress_of("reading", "read")).await;
                         wrong.extend(verified.err().map(|error| error.message().to_owned()));
                     }
                 }

@@ -98,7 +98,12 @@ const cases = {
     const page = await visit("/#/agents");
     await page.getByRole("checkbox", { name: /calculator/ }).check();
     await page.getByRole("checkbox", { name: "guard" }).check();
+    await page.getByLabel("Use of tools").selectOption("required");
+    await page.getByLabel("Max tool calls").fill("1");
+    const asked = page.waitForRequest((request) => request.url().endsWith("/v1/responses"));
     await say(page, 'call calculator {"expression": "6 * 7"}');
+    const body = (await asked).postDataJSON();
+    assert.deepEqual([body.tool_choice, body.max_tool_calls], ["required", 1]);
     await answers(page).filter({ hasText: "the tool said: 42" }).waitFor();
     const trace = page.getByRole("region", { name: "Trace" });
     const tool = trace.locator('[data-step="tool"]');

@@ -23,6 +23,9 @@ const approval = signal("never");
 const searched = signal<Set<string>>(new Set());
 const guarded = signal<Set<string>>(new Set());
 const maxTokens = signal("1024");
+/** Small models have to be told when to call, and would go on calling. */
+const choice = signal("auto");
+const maxCalls = signal("8");
 const running = signal<AbortController | null>(null);
 const shown = signal(-1);
 
@@ -58,7 +61,12 @@ function request(input: Json, previous?: string): Json {
   body.model = chosen();
   if (instructions.value.trim()) body.instructions = instructions.value;
   const list = toolList();
-  if (list.length > 0) body.tools = list;
+  if (list.length > 0) {
+    body.tools = list;
+    // What a person decided goes on with a call; it asks for no other one.
+    if (choice.value !== "auto" && input[0]?.type !== "mcp_approval_response") body.tool_choice = choice.value;
+    if (maxCalls.value) body.max_tool_calls = Number(maxCalls.value);
+  }
   if (guarded.value.size > 0) body.guardrails = [...guarded.value];
   if (maxTokens.value) body.max_output_tokens = Number(maxTokens.value);
   if (searched.value.size > 0) body.include = ["file_search_call.results"];
@@ -135,6 +143,8 @@ function call(): Call {
   if (picked.value.size > 0) config.tools = [...picked.value];
   if (searched.value.size > 0) config.file_search = { bank_ids: [...searched.value].map((id) => id.replace("vs_", "bank_")) };
   if (guarded.value.size > 0) config.input_shields = config.output_shields = [...guarded.value];
+  if (body.tool_choice) config.tool_choice = { mode: "MODE_REQUIRED" };
+  if (body.max_tool_calls) config.limits = { max_tool_calls: body.max_tool_calls };
   const message: Json = { input: [{ role: "ROLE_USER", parts: parts(input, pictures) }] };
   if (body.agent_id) message.agent_id = body.agent_id;
   else message.config = config;
@@ -206,6 +216,10 @@ function Settings() {
               <label class="check" key={shield.identifier}><input type="checkbox" checked={guarded.value.has(shield.identifier)} onChange={() => toggle(guarded, shield.identifier)} /><span>{shield.identifier}</span></label>
             ))}
           </fieldset>
+          <Field label="Use of tools">
+            <Select value={choice.value} options={[{ value: "auto", label: "The model decides" }, { value: "required", label: "Call one first" }]} onChange={(mode) => (choice.value = mode)} />
+          </Field>
+          <Field label="Max tool calls"><input type="number" min="1" value={maxCalls.value} onInput={(event) => (maxCalls.value = event.currentTarget.value)} /></Field>
           <Field label="Max tokens"><input type="number" min="1" value={maxTokens.value} onInput={(event) => (maxTokens.value = event.currentTarget.value)} /></Field>
         </>
       )}
