@@ -77,6 +77,9 @@ impl Client {
 /// Contents on the disk of the stack, whole or half.
 fn contents(home: &Path) -> usize {
     let mut count = 0;
+    if !home.exists() {
+        return count;
+    }
     for entry in std::fs::read_dir(home).unwrap().map(Result::unwrap) {
         let path = entry.path();
         count += if path.is_dir() { contents(&path) } else { usize::from(path.file_name().is_some_and(|name| name != "lock")) };

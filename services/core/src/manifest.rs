@@ -39,7 +39,7 @@ pub use egress::{Destination, Egress, Place};
 pub use files::{Files, S3};
 pub use limits::{Limits, Quota};
 pub use lines::Lines;
-pub use network::Network;
+pub use network::{Network, ProxyHeader};
 pub use policy::{DefaultPolicies, Policy};
 pub use retention::{Retention, TenantRetention};
 pub use safety::{DefaultShields, OnFailure, Safety};
@@ -113,9 +113,11 @@ pub struct Server {
     /// Names under which a loopback listener is called, beside localhost and loopback addresses; `*` is all. For a proxy on this
     /// machine that sends on the name it was asked under.
     pub hosts: Vec<String>,
-    /// Proxies whose word counts on where a request comes from: the last address in `x-forwarded-for`, or `forwarded`, that is none
-    /// of theirs is the caller's, in the audit log and for `connections.per_address`. Default: none.
+    /// Proxies whose word counts on where a request comes from: the last address in `proxy_header` that is none of theirs is the
+    /// caller's, in the audit log and for `connections.per_address`. Default: none.
     pub trusted_proxies: Vec<Network>,
+    /// The header that they write. Default: `x_forwarded_for`.
+    pub proxy_header: ProxyHeader,
     /// Who may call. Without it: everybody who reaches this machine's loopback.
     pub auth: Option<Auth>,
     /// Without it the listener speaks plain HTTP.
@@ -134,6 +136,7 @@ impl Default for Server {
             cors_origins: Vec::new(),
             hosts: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy_header: ProxyHeader::default(),
             auth: None,
             tls: None,
             connections: Connections::default(),

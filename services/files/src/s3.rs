@@ -170,7 +170,10 @@ impl Contents for Bucket {
             match self.bucket.abort_multipart(&self.key(&left.blob), &left.upload_id).await {
                 // Given up already, or it had ended.
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => self.store.forget_upload(&left).await?,
-                Err(error) => return Err(failed(error)),
+                Err(error) => {
+                    tracing::warn!(blob = left.blob, error = %error, "what a crash left of an upload cannot be given up in the bucket");
+                    continue;
+                }
             }
             tracing::info!(blob = left.blob, "what a crash left of an upload is given up in the bucket");
         }

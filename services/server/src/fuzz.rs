@@ -7,7 +7,10 @@ use axum::{
     extract::{FromRequest, Multipart, Request},
     http::{HeaderMap, HeaderValue},
 };
-use llama_stack_core::{Error, Result, manifest::Network};
+use llama_stack_core::{
+    Error, Result,
+    manifest::{Network, ProxyHeader},
+};
 use llama_stack_proto::v1::{Filter, UploadFileRequest};
 use serde_json::Value;
 
@@ -44,5 +47,6 @@ pub fn caller(header: &'static str, value: &[u8]) -> Option<IpAddr> {
     let proxies = Network::try_from("10.0.0.0/8".to_owned()).ok()?;
     let mut headers = HeaderMap::new();
     headers.insert(header, HeaderValue::from_bytes(value).ok()?);
-    Some(Proxies(vec![proxies]).caller(IpAddr::from([10, 0, 0, 1]), &headers))
+    let written = if header == "forwarded" { ProxyHeader::Forwarded } else { ProxyHeader::XForwardedFor };
+    Some(Proxies(vec![proxies], written).caller(IpAddr::from([10, 0, 0, 1]), &headers))
 }

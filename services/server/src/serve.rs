@@ -196,7 +196,7 @@ struct Connections {
 
 impl Connections {
     fn new(edge: Edge, greeting: Option<Greeting>, server: &manifest::Server, metrics: Metrics) -> Self {
-        let (bounds, proxies) = (server.connections, Proxies(server.trusted_proxies.clone()));
+        let (bounds, proxies) = (server.connections, Proxies(server.trusted_proxies.clone(), server.proxy_header));
         Self {
             edge,
             greeting,

@@ -45,7 +45,7 @@ const EXPIRED: &str = "SELECT id FROM bank_documents WHERE tenant = $1 AND bank_
 const ALL_EXPIRED: &str = "SELECT d.tenant, d.bank_id, d.id FROM bank_documents d JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
                            WHERE b.provider_id = $1 AND d.expires_us > 0 AND d.expires_us <= $2 LIMIT 1000";
 const OF_FILE: &str = "SELECT d.bank_id, d.id FROM bank_documents d JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
-                       WHERE d.tenant = $1 AND d.file_id = $2 AND b.doomed = 0 ORDER BY d.bank_id, d.id";
+                       WHERE d.tenant = $1 AND d.file_id = $2 AND b.doomed = 0";
 /// 1 is `IN_PROGRESS`. A change of nothing, so that of two at the same time one waits for the other.
 const IS_PENDING: &str =
     "UPDATE bank_documents SET status = 1 WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4 AND status = 1";
@@ -277,7 +277,11 @@ impl Store {
     pub async fn documents_of_file(&self, tenant: &str, file_id: &str) -> Result<Vec<(String, String)>> {
         let rows = self.read(OF_FILE, args![tenant, file_id]).await?;
         let read = |row: &Row| Ok((row.text(0)?, row.text(1)?));
-        rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+        let found = rows.iter().map(read).collect::<sqlx::Result<Vec<(String, String)>>>();
+        let mut found = found.map_err(|error| failure::report(&error))?;
+        // Sorted here: asked for an order, SQLite walks all of the tenant's documents in it.
+        found.sort_unstable();
+        Ok(found)
     }
 
     /// Documents and their bytes, by status.

@@ -13,6 +13,17 @@ pub struct Network {
     pub bits: u8,
 }
 
+/// Where proxies write whom they were asked by: each adds to the end of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyHeader {
+    /// `x-forwarded-for`.
+    #[default]
+    XForwardedFor,
+    /// `forwarded`, of RFC 7239.
+    Forwarded,
+}
+
 impl Network {
     /// An IPv4 address that is written as an IPv6 one counts as what it is.
     pub fn has(&self, address: IpAddr) -> bool {

@@ -31,7 +31,7 @@ impl Banks {
             return Err(Error::invalid("chunks", format!("chunks must hold 1 to {MAX_CHUNKS}, not {}", request.chunks.len())));
         }
         let known = described(request.documents, &request.chunks)?;
-        let sources: Vec<u64> = known.values().map(size).collect();
+        let sources: Vec<u64> = known.values().map(|document| document.bytes).collect();
         sources.iter().try_for_each(|bytes| self.check_size(*bytes))?;
         let (mut chunks, mut failures) = (Vec::new(), Vec::new());
         let mut seen = std::collections::HashSet::new();

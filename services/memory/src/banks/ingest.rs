@@ -1,10 +1,10 @@
 //! From a document to chunks that are found: read, cut, embedded, stored.
 
-use llama_stack_core::{Code, Context, Error, Result, ids};
+use llama_stack_core::{Code, Context, Error, Principal, Result, ids};
 use llama_stack_documents::{Passage, chunk, contextual};
 use llama_stack_proto::v1::{
-    Bank, BankKind, Chunk, ChunkingStrategy, Document, DocumentStatus, EmbedPurpose, GetModelRequest, InsertDocumentsRequest,
-    InsertDocumentsResponse, ItemFailure, chunking_strategy::Kind,
+    Bank, BankKind, Chunk, ChunkingStrategy, Document, DocumentStatus, EmbedPurpose, GetFileRequest, GetModelRequest,
+    InsertDocumentsRequest, InsertDocumentsResponse, ItemFailure, chunking_strategy::Kind, document::Content,
 };
 use llama_stack_store::{Author, InsertedDocument};
 
@@ -201,8 +201,21 @@ impl Banks {
         {
             // Deleted, or its bank was, by another process meanwhile: nothing of it stays.
             self.index.delete_documents(&key, &[document.id]).await?;
+        } else if let Some(Content::FileId(file_id)) = &document.content
+            && self.is_file_gone(tenant, file_id).await
+        {
+            // Deleted while it was read: who did that found no document yet.
+            let ids = [document.id];
+            self.index.delete_documents(&key, &ids).await?;
+            self.store.delete_documents(tenant, bank_id, &ids).await?;
         }
         Ok(())
+    }
+
+    async fn is_file_gone(&self, tenant: &str, id: &str) -> bool {
+        let Some(files) = &self.files else { return false };
+        let anybody = Context::new(Principal { id: "files".into(), tenant: tenant.into(), roles: vec!["admin".into()] });
+        files.get_file(&anybody, GetFileRequest { id: id.into() }).await.is_err_and(|error| error.code() == Code::NotFound)
     }
 
     /// The content is here already: what it is called and its attributes are brought up to date.

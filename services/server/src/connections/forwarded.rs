@@ -10,14 +10,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ::http::HeaderMap;
-use llama_stack_core::manifest::Network;
+use llama_stack_core::manifest::{Network, ProxyHeader};
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED: &str = "forwarded";
 
-/// Those whose word counts.
+/// Those whose word counts, and where they write it. The other header may be the caller's own.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Proxies(pub(crate) Vec<Network>);
+pub(crate) struct Proxies(pub(crate) Vec<Network>, pub(crate) ProxyHeader);
 
 impl Proxies {
     pub(crate) fn trust(&self, address: IpAddr) -> bool {
@@ -31,13 +31,9 @@ impl Proxies {
         }
         let listed =
             |name: &str| headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).rev().map(str_of);
-        let of_old =
-            headers.contains_key(X_FORWARDED_FOR).then(|| self.last(connected, listed(X_FORWARDED_FOR).map(|text| address(text?))));
-        let named = listed(FORWARDED).map(|text| named_for(text?));
-        let of_new = headers.contains_key(FORWARDED).then(|| self.last(connected, named));
-        match (of_old, of_new) {
-            (Some(one), Some(other)) if one != other => connected,
-            (one, other) => one.or(other).unwrap_or(connected),
+        match self.1 {
+            ProxyHeader::XForwardedFor => self.last(connected, listed(X_FORWARDED_FOR).map(|text| address(text?))),
+            ProxyHeader::Forwarded => self.last(connected, listed(FORWARDED).map(|text| named_for(text?))),
         }
     }
 
@@ -77,18 +73,18 @@ fn address(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn caller(connected: &str, headers: &[(&'static str, &str)]) -> String {
+    fn caller(connected: &str, header: ProxyHeader, headers: &[(&'static str, &str)]) -> String {
         let proxies = ["10.0.0.0/8", "fd00::/8"].map(|range| Network::try_from(range.to_owned()).unwrap());
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        Proxies(proxies.to_vec()).caller(connected.parse().unwrap(), &map).to_string()
+        Proxies(proxies.to_vec(), header).caller(connected.parse().unwrap(), &map).to_string()
     }
 
     #[test]
     fn the_last_address_that_is_no_proxys_is_the_callers() {
-        let of = |list: &str| caller("10.0.0.1", &[("x-forwarded-for", list)]);
+        let of = |list: &str| caller("10.0.0.1", ProxyHeader::XForwardedFor, &[("x-forwarded-for", list)]);
         for (list, expected) in [
             ("203.0.113.9", "203.0.113.9"),
             ("6.6.6.6, 203.0.113.9", "203.0.113.9"),
@@ -105,12 +101,12 @@ mod tests {
             assert_eq!(of(list), expected, "{list}");
         }
         let twice = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "203.0.113.9, 10.0.0.2")];
-        assert_eq!(caller("10.0.0.1", &twice), "203.0.113.9", "lines are one list");
+        assert_eq!(caller("10.0.0.1", ProxyHeader::XForwardedFor, &twice), "203.0.113.9", "lines are one list");
     }
 
     #[test]
     fn forwarded_is_read_as_its_standard_writes_it() {
-        let of = |list: &str| caller("10.0.0.1", &[("forwarded", list)]);
+        let of = |list: &str| caller("10.0.0.1", ProxyHeader::Forwarded, &[("forwarded", list)]);
         assert_eq!(of("for=6.6.6.6, For=203.0.113.9;proto=https;by=10.0.0.1"), "203.0.113.9");
         assert_eq!(of("proto=https;for=\"[2001:db8::7]:4711\", for=10.0.0.2"), "2001:db8::7");
         assert_eq!((of("for=_hidden"), of("proto=https")), ("10.0.0.1".to_owned(), "10.0.0.1".to_owned()));
@@ -118,11 +114,13 @@ mod tests {
 
     #[test]
     fn nobody_else_says_where_they_are() {
-        let (old, new) = (("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=203.0.113.9"));
-        assert_eq!(caller("203.0.113.1", &[old, new]), "203.0.113.1");
+        let both = [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=203.0.113.9")];
+        for header in [ProxyHeader::XForwardedFor, ProxyHeader::Forwarded] {
+            assert_eq!(caller("203.0.113.1", header, &both), "203.0.113.1");
+            assert_eq!(caller("10.0.0.1", header, &[]), "10.0.0.1");
+        }
         // The proxy writes one of the two, and its caller may have made up the other.
-        assert_eq!(caller("10.0.0.1", &[old, new]), "10.0.0.1");
-        assert_eq!(caller("10.0.0.1", &[old, ("forwarded", "for=6.6.6.6")]), "6.6.6.6");
-        assert_eq!(caller("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(caller("10.0.0.1", ProxyHeader::XForwardedFor, &both), "6.6.6.6");
+        assert_eq!(caller("10.0.0.1", ProxyHeader::Forwarded, &both), "203.0.113.9");
     }
 }

@@ -241,6 +241,8 @@ pub fn raise_open_files() {
 
 #[cfg(test)]
 mod tests {
+    use llama_stack_core::manifest::ProxyHeader;
+
     use std::net::Ipv4Addr;
 
     use super::*;
@@ -303,7 +305,7 @@ mod tests {
 
     #[test]
     fn behind_a_trusted_proxy_each_address_has_so_many_requests() {
-        let proxies = Proxies(vec!["127.0.0.0/8".to_owned().try_into().unwrap()]);
+        let proxies = Proxies(vec!["127.0.0.0/8".to_owned().try_into().unwrap()], ProxyHeader::default());
         let places = Places::new(9, Some(1), proxies);
         let (one, two) = (places.enter(HERE).unwrap(), places.enter(HERE).unwrap());
         let from = |busy: &mut Busy, address: &str| {

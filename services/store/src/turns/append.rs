@@ -35,6 +35,9 @@ const INSERT: &str = "INSERT INTO journal (tenant, turn_id, seq, body) VALUES ($
 const AMEND: &str = "UPDATE journal SET body = $1 WHERE tenant = $2 AND turn_id = $3 AND seq = $4";
 const HEAD: &str = "SELECT head_seq, status, epoch FROM turns WHERE tenant = $1 AND id = $2";
 
+/// As in the statements above.
+const IN_PROGRESS: i64 = 1;
+
 struct Append {
     tenant: String,
     turn_id: String,
@@ -162,7 +165,8 @@ impl Append {
     /// Notes from when on each call may have found something.
     async fn mark(&self, conn: &mut Conn<'_>) -> Result<(), Failure> {
         let turn = (self.tenant.as_str(), self.turn_id.as_str());
-        if self.ends {
+        // One that waits, perhaps for ever, has written what it found.
+        if self.ends || self.status != IN_PROGRESS {
             return marks::clear_all(conn, turn).await;
         }
         for step in &self.done {

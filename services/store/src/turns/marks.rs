@@ -16,7 +16,7 @@ const SET: &str = "INSERT INTO turn_marks (tenant, turn_id, step_id, number) \
                    VALUES ($1, $2, $3, COALESCE((SELECT number FROM deletions WHERE tenant = $1), 0)) ON CONFLICT DO NOTHING";
 const CLEAR: &str = "DELETE FROM turn_marks WHERE tenant = $1 AND turn_id = $2 AND step_id = $3";
 const CLEAR_ALL: &str = "DELETE FROM turn_marks WHERE tenant = $1 AND turn_id = $2";
-/// A turn without a mark was begun before there were any.
+/// A turn without a mark was begun before there were any, or has waited since.
 const DELETED_SINCE: &str = "SELECT 1 FROM deleted_documents WHERE tenant = $1 AND bank_id = $2 AND document_id = $3 AND number > \
                              COALESCE((SELECT number FROM turn_marks WHERE tenant = $1 AND turn_id = $4 AND step_id = $5), \
                              (SELECT number FROM turn_marks WHERE tenant = $1 AND turn_id = $4 AND step_id = ''), 0)";
