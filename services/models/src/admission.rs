@@ -237,7 +237,7 @@ impl State {
     }
 
     /// Takes out who makes room for one more: the newest batch work for what is urgent, or the newest of the tenant that has most
-    /// here, for one that has less even with one more.
+    /// here, for one that has less even with one more; what is urgent makes no room for batch work.
     fn make_room(&mut self, tenant: &str, priority: Priority) -> Option<Waiting> {
         let index = {
             let mut counts = HashMap::<&str, usize>::new();
@@ -246,7 +246,9 @@ impl State {
             }
             let (own, most) = (counts.get(tenant).copied().unwrap_or_default(), counts.values().copied().max().unwrap_or_default());
             let is_batch = |waiting: &Waiting| priority == Priority::Interactive && waiting.priority == Priority::Batch;
-            let is_greedy = |waiting: &Waiting| most > own + 1 && counts.get(waiting.tenant.as_str()) == Some(&most);
+            let has_most = |waiting: &Waiting| most > own + 1 && counts.get(waiting.tenant.as_str()) == Some(&most);
+            let may_go = |waiting: &Waiting| priority == Priority::Interactive || waiting.priority == Priority::Batch;
+            let is_greedy = |waiting: &Waiting| has_most(waiting) && may_go(waiting);
             let newest_batch = self.waiting.iter().rposition(is_batch);
             newest_batch.or_else(|| self.waiting.iter().rposition(is_greedy))?
         };
@@ -446,6 +448,8 @@ mod tests {
         let running = door.enter(&much).await.unwrap();
         let mut of_much: FuturesUnordered<_> = (0..3).map(|number| door.enter(&much).map(move |permit| (number, permit))).collect();
         assert!(of_much.next().now_or_never().is_none());
+        let batch = little.clone().with_priority(Priority::Batch);
+        assert_eq!(door.enter(&batch).await.unwrap_err().reason(), Some("queue_full"), "batch work pushed out what is urgent");
         let mut of_little = std::pin::pin!(door.enter(&little));
         assert!(of_little.as_mut().now_or_never().is_none());
         let (number, refused) = of_much.next().await.unwrap();
