@@ -72,6 +72,8 @@ pub struct Permit {
     door: Arc<Inner>,
     tenant: String,
     since: Instant,
+    /// Whoever it was for has it; else how long it was held says nothing.
+    taken: bool,
 }
 
 /// A place in the queue; leaves it when dropped, admitted or not.
@@ -116,14 +118,14 @@ impl Admission {
             return Err(too_late());
         }
         let (number, called) = match self.0.ask(cx) {
-            Asked::In => return Ok(self.0.permit(cx.tenant().to_owned())),
+            Asked::In => return Ok(self.0.permit(cx.tenant().to_owned()).taken()),
             Asked::Waits(number, called) => (number, called),
             Asked::Full => return Err(self.full()),
         };
         let _place = Place { door: &self.0, number };
         let called = cx.within(async { called.await.map_err(|closed| gone().with_source(closed)) }).await;
         let called = called.map_err(|error| if error.code() == Code::DeadlineExceeded { too_late() } else { error })?;
-        called.ok_or_else(|| self.full())
+        called.map(Permit::taken).ok_or_else(|| self.full())
     }
 
     /// How many wait.
@@ -161,7 +163,7 @@ impl Inner {
     }
 
     fn permit(self: &Arc<Self>, tenant: String) -> Permit {
-        Permit { door: self.clone(), tenant, since: Instant::now() }
+        Permit { door: self.clone(), tenant, since: Instant::now(), taken: false }
     }
 
     fn ask(&self, cx: &Context) -> Asked {
@@ -258,11 +260,20 @@ impl State {
     }
 }
 
+impl Permit {
+    fn taken(mut self) -> Self {
+        self.taken = true;
+        self
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let held = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
-        let average = |old: u64| Some(if old == 0 { held } else { old - old / 4 + held / 4 });
-        let _always_some = self.door.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, average);
+        if self.taken {
+            let average = |old: u64| Some(if old == 0 { held } else { old - old / 4 + held / 4 });
+            let _always_some = self.door.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, average);
+        }
         let next = {
             let mut state = self.door.state();
             state.goes(&self.tenant, held);
@@ -328,6 +339,18 @@ mod tests {
         door.0.held.store(Duration::from_secs(8).as_nanos() as u64, Ordering::Relaxed);
         let _running = (door.enter(&cx).await.unwrap(), door.enter(&cx).await.unwrap());
         assert_eq!(door.enter(&cx).await.unwrap_err().retry_after(), Some(Duration::from_secs(8)));
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_nobody_came_for_says_nothing_of_how_long_they_are_held() {
+        let (cx, door) = (Context::test("t"), Admission::new(1, 1));
+        let first = door.enter(&cx).await.unwrap();
+        let mut gone = Box::pin(door.enter(&cx));
+        assert!(gone.as_mut().now_or_never().is_none());
+        drop(first);
+        let held = door.0.held.load(Ordering::Relaxed);
+        drop(gone);
+        assert_eq!((door.0.held.load(Ordering::Relaxed), door.running()), (held, 0));
     }
 
     #[tokio::test]
