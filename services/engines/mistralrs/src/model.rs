@@ -183,12 +183,11 @@ fn footprint(files: &Resolved, format: &Format, options: &Options) -> Option<Foo
     }
     let weights = match format {
         Format::Gguf { .. } => memory::Weights::TokenTableF32,
-        // They are quantised while they are read, to no more than half precision.
-        Format::Safetensors if options.isq.is_some() => memory::Weights::Stored,
-        Format::Safetensors => memory::Weights::F32,
+        // Half precision at most, on a CPU too.
+        Format::Safetensors => memory::Weights::Stored,
     };
     let ubatch = options.prompt_step.map(|step| u32::try_from(step.get()).unwrap_or(u32::MAX));
-    let load = memory::Load { weights, kv: memory::KvType::F32, ubatch, all_logits: false, ..memory::Load::default() };
+    let load = memory::Load { weights, kv: memory::KvType::F16, ubatch, all_logits: false, ..memory::Load::default() };
     let footprint = Footprint::of(files, load);
     footprint.inspect_err(|error| tracing::debug!(error = error.message(), "what the model needs is not known")).ok()
 }
