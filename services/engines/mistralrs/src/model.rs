@@ -16,7 +16,7 @@ use llama_stack_models::{
     admission::Admission,
     decode::{self, Generation, Plan},
     gguf,
-    memory::{self, Available, Footprint},
+    memory::{self, Available, Footprint, Need},
     template::{ChatTemplate, SpecialTokens},
 };
 use llama_stack_proto::v1::{Model, ModelKind};
@@ -122,14 +122,17 @@ impl LocalModel {
         loading.await.map_err(|error| Error::internal("loading the model broke off").with_source(error))?
     }
 
-    /// What the machine has is compared with what the model needs at the context that the manifest asks for. Where it asks for
-    /// none a short one has to fit: keys and values take memory as they come, and requests may never come near the model's own.
+    /// What the machine has is compared with what the model needs. Keys and values of the context that the manifest asks for have
+    /// to fit; where it asks for none, of a short one: they take memory as they come, and requests may never come near the
+    /// model's own. So with the mask, which grows with the square of one prompt: that of a short one has to fit.
     fn fits(&self) -> Result<()> {
         let (Some(footprint), Some(available)) = (&self.footprint, Available::now()) else { return Ok(()) };
         let context = self.weights.context_length;
         let Err(refused) = footprint.check(available, context, LEAST_CONTEXT) else { return Ok(()) };
         let refused = refused.context(format_args!("model {:?}", self.id));
-        if self.asked || footprint.need(context.min(LEAST_CONTEXT)).total() > available.bytes {
+        let least = footprint.need(context.min(LEAST_CONTEXT));
+        let kv_cache = if self.asked { footprint.need(context).kv_cache } else { least.kv_cache };
+        if (Need { kv_cache, ..least }).total() > available.bytes {
             return Err(refused);
         }
         tracing::warn!(model = self.id, "long requests may not fit: {}", refused.message());
