@@ -155,24 +155,27 @@ impl LocalModel {
         let (making, generation) = decode::channel(plan, cx.deadline());
         let model = self.clone();
         self.tasks.spawn(async move {
-            if making::run(making, &engine).await == After::Broken {
-                model.restart(&engine).await;
+            match making::run(making, &engine).await {
+                After::Broken => model.restart(engine).await,
+                After::Sound => drop(engine),
             }
+            // Last: the next request may load the model, beside which an old one may not fit.
             drop(permit);
         });
         Ok(generation)
     }
 
     /// Forgets a broken engine and loads anew, before the next request has its turn.
-    async fn restart(self: &Arc<Self>, broken: &Arc<Engine>) {
+    async fn restart(self: &Arc<Self>, broken: Arc<Engine>) {
         tracing::error!(model = self.id, "the engine broke; it is loaded again");
         {
             let mut slot = self.engine.lock().await;
-            if slot.as_ref().is_some_and(|engine| Arc::ptr_eq(engine, broken)) {
+            if slot.as_ref().is_some_and(|engine| Arc::ptr_eq(engine, &broken)) {
                 *slot = None;
                 self.is("unloaded");
             }
         }
+        drop(broken);
         if let Err(error) = self.engine().await {
             tracing::error!(model = self.id, error = error.message(), "the engine could not be loaded again");
         }
