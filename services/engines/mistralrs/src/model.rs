@@ -109,6 +109,7 @@ impl LocalModel {
             }
             // The old weights go before the new ones come: both may not fit.
             *slot = None;
+            model.is("unloaded");
             model.fits()?;
             let started = std::time::Instant::now();
             model.is("loading");
