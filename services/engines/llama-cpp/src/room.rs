@@ -68,23 +68,20 @@ impl Room {
         wish.fits(Available { bytes: budget, limited: false }).map_err(|error| error.context(format_args!("within {}", self.name())))
     }
 
-    /// Models are loaded one at a time: what one takes is seen when it is there.
-    pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
-        self.loading.lock().await
-    }
-
     /// While there is too little for `model`, the one goes that nobody has used for the longest time. Those that are answering
-    /// are waited for a while.
+    /// are waited for a while. Models are loaded one at a time, for what one takes is seen when it is there: whoever has the guard
+    /// may load, and whoever waits for room does not keep others from it.
     ///
     /// # Errors
     /// As [`Footprint::check`], with the numbers · `ResourceExhausted` (`models_busy`) where it is others that leave it no room.
-    pub(crate) async fn make(&self, model: &LocalModel, wish: &Wish) -> Result<()> {
+    pub(crate) async fn make(&self, model: &LocalModel, wish: &Wish) -> Result<MutexGuard<'_, ()>> {
+        let mut turn = self.loading.lock().await;
         let begun = Instant::now();
         loop {
             let mut others = self.others(model);
             let loaded = others.iter().map(|other| other.holds()).fold(0, u64::saturating_add);
-            let Some((left, budgeted)) = self.left(loaded) else { return Ok(()) };
-            let Err(refused) = wish.fits(left) else { return Ok(()) };
+            let Some((left, budgeted)) = self.left(loaded) else { return Ok(turn) };
+            let Err(refused) = wish.fits(left) else { return Ok(turn) };
             let refused = if budgeted { refused.context(format_args!("within {}", self.name())) } else { refused };
             let refused = refused.context(format_args!("model {:?}", model.id));
             others.sort_by_key(|other| other.used());
@@ -106,7 +103,9 @@ impl Room {
                 let message = format!("{}; models that are answering have {} MiB", refused.message(), loaded >> 20);
                 return Err(Error::new(Code::ResourceExhausted, message).with_reason("models_busy").with_retry_after(PATIENCE));
             }
+            drop(turn);
             tokio::time::sleep(AGAIN).await;
+            turn = self.loading.lock().await;
         }
     }
 
