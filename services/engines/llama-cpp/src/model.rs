@@ -263,6 +263,12 @@ impl LocalModel {
         if self.phase() == Phase::Loaded { self.wish.total() } else { 0 }
     }
 
+    /// Those of them that are not in an accelerator's memory.
+    pub(crate) fn holds_here(&self) -> u64 {
+        let accelerated = cfg!(any(feature = "cuda", feature = "metal", feature = "vulkan")) && self.source.options.gpu_layers != Some(0);
+        if accelerated { 0 } else { self.holds() }
+    }
+
     pub(crate) fn used(&self) -> Instant {
         *self.used.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -79,8 +79,9 @@ impl Room {
         let begun = Instant::now();
         loop {
             let mut others = self.others(model);
-            let loaded = others.iter().map(|other| other.holds()).fold(0, u64::saturating_add);
-            let Some((left, budgeted)) = self.left(loaded) else { return Ok(turn) };
+            let sum = |bytes: fn(&LocalModel) -> u64| others.iter().map(|other| bytes(other)).fold(0, u64::saturating_add);
+            let loaded = sum(LocalModel::holds);
+            let Some((left, budgeted)) = self.left(loaded, sum(LocalModel::holds_here)) else { return Ok(turn) };
             let Err(refused) = wish.fits(left) else { return Ok(turn) };
             let refused = if budgeted { refused.context(format_args!("within {}", self.name())) } else { refused };
             let refused = refused.context(format_args!("model {:?}", model.id));
@@ -109,9 +110,10 @@ impl Room {
         }
     }
 
-    /// What models that need `loaded` bytes leave, and whether it is the budget that leaves the least. None where nobody says.
-    fn left(&self, loaded: u64) -> Option<(Available, bool)> {
-        let machine = Available::now().map(|available| (available.beside(loaded), false));
+    /// What models that need `loaded` bytes leave, `here` of them in the machine's own memory, and whether it is the budget that
+    /// leaves the least. None where nobody says.
+    fn left(&self, loaded: u64, here: u64) -> Option<(Available, bool)> {
+        let machine = Available::now().map(|available| (available.beside(here), false));
         let budget = self.budget.map(|most| (Available { bytes: most.saturating_sub(loaded), limited: false }, true));
         [machine, budget].into_iter().flatten().min_by_key(|(available, _)| available.bytes)
     }
