@@ -83,8 +83,13 @@ impl Room {
             let loaded = sum(LocalModel::holds);
             let Some((left, budgeted)) = self.left(loaded, sum(LocalModel::holds_here)) else { return Ok(turn) };
             let Err(refused) = wish.fits(left) else { return Ok(turn) };
-            let refused = if budgeted { refused.context(format_args!("within {}", self.name())) } else { refused };
-            let refused = refused.context(format_args!("model {:?}", model.id));
+            let named = |error: Error| {
+                let error = if budgeted { error.context(format_args!("within {}", self.name())) } else { error };
+                error.context(format_args!("model {:?}", model.id))
+            };
+            // Nobody is unloaded for a model that does not fit anyway.
+            let without_others = Available { bytes: left.bytes.saturating_add(loaded), ..left };
+            wish.fits(without_others).map_err(named)?;
             others.sort_by_key(|other| other.used());
             let mut unloaded = false;
             for other in others {
@@ -96,12 +101,8 @@ impl Room {
             if unloaded {
                 continue;
             }
-            let without_others = Available { bytes: left.bytes.saturating_add(loaded), ..left };
-            if wish.fits(without_others).is_err() {
-                return Err(refused);
-            }
             if begun.elapsed() >= PATIENCE {
-                let message = format!("{}; models that are answering have {} MiB", refused.message(), loaded >> 20);
+                let message = format!("{}; models that are answering have {} MiB", named(refused).message(), loaded >> 20);
                 return Err(Error::new(Code::ResourceExhausted, message).with_reason("models_busy").with_retry_after(PATIENCE));
             }
             drop(turn);
