@@ -1,7 +1,7 @@
 //! Who may run now: a fixed number at once, and a bounded queue behind them.
 //!
-//! Of those that wait, the tenant comes first that had the engine least, batch work comes last, and else who came first. Where the
-//! queue is full, whoever has the most in it makes room for one who has less.
+//! Of those that wait, the tenant comes first that had the engine least, batch work comes last, and else who came first; whoever
+//! has waited too long goes before all. Where the queue is full, whoever has the most in it makes room for one who has less.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 /// What a caller is told to wait where nothing has run yet.
 const FIRST_HINT: Duration = Duration::from_secs(1);
 const LONGEST_HINT: Duration = Duration::from_secs(60);
-/// After this time batch work is as urgent as any.
+/// Whoever has waited for so long goes first, by arrival.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The door of an engine. Cheap to clone: the clones are one door.
@@ -43,7 +43,7 @@ struct State {
     inside: usize,
     /// In order of arrival.
     waiting: Vec<Waiting>,
-    /// Those that have something here.
+    /// Those that have something here, and those that had while others waited.
     tenants: HashMap<String, Tenant>,
     next_number: u64,
 }
@@ -62,7 +62,7 @@ struct Waiting {
 struct Tenant {
     /// Inside and waiting.
     present: usize,
-    /// Nanoseconds that it held slots; a newcomer begins with the least of those that are here.
+    /// Nanoseconds that it held slots; whoever comes has no less than the least of those that are here.
     had: u64,
 }
 
@@ -72,6 +72,8 @@ pub struct Permit {
     door: Arc<Inner>,
     tenant: String,
     since: Instant,
+    /// Whoever it was for has it; else how long it was held says nothing.
+    taken: bool,
 }
 
 /// A place in the queue; leaves it when dropped, admitted or not.
@@ -116,14 +118,14 @@ impl Admission {
             return Err(too_late());
         }
         let (number, called) = match self.0.ask(cx) {
-            Asked::In => return Ok(self.0.permit(cx.tenant().to_owned())),
+            Asked::In => return Ok(self.0.permit(cx.tenant().to_owned()).taken()),
             Asked::Waits(number, called) => (number, called),
             Asked::Full => return Err(self.full()),
         };
         let _place = Place { door: &self.0, number };
         let called = cx.within(async { called.await.map_err(|closed| gone().with_source(closed)) }).await;
         let called = called.map_err(|error| if error.code() == Code::DeadlineExceeded { too_late() } else { error })?;
-        called.ok_or_else(|| self.full())
+        called.map(Permit::taken).ok_or_else(|| self.full())
     }
 
     /// How many wait.
@@ -161,13 +163,13 @@ impl Inner {
     }
 
     fn permit(self: &Arc<Self>, tenant: String) -> Permit {
-        Permit { door: self.clone(), tenant, since: Instant::now() }
+        Permit { door: self.clone(), tenant, since: Instant::now(), taken: false }
     }
 
     fn ask(&self, cx: &Context) -> Asked {
         let tenant = cx.tenant();
         let mut state = self.state();
-        let is_new = !state.tenants.contains_key(tenant);
+        let is_new = state.tenants.get(tenant).is_none_or(|one| one.present == 0);
         let kept_for_new = if self.shared && is_new { self.queue.div_ceil(8) } else { 0 };
         // Never overtakes: a slot that becomes free goes to who waits before it counts as free.
         if state.inside < self.places.saturating_add(kept_for_new) {
@@ -185,11 +187,7 @@ impl Inner {
                 return Asked::Full;
             }
         }
-        let (call, called) = oneshot::channel();
-        let number = state.next_number;
-        state.next_number += 1;
-        state.comes(tenant);
-        state.waiting.push(Waiting { number, tenant: tenant.to_owned(), priority: cx.priority(), since: Instant::now(), call });
+        let (number, called) = state.waits(tenant, cx.priority());
         drop(state);
         if let Some(Waiting { call, .. }) = pushed_out {
             // It may have left by itself.
@@ -201,31 +199,47 @@ impl Inner {
 
 impl State {
     fn comes(&mut self, tenant: &str) {
-        let had = self.tenants.values().map(|one| one.had).min().unwrap_or_default();
-        self.tenants.entry(tenant.to_owned()).or_insert(Tenant { present: 0, had }).present += 1;
+        let least = self.tenants.values().filter(|one| one.present > 0).map(|one| one.had).min().unwrap_or_default();
+        let one = self.tenants.entry(tenant.to_owned()).or_insert(Tenant { present: 0, had: least });
+        if one.present == 0 {
+            one.had = one.had.max(least);
+        }
+        one.present += 1;
+    }
+
+    fn waits(&mut self, tenant: &str, priority: Priority) -> (u64, oneshot::Receiver<Option<Permit>>) {
+        let (call, called) = oneshot::channel();
+        let number = self.next_number;
+        self.next_number += 1;
+        self.comes(tenant);
+        self.waiting.push(Waiting { number, tenant: tenant.to_owned(), priority, since: Instant::now(), call });
+        (number, called)
     }
 
     /// After it held a slot for so many nanoseconds, or none.
     fn goes(&mut self, tenant: &str, held: u64) {
-        let Some(one) = self.tenants.get_mut(tenant) else { return };
-        (one.present, one.had) = (one.present.saturating_sub(1), one.had.saturating_add(held));
-        if one.present == 0 {
-            self.tenants.remove(tenant);
+        if let Some(one) = self.tenants.get_mut(tenant) {
+            (one.present, one.had) = (one.present.saturating_sub(1), one.had.saturating_add(held));
+        }
+        // Forgotten sooner, those that come and go would always go before one that stays.
+        if self.waiting.is_empty() {
+            self.tenants.retain(|_, one| one.present > 0);
         }
     }
 
     /// Takes out whose turn it is.
     fn next(&mut self, now: Instant) -> Option<Waiting> {
         let turn = |waiting: &Waiting| {
-            let can_wait = waiting.priority == Priority::Batch && now.saturating_duration_since(waiting.since) < PATIENCE;
-            (can_wait, self.tenants.get(&waiting.tenant).map_or(0, |one| one.had), waiting.number)
+            let can_wait = now.saturating_duration_since(waiting.since) < PATIENCE;
+            let had = self.tenants.get(&waiting.tenant).map_or(0, |one| one.had);
+            (can_wait.then_some((waiting.priority == Priority::Batch, had)), waiting.number)
         };
         let index = (0..self.waiting.len()).min_by_key(|index| turn(&self.waiting[*index]))?;
         Some(self.waiting.remove(index))
     }
 
     /// Takes out who makes room for one more: the newest batch work for what is urgent, or the newest of the tenant that has most
-    /// here, for one that has less even with one more.
+    /// here, for one that has less even with one more; what is urgent makes no room for batch work.
     fn make_room(&mut self, tenant: &str, priority: Priority) -> Option<Waiting> {
         let index = {
             let mut counts = HashMap::<&str, usize>::new();
@@ -234,7 +248,9 @@ impl State {
             }
             let (own, most) = (counts.get(tenant).copied().unwrap_or_default(), counts.values().copied().max().unwrap_or_default());
             let is_batch = |waiting: &Waiting| priority == Priority::Interactive && waiting.priority == Priority::Batch;
-            let is_greedy = |waiting: &Waiting| most > own + 1 && counts.get(waiting.tenant.as_str()) == Some(&most);
+            let has_most = |waiting: &Waiting| most > own + 1 && counts.get(waiting.tenant.as_str()) == Some(&most);
+            let may_go = |waiting: &Waiting| priority == Priority::Interactive || waiting.priority == Priority::Batch;
+            let is_greedy = |waiting: &Waiting| has_most(waiting) && may_go(waiting);
             let newest_batch = self.waiting.iter().rposition(is_batch);
             newest_batch.or_else(|| self.waiting.iter().rposition(is_greedy))?
         };
@@ -244,11 +260,20 @@ impl State {
     }
 }
 
+impl Permit {
+    fn taken(mut self) -> Self {
+        self.taken = true;
+        self
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let held = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
-        let average = |old: u64| Some(if old == 0 { held } else { old - old / 4 + held / 4 });
-        let _always_some = self.door.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, average);
+        if self.taken {
+            let average = |old: u64| Some(if old == 0 { held } else { old - old / 4 + held / 4 });
+            let _always_some = self.door.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, average);
+        }
         let next = {
             let mut state = self.door.state();
             state.goes(&self.tenant, held);
@@ -314,6 +339,18 @@ mod tests {
         door.0.held.store(Duration::from_secs(8).as_nanos() as u64, Ordering::Relaxed);
         let _running = (door.enter(&cx).await.unwrap(), door.enter(&cx).await.unwrap());
         assert_eq!(door.enter(&cx).await.unwrap_err().retry_after(), Some(Duration::from_secs(8)));
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_nobody_came_for_says_nothing_of_how_long_they_are_held() {
+        let (cx, door) = (Context::test("t"), Admission::new(1, 1));
+        let first = door.enter(&cx).await.unwrap();
+        let mut gone = Box::pin(door.enter(&cx));
+        assert!(gone.as_mut().now_or_never().is_none());
+        drop(first);
+        let held = door.0.held.load(Ordering::Relaxed);
+        drop(gone);
+        assert_eq!((door.0.held.load(Ordering::Relaxed), door.running()), (held, 0));
     }
 
     #[tokio::test]
@@ -383,6 +420,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn who_always_waits_has_its_share_beside_those_that_come_and_go() {
+        let (mut state, now) = (State::default(), Instant::now());
+        state.comes("stays");
+        for tenant in ["stays", "stays", "stays", "comes", "goes"] {
+            drop(state.waits(tenant, Priority::Interactive));
+        }
+        let (mut running, mut turns) = ("stays".to_owned(), HashMap::<String, u32>::new());
+        for _ in 0..300 {
+            state.goes(&running, 10);
+            let next = state.next(now).unwrap().tenant;
+            // It asks again once its answer is there.
+            drop(state.waits(&running, Priority::Interactive));
+            *turns.entry(next.clone()).or_default() += 1;
+            running = next;
+        }
+        assert!(["stays", "comes", "goes"].iter().all(|tenant| (95..=105).contains(&turns[*tenant])), "{turns:?}");
+    }
+
+    #[test]
+    fn who_has_waited_too_long_goes_first_whatever_it_had() {
+        let next = |later: Duration| {
+            let mut state = State::default();
+            state.comes("much");
+            drop(state.waits("much", Priority::Batch));
+            drop(state.waits("little", Priority::Interactive));
+            state.goes("much", 10);
+            state.next(Instant::now() + later).unwrap().tenant
+        };
+        assert_eq!((next(Duration::ZERO).as_str(), next(PATIENCE).as_str()), ("little", "much"));
+    }
+
     #[tokio::test]
     async fn batch_work_waits_for_what_is_urgent() {
         let (urgent, door) = (Context::test("t"), Admission::new(1, 8));
@@ -402,6 +471,8 @@ mod tests {
         let running = door.enter(&much).await.unwrap();
         let mut of_much: FuturesUnordered<_> = (0..3).map(|number| door.enter(&much).map(move |permit| (number, permit))).collect();
         assert!(of_much.next().now_or_never().is_none());
+        let batch = little.clone().with_priority(Priority::Batch);
+        assert_eq!(door.enter(&batch).await.unwrap_err().reason(), Some("queue_full"), "batch work pushed out what is urgent");
         let mut of_little = std::pin::pin!(door.enter(&little));
         assert!(of_little.as_mut().now_or_never().is_none());
         let (number, refused) = of_much.next().await.unwrap();

@@ -79,11 +79,11 @@ impl Default for Load {
 /// What becomes of weights on their way from the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weights {
-    /// They stay as they are stored: GGUF in llama.cpp, half precision on an accelerator.
+    /// They stay as they are stored: GGUF in llama.cpp, half precision.
     Stored,
     /// Of a GGUF file, the token table becomes F32: candle's quantised models.
     TokenTableF32,
-    /// All become F32: safetensors on a CPU.
+    /// All become F32: where a CPU computes in nothing shorter.
     F32,
 }
 

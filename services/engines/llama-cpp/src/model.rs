@@ -35,12 +35,25 @@ pub(crate) struct LocalModel {
     source: Source,
     wish: Wish,
     admission: Admission,
-    engine: Mutex<Option<Arc<Engine>>>,
+    engine: Mutex<Slot>,
     phase: RwLock<Phase>,
     used: RwLock<Instant>,
     /// With the other models of its provider.
     room: Arc<Room>,
     tasks: TaskTracker,
+}
+
+/// The engine while it is loaded, and what came of the last attempt to load it where that failed.
+#[derive(Default)]
+struct Slot {
+    engine: Option<Arc<Engine>>,
+    refused: Option<(Instant, Error)>,
+}
+
+impl Slot {
+    fn alive(&self) -> Option<Arc<Engine>> {
+        self.engine.as_ref().filter(|engine| engine.is_alive()).cloned()
+    }
 }
 
 /// Where its weights are.
@@ -93,7 +106,7 @@ impl LocalModel {
             wish,
             room: room.clone(),
             admission: Admission::shared(parallel, queue),
-            engine: Mutex::new(None),
+            engine: Mutex::default(),
             phase: RwLock::new(Phase::Unloaded),
             used: RwLock::new(Instant::now()),
             tasks: deps.tasks.clone(),
@@ -118,7 +131,7 @@ impl LocalModel {
         };
         let mut metadata = vec![("engine", "llama.cpp".to_owned()), ("quantization", self.found.info.quantization.clone())];
         metadata.push(("memory_bytes", self.wish.total().to_string()));
-        let engine = self.engine.try_lock().ok().and_then(|slot| slot.clone());
+        let engine = self.engine.try_lock().ok().and_then(|slot| slot.engine.clone());
         let state = match self.phase() {
             // It broke, and is loaded again for the next request.
             Phase::Loaded if engine.as_ref().is_some_and(|engine| !engine.is_alive()) => "unloaded",
@@ -155,23 +168,29 @@ impl LocalModel {
     /// # Errors
     /// As [`Engine::start`].
     pub(crate) async fn engine(self: &Arc<Self>) -> Result<Arc<Engine>> {
+        let asked = Instant::now();
         self.touch();
-        if let Some(engine) = self.engine.lock().await.as_ref().filter(|engine| engine.is_alive()) {
-            return Ok(engine.clone());
+        if let Some(engine) = self.engine.lock().await.alive() {
+            return Ok(engine);
         }
         let model = self.clone();
         let loading = self.tasks.spawn(async move {
             let mut slot = model.engine.lock().await;
-            if let Some(engine) = slot.as_ref().filter(|engine| engine.is_alive()) {
-                return Ok(engine.clone());
+            if let Some(engine) = slot.alive() {
+                return Ok(engine);
+            }
+            // Whoever waited for an attempt has its outcome: else each would make one more, one after the other.
+            if let Some((_, error)) = slot.refused.as_ref().filter(|(at, _)| asked < *at) {
+                return Err(repeated(error));
             }
             model.set(Phase::Loading);
             // The old weights go before the new ones come: both may not fit.
-            end(slot.take()).await;
+            end(slot.engine.take()).await;
             let loaded = model.load().await;
             model.set(if loaded.is_ok() { Phase::Loaded } else { Phase::Unloaded });
+            slot.refused = loaded.as_ref().err().map(|error| (Instant::now(), repeated(error)));
             let engine = Arc::new(loaded?);
-            *slot = Some(engine.clone());
+            slot.engine = Some(engine.clone());
             model.touch();
             Ok(engine)
         });
@@ -183,8 +202,7 @@ impl LocalModel {
     /// # Errors
     /// As [`Room::make`] and [`Engine::start`].
     async fn load(&self) -> Result<Engine> {
-        let _turn = self.room.turn().await;
-        self.room.make(self, &self.wish).await?;
+        let _turn = self.room.make(self, &self.wish).await?;
         let started = Instant::now();
         let engine = Engine::start(self.source.clone()).await?;
         tracing::info!(model = self.id, engine = "llama.cpp", seconds = started.elapsed().as_secs_f32(), "model loaded");
@@ -228,12 +246,12 @@ impl LocalModel {
     pub(crate) async fn unload(&self, why: &str) -> bool {
         // One that is being loaded, or asked for, is in use.
         let Ok(mut slot) = self.engine.try_lock() else { return false };
-        let idle = self.admission.running() == 0 && slot.as_ref().is_some_and(|engine| Arc::strong_count(engine) == 1);
+        let idle = self.admission.running() == 0 && slot.engine.as_ref().is_some_and(|engine| Arc::strong_count(engine) == 1);
         if idle {
-            if let Some(engine) = slot.as_ref() {
+            if let Some(engine) = slot.engine.as_ref() {
                 self.keep(engine).await;
             }
-            end(slot.take()).await;
+            end(slot.engine.take()).await;
             self.set(Phase::Unloaded);
             tracing::info!(model = self.id, why, "model unloaded");
         }
@@ -243,6 +261,12 @@ impl LocalModel {
     /// Bytes that it needs while it is loaded; 0 while it is not.
     pub(crate) fn holds(&self) -> u64 {
         if self.phase() == Phase::Loaded { self.wish.total() } else { 0 }
+    }
+
+    /// Those of them that are not in an accelerator's memory.
+    pub(crate) fn holds_here(&self) -> u64 {
+        let accelerated = cfg!(any(feature = "cuda", feature = "metal", feature = "vulkan")) && self.source.options.gpu_layers != Some(0);
+        if accelerated { 0 } else { self.holds() }
     }
 
     pub(crate) fn used(&self) -> Instant {
@@ -259,7 +283,7 @@ impl LocalModel {
 
     /// Writes kept prefixes to disk, where the manifest wants that; to be awaited when the stack stops.
     pub(crate) async fn save(&self) {
-        let engine = self.engine.lock().await.clone();
+        let engine = self.engine.lock().await.engine.clone();
         if let Some(engine) = engine {
             self.keep(&engine).await;
         }
@@ -267,7 +291,7 @@ impl LocalModel {
 
     /// Drops what the loaded engine keeps of a tenant; how many prefixes it was. One that is being loaded is waited for.
     pub(crate) async fn forget(&self, tenant: &str) -> usize {
-        let engine = self.engine.lock().await.clone();
+        let engine = self.engine.lock().await.engine.clone();
         let Some(engine) = engine else { return 0 };
         let (done, forgotten) = oneshot::channel();
         engine.send(Command::Forget(tenant.into(), done));
@@ -355,11 +379,41 @@ fn gguf_path(files: &Resolved) -> PathBuf {
     files.with_extension("gguf").first().map(|path| path.to_path_buf()).unwrap_or_default()
 }
 
+/// The same once more, but for its cause.
+fn repeated(error: &Error) -> Error {
+    let mut again = Error::new(error.code(), error.message());
+    if let Some(reason) = error.reason() {
+        again = again.with_reason(reason);
+    }
+    if let Some(field) = error.field() {
+        again = again.with_field(field);
+    }
+    if let Some(after) = error.retry_after() {
+        again = again.with_retry_after(after);
+    }
+    again
+}
+
 /// Lets go of an engine and waits until its thread has ended, if nobody else holds it.
 async fn end(engine: Option<Arc<Engine>>) {
     let Some(engine) = engine else { return };
     let ended = engine.ended();
     if Arc::into_inner(engine).is_some() {
         ended.cancelled().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_core::Code;
+
+    use super::*;
+
+    #[test]
+    fn who_waited_for_the_same_attempt_is_told_the_same() {
+        let full = Error::new(Code::ResourceExhausted, "no room").with_reason("models_busy").with_retry_after(Duration::from_secs(10));
+        let again = repeated(&full.with_field("context_length"));
+        assert_eq!((again.code(), again.message(), again.reason()), (Code::ResourceExhausted, "no room", Some("models_busy")));
+        assert_eq!((again.field(), again.retry_after()), (Some("context_length"), Some(Duration::from_secs(10))));
     }
 }

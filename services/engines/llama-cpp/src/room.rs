@@ -68,25 +68,28 @@ impl Room {
         wish.fits(Available { bytes: budget, limited: false }).map_err(|error| error.context(format_args!("within {}", self.name())))
     }
 
-    /// Models are loaded one at a time: what one takes is seen when it is there.
-    pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
-        self.loading.lock().await
-    }
-
     /// While there is too little for `model`, the one goes that nobody has used for the longest time. Those that are answering
-    /// are waited for a while.
+    /// are waited for a while. Models are loaded one at a time, for what one takes is seen when it is there: whoever has the guard
+    /// may load, and whoever waits for room does not keep others from it.
     ///
     /// # Errors
     /// As [`Footprint::check`], with the numbers · `ResourceExhausted` (`models_busy`) where it is others that leave it no room.
-    pub(crate) async fn make(&self, model: &LocalModel, wish: &Wish) -> Result<()> {
+    pub(crate) async fn make(&self, model: &LocalModel, wish: &Wish) -> Result<MutexGuard<'_, ()>> {
+        let mut turn = self.loading.lock().await;
         let begun = Instant::now();
         loop {
             let mut others = self.others(model);
-            let loaded = others.iter().map(|other| other.holds()).fold(0, u64::saturating_add);
-            let Some((left, budgeted)) = self.left(loaded) else { return Ok(()) };
-            let Err(refused) = wish.fits(left) else { return Ok(()) };
-            let refused = if budgeted { refused.context(format_args!("within {}", self.name())) } else { refused };
-            let refused = refused.context(format_args!("model {:?}", model.id));
+            let sum = |bytes: fn(&LocalModel) -> u64| others.iter().map(|other| bytes(other)).fold(0, u64::saturating_add);
+            let loaded = sum(LocalModel::holds);
+            let Some((left, budgeted)) = self.left(loaded, sum(LocalModel::holds_here)) else { return Ok(turn) };
+            let Err(refused) = wish.fits(left) else { return Ok(turn) };
+            let named = |error: Error| {
+                let error = if budgeted { error.context(format_args!("within {}", self.name())) } else { error };
+                error.context(format_args!("model {:?}", model.id))
+            };
+            // Nobody is unloaded for a model that does not fit anyway.
+            let without_others = Available { bytes: left.bytes.saturating_add(loaded), ..left };
+            wish.fits(without_others).map_err(named)?;
             others.sort_by_key(|other| other.used());
             let mut unloaded = false;
             for other in others {
@@ -98,21 +101,20 @@ impl Room {
             if unloaded {
                 continue;
             }
-            let without_others = Available { bytes: left.bytes.saturating_add(loaded), ..left };
-            if wish.fits(without_others).is_err() {
-                return Err(refused);
-            }
             if begun.elapsed() >= PATIENCE {
-                let message = format!("{}; models that are answering have {} MiB", refused.message(), loaded >> 20);
+                let message = format!("{}; models that are answering have {} MiB", named(refused).message(), loaded >> 20);
                 return Err(Error::new(Code::ResourceExhausted, message).with_reason("models_busy").with_retry_after(PATIENCE));
             }
+            drop(turn);
             tokio::time::sleep(AGAIN).await;
+            turn = self.loading.lock().await;
         }
     }
 
-    /// What models that need `loaded` bytes leave, and whether it is the budget that leaves the least. None where nobody says.
-    fn left(&self, loaded: u64) -> Option<(Available, bool)> {
-        let machine = Available::now().map(|available| (available.beside(loaded), false));
+    /// What models that need `loaded` bytes leave, `here` of them in the machine's own memory, and whether it is the budget that
+    /// leaves the least. None where nobody says.
+    fn left(&self, loaded: u64, here: u64) -> Option<(Available, bool)> {
+        let machine = Available::now().map(|available| (available.beside(here), false));
         let budget = self.budget.map(|most| (Available { bytes: most.saturating_sub(loaded), limited: false }, true));
         [machine, budget].into_iter().flatten().min_by_key(|(available, _)| available.bytes)
     }

@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{ErrorKind, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use llama_stack_core::{Error, Result};
@@ -25,6 +25,9 @@ const FOLDERS: &str = "prefixes";
 /// Pieces of the weights that tell one file from another; reading all of them would take as long as loading.
 const PIECES: u64 = 16;
 const PIECE: usize = 4_096;
+
+/// Folders are written by the threads of engines, and by who forgets a tenant: one at a time.
+static WRITING: Mutex<()> = Mutex::new(());
 
 /// One folder for one model.
 #[derive(Clone, Debug)]
@@ -60,6 +63,7 @@ impl Folder {
 
     /// Writes the newest prefixes that fit; what is there from before goes. The number of them.
     pub(crate) fn save(&self, context: &Context<'_>, cache: &Cache) -> Result<usize> {
+        let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |error: std::io::Error| unusable(&self.path, &error);
         self.clear().map_err(failed)?;
         let (mut saved, mut bytes) = (Vec::<Saved>::new(), 0);
@@ -126,11 +130,13 @@ fn name(tenant: &str, tokens: &[u32]) -> String {
     format!("{}.kv", hex::encode(hash.finalize()))
 }
 
-/// Removes what is on disk of a tenant, for whichever model: how many prefixes it was.
+/// Removes what is on disk of a tenant, for whichever model: how many prefixes it was. What no index names may be anybody's,
+/// and goes too.
 ///
 /// # Errors
 /// `FailedPrecondition` where a folder cannot be read or changed.
 pub(crate) fn forget(home: &Path, tenant: &str) -> Result<u64> {
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let root = home.join(FOLDERS);
     let folders = match fs::read_dir(&root) {
         Ok(folders) => folders,
@@ -140,21 +146,36 @@ pub(crate) fn forget(home: &Path, tenant: &str) -> Result<u64> {
     let mut count = 0;
     for folder in folders {
         let folder = folder.map_err(|error| unusable(&root, &error))?.path();
-        let Ok(index) = fs::read(folder.join(INDEX)) else { continue };
-        let Ok(saved) = serde_json::from_slice::<Vec<Saved>>(&index) else { continue };
-        let (theirs, others): (Vec<Saved>, Vec<Saved>) = saved.into_iter().partition(|saved| saved.tenant == tenant);
-        if theirs.is_empty() {
-            continue;
+        if folder.is_dir() {
+            count += forget_in(&folder, tenant).map_err(|error| unusable(&folder, &error))?;
         }
-        let index = serde_json::to_vec(&others).map_err(|error| Error::internal("the index is not JSON").with_source(error))?;
-        let beside = folder.join("index.less");
-        let written = fs::write(&beside, index).and_then(|()| fs::rename(&beside, folder.join(INDEX)));
-        written.map_err(|error| unusable(&folder, &error))?;
-        for Saved { file, .. } in theirs {
-            match fs::remove_file(folder.join(file)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(unusable(&folder, &error)),
-                _ => count += 1,
-            }
+    }
+    Ok(count)
+}
+
+fn forget_in(folder: &Path, tenant: &str) -> std::io::Result<u64> {
+    let index = match fs::read(folder.join(INDEX)) {
+        Ok(index) => serde_json::from_slice::<Vec<Saved>>(&index).ok(),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let mut kept = Vec::new();
+    let mut count = 0;
+    if let Some(saved) = index {
+        let (theirs, others): (Vec<Saved>, Vec<Saved>) = saved.into_iter().partition(|saved| saved.tenant == tenant);
+        if !theirs.is_empty() {
+            let beside = folder.join("index.less");
+            fs::write(&beside, serde_json::to_vec(&others)?)?;
+            fs::rename(&beside, folder.join(INDEX))?;
+        }
+        count = theirs.len() as u64;
+        kept.push(INDEX.to_owned());
+        kept.extend(others.into_iter().map(|saved| saved.file));
+    }
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !kept.iter().any(|name| entry.file_name() == name.as_str()) {
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(count)
@@ -187,4 +208,46 @@ fn make_private(path: &Path) -> std::io::Result<()> {
 
 fn unusable(path: &Path, error: &std::io::Error) -> Error {
     Error::failed_precondition(format!("{}: {error}", path.display())).with_reason("prefix_folder_unusable")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(home: &Path, name: &str, index: Option<&str>, files: &[&str]) -> PathBuf {
+        let folder = home.join(FOLDERS).join(name);
+        fs::create_dir_all(&folder).unwrap();
+        if let Some(index) = index {
+            fs::write(folder.join(INDEX), index).unwrap();
+        }
+        files.iter().for_each(|file| fs::write(folder.join(file), "text").unwrap());
+        folder
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_nobody_can_say_whose_it_is_goes_with_what_a_tenant_had() {
+        let home = tempfile::tempdir().unwrap();
+        let index = r#"[{"file":"a.kv","tenant":"a","tokens":1},{"file":"b.kv","tenant":"b","tokens":1}]"#;
+        let whole = folder(home.path(), "whole", Some(index), &["a.kv", "b.kv", "left.kv", "index.new"]);
+        let broken = folder(home.path(), "broken", Some("["), &["a.kv"]);
+        let unnamed = folder(home.path(), "unnamed", None, &["a.kv"]);
+        assert_eq!(forget(home.path(), "a").unwrap(), 1);
+        assert_eq!(names(&whole), ["b.kv", INDEX]);
+        assert!(names(&broken).is_empty() && names(&unnamed).is_empty());
+        assert_eq!(forget(home.path(), "a").unwrap(), 0);
+        assert_eq!(names(&whole), ["b.kv", INDEX]);
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_read_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir_all(home.path().join(FOLDERS).join("model").join(INDEX)).unwrap();
+        assert_eq!(forget(home.path(), "a").unwrap_err().reason(), Some("prefix_folder_unusable"));
+    }
 }

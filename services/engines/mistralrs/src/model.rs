@@ -16,7 +16,7 @@ use llama_stack_models::{
     admission::Admission,
     decode::{self, Generation, Plan},
     gguf,
-    memory::{self, Available, Footprint},
+    memory::{self, Available, Footprint, Need},
     template::{ChatTemplate, SpecialTokens},
 };
 use llama_stack_proto::v1::{Model, ModelKind};
@@ -109,6 +109,7 @@ impl LocalModel {
             }
             // The old weights go before the new ones come: both may not fit.
             *slot = None;
+            model.is("unloaded");
             model.fits()?;
             let started = std::time::Instant::now();
             model.is("loading");
@@ -122,14 +123,17 @@ impl LocalModel {
         loading.await.map_err(|error| Error::internal("loading the model broke off").with_source(error))?
     }
 
-    /// What the machine has is compared with what the model needs at the context that the manifest asks for. Where it asks for
-    /// none a short one has to fit: keys and values take memory as they come, and requests may never come near the model's own.
+    /// What the machine has is compared with what the model needs. Keys and values of the context that the manifest asks for have
+    /// to fit; where it asks for none, of a short one: they take memory as they come, and requests may never come near the
+    /// model's own. So with the mask, which grows with the square of one prompt: that of a short one has to fit.
     fn fits(&self) -> Result<()> {
         let (Some(footprint), Some(available)) = (&self.footprint, Available::now()) else { return Ok(()) };
         let context = self.weights.context_length;
         let Err(refused) = footprint.check(available, context, LEAST_CONTEXT) else { return Ok(()) };
         let refused = refused.context(format_args!("model {:?}", self.id));
-        if self.asked || footprint.need(context.min(LEAST_CONTEXT)).total() > available.bytes {
+        let least = footprint.need(context.min(LEAST_CONTEXT));
+        let kv_cache = if self.asked { footprint.need(context).kv_cache } else { least.kv_cache };
+        if (Need { kv_cache, ..least }).total() > available.bytes {
             return Err(refused);
         }
         tracing::warn!(model = self.id, "long requests may not fit: {}", refused.message());
@@ -152,24 +156,27 @@ impl LocalModel {
         let (making, generation) = decode::channel(plan, cx.deadline());
         let model = self.clone();
         self.tasks.spawn(async move {
-            if making::run(making, &engine).await == After::Broken {
-                model.restart(&engine).await;
+            match making::run(making, &engine).await {
+                After::Broken => model.restart(engine).await,
+                After::Sound => drop(engine),
             }
+            // Last: the next request may load the model, beside which an old one may not fit.
             drop(permit);
         });
         Ok(generation)
     }
 
     /// Forgets a broken engine and loads anew, before the next request has its turn.
-    async fn restart(self: &Arc<Self>, broken: &Arc<Engine>) {
+    async fn restart(self: &Arc<Self>, broken: Arc<Engine>) {
         tracing::error!(model = self.id, "the engine broke; it is loaded again");
         {
             let mut slot = self.engine.lock().await;
-            if slot.as_ref().is_some_and(|engine| Arc::ptr_eq(engine, broken)) {
+            if slot.as_ref().is_some_and(|engine| Arc::ptr_eq(engine, &broken)) {
                 *slot = None;
                 self.is("unloaded");
             }
         }
+        drop(broken);
         if let Err(error) = self.engine().await {
             tracing::error!(model = self.id, error = error.message(), "the engine could not be loaded again");
         }
@@ -183,12 +190,11 @@ fn footprint(files: &Resolved, format: &Format, options: &Options) -> Option<Foo
     }
     let weights = match format {
         Format::Gguf { .. } => memory::Weights::TokenTableF32,
-        // They are quantised while they are read, to no more than half precision.
-        Format::Safetensors if options.isq.is_some() => memory::Weights::Stored,
-        Format::Safetensors => memory::Weights::F32,
+        // Half precision at most, on a CPU too.
+        Format::Safetensors => memory::Weights::Stored,
     };
     let ubatch = options.prompt_step.map(|step| u32::try_from(step.get()).unwrap_or(u32::MAX));
-    let load = memory::Load { weights, kv: memory::KvType::F32, ubatch, all_logits: false, ..memory::Load::default() };
+    let load = memory::Load { weights, kv: memory::KvType::F16, ubatch, all_logits: false, ..memory::Load::default() };
     let footprint = Footprint::of(files, load);
     footprint.inspect_err(|error| tracing::debug!(error = error.message(), "what the model needs is not known")).ok()
 }

@@ -49,7 +49,8 @@ fn a_folder_says_what_it_is() {
     });
 }
 
-/// Numbers that a person can act on, before weights are read. A prompt of so many tokens in one pass needs their square.
+/// Numbers that a person can act on, before weights are read. The square that a prompt of the whole context would need in one
+/// pass is told, and keeps nobody from shorter ones.
 #[test]
 fn a_context_that_does_not_fit_is_refused_with_numbers() {
     on(async {
@@ -58,12 +59,23 @@ fn a_context_that_does_not_fit_is_refused_with_numbers() {
             return;
         }
         let mut spec = json!({ "id": TINY, "path": folder().join("hf") });
-        // Of the model's own context, which nobody asked for, requests use what they use.
-        let tiny = build(json!({ "models": [spec.clone()], "load": "eager" })).await.unwrap();
-        let metadata = tiny.get_model(&cx(), GetModelRequest { id: TINY.into() }).await.unwrap().metadata;
-        assert_eq!((metadata["state"].as_str(), metadata["requests"].as_str()), ("loaded", "0"));
-        assert!(metadata["memory_bytes"].parse::<u64>().unwrap() > 64 << 30, "{metadata:?}");
-        spec["context_length"] = json!(131_072);
+        for asked in [json!(null), json!(131_072)] {
+            spec["context_length"] = asked;
+            let tiny = build(json!({ "models": [spec.clone()], "load": "eager" })).await.unwrap();
+            let metadata = tiny.get_model(&cx(), GetModelRequest { id: TINY.into() }).await.unwrap().metadata;
+            assert_eq!((metadata["state"].as_str(), metadata["requests"].as_str()), ("loaded", "0"));
+            assert!(metadata["memory_bytes"].parse::<u64>().unwrap() > 64 << 30, "{metadata:?}");
+        }
+        // Keys and values of 256 bytes for each of 2³⁰ tokens.
+        let long = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(folder().join("hf")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), long.path().join(file.file_name())).unwrap();
+        }
+        let config = std::fs::read_to_string(long.path().join("config.json")).unwrap();
+        let config = config.replace("\"max_position_embeddings\": 131072", "\"max_position_embeddings\": 1073741824");
+        std::fs::write(long.path().join("config.json"), config).unwrap();
+        let spec = json!({ "id": TINY, "path": long.path(), "context_length": 1_u64 << 30 });
         let error = build(json!({ "models": [spec], "load": "eager" })).await.err().unwrap();
         assert_eq!((error.reason(), error.field()), (Some("out_of_memory"), Some("context_length")), "{error:?}");
         assert!(error.message().contains(TINY) && error.message().contains("is the largest that fits"), "{}", error.message());
