@@ -163,7 +163,7 @@ impl Greeting {
     /// A certificate that does not count is a refused credential; all else is noise, such as the looks of balancers and scanners.
     fn failed(&self, address: IpAddr, failure: &Failure) {
         let Failure { reason, error } = failure;
-        self.metrics.handshake_failed(*reason);
+        self.metrics.handshake_failed(reason);
         if *reason == Failure::CERTIFICATE {
             self.audit.refused(address, "TLS handshake", "invalid_certificate", "");
         }
