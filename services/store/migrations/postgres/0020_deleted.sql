@@ -47,4 +47,4 @@ CREATE INDEX bank_documents_file ON bank_documents (tenant, file_id);
 
 -- Looked for before each insertion and search.
 
-CREATE INDEX bank_documents_expiry ON bank_documents (tenant, bank_id, expires_us) WHERE expires_us > 0;
+CREATE INDEX bank_documents_of_bank_expiry ON bank_documents (tenant, bank_id, expires_us) WHERE expires_us > 0;
