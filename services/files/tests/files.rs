@@ -354,14 +354,16 @@ async fn parts_that_a_crash_left_in_the_bucket_are_given_up() {
     let long_ago = prost_types::Timestamp { seconds: 1, nanos: 0 };
     for (digits, there, touched) in [("ab", true, long_ago), ("cd", true, ids::now()), ("ef", false, long_ago)] {
         let (blob, upload_id) = (format!("{}.file-1", digits.repeat(32)), format!("upload-{digits}"));
-        site.store.note_upload(&PartedUpload { blob: blob.clone(), upload_id: upload_id.clone() }, &touched).await.unwrap();
+        // First, as uploads begin: the site looks for what is noted already.
         if there {
             let parts = BTreeMap::from([(1, vec![0_u8; 8 << 20].into())]);
-            bucket.held.lock().unwrap().uploads.insert(upload_id, (format!("stack/one/{digits}/{blob}"), parts));
+            bucket.held.lock().unwrap().uploads.insert(upload_id.clone(), (format!("stack/one/{digits}/{blob}"), parts));
         }
+        site.store.note_upload(&PartedUpload { blob, upload_id }, &touched).await.unwrap();
     }
     let _again = StoredFiles::open(&site.deps, site.store.clone(), site.config.clone()).await.unwrap();
-    bucket.until(|held| held.uploads.len() == 1).await;
+    let given_up = bucket.until(|held| held.uploads.len() == 1);
+    tokio::time::timeout(Duration::from_secs(60), given_up).await.expect("still in the bucket");
     let left = async {
         while noted(&site).await.len() > 1 {
             tokio::time::sleep(Duration::from_millis(10)).await;
