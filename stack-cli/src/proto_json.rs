@@ -1,6 +1,6 @@
 //! Messages of the contract as JSON and back, by protobuf's own mapping with the names of the `.proto` files.
 
-use std::sync::OnceLock;
+use std::{io::Read as _, path::Path, sync::OnceLock};
 
 use llama_stack_core::{Error, Result};
 use llama_stack_proto::DESCRIPTORS;
@@ -15,6 +15,22 @@ pub(crate) fn to_json(name: &str, message: &impl Message) -> Result<Value> {
     let options = SerializeOptions::new().use_proto_field_name(true);
     let json = read.serialize_with_options(serde_json::value::Serializer, &options);
     json.map_err(|error| Error::internal("a message cannot be written as JSON").with_source(error))
+}
+
+/// The JSON of a file; `-` is standard input.
+///
+/// # Errors
+/// `NotFound` it cannot be read · `InvalidArgument` it is no JSON
+pub(crate) fn read(file: &Path) -> Result<Value> {
+    let name = file.display();
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).map(drop)
+    } else {
+        std::fs::read_to_string(file).map(|read| text = read)
+    };
+    read.map_err(|error| Error::not_found(format!("{name}: cannot be read: {error}")))?;
+    serde_json::from_str(&text).map_err(|error| Error::invalid("file", format!("{name}: not JSON: {error}")))
 }
 
 /// # Errors

@@ -118,14 +118,20 @@ mod tests {
 
     use super::*;
 
+    /// A stack, and its database beside it.
+    async fn built(home: &std::path::Path) -> (crate::Stack, Store) {
+        let text = "version: 1\nname: t\nstore: { durability: process }\ntools: { runtime_types: [] }\n";
+        let manifest = llama_stack_core::Manifest::parse(text, "m.yaml").unwrap();
+        let options = crate::Options { home: home.to_owned(), on_progress: Arc::new(|_| {}) };
+        let stack = crate::Stack::build(manifest, &Registry::default(), options).await.unwrap();
+        let store = Store::open(&format!("sqlite://{}/t/state.db", home.display()), Durability::Process).await.unwrap();
+        (stack, store)
+    }
+
     #[tokio::test]
     async fn what_is_older_than_it_may_get_is_deleted_and_nothing_else() {
         let home = tempfile::tempdir().unwrap();
-        let text = "version: 1\nname: t\nstore: { durability: process }\ntools: { runtime_types: [] }\n";
-        let manifest = llama_stack_core::Manifest::parse(text, "m.yaml").unwrap();
-        let options = crate::Options { home: home.path().to_owned(), on_progress: Arc::new(|_| {}) };
-        let stack = crate::Stack::build(manifest, &Registry::default(), options).await.unwrap();
-        let store = Store::open(&format!("sqlite://{}/t/state.db", home.path().display()), Durability::Process).await.unwrap();
+        let (stack, store) = built(home.path()).await;
         let files =
             StoredFiles::open(&Deps { folder: home.path().join("t"), ..Deps::new(home.path()) }, store.clone(), Default::default()).await;
         let cx = Context::test("acme");
@@ -152,11 +158,7 @@ mod tests {
     #[tokio::test]
     async fn a_tenant_that_is_named_has_its_own_time_and_no_other_has() {
         let home = tempfile::tempdir().unwrap();
-        let text = "version: 1\nname: t\nstore: { durability: process }\ntools: { runtime_types: [] }\n";
-        let manifest = llama_stack_core::Manifest::parse(text, "m.yaml").unwrap();
-        let options = crate::Options { home: home.path().to_owned(), on_progress: Arc::new(|_| {}) };
-        let stack = crate::Stack::build(manifest, &Registry::default(), options).await.unwrap();
-        let store = Store::open(&format!("sqlite://{}/t/state.db", home.path().display()), Durability::Process).await.unwrap();
+        let (stack, store) = built(home.path()).await;
         let now = ids::now();
         let created = Some(Timestamp { seconds: now.seconds - 20 * DAY, nanos: 0 });
         for tenant in ["acme", "bank", "law", "zeta"] {

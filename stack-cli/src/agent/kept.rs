@@ -1,8 +1,8 @@
 //! Agents that a stack keeps: their configurations as JSON, by protobuf's mapping of `AgentConfig`.
 
-use std::{io::Read as _, path::Path};
+use std::path::Path;
 
-use llama_stack_core::{Agents as _, Error, Result};
+use llama_stack_core::{Agents as _, Result};
 use llama_stack_proto::v1::{Agent, AgentConfig, CreateAgentRequest, DeleteAgentRequest, GetAgentRequest, UpdateAgentRequest};
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use super::Client;
 use crate::{
     caller::caller,
     output::Output,
-    proto_json::{from_json, to_json},
+    proto_json::{self, from_json, to_json},
     reach,
 };
 
@@ -44,14 +44,5 @@ fn told(agent: &Agent, what: &str, output: &Output) -> Result<()> {
 
 /// `-` is standard input.
 fn read(file: &Path) -> Result<AgentConfig> {
-    let name = file.display();
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).map(drop)
-    } else {
-        std::fs::read_to_string(file).map(|read| text = read)
-    };
-    read.map_err(|error| Error::not_found(format!("{name}: cannot be read: {error}")))?;
-    let json = serde_json::from_str(&text).map_err(|error| Error::invalid("file", format!("{name}: not JSON: {error}")))?;
-    from_json("AgentConfig", &json).map_err(|error| error.context(name.to_string()))
+    from_json("AgentConfig", &proto_json::read(file)?).map_err(|error| error.context(file.display().to_string()))
 }

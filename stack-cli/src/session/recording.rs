@@ -1,6 +1,6 @@
 //! A session as a file.
 
-use std::{io::Read as _, path::Path};
+use std::path::Path;
 
 use llama_stack_core::{Agents as _, Error, Result};
 use llama_stack_proto::v1::{GetSessionRequest, GetTurnRequest, Session, Turn, step::Step};
@@ -49,16 +49,7 @@ impl Recording {
 
     /// `-` is standard input.
     pub(super) fn read(file: &Path) -> Result<Self> {
-        let name = file.display();
-        let mut text = String::new();
-        let read = if file == Path::new("-") {
-            std::io::stdin().read_to_string(&mut text).map(drop)
-        } else {
-            std::fs::read_to_string(file).map(|read| text = read)
-        };
-        read.map_err(|error| Error::not_found(format!("{name}: cannot be read: {error}")))?;
-        let json = serde_json::from_str(&text).map_err(|error| Error::invalid("file", format!("{name}: not JSON: {error}")))?;
-        Self::from_json(&json).map_err(|error| error.context(name.to_string()))
+        Self::from_json(&proto_json::read(file)?).map_err(|error| error.context(file.display().to_string()))
     }
 }
 

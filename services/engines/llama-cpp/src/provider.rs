@@ -207,18 +207,27 @@ impl Inference for LlamaCpp {
     }
 }
 
-/// Prefixes are the text of who sent it, in another form.
-#[async_trait::async_trait]
-impl Forget for LlamaCpp {
-    async fn forget(&self, tenant: &str) -> Result<u64> {
+impl LlamaCpp {
+    async fn forget_in_memory(&self, tenant: &str) -> u64 {
         let mut count = 0;
         for model in self.models.values() {
             count += model.forget(tenant).await as u64;
         }
+        count
+    }
+}
+
+/// Prefixes are the text of who sent it, in another form.
+#[async_trait::async_trait]
+impl Forget for LlamaCpp {
+    async fn forget(&self, tenant: &str) -> Result<u64> {
+        let mut count = self.forget_in_memory(tenant).await;
         // After the engines, which write what they still keep.
-        let (home, tenant) = (self.home.clone(), tenant.to_owned());
-        let on_disk = self.tasks.spawn_blocking(move || warm::forget(&home, &tenant)).await;
-        Ok(count + on_disk.map_err(|error| Error::internal("kept prefixes could not be removed").with_source(error))??)
+        let (home, whose) = (self.home.clone(), tenant.to_owned());
+        let on_disk = self.tasks.spawn_blocking(move || warm::forget(&home, &whose)).await;
+        count += on_disk.map_err(|error| Error::internal("kept prefixes could not be removed").with_source(error))??;
+        // A model that was loaded meanwhile may have read them from the disk.
+        Ok(count + self.forget_in_memory(tenant).await)
     }
 }
 
