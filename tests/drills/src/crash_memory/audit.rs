@@ -19,8 +19,7 @@ pub(super) struct Sums {
     pub(super) ingestions: usize,
 }
 
-pub(super) async fn audit(field: &Field, memory: &dyn Memory, words: &Bank, vectors: &Bank, books: &[Book]) -> Sums {
-    let mut sums = Sums::default();
+pub(super) async fn audit(field: &Field, memory: &dyn Memory, words: &Bank, vectors: &Bank, books: &[Book], sums: &mut Sums) {
     for id in books.iter().flat_map(|book| &book.ingestions) {
         match ended(memory, words, id).await {
             Ok(true) => sums.ingestions += 1,
@@ -84,7 +83,6 @@ pub(super) async fn audit(field: &Field, memory: &dyn Memory, words: &Bank, vect
     if let Err(error) = judged {
         field.fault(format!("the banks cannot be read: {error:?}"));
     }
-    sums
 }
 
 async fn ended(memory: &dyn Memory, bank: &Bank, id: &str) -> Result<bool> {

@@ -8,6 +8,7 @@
 //! audit: each search, by words and by vectors, gives what the clients' books say, and no more
 //! ```
 //!
+//! On both providers that keep banks in the process, at once; in the long form Qdrant Edge searches by graph at the end.
 //! Half of the lives end at a random instant, by SIGKILL; the others just before or just after a commit of the store. A
 //! client that was cut off repeats its call until it is acknowledged, so in the end its book is exact. No model is needed:
 //! words are searched in `keyword` banks, and vectors are brought along.
@@ -45,7 +46,9 @@ const DIMENSION: u32 = 32;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Where lives end that do not end at random.
 const POINTS: [&str; 2] = ["store.before_commit", "store.committed"];
-const MANIFEST: &str = "version: 1\nname: drill\nproviders:\n  memory:\n    - { id: banks, type: inline::sqlite }\n";
+const MANIFEST: &str = "version: 1\nname: drill\nproviders:\n  memory:\n    - { id: sqlite, type: inline::sqlite }\n    - { id: edge, type: \
+                        inline::qdrant-edge }\n";
+const PROVIDERS: [&str; 2] = ["sqlite", "edge"];
 
 /// Kills of the short form and of the one whose figures go into docs/.
 pub const SHORT: u32 = 12;
@@ -103,14 +106,19 @@ pub async fn storm(binary: &Path, kills: u32) -> Verdict {
 
     // What a life acknowledged before anything else: the banks themselves.
     let (process, up) = start(&site, 0, &[]).await.expect("the first server did not start");
-    let (words, vectors) = (bank(&up, BankKind::Keyword).await, bank(&up, BankKind::Vector).await);
+    let mut places = Vec::new();
+    for provider in PROVIDERS {
+        let (words, vectors) = (bank(&up, provider, BankKind::Keyword).await, bank(&up, provider, BankKind::Vector).await);
+        places.push(Place { words, vectors, clients: JoinSet::new() });
+    }
     process.kill().await;
     let begun = Instant::now();
-    let mut clients: JoinSet<Book> = JoinSet::new();
-    for at in 0..2 {
-        clients.spawn(clients::foreground(field.clone(), words.clone(), format!("f{at}"), fork(&mut random)));
-        clients.spawn(clients::background(field.clone(), words.clone(), format!("b{at}"), fork(&mut random)));
-        clients.spawn(clients::chunks(field.clone(), vectors.clone(), format!("v{at}"), fork(&mut random)));
+    for Place { words, vectors, clients } in &mut places {
+        for at in 0..2 {
+            clients.spawn(clients::foreground(field.clone(), words.clone(), format!("f{at}"), fork(&mut random)));
+            clients.spawn(clients::background(field.clone(), words.clone(), format!("b{at}"), fork(&mut random)));
+            clients.spawn(clients::chunks(field.clone(), vectors.clone(), format!("v{at}"), fork(&mut random)));
+        }
     }
     let mut points = 0;
     for life in 1..=u64::from(kills) {
@@ -121,11 +129,10 @@ pub async fn storm(binary: &Path, kills: u32) -> Verdict {
     match start(&site, u64::from(kills) + 1, &[]).await {
         Some((process, up)) => {
             ups.send_replace(Some(up.clone()));
-            let mut books = Vec::new();
-            while let Some(book) = clients.join_next().await {
-                books.push(book.unwrap());
+            for Place { words, vectors, clients } in places {
+                let books = clients.join_all().await;
+                audit::audit(&field, up.memory.as_ref(), &words, &vectors, &books, &mut found).await;
             }
-            found = audit::audit(&field, up.memory.as_ref(), &words, &vectors, &books).await;
             process.kill().await;
         }
         None => field.fault("the last server did not start".into()),
@@ -149,9 +156,17 @@ pub async fn storm(binary: &Path, kills: u32) -> Verdict {
     }
 }
 
-async fn bank(up: &Up, kind: BankKind) -> Bank {
+/// A provider's banks, and who is busy with them.
+struct Place {
+    words: Bank,
+    vectors: Bank,
+    clients: JoinSet<Book>,
+}
+
+async fn bank(up: &Up, provider: &str, kind: BankKind) -> Bank {
     let embedding_dimension = if kind == BankKind::Vector { DIMENSION } else { 0 };
-    let request = CreateBankRequest { name: format!("{kind:?}"), kind: kind.into(), embedding_dimension, ..CreateBankRequest::default() };
+    let (name, provider_id) = (format!("{provider}-{kind:?}"), provider.to_owned());
+    let request = CreateBankRequest { name, kind: kind.into(), embedding_dimension, provider_id, ..CreateBankRequest::default() };
     up.memory.create_bank(&Context::default(), request).await.unwrap()
 }
 

@@ -93,8 +93,8 @@ pub(crate) async fn run(long: bool) -> Verdict {
     let (times, filtered) = asked(&index, &bank, &queries, &filtered_truth, true).await;
     println!("{:<28} {:>12} {:>10.2} {:>10.2} {filtered:>10.3}", "  with a filter, 1 %", "", millis(times.p50()), millis(times.p99()));
     println!("{:<28} {:>12} {exact:>10.2} {:>10} {:>10.3}", "exact, both cores, no store", "", "", 1.0);
-    let memory = memory();
-    println!("memory of the process: {memory:.0} MB");
+    let (resident, memory) = memory();
+    println!("memory of the process: {memory:.0} MB, with pages of its files {resident:.0} MB");
     if !long {
         peers(&data, count, &queries, &truth);
     }
@@ -162,11 +162,15 @@ fn processor() -> u64 {
     fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
 }
 
-/// Resident, in megabytes; 0 where the system does not say.
-fn memory() -> f64 {
+/// Resident, in megabytes: all, and of that what is not pages of files, which the kernel can drop and read again. 0 where the
+/// system does not say.
+fn memory() -> (f64, f64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or_default() / 1024.0
+    let megabytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or_default() / 1024.0
+    };
+    (megabytes("VmRSS:"), megabytes("RssAnon:"))
 }
 
 /// Those that can be installed here.
