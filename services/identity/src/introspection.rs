@@ -38,7 +38,9 @@ impl Introspection {
         {
             return Ok(who);
         }
-        let asked = self.http.post(&self.config.url).basic_auth(&self.config.client_id, Some(self.config.client_secret.expose()));
+        // Both are written as in a form before they are joined by a colon (RFC 6749, 2.3.1).
+        let (id, secret) = (escaped(&self.config.client_id), escaped(self.config.client_secret.expose()));
+        let asked = self.http.post(&self.config.url).basic_auth(id, Some(secret));
         let body = format!("token={}", escaped(token));
         let asked = asked.header("content-type", "application/x-www-form-urlencoded").header("accept", "application/json").body(body);
         let said = fetch::json(asked, "the authorisation server").await?;

@@ -14,7 +14,11 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
-use axum::{Router, http::StatusCode, routing::get, routing::post};
+use axum::{
+    Router,
+    http::{HeaderMap, StatusCode},
+    routing::{get, post},
+};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp, jwk::Jwk};
 use llama_stack_core::{Authenticated, Code, Error, Manifest, Principal, manifest::Durability};
 use llama_stack_identity::Authenticator;
@@ -141,6 +145,8 @@ async fn who_shows_nothing_is_asked_for_a_credential() {
 struct Answers {
     body: Arc<Mutex<Option<Value>>>,
     asked: Arc<AtomicUsize>,
+    /// What the latest one who asked showed of itself.
+    shown: Arc<Mutex<Option<String>>>,
 }
 
 impl Answers {
@@ -157,13 +163,18 @@ impl Answers {
         self.body.lock().unwrap().clone().map(axum::Json).ok_or(StatusCode::SERVICE_UNAVAILABLE)
     }
 
+    fn answer_to(&self, headers: &HeaderMap) -> Result<axum::Json<Value>, StatusCode> {
+        *self.shown.lock().unwrap() = headers.get("authorization").map(|shown| shown.to_str().unwrap().to_owned());
+        self.answer()
+    }
+
     async fn serve(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (keys, tokens) = (self.clone(), self.clone());
         let router = Router::new()
             .route("/keys", get(move || async move { keys.answer() }))
-            .route("/introspect", post(move || async move { tokens.answer() }));
+            .route("/introspect", post(move |headers: HeaderMap| async move { tokens.answer_to(&headers) }));
         tokio::spawn(async move { axum::serve(listener, router).await });
         address
     }
@@ -225,6 +236,22 @@ async fn an_authorisation_server_says_what_an_opaque_token_is() {
     assert!(refusal(&authenticator, "another").await.contains("not active"));
     server.say(json!({ "active": true, "sub": "ann", "exp": get_current_timestamp() - 5 }));
     assert!(refusal(&authenticator, "a-third").await.contains("expired"));
+}
+
+/// A colon in either would part them elsewhere, and a percent sign would be read as what it begins (RFC 6749, 2.3.1).
+#[tokio::test]
+async fn the_authorisation_server_is_shown_id_and_secret_as_a_form_writes_them() {
+    let server = Answers::default();
+    let address = server.serve().await;
+    let authenticator = authenticator(&format!(
+        "{{ introspection: {{ url: \"http://{address}/introspect\", client_id: \"https://us:8/\", client_secret: \"a%b:c +é\" }} }}"
+    ))
+    .await;
+    server.say(json!({ "active": true, "sub": "ann" }));
+    show(&authenticator, "opaque").await.unwrap();
+    // printf %s 'https%3A%2F%2Fus%3A8%2F:a%25b%3Ac%20%2B%C3%A9' | base64
+    let expected = "Basic aHR0cHMlM0ElMkYlMkZ1cyUzQTglMkY6YSUyNWIlM0FjJTIwJTJCJUMzJUE5";
+    assert_eq!(server.shown.lock().unwrap().as_deref(), Some(expected));
 }
 
 #[tokio::test]
