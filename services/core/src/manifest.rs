@@ -32,7 +32,7 @@ pub use agents::{
     AgentLimits, Agents, DeclaredAgent, DeclaredAgentTool, DeclaredApproval, DeclaredLimits, DeclaredModeration, DeclaredServer,
     ModerationMode, Price,
 };
-pub use auth::{AccessPolicy, Auth, CertificateName, Claims, Introspection, Jwt, Mtls, Tls};
+pub use auth::{AccessPolicy, Attempts, Auth, CertificateName, Claims, Introspection, Jwt, Mtls, Tls};
 pub use batches::Batches;
 pub use connections::Connections;
 pub use egress::{Destination, Egress, Place};

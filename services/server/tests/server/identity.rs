@@ -386,7 +386,8 @@ async fn every_decision_about_a_call_is_in_the_audit_log() {
 #[tokio::test]
 async fn refused_credentials_are_in_the_audit_log_and_a_flood_of_them_is_a_few_rows() {
     let mut book = None;
-    let server = serve(KEYS, |stack| book = Some(stack.identity.clone())).await;
+    let server =
+        serve("server: { auth: { api_keys: true, attempts: { burst: 1000 } } }\n", |stack| book = Some(stack.identity.clone())).await;
     let issue = async |role: &str| {
         let who = Principal { id: "eve".into(), tenant: "acme".into(), roles: vec!["operator".into()] };
         let request = CreateApiKeyRequest { roles: vec![role.into()], ..CreateApiKeyRequest::default() };
@@ -416,6 +417,46 @@ async fn refused_credentials_are_in_the_audit_log_and_a_flood_of_them_is_a_few_r
     assert_eq!(read(&admin, "?kind=credential").await.0, 403);
     let (code, own) = read(&admin, "").await;
     assert!(code == 200 && !own.to_string().contains("refused"), "{own}");
+}
+
+/// So many wrong ones, over whichever protocol; then none is looked at, not even a right one. Who shows nothing is only asked to.
+#[tokio::test]
+async fn wrong_credentials_of_one_address_are_bounded_over_both_protocols() {
+    let auth = "auth: { api_keys: true, attempts: { burst: 4, per_minute: 1 } }";
+    let (server, admin) = start(&format!("server: {{ trusted_proxies: [\"127.0.0.0/8\"], {auth} }}\n")).await;
+    let ask = |from: &str, secret: &str| {
+        server.http.get(server.url("/v1/whoami")).header("x-forwarded-for", format!("6.6.6.6, {from}")).bearer_auth(secret)
+    };
+    let over_grpc = async |from: &str, secret: &str| {
+        let mut request = tonic::Request::new(GetCallerRequest {});
+        request.metadata_mut().insert("x-forwarded-for", from.parse().unwrap());
+        request.metadata_mut().insert("authorization", format!("Bearer {secret}").parse().unwrap());
+        let mut client = IdentityClient::new(channel(&server.url(""), Duration::from_secs(2)).unwrap());
+        client.get_caller(request).await.map(|who| who.into_inner().principal).map_err(Error::from)
+    };
+    for _ in 0..2 {
+        assert_eq!(told(ask("192.0.2.9", "lsk_guessed")).await.0, 401);
+        assert_eq!(over_grpc("192.0.2.9", "lsk_guessed").await.unwrap_err().code(), Code::Unauthenticated);
+        // What is right takes no attempt.
+        assert_eq!(told(ask("192.0.2.8", &admin)).await.0, 200);
+    }
+    for secret in ["lsk_guessed", admin.as_str()] {
+        let response = ask("192.0.2.9", secret).send().await.unwrap();
+        let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!(response.status() == 429 && (1..=60).contains(&seconds), "{response:?}");
+        let error = response.json::<Value>().await.unwrap()["error"].clone();
+        assert_eq!((&error["code"], &error["type"]), (&json!("too_many_wrong_credentials"), &json!("rate_limit_error")), "{error}");
+        let error = over_grpc("192.0.2.9", secret).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Code::ResourceExhausted, Some("too_many_wrong_credentials")));
+        assert!(error.retry_after().is_some_and(|after| after <= Duration::from_secs(60)), "{error:?}");
+    }
+    // Nobody else is held up, and who shows nothing has shown nothing wrong.
+    assert_eq!(told(ask("192.0.2.8", &admin)).await.0, 200);
+    assert_eq!(over_grpc("192.0.2.7", &admin).await.unwrap(), "eve");
+    assert_eq!(told(server.http.get(server.url("/v1/whoami")).header("x-forwarded-for", "192.0.2.9")).await.0, 401);
+    let metrics = server.http.get(server.url("/metrics")).header("x-forwarded-for", "192.0.2.8").bearer_auth(&admin);
+    let metrics = metrics.send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(r#"llama_stack_requests_refused_total{reason="too_many_wrong_credentials"} 4"#), "{metrics}");
 }
 
 /// What a caller writes of itself counts for nothing, unless a proxy that is named passes it on.
