@@ -41,7 +41,7 @@ pub use limits::{Limits, Quota};
 pub use lines::Lines;
 pub use network::{Network, ProxyHeader};
 pub use policy::{DefaultPolicies, Policy};
-pub use retention::{Retention, TenantRetention};
+pub use retention::{OwnRetention, Retention};
 pub use safety::{DefaultShields, OnFailure, Safety};
 pub use secrets::Secrets;
 pub use unsecret::{REMOVED, without_secrets};
