@@ -8,7 +8,7 @@ use llama_stack_core::Result;
 use llama_stack_proto::v1::{ApiKey, TurnEvent, turn_event::Event};
 
 use crate::{
-    Store,
+    DailyUsage, Store,
     command::{Command, Failure, Outcome},
     failure,
     sql::{Arg, Conn, args},
@@ -28,6 +28,7 @@ const BANK_PROVIDERS: &str = "SELECT DISTINCT provider_id FROM banks b WHERE ten
 const OWNED: &str = "SELECT id FROM owners WHERE tenant = $1 AND principal = $2 ORDER BY id";
 const KEYS: &str = "SELECT id, body FROM api_keys WHERE tenant = $1";
 const FORGET_KEY: &str = "DELETE FROM api_keys WHERE tenant = $1 AND id = $2";
+const FORGET_USAGE: &str = "DELETE FROM daily_usage WHERE tenant = $1 AND principal = $2";
 const FORGET_REPETITION: &str = "DELETE FROM idempotency_keys WHERE tenant = $1 AND turn_id = $2";
 
 /// Tables whose rows name what lies elsewhere: their services delete both.
@@ -84,6 +85,7 @@ impl Command for ForgetKeys {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         for id in &self.ids {
             conn.execute(FORGET_KEY, args![&self.tenant, id]).await?;
+            conn.execute(FORGET_USAGE, args![&self.tenant, &DailyUsage::of_key(id)]).await?;
         }
         Ok(Outcome::Done)
     }

@@ -9,7 +9,7 @@ use axum::{
 };
 use tonic::{Status, metadata::MetadataMap};
 
-use llama_stack_core::{Authenticated, Code, Context, Error, Result};
+use llama_stack_core::{Authenticated, Code, Context, Error, Result, context::DELEGATE};
 use llama_stack_identity::from_certificate;
 
 use super::{
@@ -101,7 +101,8 @@ impl Gate {
         Ok(Authenticated {
             principal: named.principal().clone(),
             attributes: Default::default(),
-            credential: format!("delegate:{}", who.credential),
+            credential: format!("{DELEGATE}{}", who.credential),
+            quota: who.quota,
         })
     }
 }

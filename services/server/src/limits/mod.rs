@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! request ─ guard ─┬─ is there room at all?            no: 503 at once, UNAVAILABLE
-//!                  ├─ the caller's and the tenant's quotas   no: 429 with the time to come back, RESOURCE_EXHAUSTED
+//!                  ├─ quotas of key, caller and tenant   no: 429 with the time to come back, RESOURCE_EXHAUSTED
 //!                  └─ handler … the answer's end gives the place back
-//! turn ─ Admit ─ turns of the caller and the tenant at once   no: 429, RESOURCE_EXHAUSTED
+//! turn ─ Admit ─ turns of key, caller and tenant at once   no: 429, RESOURCE_EXHAUSTED
 //! Observed ─ tokens and their cost, after they were used ─┐
 //! every 2 s ─ what was let in and used since ─ the store ─ what all processes did
 //! ```
@@ -117,7 +117,7 @@ impl Limits {
         for subject in &subjects {
             let Some(account) = accounts.get_mut(subject) else { continue };
             if let Err(error) = account.check(subject, kind, now) {
-                return Err((error, account.rates()));
+                return Err((error, account.rates(now)));
             }
         }
         if kind == Kind::OfBatch {
@@ -126,7 +126,7 @@ impl Limits {
         let mut rates = Rates::default();
         for subject in &subjects {
             let Some(account) = accounts.get_mut(subject) else { continue };
-            let own = account.begin();
+            let own = account.begin(now);
             rates.requests = Rate::tighter(rates.requests, own.requests);
             rates.tokens = Rate::tighter(rates.tokens, own.tokens);
         }
@@ -134,14 +134,20 @@ impl Limits {
         Ok((Admitted { limits: self.clone(), subjects, _room: None }, rates))
     }
 
+    /// Whether anybody is limited, or this API key is.
+    fn limit(&self, key: Option<(&str, Quota)>) -> bool {
+        self.config.has_quotas() || key.is_some_and(|(_, own)| !own.is_none())
+    }
+
     /// Those that limit this caller.
     fn quotas(&self, cx: &Context) -> impl Iterator<Item = (Subject, Quota)> {
-        let (tenant, id) = (cx.tenant().to_owned(), cx.principal().id.clone());
-        let of_principal = self.config.of_principal(&tenant, &id);
-        let of_tenant = self.config.of_tenant(&tenant);
-        let both =
-            [(Subject { tenant: tenant.clone(), principal: id }, of_principal), (Subject { tenant, principal: String::new() }, of_tenant)];
-        both.into_iter().filter(|(_, quota)| !quota.is_none())
+        let (tenant, id) = (cx.tenant(), &cx.principal().id);
+        let subject = |principal: String| Subject { tenant: tenant.to_owned(), principal };
+        let of_key = cx.key().map(|(key, own)| (subject(DailyUsage::of_key(key)), self.config.of_key(key, own)));
+        let of_principal = (subject(id.clone()), self.config.of_principal(tenant, id));
+        let of_tenant = (subject(String::new()), self.config.of_tenant(tenant));
+        let all = [of_key, Some(of_principal), Some(of_tenant)];
+        all.into_iter().flatten().filter(|(_, quota)| !quota.is_none())
     }
 
     /// Makes the account where there is none yet, and reads what was used today where a day's limit depends on it.
@@ -162,7 +168,7 @@ impl Limits {
 
     /// Charges what a model read and wrote.
     pub(crate) fn used(&self, cx: &Context, model: &str, usage: &Usage) {
-        if !self.config.has_quotas() {
+        if !self.limit(cx.key()) {
             return;
         }
         let tokens = u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens);
@@ -181,9 +187,6 @@ impl Limits {
 
     /// Tells the store what was used, and learns what other processes did, until the shutdown and once more then.
     pub(crate) async fn keep(self: Arc<Self>, shutdown: CancellationToken) {
-        if !self.config.has_quotas() {
-            return;
-        }
         let (mut heard_us, mut forgot) = (now_us(), None);
         loop {
             self.forget(&mut forgot, today()).await;
