@@ -56,6 +56,8 @@ pub(crate) struct Limits {
     store: Store,
     room: Arc<Semaphore>,
     accounts: Mutex<HashMap<Subject, Account>>,
+    /// Held by who tells the store or is told by it: what is on its way there must not be missing in what is learned.
+    telling: tokio::sync::Mutex<()>,
 }
 
 /// A request that was let in. Dropping it gives its place back.
@@ -82,7 +84,7 @@ impl Drop for Admitted {
 impl Limits {
     pub(crate) fn new(config: manifest::Limits, prices: BTreeMap<String, Price>, store: Store) -> Arc<Self> {
         let room = Arc::new(Semaphore::new(config.max_in_flight.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { config, prices, store, room, accounts: Mutex::default() })
+        Arc::new(Self { config, prices, store, room, accounts: Mutex::default(), telling: tokio::sync::Mutex::default() })
     }
 
     fn fresh(&self, subject: &Subject, quota: Quota, now: Instant) -> Account {
@@ -210,9 +212,13 @@ impl Limits {
         }
     }
 
-    /// `heard_us`: when others were last listened to.
-    async fn settle(&self, heard_us: &mut i64) -> Result<()> {
-        let now_us = now_us();
+    /// Tells the store what was used by now.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let _telling = self.telling.lock().await;
+        self.send(now_us()).await
+    }
+
+    async fn send(&self, now_us: i64) -> Result<()> {
         let sent: Vec<DailyUsage> = self.accounts().values_mut().filter_map(Account::send).collect();
         for (index, group) in sent.chunks(GROUP).enumerate() {
             if let Err(error) = self.store.add_usage(group.to_vec(), now_us).await {
@@ -225,6 +231,14 @@ impl Limits {
                 return Err(error);
             }
         }
+        Ok(())
+    }
+
+    /// `heard_us`: when others were last listened to.
+    async fn settle(&self, heard_us: &mut i64) -> Result<()> {
+        let _telling = self.telling.lock().await;
+        let now_us = now_us();
+        self.send(now_us).await?;
         let is_counted = {
             let (mut accounts, now) = (self.accounts(), Instant::now());
             if accounts.len() > MANY {
@@ -274,5 +288,21 @@ mod tests {
         assert_eq!(kept().await, [1, 1, 1], "once a day is enough");
         limits.forget(&mut forgot, KEPT_DAYS + 3).await;
         assert_eq!(kept().await, [0, 0, 1]);
+    }
+
+    /// Else an erasure would be followed by what was counted before it.
+    #[tokio::test]
+    async fn what_was_used_is_in_the_store_once_it_is_flushed_and_comes_to_it_once() {
+        let store = Store::open("sqlite::memory:", Durability::Process).await.unwrap();
+        let config = manifest::Limits { each_principal: Quota { tokens_per_day: Some(100), ..Quota::default() }, ..Default::default() };
+        let limits = Limits::new(config, BTreeMap::new(), store.clone());
+        let cx = Context::test("acme");
+        limits.used(&cx, "parrot", &Usage { prompt_tokens: 4, completion_tokens: 5, ..Usage::default() });
+        let tokens = async || store.daily_usage("acme", &cx.principal().id, today()).await.unwrap().tokens;
+        assert_eq!(tokens().await, 0);
+        for _ in 0..2 {
+            limits.flush().await.unwrap();
+            assert_eq!(tokens().await, 9);
+        }
     }
 }
