@@ -52,7 +52,9 @@ impl Introspection {
         }
         let who = claims::authenticated(&self.claims, &said, "introspection")?;
         let now = llama_stack_core::ids::now().seconds;
-        let left = said.get("exp").and_then(Value::as_i64).map_or(u64::MAX, |end| u64::try_from(end - now).unwrap_or(0));
+        // A NumericDate may have a fraction (RFC 7519, 2).
+        let end = said.get("exp").and_then(|end| end.as_i64().or_else(|| end.as_f64().map(|end| end as i64)));
+        let left = end.map_or(u64::MAX, |end| u64::try_from(end.saturating_sub(now)).unwrap_or(0));
         if left == 0 {
             return Err(wrong("invalid_token", "the token does not count: it has expired"));
         }

@@ -110,6 +110,16 @@ async fn a_token_that_is_not_right_is_refused_with_what_is_wrong() {
     assert!(show(&authenticator, &pair.sign(&with("exp", now - 30))).await.is_ok());
 }
 
+/// Whose signature it is must not be a matter of trying.
+#[tokio::test]
+async fn a_token_that_names_no_key_counts_where_there_is_one_alone() {
+    let (one, other) = (Pair::new("one"), Pair::new("other"));
+    let unnamed = encode(&Header::new(Algorithm::ES256), &claims(), &one.key).unwrap();
+    assert!(show(&of_keys(&[&one]).await, &unnamed).await.is_ok());
+    assert!(refusal(&of_keys(&[&other]).await, &unnamed).await.contains("signature is wrong"));
+    assert!(refusal(&of_keys(&[&one, &other]).await, &unnamed).await.contains("does not publish"));
+}
+
 /// A public key is known to all; as the secret of an HMAC it would let anybody in.
 #[tokio::test]
 async fn a_public_key_is_no_shared_secret() {
@@ -236,6 +246,10 @@ async fn an_authorisation_server_says_what_an_opaque_token_is() {
     assert!(refusal(&authenticator, "another").await.contains("not active"));
     server.say(json!({ "active": true, "sub": "ann", "exp": get_current_timestamp() - 5 }));
     assert!(refusal(&authenticator, "a-third").await.contains("expired"));
+    for (token, end) in [("a-fourth", json!(i64::MIN)), ("a-fifth", json!(get_current_timestamp() as f64 - 0.5))] {
+        server.say(json!({ "active": true, "sub": "ann", "exp": end }));
+        assert!(refusal(&authenticator, token).await.contains("expired"), "{end}");
+    }
 }
 
 /// A colon in either would part them elsewhere, and a percent sign would be read as what it begins (RFC 6749, 2.3.1).

@@ -8,10 +8,11 @@ use llama_stack_core::{
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{
-    CreateApiKeyRequest, GetCallerRequest, HandOverRequest, ListAuditEventsRequest, identity_client::IdentityClient,
+    Caller, CreateApiKeyRequest, GetCallerRequest, HandOverRequest, ListAuditEventsRequest, identity_client::IdentityClient,
     telemetry_client::TelemetryClient,
 };
 use llama_stack_server::{Stack, bind};
+use prost::Message as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
@@ -281,6 +282,23 @@ async fn a_clients_certificate_says_who_calls_and_certificates_are_read_again() 
     assert_eq!(code, 200, "{who}");
     assert_eq!((&who["principal"], &who["tenant"], &who["roles"]), (&json!("robot.acme"), &json!("acme"), &json!(["admin"])));
     assert_eq!(who["credential"], "certificate");
+    // Over gRPC as well: an empty message in gRPC-Web's frame, and a Caller as the answer.
+    let call = format!("https://{}/llama_stack.v1.Identity/GetCaller", server.address);
+    let over_grpc = async |client: Client| {
+        let request = client.post(&call).header("content-type", "application/grpc-web+proto").header("x-grpc-web", "1");
+        let response = request.body(vec![0_u8; 5]).send().await.unwrap();
+        let status = response.headers().get("grpc-status").map(|code| code.to_str().unwrap().to_owned());
+        (status, response.bytes().await.unwrap())
+    };
+    let (refused, frame) = over_grpc(ours.client(Some("robot.acme"))).await;
+    assert_eq!(refused, None, "{frame:?}");
+    let length = u32::from_be_bytes(frame[1..5].try_into().unwrap()) as usize;
+    let caller = Caller::decode(&frame[5..5 + length]).unwrap();
+    assert_eq!((caller.principal.as_str(), caller.tenant.as_str(), caller.credential.as_str()), ("robot.acme", "acme", "certificate"));
+    assert_eq!(caller.roles, ["admin"]);
+    // UNAUTHENTICATED.
+    let (refused, body) = over_grpc(ours.client(None)).await;
+    assert!(refused.as_deref() == Some("16") || String::from_utf8_lossy(&body).contains("grpc-status:16"), "{refused:?} {body:?}");
     // Without one a key does; without either, nothing. A certificate of somebody else's authority ends in the handshake.
     assert_eq!(told(ours.client(None).get(&whoami).bearer_auth(&admin)).await.1["principal"], "eve");
     assert_eq!(told(ours.client(None).get(&whoami)).await.0, 401);
