@@ -1,6 +1,6 @@
 //! `llama-stack key`: API keys, of a running stack or straight in its store.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Subcommand};
 use llama_stack_core::{
@@ -10,11 +10,12 @@ use llama_stack_core::{
     ids,
 };
 use llama_stack_proto::v1::{
-    ApiKey, CreateApiKeyRequest, HandOverRequest, IssuedApiKey, ListApiKeysRequest, RevokeApiKeyRequest, RotateApiKeyRequest,
+    ApiKey, CreateApiKeyRequest, HandOverRequest, IssuedApiKey, ListApiKeysRequest, Quota, RevokeApiKeyRequest, RotateApiKeyRequest,
     identity_client::IdentityClient,
 };
 use llama_stack_server::Options;
 use serde::Serialize;
+use serde_json::Value;
 use tonic::transport::Channel;
 
 use crate::{args::ServerArgs, caller::caller, distribution::Source, home::home, output::Output, reach, table::table};
@@ -38,6 +39,8 @@ pub(crate) enum KeyVerb {
         /// Until when it is good; without it for ever
         #[arg(long, value_name = "DAYS")]
         days: Option<u64>,
+        #[command(flatten)]
+        quota: QuotaArgs,
         #[command(flatten)]
         place: Place,
     },
@@ -72,6 +75,37 @@ pub(crate) enum KeyVerb {
         #[command(flatten)]
         place: Place,
     },
+}
+
+/// How much may be asked with a key; without any of it what the manifest says of every key.
+#[derive(Args)]
+pub(crate) struct QuotaArgs {
+    /// Requests a minute
+    #[arg(long, value_name = "COUNT")]
+    requests_per_minute: Option<u32>,
+    /// Tokens that models read and write, a minute
+    #[arg(long, value_name = "COUNT")]
+    tokens_per_minute: Option<u32>,
+    /// Requests under way
+    #[arg(long, value_name = "COUNT")]
+    concurrent_requests: Option<u32>,
+    /// Turns that run
+    #[arg(long, value_name = "COUNT")]
+    concurrent_turns: Option<u32>,
+    /// Tokens in a day of UTC
+    #[arg(long, value_name = "COUNT")]
+    tokens_per_day: Option<u64>,
+    /// What they cost in a day, by the prices of the manifest
+    #[arg(long, value_name = "AMOUNT")]
+    cost_per_day: Option<f64>,
+}
+
+impl QuotaArgs {
+    fn quota(self) -> Option<Quota> {
+        let Self { requests_per_minute, tokens_per_minute, concurrent_requests, concurrent_turns, tokens_per_day, cost_per_day } = self;
+        let quota = Quota { requests_per_minute, tokens_per_minute, concurrent_requests, concurrent_turns, tokens_per_day, cost_per_day };
+        Some(quota).filter(|quota| *quota != Quota::default())
+    }
 }
 
 /// Where the keys are.
@@ -127,6 +161,9 @@ struct Row {
     principal: String,
     roles: Vec<String>,
     state: &'static str,
+    /// Those of its own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    quota: BTreeMap<&'static str, Value>,
     /// Only when it was just made.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
@@ -145,7 +182,20 @@ fn row(key: ApiKey, secret: Option<String>) -> Row {
         (false, true) => "expired",
         (false, false) => "good",
     };
-    Row { id: key.id, name: key.name, tenant: key.tenant, principal: key.principal, roles: key.roles, state, secret }
+    let quota = limits(&key.quota.unwrap_or_default());
+    Row { id: key.id, name: key.name, tenant: key.tenant, principal: key.principal, roles: key.roles, state, quota, secret }
+}
+
+fn limits(quota: &Quota) -> BTreeMap<&'static str, Value> {
+    let all = [
+        ("requests_per_minute", quota.requests_per_minute.map(Value::from)),
+        ("tokens_per_minute", quota.tokens_per_minute.map(Value::from)),
+        ("concurrent_requests", quota.concurrent_requests.map(Value::from)),
+        ("concurrent_turns", quota.concurrent_turns.map(Value::from)),
+        ("tokens_per_day", quota.tokens_per_day.map(Value::from)),
+        ("cost_per_day", quota.cost_per_day.map(Value::from)),
+    ];
+    all.into_iter().filter_map(|(name, limit)| Some((name, limit?))).collect()
 }
 
 fn issued(issued: IssuedApiKey, output: &Output) -> Result<()> {
@@ -162,10 +212,11 @@ fn pair(text: &str) -> Result<(String, String)> {
 
 pub(crate) async fn run(verb: KeyVerb, output: &Output) -> Result<()> {
     match verb {
-        KeyVerb::Create { name, principal, roles, attributes, days, place } => {
+        KeyVerb::Create { name, principal, roles, attributes, days, quota, place } => {
             let attributes = attributes.iter().map(|text| pair(text)).collect::<Result<_>>()?;
             let expires_after_seconds = days.unwrap_or_default().saturating_mul(24 * 60 * 60);
-            let request = CreateApiKeyRequest { name, principal, roles, attributes, expires_after_seconds };
+            let quota = quota.quota();
+            let request = CreateApiKeyRequest { name, principal, roles, attributes, expires_after_seconds, quota };
             let keys = Keys::of(place).await?;
             issued(keys.told(keys.service.create_api_key(&keys.cx, request).await)?, output)
         }

@@ -157,7 +157,7 @@ fn the_first_key_is_made_in_the_store_without_a_server() {
     let home = tempfile::tempdir().unwrap();
     let path = manifest(home.path(), REMOTE);
     let key = |arguments: &[&str]| call(home.path(), &[&["--json", "key"], arguments, &["--offline", &path, "--tenant", "acme"]].concat());
-    let made = key(&["create", "--principal", "eve", "--role", "admin", "--days", "30"]);
+    let made = key(&["create", "--principal", "eve", "--role", "admin", "--days", "30", "--tokens-per-day", "9"]);
     let made: Value = serde_json::from_str(&made.out).unwrap_or_else(|_| panic!("{}", made.err));
     assert!(made["secret"].as_str().unwrap().starts_with("lsk_"), "{made}");
     assert_eq!(
@@ -167,6 +167,10 @@ fn the_first_key_is_made_in_the_store_without_a_server() {
     let id = made["id"].as_str().unwrap();
     let rotated: Value = serde_json::from_str(&key(&["rotate", id]).out).unwrap();
     assert_ne!(rotated["secret"], made["secret"]);
+    assert_eq!(made["quota"]["tokens_per_day"], 9, "{made}");
+    assert_eq!(rotated["quota"], made["quota"]);
+    let refused = key(&["create", "--concurrent-turns", "0"]);
+    assert!(refused.code != 0 && refused.err.contains("quota.concurrent_turns must be at least 1"), "{}", refused.err);
     assert_eq!(key(&["revoke", id]).code, 0);
     let listed = key(&["list"]).out;
     let rows: Vec<Value> = serde_json::from_str(&listed).unwrap();

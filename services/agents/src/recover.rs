@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 use llama_stack_core::{Code, Context, Error, Result, failpoint};
 use llama_stack_store::{Claimed, Held};
 
-use crate::{fold::Fold, journal::Journal, lease, live::Running, run::Run, runtime::Shared};
+use crate::{fold::Fold, journal::Journal, lease, live::Running, run::Run, runtime::Shared, turns};
 
 /// Turns that are claimed at once. Of several processes that look at the same time each gets a part.
 const BATCH: u32 = 64;
@@ -66,9 +66,10 @@ fn enter(shared: &Shared, claimed: Claimed) -> Option<(Held, Running)> {
 }
 
 fn go_on(shared: &Arc<Shared>, held: &Held, fold: Fold, running: Running) {
+    let cx = turns::beginner(&held.tenant, &fold.turn).unwrap_or_else(|| Context::system_for(&held.tenant));
     let journal = Journal::new(shared, &held.tenant, fold, running, Some(held.epoch));
     failpoint::hit("recover.turn");
-    let run = Run::new(shared.clone(), Context::system_for(&held.tenant), journal, true);
+    let run = Run::new(shared.clone(), cx, journal, true);
     shared.parts.tasks.spawn(run.run());
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use llama_stack_core::{Code, Context, Error, EventStream, Result, failpoint, ids};
+use llama_stack_core::{Code, Context, Error, EventStream, Principal, Result, failpoint, ids};
 use llama_stack_proto::v1::{
     DeleteTurnResponse, ListTurnsRequest, ListTurnsResponse, RedactTurnRequest, ResumeTurnRequest, ToolResults, Turn, TurnEvent,
     TurnStatus, turn_event::Event,
@@ -27,6 +27,12 @@ const READS: usize = 4;
 
 pub(crate) async fn get(shared: &Shared, cx: &Context, id: &str) -> Result<Turn> {
     told(shared, cx.tenant(), id).await
+}
+
+/// Who began a turn, as far as its journal says: whoever goes on with it, it is theirs, and what it takes is charged to them.
+pub(crate) fn beginner(tenant: &str, turn: &Turn) -> Option<Context> {
+    let who = || Principal { id: turn.principal.clone(), tenant: tenant.to_owned(), roles: turn.principal_roles.clone() };
+    (!turn.principal.is_empty()).then(|| Context::new(who()))
 }
 
 /// A turn as a caller is told of it: where it rests, what comes next may begin.

@@ -1,13 +1,13 @@
 //! On whose behalf a batch runs. Asked again for every line, since a batch may outlive what its maker was allowed.
 
-use llama_stack_core::{Authenticated, Code, Context, Error, Principal, Priority, Result, ids};
+use llama_stack_core::{
+    Authenticated, Code, Context, Error, Principal, Priority, Result,
+    context::{DELEGATE, KEY},
+    ids,
+    manifest::Quota,
+};
 use llama_stack_proto::v1::Caller;
 use llama_stack_store::Store;
-
-/// What API keys' ids begin with; the other kinds of credentials are words.
-const KEY: &str = "key_";
-/// Before the credential of one who spoke for the maker.
-const DELEGATE: &str = "delegate:";
 
 /// The caller of a request, to be kept beside the batch.
 pub(crate) fn of(cx: &Context) -> Caller {
@@ -18,12 +18,20 @@ pub(crate) fn of(cx: &Context) -> Caller {
 
 /// As the batch was made: for its files.
 pub(crate) fn as_made(author: &Caller) -> Context {
-    let who = Authenticated {
+    asking(&made_by(author))
+}
+
+fn made_by(author: &Caller) -> Authenticated {
+    Authenticated {
         principal: Principal { id: author.principal.clone(), tenant: author.tenant.clone(), roles: author.roles.clone() },
         attributes: author.attributes.clone().into_iter().collect(),
         credential: author.credential.clone(),
-    };
-    Context::default().with_authenticated(&who).with_priority(Priority::Batch)
+        ..Authenticated::default()
+    }
+}
+
+fn asking(who: &Authenticated) -> Context {
+    Context::default().with_authenticated(who).with_priority(Priority::Batch)
 }
 
 /// As its maker is now: what the key says today. Of a token or a certificate nothing more is known than when it was shown.
@@ -31,11 +39,11 @@ pub(crate) fn as_made(author: &Caller) -> Context {
 /// # Errors
 /// `Unauthenticated` the key is revoked or has expired (`invalid_api_key`) · as the store.
 pub(crate) async fn today(store: &Store, author: &Caller) -> Result<Context> {
-    let made = as_made(author);
+    let made = made_by(author);
     let delegate = author.credential.strip_prefix(DELEGATE);
     let shown = delegate.unwrap_or(&author.credential);
     if !shown.starts_with(KEY) {
-        return Ok(made);
+        return Ok(asking(&made));
     }
     let ended = || {
         let message = "the API key that this batch was made with is revoked or has expired";
@@ -47,10 +55,10 @@ pub(crate) async fn today(store: &Store, author: &Caller) -> Result<Context> {
     if key.revoked.is_some() || is_over {
         return Err(ended());
     }
+    let quota = key.quota.as_ref().map(Quota::from).unwrap_or_default();
     if delegate.is_some() {
-        return Ok(made);
+        return Ok(asking(&Authenticated { quota, ..made }));
     }
     let principal = Principal { id: key.principal, tenant: key.tenant, roles: key.roles };
-    let who = Authenticated { principal, attributes: key.attributes.into_iter().collect(), credential: key.id };
-    Ok(made.with_authenticated(&who))
+    Ok(asking(&Authenticated { principal, attributes: key.attributes.into_iter().collect(), credential: key.id, quota }))
 }

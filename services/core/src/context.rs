@@ -9,13 +9,18 @@ use std::{
 
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
-use crate::{Code, Error, Result};
+use crate::{Code, Error, Result, manifest::Quota};
 
 /// The tenant of callers that name none.
 pub const DEFAULT_TENANT: &str = "default";
 
 /// How long a provider may take to say what it has, where nobody waits for just this one.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What API keys' ids begin with; the other kinds of credentials are words.
+pub const KEY: &str = "key_";
+/// Before the credential of one who speaks for another.
+pub const DELEGATE: &str = "delegate:";
 
 const PRINCIPAL: &str = "x-llama-stack-principal";
 const TENANT: &str = "x-llama-stack-tenant";
@@ -42,6 +47,8 @@ struct Inner {
     attributes: BTreeMap<String, String>,
     /// Which credential it was: an API key's id, or its kind.
     credential: String,
+    /// What the credential limits. Never read from a request.
+    quota: Quota,
     /// What this process shows to the stack that it calls. Never read from a request, so never a caller's.
     bearer: Option<Secret>,
     /// Who asks is not told to whoever is called.
@@ -72,13 +79,15 @@ pub struct Principal {
 }
 
 /// Who a request was found to come from. The edge leaves it in the request's extensions, where it outweighs all headers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Authenticated {
     pub principal: Principal,
     /// What else the credential says, for policies.
     pub attributes: BTreeMap<String, String>,
     /// An API key's id, or `jwt`, `introspection`, `certificate`; empty where none was shown.
     pub credential: String,
+    /// What an API key was made with.
+    pub quota: Quota,
 }
 
 impl Default for Principal {
@@ -188,6 +197,7 @@ impl Context {
             inner.principal = who.principal.clone();
             inner.attributes = who.attributes.clone();
             inner.credential.clone_from(&who.credential);
+            inner.quota = who.quota;
         })
     }
 
@@ -221,6 +231,13 @@ impl Context {
     /// The API key's id, or the kind of credential; empty where none was shown.
     pub fn credential(&self) -> &str {
         &self.0.credential
+    }
+
+    /// The API key that was shown, by a delegate or the caller, and what it was made with.
+    pub fn key(&self) -> Option<(&str, Quota)> {
+        let credential = self.credential();
+        let id = credential.strip_prefix(DELEGATE).unwrap_or(credential);
+        id.starts_with(KEY).then_some((id, self.0.quota))
     }
 
     pub fn deadline(&self) -> Option<Instant> {

@@ -32,7 +32,7 @@ pub use agents::{
     AgentLimits, Agents, DeclaredAgent, DeclaredAgentTool, DeclaredApproval, DeclaredLimits, DeclaredModeration, DeclaredServer,
     ModerationMode, Price,
 };
-pub use auth::{AccessPolicy, Auth, CertificateName, Claims, Introspection, Jwt, Mtls, Tls};
+pub use auth::{AccessPolicy, Attempts, Auth, CertificateName, Claims, Introspection, Jwt, Mtls, Tls};
 pub use batches::Batches;
 pub use connections::Connections;
 pub use egress::{Destination, Egress, Place};
@@ -41,7 +41,7 @@ pub use limits::{Limits, Quota};
 pub use lines::Lines;
 pub use network::{Network, ProxyHeader};
 pub use policy::{DefaultPolicies, Policy};
-pub use retention::{Retention, TenantRetention};
+pub use retention::{OwnRetention, Retention};
 pub use safety::{DefaultShields, OnFailure, Safety};
 pub use secrets::Secrets;
 pub use unsecret::{REMOVED, without_secrets};

@@ -41,6 +41,7 @@ pub(crate) fn authenticated(claims: &Claims, said: &Value, credential: &str) -> 
         principal: Principal { id: name(&claims.principal)?, tenant, roles: roles.into_iter().filter_map(role).collect() },
         attributes: claims.attributes.iter().filter_map(attribute).collect(),
         credential: credential.into(),
+        ..Authenticated::default()
     })
 }
 

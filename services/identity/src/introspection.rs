@@ -38,7 +38,9 @@ impl Introspection {
         {
             return Ok(who);
         }
-        let asked = self.http.post(&self.config.url).basic_auth(&self.config.client_id, Some(self.config.client_secret.expose()));
+        // Both are written as in a form before they are joined by a colon (RFC 6749, 2.3.1).
+        let (id, secret) = (escaped(&self.config.client_id), escaped(self.config.client_secret.expose()));
+        let asked = self.http.post(&self.config.url).basic_auth(id, Some(secret));
         let body = format!("token={}", escaped(token));
         let asked = asked.header("content-type", "application/x-www-form-urlencoded").header("accept", "application/json").body(body);
         let said = fetch::json(asked, "the authorisation server").await?;
@@ -50,7 +52,9 @@ impl Introspection {
         }
         let who = claims::authenticated(&self.claims, &said, "introspection")?;
         let now = llama_stack_core::ids::now().seconds;
-        let left = said.get("exp").and_then(Value::as_i64).map_or(u64::MAX, |end| u64::try_from(end - now).unwrap_or(0));
+        // A NumericDate may have a fraction (RFC 7519, 2).
+        let end = said.get("exp").and_then(|end| end.as_i64().or_else(|| end.as_f64().map(|end| end as i64)));
+        let left = end.map_or(u64::MAX, |end| u64::try_from(end.saturating_sub(now)).unwrap_or(0));
         if left == 0 {
             return Err(wrong("invalid_token", "the token does not count: it has expired"));
         }

@@ -1,6 +1,6 @@
 //! API keys of the store, as credentials.
 
-use llama_stack_core::{Authenticated, Principal, Result, ids};
+use llama_stack_core::{Authenticated, Principal, Result, ids, manifest::Quota};
 use llama_stack_store::Store;
 
 use crate::{authenticator::wrong, secret};
@@ -26,6 +26,7 @@ impl ApiKeys {
             principal: Principal { id: key.principal, tenant: key.tenant, roles: key.roles },
             attributes: key.attributes.into_iter().collect(),
             credential: key.id,
+            quota: key.quota.as_ref().map(Quota::from).unwrap_or_default(),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The `Identity` service: who calls, and the keys of a tenant.
 
-use llama_stack_core::{Code, Context, Error, Identity, Principal, Result, context::named, ids};
+use llama_stack_core::{Code, Context, Error, Identity, Principal, Result, context::named, ids, manifest::Quota};
 use llama_stack_proto::v1::{
     ApiKey, Caller, CreateApiKeyRequest, GetApiKeyRequest, GetCallerRequest, HandOverRequest, HandOverResponse, IssuedApiKey,
     ListApiKeysRequest, ListApiKeysResponse, RevokeApiKeyRequest, RotateApiKeyRequest,
@@ -85,6 +85,7 @@ fn made(caller: &Principal, request: CreateApiKeyRequest) -> Result<ApiKey> {
     if request.expires_after_seconds > LONGEST {
         return Err(Error::invalid("expires_after_seconds", format!("expires_after_seconds must be at most {LONGEST}; 0 is never")));
     }
+    request.quota.as_ref().map(Quota::checked).transpose()?;
     Ok(ApiKey {
         id: ids::new("key"),
         name: request.name,
@@ -97,6 +98,7 @@ fn made(caller: &Principal, request: CreateApiKeyRequest) -> Result<ApiKey> {
         expires: (request.expires_after_seconds > 0).then(|| after(request.expires_after_seconds)),
         rotated: None,
         revoked: None,
+        quota: request.quota,
     })
 }
 

@@ -14,7 +14,11 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
-use axum::{Router, http::StatusCode, routing::get, routing::post};
+use axum::{
+    Router,
+    http::{HeaderMap, StatusCode},
+    routing::{get, post},
+};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp, jwk::Jwk};
 use llama_stack_core::{Authenticated, Code, Error, Manifest, Principal, manifest::Durability};
 use llama_stack_identity::Authenticator;
@@ -106,6 +110,16 @@ async fn a_token_that_is_not_right_is_refused_with_what_is_wrong() {
     assert!(show(&authenticator, &pair.sign(&with("exp", now - 30))).await.is_ok());
 }
 
+/// Whose signature it is must not be a matter of trying.
+#[tokio::test]
+async fn a_token_that_names_no_key_counts_where_there_is_one_alone() {
+    let (one, other) = (Pair::new("one"), Pair::new("other"));
+    let unnamed = encode(&Header::new(Algorithm::ES256), &claims(), &one.key).unwrap();
+    assert!(show(&of_keys(&[&one]).await, &unnamed).await.is_ok());
+    assert!(refusal(&of_keys(&[&other]).await, &unnamed).await.contains("signature is wrong"));
+    assert!(refusal(&of_keys(&[&one, &other]).await, &unnamed).await.contains("does not publish"));
+}
+
 /// A public key is known to all; as the secret of an HMAC it would let anybody in.
 #[tokio::test]
 async fn a_public_key_is_no_shared_secret() {
@@ -141,6 +155,8 @@ async fn who_shows_nothing_is_asked_for_a_credential() {
 struct Answers {
     body: Arc<Mutex<Option<Value>>>,
     asked: Arc<AtomicUsize>,
+    /// What the latest one who asked showed of itself.
+    shown: Arc<Mutex<Option<String>>>,
 }
 
 impl Answers {
@@ -157,13 +173,18 @@ impl Answers {
         self.body.lock().unwrap().clone().map(axum::Json).ok_or(StatusCode::SERVICE_UNAVAILABLE)
     }
 
+    fn answer_to(&self, headers: &HeaderMap) -> Result<axum::Json<Value>, StatusCode> {
+        *self.shown.lock().unwrap() = headers.get("authorization").map(|shown| shown.to_str().unwrap().to_owned());
+        self.answer()
+    }
+
     async fn serve(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (keys, tokens) = (self.clone(), self.clone());
         let router = Router::new()
             .route("/keys", get(move || async move { keys.answer() }))
-            .route("/introspect", post(move || async move { tokens.answer() }));
+            .route("/introspect", post(move |headers: HeaderMap| async move { tokens.answer_to(&headers) }));
         tokio::spawn(async move { axum::serve(listener, router).await });
         address
     }
@@ -225,6 +246,26 @@ async fn an_authorisation_server_says_what_an_opaque_token_is() {
     assert!(refusal(&authenticator, "another").await.contains("not active"));
     server.say(json!({ "active": true, "sub": "ann", "exp": get_current_timestamp() - 5 }));
     assert!(refusal(&authenticator, "a-third").await.contains("expired"));
+    for (token, end) in [("a-fourth", json!(i64::MIN)), ("a-fifth", json!(get_current_timestamp() as f64 - 0.5))] {
+        server.say(json!({ "active": true, "sub": "ann", "exp": end }));
+        assert!(refusal(&authenticator, token).await.contains("expired"), "{end}");
+    }
+}
+
+/// A colon in either would part them elsewhere, and a percent sign would be read as what it begins (RFC 6749, 2.3.1).
+#[tokio::test]
+async fn the_authorisation_server_is_shown_id_and_secret_as_a_form_writes_them() {
+    let server = Answers::default();
+    let address = server.serve().await;
+    let authenticator = authenticator(&format!(
+        "{{ introspection: {{ url: \"http://{address}/introspect\", client_id: \"https://us:8/\", client_secret: \"a%b:c +é\" }} }}"
+    ))
+    .await;
+    server.say(json!({ "active": true, "sub": "ann" }));
+    show(&authenticator, "opaque").await.unwrap();
+    // printf %s 'https%3A%2F%2Fus%3A8%2F:a%25b%3Ac%20%2B%C3%A9' | base64
+    let expected = "Basic aHR0cHMlM0ElMkYlMkZ1cyUzQTglMkY6YSUyNWIlM0FjJTIwJTJCJUMzJUE5";
+    assert_eq!(server.shown.lock().unwrap().as_deref(), Some(expected));
 }
 
 #[tokio::test]

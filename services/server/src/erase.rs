@@ -9,7 +9,7 @@ use llama_stack_proto::v1::{
 };
 use llama_stack_store::Store;
 
-use crate::history::Log;
+use crate::{history::Log, limits::Limits};
 
 /// Of a list, at a time.
 const PAGE: u32 = 100;
@@ -24,6 +24,7 @@ pub(crate) struct Eraser {
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) prompts: Arc<dyn Prompts>,
     pub(crate) requests: Arc<Log>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) keepers: Keepers,
     pub(crate) memory_providers: Vec<String>,
     /// Callers are told apart: their roles count.
@@ -73,6 +74,8 @@ impl Eraser {
         // First, so that nothing new comes by them; but who asks can ask again if something fails.
         let asks = Some(cx.principal().id.as_str()).filter(|_| tenant == cx.tenant());
         count(&mut counts, "api_keys", self.store.forget_api_keys(&tenant, of, asks).await?);
+        // Their lines begin turns and write files. Those under way end with what is deleted below, or at their next write.
+        count(&mut counts, "batches", self.store.forget_batches(&tenant, of).await?);
         let turns = match of {
             Some(person) => self.store.turns_of(&tenant, person).await?,
             None => Vec::new(),
@@ -91,8 +94,9 @@ impl Eraser {
         }
         // What was read for them, now that nothing of theirs is under way. It is the tenant's, whoever of it said it.
         count(&mut counts, "prefixes", self.keepers.forget(&tenant).await?);
-        // What waits to be written down of their requests goes with the rest.
+        // What waits to be written down of their requests, and of what they used, goes with the rest.
         self.requests.flush().await?;
+        self.limits.flush().await?;
         for (table, rows) in self.store.erase_rows(&tenant, of, turns).await? {
             count(&mut counts, &table, rows);
         }

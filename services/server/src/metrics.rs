@@ -59,7 +59,10 @@ impl Metrics {
         let describe = |name: &'static str, text: &'static str| (metrics::KeyName::from_const_str(name), SharedString::const_str(text));
         for (name, text) in [
             describe(REQUESTS, "Requests by route, method and code."),
-            describe(REFUSED, "Requests that limits refused, by reason: overloaded, rate_limit_exceeded, insufficient_quota."),
+            describe(
+                REFUSED,
+                "Requests that limits refused, by reason: overloaded, rate_limit_exceeded, insufficient_quota, too_many_wrong_credentials.",
+            ),
             describe(CONNECTIONS_REFUSED, "Connections that were closed at once, by the limit that left no place: max, per_address."),
             describe(
                 HANDSHAKES_FAILED,

@@ -44,9 +44,16 @@ impl Sweeper {
     /// How many sessions, files and batches were deleted.
     pub(crate) async fn sweep(&self, now: Timestamp) -> Result<[u64; 3]> {
         let mut swept = [0; 3];
-        let named = self.retention.tenants.keys().map(|tenant| Some(tenant.as_str()));
-        for whose in named.chain([None]) {
-            let all = [What::Sessions, What::Files, What::Batches].into_iter().zip(self.retention.of(whose));
+        let people = self.retention.people().map(|(tenant, person)| Whose::Person(tenant, person));
+        let tenants = self.retention.tenants.keys().map(|tenant| Whose::Tenant(tenant));
+        let everybody: Vec<Whose<'_>> = people.chain(tenants).chain([Whose::Others]).collect();
+        for whose in everybody {
+            let days = match whose {
+                Whose::Person(tenant, person) => self.retention.of_principal(tenant, person).unwrap_or_default(),
+                Whose::Tenant(tenant) => self.retention.of(Some(tenant)),
+                Whose::Others => self.retention.of(None),
+            };
+            let all = [What::Sessions, What::Files, What::Batches].into_iter().zip(days);
             for (deleted, (what, days)) in swept.iter_mut().zip(all) {
                 *deleted += self.sweep_of(what, whose, days, &now).await?;
             }
@@ -54,14 +61,13 @@ impl Sweeper {
         Ok(swept)
     }
 
-    /// `whose`: of one tenant, or of all that are not named.
-    async fn sweep_of(&self, what: What, whose: Option<&str>, days: u32, now: &Timestamp) -> Result<u64> {
+    async fn sweep_of(&self, what: What, whose: Whose<'_>, days: u32, now: &Timestamp) -> Result<u64> {
         if days == 0 {
             return Ok(0);
         }
         let then = Timestamp { seconds: now.seconds.saturating_sub(i64::from(days) * DAY), nanos: now.nanos };
         // Lists go from tenant to tenant.
-        let (mut after, mut deleted) = ((whose.unwrap_or_default().to_owned(), String::new()), 0);
+        let (mut after, mut deleted) = ((whose.tenant().unwrap_or_default().to_owned(), String::new()), 0);
         loop {
             let due = match what {
                 What::Sessions => self.store.idle_sessions(&then, &after).await?,
@@ -71,10 +77,11 @@ impl Sweeper {
             let Some(last) = due.last() else { return Ok(deleted) };
             after.clone_from(last);
             for (tenant, id) in due {
-                match whose {
-                    Some(one) if tenant != one => return Ok(deleted),
-                    None if self.retention.tenants.contains_key(&tenant) => continue,
-                    _ => {}
+                if whose.tenant().is_some_and(|one| tenant != one) {
+                    return Ok(deleted);
+                }
+                if !self.is_of(what, &tenant, &id, whose).await? {
+                    continue;
                 }
                 let cx = admin(tenant);
                 deleted += match what {
@@ -83,6 +90,55 @@ impl Sweeper {
                     What::Batches => gone(self.store.forget_batch(cx.tenant(), &id).await)?,
                 };
             }
+        }
+    }
+
+    /// Whether nobody else than these is named for it.
+    async fn is_of(&self, what: What, tenant: &str, id: &str, whose: Whose<'_>) -> Result<bool> {
+        match whose {
+            Whose::Person(_, person) => return Ok(self.owner(what, tenant, id).await?.as_deref() == Some(person)),
+            Whose::Others if self.retention.tenants.contains_key(tenant) => return Ok(false),
+            Whose::Tenant(_) | Whose::Others => {}
+        }
+        // Whose it is matters only where somebody is named.
+        if !self.retention.people().any(|(of, _)| of == tenant) {
+            return Ok(true);
+        }
+        let owner = self.owner(what, tenant, id).await?;
+        Ok(owner.is_none_or(|person| self.retention.of_principal(tenant, &person).is_none()))
+    }
+
+    async fn owner(&self, what: What, tenant: &str, id: &str) -> Result<Option<String>> {
+        let found = match what {
+            What::Sessions => return self.store.owner_of_session(tenant, id).await,
+            What::Files => self.store.get_file(tenant, id, "").await.map(|(file, _)| file.owner),
+            What::Batches => self.store.get_batch(tenant, id, "").await.map(|batch| batch.owner),
+        };
+        match found {
+            Ok(owner) => Ok(Some(owner)),
+            // Deleted meanwhile, or a file whose own time is over.
+            Err(error) if error.code() == Code::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whose things are looked at.
+#[derive(Clone, Copy)]
+enum Whose<'a> {
+    /// One person's of a tenant.
+    Person(&'a str, &'a str),
+    /// A tenant's, but for those of its people who are named.
+    Tenant(&'a str),
+    /// Everybody's who is not named.
+    Others,
+}
+
+impl<'a> Whose<'a> {
+    fn tenant(self) -> Option<&'a str> {
+        match self {
+            Self::Person(tenant, _) | Self::Tenant(tenant) => Some(tenant),
+            Self::Others => None,
         }
     }
 }
@@ -111,10 +167,12 @@ fn gone<T>(deleted: Result<T>) -> Result<u64> {
 mod tests {
     use llama_stack_core::{
         Deps, Registry,
-        manifest::{Durability, TenantRetention},
+        manifest::{Durability, OwnRetention},
     };
     use llama_stack_files::StoredFiles;
-    use llama_stack_proto::v1::{FileHeader, ListFilesRequest, Session, UploadFileRequest, upload_file_request::Message};
+    use llama_stack_proto::v1::{
+        Batch, BatchStatus, Caller, FileHeader, ListFilesRequest, Session, UploadFileRequest, upload_file_request::Message,
+    };
 
     use super::*;
 
@@ -164,7 +222,7 @@ mod tests {
         for tenant in ["acme", "bank", "law", "zeta"] {
             store.put_session(tenant, &Session { id: "old".into(), created, ..Session::default() }).await.unwrap();
         }
-        let own = |days| TenantRetention { sessions_days: Some(days), ..TenantRetention::default() };
+        let own = |days| OwnRetention { sessions_days: Some(days), ..OwnRetention::default() };
         let tenants = [("bank".to_owned(), own(10)), ("law".to_owned(), own(0))].into();
         let retention = Retention { sessions_days: 30, tenants, ..Retention::default() };
         let (agents, files) = (stack.agents.clone(), stack.files.clone());
@@ -183,6 +241,58 @@ mod tests {
         let later = Timestamp { seconds: now.seconds + 20 * DAY, nanos: 0 };
         assert_eq!(sweeper.sweep(later).await.unwrap(), [2, 0, 0]);
         assert_eq!(left().await, ["law"]);
+        stack.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_person_who_is_named_has_their_own_time_for_all_that_is_theirs() {
+        let home = tempfile::tempdir().unwrap();
+        let (stack, store) = built(home.path()).await;
+        let now = ids::now();
+        let created = Some(Timestamp { seconds: now.seconds - 20 * DAY, nanos: 0 });
+        let cx = |tenant: &str, person: &str| Context::new(Principal { id: person.into(), tenant: tenant.into(), roles: Vec::new() });
+        // Of each a session of twenty days, a file of today, and a batch that has ended.
+        let everybody = [("acme", "ann"), ("acme", "bob"), ("acme", "cid"), ("zeta", "ann")];
+        for (tenant, person) in everybody {
+            let cx = cx(tenant, person);
+            store.put_session(tenant, &Session { id: person.into(), created, ..Session::default() }).await.unwrap();
+            store.put_owner(cx.principal(), person).await.unwrap();
+            let header = FileHeader { filename: "a.txt".into(), purpose: "assistants".into(), ..FileHeader::default() };
+            let parts = [Message::Header(header), Message::Data(b"words".to_vec())];
+            let parts = futures::stream::iter(parts.map(|message| Ok(UploadFileRequest { message: Some(message) })));
+            stack.files.upload_file(&cx, Box::pin(parts)).await.unwrap();
+            let status = BatchStatus::Completed.into();
+            let batch = Batch { id: ids::new("batch"), owner: person.into(), status, created: Some(now), ..Batch::default() };
+            let author = Caller { principal: person.into(), tenant: tenant.into(), ..Caller::default() };
+            store.insert_batch(&batch, &author).await.unwrap();
+        }
+        let own = |days| OwnRetention { sessions_days: Some(days), files_days: Some(days), batches_days: Some(days) };
+        let retention = Retention {
+            sessions_days: 30,
+            files_days: 30,
+            batches_days: 30,
+            principals: [("acme/ann".to_owned(), own(10)), ("acme/bob".to_owned(), own(0))].into(),
+            ..Retention::default()
+        };
+        let (agents, files) = (stack.agents.clone(), stack.files.clone());
+        let sweeper = Sweeper { store: store.clone(), agents, files, retention };
+        let left = async || {
+            let mut left = Vec::new();
+            for (tenant, person) in everybody {
+                let cx = cx(tenant, person);
+                let session = u32::from(store.get_session(tenant, person).await.is_ok());
+                let files = stack.files.list_files(&cx, ListFilesRequest::default()).await.unwrap().files.len();
+                let batches = store.list_batches(tenant, person, "", 10).await.unwrap().len();
+                left.push((session, files, batches));
+            }
+            left
+        };
+        let in_days = |days: i64| Timestamp { seconds: now.seconds + days * DAY, nanos: now.nanos };
+        assert_eq!(sweeper.sweep(now).await.unwrap(), [1, 0, 0], "Ann's session");
+        assert_eq!(sweeper.sweep(in_days(11)).await.unwrap(), [2, 1, 1], "her file and batch; all sessions are too old for the others");
+        assert_eq!(left().await, [(0, 0, 0), (1, 1, 1), (0, 1, 1), (0, 1, 1)]);
+        assert_eq!(sweeper.sweep(in_days(31)).await.unwrap(), [0, 2, 2]);
+        assert_eq!(left().await, [(0, 0, 0), (1, 1, 1), (0, 0, 0), (0, 0, 0)], "what is Bob's stays for ever");
         stack.close().await;
     }
 }

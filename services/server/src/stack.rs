@@ -216,6 +216,7 @@ impl Stack {
             agents: runtime.clone(),
             prompts: prompts.clone(),
             requests: requests.clone(),
+            limits: limits.clone(),
             keepers,
             memory_providers: listed.memory.iter().map(|provider| provider.id.clone()).collect(),
             is_guarded: gate.is_some(),

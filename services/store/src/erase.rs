@@ -8,7 +8,7 @@ use llama_stack_core::Result;
 use llama_stack_proto::v1::{ApiKey, TurnEvent, turn_event::Event};
 
 use crate::{
-    Store,
+    DailyUsage, Store,
     command::{Command, Failure, Outcome},
     failure,
     sql::{Arg, Conn, args},
@@ -28,6 +28,9 @@ const BANK_PROVIDERS: &str = "SELECT DISTINCT provider_id FROM banks b WHERE ten
 const OWNED: &str = "SELECT id FROM owners WHERE tenant = $1 AND principal = $2 ORDER BY id";
 const KEYS: &str = "SELECT id, body FROM api_keys WHERE tenant = $1";
 const FORGET_KEY: &str = "DELETE FROM api_keys WHERE tenant = $1 AND id = $2";
+const FORGET_USAGE: &str = "DELETE FROM daily_usage WHERE tenant = $1 AND principal = $2";
+const BATCHES: &str = "SELECT id FROM batches WHERE tenant = $1 AND ($2 = '' OR owner = $2)";
+const FORGET_BATCH: &str = "DELETE FROM batches WHERE tenant = $1 AND id = $2";
 const FORGET_REPETITION: &str = "DELETE FROM idempotency_keys WHERE tenant = $1 AND turn_id = $2";
 
 /// Tables whose rows name what lies elsewhere: their services delete both.
@@ -84,6 +87,22 @@ impl Command for ForgetKeys {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         for id in &self.ids {
             conn.execute(FORGET_KEY, args![&self.tenant, id]).await?;
+            conn.execute(FORGET_USAGE, args![&self.tenant, &DailyUsage::of_key(id)]).await?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+struct ForgetBatches {
+    tenant: String,
+    ids: Vec<String>,
+}
+
+#[async_trait]
+impl Command for ForgetBatches {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        for id in &self.ids {
+            conn.execute(FORGET_BATCH, args![&self.tenant, id]).await?;
         }
         Ok(Outcome::Done)
     }
@@ -141,6 +160,16 @@ impl Store {
         }
         let count = ids.len() as u64;
         self.erase(ForgetKeys { tenant: tenant.into(), ids }).await?;
+        Ok(count)
+    }
+
+    /// Forgets the batches of a person, or all of the tenant's, with their answers, and says how many there were. Whoever runs one
+    /// of them stops at its next write.
+    pub async fn forget_batches(&self, tenant: &str, principal: Option<&str>) -> Result<u64> {
+        let rows = self.read(BATCHES, args![tenant, principal.unwrap_or_default()]).await?;
+        let ids: Vec<String> = rows.iter().map(|row| row.text(0)).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))?;
+        let count = ids.len() as u64;
+        self.erase(ForgetBatches { tenant: tenant.into(), ids }).await?;
         Ok(count)
     }
 

@@ -24,7 +24,7 @@ const FORGET: &str = "DELETE FROM daily_usage WHERE day < $1";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DailyUsage {
     pub tenant: String,
-    /// Empty: the whole tenant.
+    /// Empty: the whole tenant. Or what [`DailyUsage::of_key`] calls an API key.
     pub principal: String,
     /// Days since 1970, of UTC.
     pub day: i64,
@@ -33,6 +33,17 @@ pub struct DailyUsage {
     pub cost_micros: u64,
     /// Counted only where processes on several machines share their rates.
     pub requests: u64,
+}
+
+impl DailyUsage {
+    /// What stands for an API key where a principal is named: no principal's name has a slash.
+    pub fn of_key(id: &str) -> String {
+        format!("/{id}")
+    }
+
+    pub fn is_of_key(principal: &str) -> bool {
+        principal.starts_with('/')
+    }
 }
 
 struct Add {

@@ -7,11 +7,13 @@ mod fixture;
 use fixture::{Fixture, TENANT};
 use llama_stack_core::{Code, Principal, ids};
 use llama_stack_proto::v1::ApiKey;
+use llama_stack_store::DailyUsage;
 use prost_types::Timestamp;
 
 on!(sqlite, memory, postgres: [
     a_rotated_secret_is_good_until_its_time_and_a_revoked_one_never,
     keys_are_a_tenants_and_listed_newest_first,
+    a_forgotten_key_leaves_no_usage,
     the_first_owner_stays,
 ]);
 
@@ -49,6 +51,24 @@ async fn keys_are_a_tenants_and_listed_newest_first(Fixture { store, .. }: &Fixt
     assert_eq!(store.list_api_keys(TENANT, 1, &next).await.unwrap(), (vec![first.clone()], String::new()));
     assert_eq!(store.get_api_key("umbrella", &first.id).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(store.rotate_api_key(&ApiKey { tenant: "umbrella".into(), ..first }, "x", None).await.unwrap_err().code(), Code::NotFound);
+}
+
+async fn a_forgotten_key_leaves_no_usage(Fixture { store, .. }: &Fixture) {
+    let (hers, other) = (key(TENANT), ApiKey { principal: "bob".into(), ..key(TENANT) });
+    let used = |key: &ApiKey| DailyUsage {
+        tenant: TENANT.into(),
+        principal: DailyUsage::of_key(&key.id),
+        day: 5,
+        tokens: 9,
+        ..Default::default()
+    };
+    for key in [&hers, &other] {
+        store.insert_api_key(key, "hash").await.unwrap();
+    }
+    store.add_usage(vec![used(&hers), used(&other)], 0).await.unwrap();
+    assert_eq!(store.forget_api_keys(TENANT, Some("ann"), None).await.unwrap(), 1);
+    let tokens = async |key: &ApiKey| store.daily_usage(TENANT, &DailyUsage::of_key(&key.id), 5).await.unwrap().tokens;
+    assert_eq!((tokens(&hers).await, tokens(&other).await), (0, 9));
 }
 
 async fn the_first_owner_stays(Fixture { store, .. }: &Fixture) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use llama_stack_core::{Context, Principal};
+use llama_stack_core::Context;
 use llama_stack_proto::v1::{Message, OnInterrupt, Role, ShieldStep, ToolCall, ToolResult, ToolStep, step::Step};
 use tokio::time::Instant;
 
@@ -16,6 +16,7 @@ use crate::{
     plan, servers,
     shields::Sifted,
     toolbox::Runner,
+    turns,
 };
 
 impl Run {
@@ -242,11 +243,10 @@ impl Run {
     /// Whoever goes on with a turn, what it may read is what they may who began it.
     fn beginner(&self, cx: Context) -> Context {
         let turn = self.journal.turn();
-        if turn.principal.is_empty() || turn.principal == cx.principal().id {
+        if turn.principal == cx.principal().id {
             return cx;
         }
-        let tenant = self.journal.tenant().to_owned();
-        let mut asking = Context::new(Principal { id: turn.principal.clone(), tenant, roles: turn.principal_roles.clone() });
+        let Some(mut asking) = turns::beginner(self.journal.tenant(), turn) else { return cx };
         if let Some(trace) = cx.trace() {
             asking = asking.with_trace(trace);
         }

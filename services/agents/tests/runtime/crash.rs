@@ -115,6 +115,8 @@ fn a_cut_off_inference_runs_again() {
         assert_eq!(world.runtime.recover().await.unwrap(), 1);
         let turn = finished(&world, &id).await;
         assert_eq!((turn.status(), said(&turn).as_str(), turn.steps.len()), (TurnStatus::Completed, "a whole answer", 2));
+        // It is whose it was, who is charged for it.
+        assert_eq!(*script.callers.lock().unwrap(), ["tester", "tester"]);
         // The words that are lost are a step of their own, so that who saw them can tell them from those that count.
         let lost = turn.steps[0].step.clone();
         assert!(matches!(lost, Some(step::Step::Inference(lost)) if lost.cut_off && lost.message.is_none()));

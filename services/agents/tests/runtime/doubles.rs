@@ -35,6 +35,8 @@ pub enum Say {
 pub struct Script {
     answers: Mutex<VecDeque<Vec<Say>>>,
     pub requests: Mutex<Vec<ChatRequest>>,
+    /// Who asked, of each.
+    pub callers: Mutex<Vec<String>>,
     /// Tokens that the model has room for; 0: not known.
     pub context: std::sync::atomic::AtomicU32,
     /// Answers that nobody reads any more.
@@ -80,9 +82,10 @@ impl Inference for Script {
         Ok(ListModelsResponse { models: vec![model], next_page_token: String::new() })
     }
 
-    async fn stream_chat(&self, _: &Context, request: ChatRequest) -> Result<EventStream<ChatEvent>> {
+    async fn stream_chat(&self, cx: &Context, request: ChatRequest) -> Result<EventStream<ChatEvent>> {
         let say = self.answers.lock().unwrap().pop_front().unwrap_or_else(|| vec![Say::Text("done")]);
         let offered = !request.tools.is_empty();
+        self.callers.lock().unwrap().push(cx.principal().id.clone());
         self.requests.lock().unwrap().push(request);
         let mut events = Vec::new();
         let mut finish = FinishReason::Stop;

@@ -28,8 +28,29 @@ pub struct Auth {
     /// Roles whose holders speak for others: whom their headers `x-llama-stack-principal`, `-tenant` and `-roles` name counts. For
     /// another stack that passes identities on. Default: none.
     pub delegates: Vec<String>,
+    /// How many wrong credentials may come from one address.
+    pub attempts: Attempts,
     pub policy: AccessPolicy,
 }
+
+/// Wrong credentials from one address, of IPv6 from one /64. Whoever has shown that many waits, whatever they show then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Attempts {
+    /// So many at once. Default 20.
+    pub burst: u32,
+    /// So many come back, evenly. Default 60.
+    pub per_minute: u32,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self { burst: 20, per_minute: 60 }
+    }
+}
+
+/// What is more is a mistake.
+const MOST_ATTEMPTS: u32 = 1_000_000;
 
 /// Who may do what, beside what holds anyhow.
 #[derive(Clone, Debug, Deserialize)]
@@ -187,6 +208,13 @@ impl Auth {
         if self.mtls.is_some() && tls.is_none_or(|tls| tls.client_ca.is_none()) {
             return Err(lines.error("server.auth.mtls", "needs server.tls.client_ca, which says whose certificates count"));
         }
+        let Attempts { burst, per_minute } = self.attempts;
+        for (name, count) in [("burst", burst), ("per_minute", per_minute)] {
+            if !(1..=MOST_ATTEMPTS).contains(&count) {
+                let what = format!("is {count}; it must be 1 to {MOST_ATTEMPTS}");
+                return Err(lines.error(&format!("server.auth.attempts.{name}"), &what));
+            }
+        }
         for (index, jwt) in self.jwt.iter().enumerate() {
             let path = format!("server.auth.jwt[{index}]");
             if jwt.issuer.is_empty() {
@@ -236,5 +264,8 @@ mod tests {
         assert!(message("  auth: { jwt: [{ issuer: ours, audience: [x] }] }\n").contains("no URL that could be asked"));
         assert!(message("  auth: { anonymous: true, trust_headers: true }\n").contains("server.auth.anonymous"));
         assert!(message("  auth: { api_keys: true, policy: { built_in: false } }\n").contains("every call would be denied"));
+        let attempts = |what: &str| message(&format!("  auth: {{ api_keys: true, attempts: {{ {what} }} }}\n"));
+        assert!(attempts("burst: 0").starts_with("m.yaml:4: server.auth.attempts.burst: is 0; it must be 1"), "{}", attempts("burst: 0"));
+        assert!(attempts("per_minute: 2000000").contains("server.auth.attempts.per_minute: is 2000000"));
     }
 }

@@ -2,8 +2,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use llama_stack_proto::v1;
+
 use super::Lines;
-use crate::Result;
+use crate::{Error, Result, context::KEY};
 
 /// How much may be asked of this stack, and by whom.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,6 +21,10 @@ pub struct Limits {
     pub tenants: BTreeMap<String, Quota>,
     /// Of these callers, in place of `each_principal`: `tenant/principal`.
     pub principals: BTreeMap<String, Quota>,
+    /// Of each API key that was made without limits of its own.
+    pub each_key: Quota,
+    /// Of these API keys, by their ids, in place of `each_key` and of what they were made with.
+    pub keys: BTreeMap<String, Quota>,
 }
 
 /// What is not there is not limited.
@@ -42,7 +48,8 @@ pub struct Quota {
 impl Default for Limits {
     fn default() -> Self {
         let none = Quota::default;
-        Self { max_in_flight: 2_048, each_tenant: none(), each_principal: none(), tenants: BTreeMap::new(), principals: BTreeMap::new() }
+        let (tenants, principals, keys) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { max_in_flight: 2_048, each_tenant: none(), each_principal: none(), tenants, principals, each_key: none(), keys }
     }
 }
 
@@ -56,27 +63,58 @@ impl Quota {
         self.tokens_per_day.is_some() || self.cost_per_day.is_some()
     }
 
-    fn validate(&self, path: &str, lines: &Lines) -> Result<()> {
+    /// What a key was made with.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, on the field below `quota`.
+    pub fn checked(quota: &v1::Quota) -> Result<Self> {
+        let quota = Self::from(quota);
+        match quota.fault() {
+            Some((name, what)) => Err(Error::invalid(format!("quota.{name}"), format!("quota.{name} {what}"))),
+            None => Ok(quota),
+        }
+    }
+
+    /// The field that is wrong, and what it must be.
+    fn fault(&self) -> Option<(&'static str, &'static str)> {
         let counts = [
             ("requests_per_minute", self.requests_per_minute),
             ("tokens_per_minute", self.tokens_per_minute),
             ("concurrent_requests", self.concurrent_requests),
             ("concurrent_turns", self.concurrent_turns),
         ];
-        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == Some(0)) {
-            return Err(lines.error(&format!("{path}.{name}"), "must be at least 1; leave it out for no limit"));
+        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == Some(0)) {
+            return Some((name, "must be at least 1; leave it out for no limit"));
         }
-        if self.cost_per_day.is_some_and(|cost| !cost.is_finite() || cost < 0.0) {
-            return Err(lines.error(&format!("{path}.cost_per_day"), "must be 0 or more"));
-        }
-        Ok(())
+        let is_no_cost = |cost: f64| !cost.is_finite() || cost < 0.0;
+        self.cost_per_day.is_some_and(is_no_cost).then_some(("cost_per_day", "must be 0 or more"))
+    }
+
+    fn validate(&self, path: &str, lines: &Lines) -> Result<()> {
+        self.fault().map_or(Ok(()), |(name, what)| Err(lines.error(&format!("{path}.{name}"), what)))
+    }
+}
+
+impl From<&v1::Quota> for Quota {
+    fn from(quota: &v1::Quota) -> Self {
+        let v1::Quota { requests_per_minute, tokens_per_minute, concurrent_requests, concurrent_turns, tokens_per_day, cost_per_day } =
+            *quota;
+        Self { requests_per_minute, tokens_per_minute, concurrent_requests, concurrent_turns, tokens_per_day, cost_per_day }
     }
 }
 
 impl Limits {
     /// Whether anybody is limited.
     pub fn has_quotas(&self) -> bool {
-        !self.each_tenant.is_none() || !self.each_principal.is_none() || !self.tenants.is_empty() || !self.principals.is_empty()
+        let each = [self.each_tenant, self.each_principal, self.each_key];
+        let named = [&self.tenants, &self.principals, &self.keys];
+        each.iter().any(|quota| !quota.is_none()) || named.iter().any(|named| !named.is_empty())
+    }
+
+    /// Of the API key with this id, which was made with `own`.
+    pub fn of_key(&self, id: &str, own: Quota) -> Quota {
+        let of_itself = || if own.is_none() { self.each_key } else { own };
+        self.keys.get(id).copied().unwrap_or_else(of_itself)
     }
 
     pub fn of_tenant(&self, tenant: &str) -> Quota {
@@ -105,6 +143,42 @@ impl Limits {
             }
             quota.validate(&path, lines)?;
         }
+        self.each_key.validate("limits.each_key", lines)?;
+        for (key, quota) in &self.keys {
+            let path = format!("limits.keys.{key}");
+            if !key.starts_with(KEY) {
+                return Err(lines.error(&path, "must be an API key's id, key_…, as `llama-stack key list` tells it"));
+            }
+            quota.validate(&path, lines)?;
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Manifest;
+
+    fn read(limits: &str) -> Result<Limits> {
+        Manifest::parse(&format!("version: 1\nname: t\nlimits:\n{limits}"), "m.yaml").map(|manifest| manifest.limits)
+    }
+
+    #[test]
+    fn a_key_has_what_is_said_of_it_else_what_it_was_made_with_else_what_each_has() {
+        let limits = read("  each_key: { requests_per_minute: 5 }\n  keys: { key_1: { tokens_per_day: 9 }, key_2: {} }\n").unwrap();
+        let own = Quota { concurrent_turns: Some(2), ..Quota::default() };
+        assert_eq!((limits.of_key("key_3", own), limits.of_key("key_3", Quota::default())), (own, limits.each_key));
+        assert_eq!(limits.of_key("key_1", own), Quota { tokens_per_day: Some(9), ..Quota::default() });
+        assert!(limits.of_key("key_2", own).is_none() && limits.has_quotas());
+    }
+
+    #[test]
+    fn a_wrong_quota_is_refused_with_its_place() {
+        let message = |limits: &str| read(limits).map(drop).unwrap_err().message().to_owned();
+        assert!(message("  keys: { ann: {} }\n").contains("limits.keys.ann: must be an API key's id"));
+        assert!(message("  each_key: { concurrent_turns: 0 }\n").contains("limits.each_key.concurrent_turns: must be at least 1"));
+        let quota = v1::Quota { cost_per_day: Some(f64::NAN), ..v1::Quota::default() };
+        assert_eq!(Quota::checked(&quota).unwrap_err().field(), Some("quota.cost_per_day"));
     }
 }

@@ -17,13 +17,16 @@ pub struct Retention {
     /// Days after its making that a batch which has ended is forgotten; its files go by `files_days`. Default 0: never.
     pub batches_days: u32,
     /// Of these tenants, in place of the above: each that is named.
-    pub tenants: BTreeMap<String, TenantRetention>,
+    pub tenants: BTreeMap<String, OwnRetention>,
+    /// Of these people, in place of their tenant's: `tenant/principal`. A session is whose who made it, or began its first turn.
+    pub principals: BTreeMap<String, OwnRetention>,
 }
 
-/// How long what the people of one tenant leave here is kept. What is not there is as for all; 0: for ever.
+/// How long what the people of one tenant, or one of them, leave here is kept. What is not there is as for all, or as for the tenant;
+/// 0: for ever.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct TenantRetention {
+pub struct OwnRetention {
     pub sessions_days: Option<u32>,
     pub files_days: Option<u32>,
     pub batches_days: Option<u32>,
@@ -36,21 +39,43 @@ impl Retention {
     /// Days of sessions, of files and of batches, of one tenant or (none) of those that are not named.
     pub fn of(&self, tenant: Option<&str>) -> [u32; 3] {
         let own = tenant.and_then(|tenant| self.tenants.get(tenant)).copied().unwrap_or_default();
-        [
-            own.sessions_days.unwrap_or(self.sessions_days),
-            own.files_days.unwrap_or(self.files_days),
-            own.batches_days.unwrap_or(self.batches_days),
-        ]
+        own.or([self.sessions_days, self.files_days, self.batches_days])
+    }
+
+    /// The same, of one person. `None`: who is not named has what their tenant has.
+    pub fn of_principal(&self, tenant: &str, principal: &str) -> Option<[u32; 3]> {
+        // Nobody builds a name for a table that is empty.
+        let own = (!self.principals.is_empty()).then(|| self.principals.get(&format!("{tenant}/{principal}"))).flatten()?;
+        Some(own.or(self.of(Some(tenant))))
+    }
+
+    /// Tenant and id of the people who are named.
+    pub fn people(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.principals.keys().filter_map(|name| name.split_once('/'))
     }
 
     /// Whether everything stays.
     pub fn is_none(&self) -> bool {
-        self.of(None) == [0; 3] && self.tenants.keys().all(|tenant| self.of(Some(tenant)) == [0; 3])
+        let people = self.people().filter_map(|(tenant, principal)| self.of_principal(tenant, principal));
+        let mut all = self.tenants.keys().map(|tenant| self.of(Some(tenant))).chain(people).chain([self.of(None)]);
+        all.all(|days| days == [0; 3])
     }
 
     pub(super) fn validate(&self, lines: &Lines) -> Result<()> {
         check("retention", self.of(None), lines)?;
-        self.tenants.keys().try_for_each(|tenant| check(&format!("retention.tenants.{tenant}"), self.of(Some(tenant)), lines))
+        self.tenants.keys().try_for_each(|tenant| check(&format!("retention.tenants.{tenant}"), self.of(Some(tenant)), lines))?;
+        self.principals.keys().try_for_each(|name| {
+            let path = format!("retention.principals.{name}");
+            let parts = name.split_once('/').filter(|(tenant, principal)| !tenant.is_empty() && !principal.is_empty());
+            let (tenant, principal) = parts.ok_or_else(|| lines.error(&path, "must be named tenant/principal"))?;
+            check(&path, self.of_principal(tenant, principal).unwrap_or_default(), lines)
+        })
+    }
+}
+
+impl OwnRetention {
+    fn or(self, [sessions, files, batches]: [u32; 3]) -> [u32; 3] {
+        [self.sessions_days.unwrap_or(sessions), self.files_days.unwrap_or(files), self.batches_days.unwrap_or(batches)]
     }
 }
 
@@ -80,5 +105,21 @@ mod tests {
         assert!(!retention.is_none() && read("  tenants: { acme: {} }\n").unwrap().retention.is_none());
         let error = read("  tenants:\n    acme: { sessions_days: 4000 }\n").unwrap_err();
         assert!(error.message().starts_with("m.yaml:5: retention.tenants.acme.sessions_days: is 4000"), "{}", error.message());
+    }
+
+    #[test]
+    fn a_person_has_what_is_said_of_them_and_else_what_their_tenant_has() {
+        let retention =
+            read("  files_days: 90\n  tenants: { acme: { sessions_days: 30 } }\n  principals: { acme/ann: { files_days: 7 } }\n");
+        let retention = retention.unwrap().retention;
+        assert_eq!(retention.of_principal("acme", "ann"), Some([30, 7, 0]));
+        assert_eq!((retention.of_principal("acme", "bob"), retention.of_principal("other", "ann")), (None, None));
+        assert_eq!(retention.people().collect::<Vec<_>>(), [("acme", "ann")]);
+        assert!(!read("  principals: { a/b: { files_days: 1 } }\n").unwrap().retention.is_none());
+        assert!(read("  principals: { a/b: {} }\n").unwrap().retention.is_none());
+        for (wrong, why) in [("ann: {}", "ann: must be named tenant/principal"), ("a/b: { files_days: 4000 }", "a/b.files_days: is 4000")] {
+            let error = read(&format!("  principals:\n    {wrong}\n")).unwrap_err();
+            assert!(error.message().starts_with(&format!("m.yaml:5: retention.principals.{why}")), "{}", error.message());
+        }
     }
 }

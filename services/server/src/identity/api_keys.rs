@@ -60,6 +60,47 @@ struct CreateKey {
     /// Default: never.
     #[serde(default)]
     expires_after_seconds: u64,
+    /// Default: what the manifest says of every key.
+    quota: Option<KeyQuota>,
+}
+
+/// How much may be asked with a key, beside what its principal and its tenant may. What is left out is not limited.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct KeyQuota {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests_per_minute: Option<u32>,
+    /// Read and written, of all models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens_per_minute: Option<u32>,
+    /// Requests whose answers are not done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrent_requests: Option<u32>,
+    /// Turns that run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrent_turns: Option<u32>,
+    /// In a day of UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens_per_day: Option<u64>,
+    /// The same, by the prices of the manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_per_day: Option<f64>,
+}
+
+impl From<KeyQuota> for v1::Quota {
+    fn from(quota: KeyQuota) -> Self {
+        let KeyQuota { requests_per_minute, tokens_per_minute, concurrent_requests, concurrent_turns, tokens_per_day, cost_per_day } =
+            quota;
+        Self { requests_per_minute, tokens_per_minute, concurrent_requests, concurrent_turns, tokens_per_day, cost_per_day }
+    }
+}
+
+impl From<v1::Quota> for KeyQuota {
+    fn from(quota: v1::Quota) -> Self {
+        let v1::Quota { requests_per_minute, tokens_per_minute, concurrent_requests, concurrent_turns, tokens_per_day, cost_per_day } =
+            quota;
+        Self { requests_per_minute, tokens_per_minute, concurrent_requests, concurrent_turns, tokens_per_day, cost_per_day }
+    }
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -83,6 +124,7 @@ struct Key {
     expires_at: Option<i64>,
     rotated_at: Option<i64>,
     revoked_at: Option<i64>,
+    quota: Option<KeyQuota>,
 }
 
 impl From<v1::ApiKey> for Key {
@@ -94,6 +136,7 @@ impl From<v1::ApiKey> for Key {
             expires_at: moment(key.expires),
             rotated_at: moment(key.rotated),
             revoked_at: moment(key.revoked),
+            quota: key.quota.map(KeyQuota::from),
             id: key.id,
             name: key.name,
             tenant: key.tenant,
@@ -149,8 +192,9 @@ struct Who {
 }
 
 async fn create(State(state): State<AppState>, Caller(cx): Caller, Json(body): Json<CreateKey>) -> Result<Json<Issued>, ApiError> {
-    let CreateKey { name, principal, roles, attributes, expires_after_seconds } = body;
-    let request = CreateApiKeyRequest { name, principal, roles, attributes, expires_after_seconds };
+    let CreateKey { name, principal, roles, attributes, expires_after_seconds, quota } = body;
+    let quota = quota.map(v1::Quota::from);
+    let request = CreateApiKeyRequest { name, principal, roles, attributes, expires_after_seconds, quota };
     Ok(Json(state.identity.create_api_key(&cx, request).await?.into()))
 }
 

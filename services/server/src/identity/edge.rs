@@ -9,11 +9,12 @@ use axum::{
 };
 use tonic::{Status, metadata::MetadataMap};
 
-use llama_stack_core::{Authenticated, Code, Context, Error, Result};
+use llama_stack_core::{Authenticated, Code, Context, Error, Result, context::DELEGATE};
 use llama_stack_identity::from_certificate;
 
 use super::{
     Gate,
+    attempts::REASON,
     routes::{self, Access},
     tls::PeerCertificate,
 };
@@ -21,6 +22,7 @@ use crate::{
     connections::PeerAddress,
     grpc,
     http::{ApiError, AppState, route},
+    metrics::Metrics,
     request_id,
 };
 
@@ -28,11 +30,29 @@ use crate::{
 const CLAIMED: [&str; 3] = ["x-llama-stack-principal", "x-llama-stack-tenant", "x-llama-stack-roles"];
 
 impl Gate {
-    /// Finds out who it is, and leaves it in the extensions. The credential itself goes no further.
+    /// Finds out who it is, where its address has an attempt left.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` it has none · as [`llama_stack_identity::Authenticator::authenticate`].
+    async fn admit(&self, request: &mut Request) -> Result<()> {
+        let shows = request.headers().contains_key(header::AUTHORIZATION)
+            || (self.mtls.is_some() && request.extensions().get::<PeerCertificate>().is_some());
+        // Requests that show nothing are no attempts.
+        let address = request.extensions().get::<PeerAddress>().map(|PeerAddress(address)| *address).filter(|_| shows);
+        let Some(address) = address else { return self.identify(request).await };
+        self.attempts.check(address)?;
+        let identified = self.identify(request).await;
+        if identified.as_ref().is_err_and(|error| error.code() == Code::Unauthenticated) {
+            self.attempts.failed(address);
+        }
+        identified
+    }
+
+    /// Leaves who it is in the extensions. The credential itself goes no further.
     ///
     /// # Errors
     /// As [`llama_stack_identity::Authenticator::authenticate`].
-    async fn admit(&self, request: &mut Request) -> Result<()> {
+    async fn identify(&self, request: &mut Request) -> Result<()> {
         let certificate = match (&self.mtls, request.extensions().get::<PeerCertificate>()) {
             (Some(mtls), Some(certificate)) => Some(from_certificate(mtls, &certificate.0)?),
             _ => None,
@@ -51,8 +71,12 @@ impl Gate {
         Ok(())
     }
 
-    /// Writes a refused credential down: of who shows it no more is known than where they are, and what they asked for.
-    fn note(&self, request: &Request, error: &Error) {
+    /// Writes a refused credential down: of who shows it no more is known than where they are, and what they asked for. One that was
+    /// not looked at is counted.
+    fn note(&self, request: &Request, error: &Error, metrics: &Metrics) {
+        if error.reason() == Some(REASON) {
+            metrics.refused(REASON.to_owned());
+        }
         let Some(PeerAddress(address)) = request.extensions().get::<PeerAddress>() else { return };
         if error.code() != Code::Unauthenticated {
             return;
@@ -77,7 +101,8 @@ impl Gate {
         Ok(Authenticated {
             principal: named.principal().clone(),
             attributes: Default::default(),
-            credential: format!("delegate:{}", who.credential),
+            credential: format!("{DELEGATE}{}", who.credential),
+            quota: who.quota,
         })
     }
 }
@@ -106,7 +131,7 @@ pub(crate) async fn http(State(state): State<AppState>, mut request: Request, ne
         return next.run(request).await;
     }
     if let Err(error) = gate.admit(&mut request).await {
-        gate.note(&request, &error);
+        gate.note(&request, &error, &state.metrics);
         return refused(error);
     }
     let allowed = match access {
@@ -144,7 +169,7 @@ pub(crate) async fn grpc(State(state): State<AppState>, mut request: Request, ne
     match gate.admit(&mut request).await {
         Ok(()) => next.run(request).await,
         Err(error) => {
-            gate.note(&request, &error);
+            gate.note(&request, &error, &state.metrics);
             Status::from(error).into_http::<Body>()
         }
     }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! TLS: client certificate ─┐
-//! Authorization: Bearer ───┴─ Authenticator ─> Authenticated in the request's extensions ─> Context ─> Guarded<dyn …>
+//! Authorization: Bearer ───┴─ Attempts of the address ─ Authenticator ─> Authenticated in the request's extensions ─> Context ─> Guarded<dyn …>
 //! HTTP route ─ routes::access: public, an action of its own, or the services' ┘
 //! ```
 
 mod api_keys;
+mod attempts;
 mod edge;
 mod exposure;
 mod routes;
@@ -24,6 +25,7 @@ pub(crate) use edge::{grpc, http};
 pub use exposure::check_exposure;
 
 use crate::{Options, Stack, assemble, history::AuditLog};
+use attempts::Attempts;
 
 /// Tells callers apart, and says what they may do.
 pub(crate) struct Gate {
@@ -32,6 +34,7 @@ pub(crate) struct Gate {
     mtls: Option<Mtls>,
     /// Roles whose holders speak for others.
     delegates: Vec<String>,
+    attempts: Attempts,
     /// Where refused credentials are written down.
     audit: AuditLog,
 }
@@ -56,7 +59,8 @@ impl Gate {
         let told = audit.clone();
         let authorizer = Authorizer::new(policies, store.clone()).telling(Box::new(move |cx, decision| told.access(cx, decision)));
         let authorizer = Arc::new(authorizer);
-        Ok(Some(Self { authenticator, authorizer, mtls: auth.mtls.clone(), delegates: auth.delegates.clone(), audit }))
+        let (mtls, delegates, attempts) = (auth.mtls.clone(), auth.delegates.clone(), Attempts::new(auth.attempts));
+        Ok(Some(Self { authenticator, authorizer, mtls, delegates, attempts, audit }))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What one tenant, or one principal, may still ask for.
+//! What one tenant, one principal or one API key may still ask for.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ const DAY: u64 = 86_400;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Subject {
     pub(super) tenant: String,
-    /// Empty: the whole tenant.
+    /// Empty: the whole tenant. Or what [`DailyUsage::of_key`] calls an API key.
     pub(super) principal: String,
 }
 
@@ -41,7 +41,11 @@ impl Subject {
     }
 
     fn shown(&self) -> &'static str {
-        if self.principal.is_empty() { "this tenant" } else { "this caller" }
+        match self.principal.as_str() {
+            "" => "this tenant",
+            name if DailyUsage::is_of_key(name) => "this API key",
+            _ => "this caller",
+        }
     }
 }
 
@@ -87,7 +91,8 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    fn of(bucket: &Bucket) -> Self {
+    fn of(bucket: &mut Bucket, now: Instant) -> Self {
+        bucket.fill(now);
         Self { limit: bucket.limit(), left: bucket.left(), reset: bucket.reset() }
     }
 
@@ -150,17 +155,19 @@ impl Account {
     }
 
     /// One request begins; [`Account::end`] ends it.
-    pub(super) fn begin(&mut self) -> Rates {
+    pub(super) fn begin(&mut self, now: Instant) -> Rates {
         self.running += 1;
         if let Some(bucket) = &mut self.requests {
             bucket.take(1.0);
             self.unsent.requests += u64::from(self.shares);
         }
-        self.rates()
+        self.rates(now)
     }
 
-    pub(super) fn rates(&self) -> Rates {
-        Rates { requests: self.requests.as_ref().map(Rate::of), tokens: self.tokens.as_ref().map(Rate::of) }
+    /// As they are now: who only looks has not asked the bucket of tokens.
+    pub(super) fn rates(&mut self, now: Instant) -> Rates {
+        let rate = |bucket: &mut Option<Bucket>| bucket.as_mut().map(|bucket| Rate::of(bucket, now));
+        Rates { requests: rate(&mut self.requests), tokens: rate(&mut self.tokens) }
     }
 
     pub(super) fn end(&mut self) {
@@ -304,7 +311,7 @@ mod tests {
     fn ask(account: &mut Account, now: Instant) -> bool {
         let is_let_in = account.check(&subject(), Kind::Spend, now).is_ok();
         if is_let_in {
-            account.begin();
+            account.begin(now);
             account.end();
         }
         is_let_in
@@ -352,22 +359,22 @@ mod tests {
         let quota = Quota { requests_per_minute: Some(10), tokens_per_minute: Some(100), ..Quota::default() };
         let mut accounts = [account(quota, true, now), account(quota, true, now)];
         let mut sums = DailyUsage::default();
-        let left = |accounts: &[Account; 2]| {
-            accounts.each_ref().map(|account| {
-                let rates = account.rates();
+        let left = |accounts: &mut [Account; 2]| {
+            accounts.each_mut().map(|account| {
+                let rates = account.rates(now);
                 (rates.requests.unwrap().left, rates.tokens.unwrap().left)
             })
         };
         // Each has to be heard of once.
         accounts.iter_mut().for_each(|account| assert!(ask(account, now)));
         settle(&mut accounts, &mut sums, now);
-        assert_eq!(left(&accounts), [(9, 100), (9, 100)], "what was counted before it is nothing of this minute's");
+        assert_eq!(left(&mut accounts), [(9, 100), (9, 100)], "what was counted before it is nothing of this minute's");
         assert!(ask(&mut accounts[0], now) && ask(&mut accounts[0], now));
         accounts[0].used(30, 0, now);
         accounts[1].used(150, 0, now);
         for _ in 0..3 {
             settle(&mut accounts, &mut sums, now);
-            assert_eq!(left(&accounts), [(7, 0), (7, 0)]);
+            assert_eq!(left(&mut accounts), [(7, 0), (7, 0)]);
         }
         assert!(!ask(&mut accounts[0], now), "the other's tokens are a debt of both");
         assert!(!ask(&mut accounts[0], now + Duration::from_secs(47)) && ask(&mut accounts[0], now + Duration::from_secs(49)));
@@ -376,6 +383,17 @@ mod tests {
         let sent = accounts[1].send().unwrap();
         accounts[1].unsend(&sent);
         assert_eq!(accounts[1].send().map(|again| again.requests), Some(sent.requests));
+    }
+
+    #[test]
+    fn who_only_looks_is_told_what_has_come_back_since() {
+        let now = Instant::now();
+        let mut account = account(Quota { tokens_per_minute: Some(60), ..Quota::default() }, false, now);
+        account.used(60, 0, now);
+        let later = now + Duration::from_secs(30);
+        account.check(&subject(), Kind::Look, later).unwrap();
+        let tokens = account.begin(later).tokens.unwrap();
+        assert_eq!((tokens.left, tokens.reset), (30, Duration::from_secs(30)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ impl Bucket {
         Self { capacity: count.into(), level: count.into(), at: now }
     }
 
-    fn fill(&mut self, now: Instant) {
+    pub(super) fn fill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.level = (self.level + passed * self.capacity / 60.0).min(self.capacity);
         self.at = now;

@@ -16,7 +16,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use llama_stack_core::{Code, Context, Error, Result};
+use llama_stack_core::{Authenticated, Code, Context, Error, Result};
 use tonic::{Status, metadata::MetadataMap};
 
 use super::{
@@ -41,7 +41,7 @@ pub(crate) async fn guard(State(state): State<AppState>, mut request: Request, n
         return next.run(request).await;
     }
     // Read here, because a request may not be lent across a wait.
-    let (kind, is_limited) = (kind(&request, is_grpc), state.limits.config.has_quotas());
+    let (kind, is_limited) = (kind(&request, is_grpc), is_limited(&state, &request));
     let caller = (is_limited || state.requests.is_on()).then(|| caller(&mut request));
     let mut begun = caller.as_ref().and_then(|caller| begin(&state, &request, caller.as_ref().ok()?));
     let crowded = request.extensions().get::<Crowded>().copied();
@@ -62,6 +62,16 @@ pub(crate) async fn guard(State(state): State<AppState>, mut request: Request, n
         response = response.map(|body| Body::new(Held { body, begun, _admitted: admitted }));
     }
     response
+}
+
+/// Whether it has to be known who it is from. Keys are limited where the manifest limits nobody, too.
+fn is_limited(state: &AppState, request: &Request) -> bool {
+    let (who, inner) = (request.extensions().get::<Authenticated>(), request.extensions().get::<Context>());
+    let key = match (inner, who) {
+        (Some(cx), _) => cx.key().map(|(_, own)| own),
+        (None, who) => who.map(|who| who.quota),
+    };
+    state.limits.config.has_quotas() || key.is_some_and(|own| !own.is_none())
 }
 
 /// For the log of requests, where there is one.

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! request ─ guard ─┬─ is there room at all?            no: 503 at once, UNAVAILABLE
-//!                  ├─ the caller's and the tenant's quotas   no: 429 with the time to come back, RESOURCE_EXHAUSTED
+//!                  ├─ quotas of key, caller and tenant   no: 429 with the time to come back, RESOURCE_EXHAUSTED
 //!                  └─ handler … the answer's end gives the place back
-//! turn ─ Admit ─ turns of the caller and the tenant at once   no: 429, RESOURCE_EXHAUSTED
+//! turn ─ Admit ─ turns of key, caller and tenant at once   no: 429, RESOURCE_EXHAUSTED
 //! Observed ─ tokens and their cost, after they were used ─┐
 //! every 2 s ─ what was let in and used since ─ the store ─ what all processes did
 //! ```
@@ -56,6 +56,8 @@ pub(crate) struct Limits {
     store: Store,
     room: Arc<Semaphore>,
     accounts: Mutex<HashMap<Subject, Account>>,
+    /// Held by who tells the store or is told by it: what is on its way there must not be missing in what is learned.
+    telling: tokio::sync::Mutex<()>,
 }
 
 /// A request that was let in. Dropping it gives its place back.
@@ -82,7 +84,7 @@ impl Drop for Admitted {
 impl Limits {
     pub(crate) fn new(config: manifest::Limits, prices: BTreeMap<String, Price>, store: Store) -> Arc<Self> {
         let room = Arc::new(Semaphore::new(config.max_in_flight.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { config, prices, store, room, accounts: Mutex::default() })
+        Arc::new(Self { config, prices, store, room, accounts: Mutex::default(), telling: tokio::sync::Mutex::default() })
     }
 
     fn fresh(&self, subject: &Subject, quota: Quota, now: Instant) -> Account {
@@ -117,7 +119,7 @@ impl Limits {
         for subject in &subjects {
             let Some(account) = accounts.get_mut(subject) else { continue };
             if let Err(error) = account.check(subject, kind, now) {
-                return Err((error, account.rates()));
+                return Err((error, account.rates(now)));
             }
         }
         if kind == Kind::OfBatch {
@@ -126,7 +128,7 @@ impl Limits {
         let mut rates = Rates::default();
         for subject in &subjects {
             let Some(account) = accounts.get_mut(subject) else { continue };
-            let own = account.begin();
+            let own = account.begin(now);
             rates.requests = Rate::tighter(rates.requests, own.requests);
             rates.tokens = Rate::tighter(rates.tokens, own.tokens);
         }
@@ -134,14 +136,20 @@ impl Limits {
         Ok((Admitted { limits: self.clone(), subjects, _room: None }, rates))
     }
 
+    /// Whether anybody is limited, or this API key is.
+    fn limit(&self, key: Option<(&str, Quota)>) -> bool {
+        self.config.has_quotas() || key.is_some_and(|(_, own)| !own.is_none())
+    }
+
     /// Those that limit this caller.
     fn quotas(&self, cx: &Context) -> impl Iterator<Item = (Subject, Quota)> {
-        let (tenant, id) = (cx.tenant().to_owned(), cx.principal().id.clone());
-        let of_principal = self.config.of_principal(&tenant, &id);
-        let of_tenant = self.config.of_tenant(&tenant);
-        let both =
-            [(Subject { tenant: tenant.clone(), principal: id }, of_principal), (Subject { tenant, principal: String::new() }, of_tenant)];
-        both.into_iter().filter(|(_, quota)| !quota.is_none())
+        let (tenant, id) = (cx.tenant(), &cx.principal().id);
+        let subject = |principal: String| Subject { tenant: tenant.to_owned(), principal };
+        let of_key = cx.key().map(|(key, own)| (subject(DailyUsage::of_key(key)), self.config.of_key(key, own)));
+        let of_principal = (subject(id.clone()), self.config.of_principal(tenant, id));
+        let of_tenant = (subject(String::new()), self.config.of_tenant(tenant));
+        let all = [of_key, Some(of_principal), Some(of_tenant)];
+        all.into_iter().flatten().filter(|(_, quota)| !quota.is_none())
     }
 
     /// Makes the account where there is none yet, and reads what was used today where a day's limit depends on it.
@@ -162,7 +170,7 @@ impl Limits {
 
     /// Charges what a model read and wrote.
     pub(crate) fn used(&self, cx: &Context, model: &str, usage: &Usage) {
-        if !self.config.has_quotas() {
+        if !self.limit(cx.key()) {
             return;
         }
         let tokens = u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens);
@@ -181,9 +189,6 @@ impl Limits {
 
     /// Tells the store what was used, and learns what other processes did, until the shutdown and once more then.
     pub(crate) async fn keep(self: Arc<Self>, shutdown: CancellationToken) {
-        if !self.config.has_quotas() {
-            return;
-        }
         let (mut heard_us, mut forgot) = (now_us(), None);
         loop {
             self.forget(&mut forgot, today()).await;
@@ -207,9 +212,13 @@ impl Limits {
         }
     }
 
-    /// `heard_us`: when others were last listened to.
-    async fn settle(&self, heard_us: &mut i64) -> Result<()> {
-        let now_us = now_us();
+    /// Tells the store what was used by now.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let _telling = self.telling.lock().await;
+        self.send(now_us()).await
+    }
+
+    async fn send(&self, now_us: i64) -> Result<()> {
         let sent: Vec<DailyUsage> = self.accounts().values_mut().filter_map(Account::send).collect();
         for (index, group) in sent.chunks(GROUP).enumerate() {
             if let Err(error) = self.store.add_usage(group.to_vec(), now_us).await {
@@ -222,6 +231,14 @@ impl Limits {
                 return Err(error);
             }
         }
+        Ok(())
+    }
+
+    /// `heard_us`: when others were last listened to.
+    async fn settle(&self, heard_us: &mut i64) -> Result<()> {
+        let _telling = self.telling.lock().await;
+        let now_us = now_us();
+        self.send(now_us).await?;
         let is_counted = {
             let (mut accounts, now) = (self.accounts(), Instant::now());
             if accounts.len() > MANY {
@@ -271,5 +288,21 @@ mod tests {
         assert_eq!(kept().await, [1, 1, 1], "once a day is enough");
         limits.forget(&mut forgot, KEPT_DAYS + 3).await;
         assert_eq!(kept().await, [0, 0, 1]);
+    }
+
+    /// Else an erasure would be followed by what was counted before it.
+    #[tokio::test]
+    async fn what_was_used_is_in_the_store_once_it_is_flushed_and_comes_to_it_once() {
+        let store = Store::open("sqlite::memory:", Durability::Process).await.unwrap();
+        let config = manifest::Limits { each_principal: Quota { tokens_per_day: Some(100), ..Quota::default() }, ..Default::default() };
+        let limits = Limits::new(config, BTreeMap::new(), store.clone());
+        let cx = Context::test("acme");
+        limits.used(&cx, "parrot", &Usage { prompt_tokens: 4, completion_tokens: 5, ..Usage::default() });
+        let tokens = async || store.daily_usage("acme", &cx.principal().id, today()).await.unwrap().tokens;
+        assert_eq!(tokens().await, 0);
+        for _ in 0..2 {
+            limits.flush().await.unwrap();
+            assert_eq!(tokens().await, 9);
+        }
     }
 }

@@ -8,10 +8,11 @@ use llama_stack_core::{
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{
-    CreateApiKeyRequest, GetCallerRequest, HandOverRequest, ListAuditEventsRequest, identity_client::IdentityClient,
+    Caller, CreateApiKeyRequest, GetCallerRequest, HandOverRequest, ListAuditEventsRequest, identity_client::IdentityClient,
     telemetry_client::TelemetryClient,
 };
 use llama_stack_server::{Stack, bind};
+use prost::Message as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
@@ -281,6 +282,23 @@ async fn a_clients_certificate_says_who_calls_and_certificates_are_read_again() 
     assert_eq!(code, 200, "{who}");
     assert_eq!((&who["principal"], &who["tenant"], &who["roles"]), (&json!("robot.acme"), &json!("acme"), &json!(["admin"])));
     assert_eq!(who["credential"], "certificate");
+    // Over gRPC as well: an empty message in gRPC-Web's frame, and a Caller as the answer.
+    let call = format!("https://{}/llama_stack.v1.Identity/GetCaller", server.address);
+    let over_grpc = async |client: Client| {
+        let request = client.post(&call).header("content-type", "application/grpc-web+proto").header("x-grpc-web", "1");
+        let response = request.body(vec![0_u8; 5]).send().await.unwrap();
+        let status = response.headers().get("grpc-status").map(|code| code.to_str().unwrap().to_owned());
+        (status, response.bytes().await.unwrap())
+    };
+    let (refused, frame) = over_grpc(ours.client(Some("robot.acme"))).await;
+    assert_eq!(refused, None, "{frame:?}");
+    let length = u32::from_be_bytes(frame[1..5].try_into().unwrap()) as usize;
+    let caller = Caller::decode(&frame[5..5 + length]).unwrap();
+    assert_eq!((caller.principal.as_str(), caller.tenant.as_str(), caller.credential.as_str()), ("robot.acme", "acme", "certificate"));
+    assert_eq!(caller.roles, ["admin"]);
+    // UNAUTHENTICATED.
+    let (refused, body) = over_grpc(ours.client(None)).await;
+    assert!(refused.as_deref() == Some("16") || String::from_utf8_lossy(&body).contains("grpc-status:16"), "{refused:?} {body:?}");
     // Without one a key does; without either, nothing. A certificate of somebody else's authority ends in the handshake.
     assert_eq!(told(ours.client(None).get(&whoami).bearer_auth(&admin)).await.1["principal"], "eve");
     assert_eq!(told(ours.client(None).get(&whoami)).await.0, 401);
@@ -386,7 +404,8 @@ async fn every_decision_about_a_call_is_in_the_audit_log() {
 #[tokio::test]
 async fn refused_credentials_are_in_the_audit_log_and_a_flood_of_them_is_a_few_rows() {
     let mut book = None;
-    let server = serve(KEYS, |stack| book = Some(stack.identity.clone())).await;
+    let server =
+        serve("server: { auth: { api_keys: true, attempts: { burst: 1000 } } }\n", |stack| book = Some(stack.identity.clone())).await;
     let issue = async |role: &str| {
         let who = Principal { id: "eve".into(), tenant: "acme".into(), roles: vec!["operator".into()] };
         let request = CreateApiKeyRequest { roles: vec![role.into()], ..CreateApiKeyRequest::default() };
@@ -416,6 +435,46 @@ async fn refused_credentials_are_in_the_audit_log_and_a_flood_of_them_is_a_few_r
     assert_eq!(read(&admin, "?kind=credential").await.0, 403);
     let (code, own) = read(&admin, "").await;
     assert!(code == 200 && !own.to_string().contains("refused"), "{own}");
+}
+
+/// So many wrong ones, over whichever protocol; then none is looked at, not even a right one. Who shows nothing is only asked to.
+#[tokio::test]
+async fn wrong_credentials_of_one_address_are_bounded_over_both_protocols() {
+    let auth = "auth: { api_keys: true, attempts: { burst: 4, per_minute: 1 } }";
+    let (server, admin) = start(&format!("server: {{ trusted_proxies: [\"127.0.0.0/8\"], {auth} }}\n")).await;
+    let ask = |from: &str, secret: &str| {
+        server.http.get(server.url("/v1/whoami")).header("x-forwarded-for", format!("6.6.6.6, {from}")).bearer_auth(secret)
+    };
+    let over_grpc = async |from: &str, secret: &str| {
+        let mut request = tonic::Request::new(GetCallerRequest {});
+        request.metadata_mut().insert("x-forwarded-for", from.parse().unwrap());
+        request.metadata_mut().insert("authorization", format!("Bearer {secret}").parse().unwrap());
+        let mut client = IdentityClient::new(channel(&server.url(""), Duration::from_secs(2)).unwrap());
+        client.get_caller(request).await.map(|who| who.into_inner().principal).map_err(Error::from)
+    };
+    for _ in 0..2 {
+        assert_eq!(told(ask("192.0.2.9", "lsk_guessed")).await.0, 401);
+        assert_eq!(over_grpc("192.0.2.9", "lsk_guessed").await.unwrap_err().code(), Code::Unauthenticated);
+        // What is right takes no attempt.
+        assert_eq!(told(ask("192.0.2.8", &admin)).await.0, 200);
+    }
+    for secret in ["lsk_guessed", admin.as_str()] {
+        let response = ask("192.0.2.9", secret).send().await.unwrap();
+        let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!(response.status() == 429 && (1..=60).contains(&seconds), "{response:?}");
+        let error = response.json::<Value>().await.unwrap()["error"].clone();
+        assert_eq!((&error["code"], &error["type"]), (&json!("too_many_wrong_credentials"), &json!("rate_limit_error")), "{error}");
+        let error = over_grpc("192.0.2.9", secret).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Code::ResourceExhausted, Some("too_many_wrong_credentials")));
+        assert!(error.retry_after().is_some_and(|after| after <= Duration::from_secs(60)), "{error:?}");
+    }
+    // Nobody else is held up, and who shows nothing has shown nothing wrong.
+    assert_eq!(told(ask("192.0.2.8", &admin)).await.0, 200);
+    assert_eq!(over_grpc("192.0.2.7", &admin).await.unwrap(), "eve");
+    assert_eq!(told(server.http.get(server.url("/v1/whoami")).header("x-forwarded-for", "192.0.2.9")).await.0, 401);
+    let metrics = server.http.get(server.url("/metrics")).header("x-forwarded-for", "192.0.2.8").bearer_auth(&admin);
+    let metrics = metrics.send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(r#"llama_stack_requests_refused_total{reason="too_many_wrong_credentials"} 4"#), "{metrics}");
 }
 
 /// What a caller writes of itself counts for nothing, unless a proxy that is named passes it on.

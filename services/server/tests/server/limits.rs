@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use llama_stack_core::{
-    Agents as _, Code, Context, Error, Inference, Principal,
+    Agents as _, Code, Context, Error, Identity as _, Inference, Principal,
+    context::Secret,
     grpc::{Remote, channel},
 };
 use llama_stack_proto::v1::{
-    AgentConfig, CreateTurnRequest, ListModelsRequest, Message, agents_client::AgentsClient, inference_client::InferenceClient,
+    AgentConfig, CreateApiKeyRequest, CreateTurnRequest, ListModelsRequest, Message, Quota, agents_client::AgentsClient,
+    identity_client::IdentityClient, inference_client::InferenceClient,
 };
 use llama_stack_test_postgres::Server as Postgres;
 use reqwest::{Response, StatusCode};
@@ -16,7 +18,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
-use crate::client::{PATIENCE, Server, chat, start_with, streamed};
+use crate::client::{PATIENCE, Server, chat, serve, start_with, streamed};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -285,4 +287,92 @@ async fn turns_at_once_are_bounded_also_where_nobody_waits_for_them() {
     };
     timeout(PATIENCE, ended).await.expect("the turn did not end");
     assert_eq!(respond("ann", quick).await.status(), 200);
+}
+
+/// A stack that asks for keys, and the secret of an admin of `acme`.
+async fn keyed(more: &str) -> (Server, String) {
+    let mut book = None;
+    let server = serve(&format!("server: {{ auth: {{ api_keys: true }} }}\n{more}"), |stack| book = Some(stack.identity.clone())).await;
+    let request = CreateApiKeyRequest { principal: "eve".into(), roles: vec!["admin".into()], ..CreateApiKeyRequest::default() };
+    let issued = book.unwrap().create_api_key(&Context::test("acme"), request).await.unwrap();
+    (server, issued.secret)
+}
+
+/// Of the admin: another key of Ann's.
+async fn issue(server: &Server, admin: &str, quota: Value) -> Value {
+    let body = json!({ "principal": "ann", "quota": quota });
+    server.http.post(server.url("/v1/api-keys")).bearer_auth(admin).json(&body).send().await.unwrap().json().await.unwrap()
+}
+
+async fn ask_with(server: &Server, secret: &str) -> Response {
+    server.http.post(server.url(CHAT)).bearer_auth(secret).json(&chat("hi")).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_key_has_limits_of_its_own_over_both_protocols_and_keeps_them_when_it_is_rotated() {
+    let (server, admin) = keyed("").await;
+    let key = issue(&server, &admin, json!({ "requests_per_minute": 2 })).await;
+    assert_eq!(key["quota"], json!({ "requests_per_minute": 2 }), "{key}");
+    let secret = key["secret"].as_str().unwrap();
+    let first = ask_with(&server, secret).await;
+    assert_eq!((first.status(), header(&first, "x-ratelimit-remaining-requests")), (StatusCode::OK, "1"));
+    let list = async |secret: &str| {
+        let cx = Context::default().with_bearer(Secret::new(secret));
+        over_grpc(&server).list_models(&cx, ListModelsRequest::default()).await.map(drop)
+    };
+    list(secret).await.unwrap();
+    let error = list(secret).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::ResourceExhausted, Some("rate_limit_exceeded")), "{error:?}");
+    assert!(error.message().contains("this API key") && error.retry_after().is_some(), "{error:?}");
+    assert_eq!(ask_with(&server, secret).await.status(), 429);
+    // Her other key has none, whatever she has asked with this one.
+    let other = issue(&server, &admin, Value::Null).await;
+    let free = ask_with(&server, other["secret"].as_str().unwrap()).await;
+    assert!(free.status() == 200 && !free.headers().contains_key("x-ratelimit-limit-requests"), "{free:?}");
+    let rotate = server.url(&format!("/v1/api-keys/{}/rotate", key["id"].as_str().unwrap()));
+    let rotated: Value = server.http.post(rotate).bearer_auth(&admin).json(&json!({})).send().await.unwrap().json().await.unwrap();
+    assert_eq!(rotated["quota"], key["quota"], "{rotated}");
+    assert_eq!(ask_with(&server, rotated["secret"].as_str().unwrap()).await.status(), 429);
+    // Over gRPC as over HTTP; and what makes no sense is refused.
+    let book = Remote::<IdentityClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(5)).unwrap());
+    let by_admin = Context::default().with_bearer(Secret::new(&admin));
+    let make = async |quota: Quota| {
+        book.create_api_key(&by_admin, CreateApiKeyRequest { quota: Some(quota), ..CreateApiKeyRequest::default() }).await
+    };
+    let quota = Quota { cost_per_day: Some(0.5), ..Quota::default() };
+    assert_eq!(make(quota).await.unwrap().key.unwrap().quota, Some(quota));
+    let error = make(Quota { cost_per_day: Some(-1.0), ..Quota::default() }).await.unwrap_err();
+    assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("quota.cost_per_day")));
+    let refused = issue(&server, &admin, json!({ "concurrent_turns": 0 })).await;
+    assert_eq!(refused["error"]["param"], "quota.concurrent_turns", "{refused}");
+    assert_eq!(issue(&server, &admin, json!({ "turns": 1 })).await["error"]["type"], "invalid_request_error");
+}
+
+/// Nine tokens an answer.
+#[tokio::test]
+async fn what_a_day_allows_is_counted_for_each_key_and_known_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let more =
+        format!("store: {{ url: \"sqlite://{}/state.db\" }}\nlimits: {{ each_key: {{ tokens_per_day: 18 }} }}\n", folder.path().display());
+    let (server, admin) = keyed(&more).await;
+    let (one, other, own) = (
+        issue(&server, &admin, Value::Null).await,
+        issue(&server, &admin, Value::Null).await,
+        issue(&server, &admin, json!({ "tokens_per_day": 5 })).await,
+    );
+    let secret = |key: &Value| key["secret"].as_str().unwrap().to_owned();
+    assert_eq!(ask_with(&server, &secret(&own)).await.status(), 200);
+    assert_eq!(code(ask_with(&server, &secret(&own)).await).await, "insufficient_quota", "its own five hold");
+    for _ in 0..2 {
+        assert_eq!(ask_with(&server, &secret(&one)).await.status(), 200);
+    }
+    assert_eq!(code(ask_with(&server, &secret(&one)).await).await, "insufficient_quota");
+    assert_eq!(ask_with(&server, &secret(&other)).await.status(), 200);
+    server.stop.cancel();
+    timeout(PATIENCE, server.served).await.expect("did not stop").unwrap().unwrap();
+    let again = start_with(&format!("server: {{ auth: {{ api_keys: true }} }}\n{more}")).await;
+    for key in [&one, &own] {
+        assert_eq!(code(ask_with(&again, &secret(key)).await).await, "insufficient_quota");
+    }
+    assert_eq!(ask_with(&again, &secret(&other)).await.status(), 200);
 }

@@ -63,7 +63,7 @@ async fn house() -> House {
     let more = format!(
         "  memory:\n    - {{ id: banks, type: inline::sqlite }}\n  tools:\n    - {{ id: builtin, type: inline::builtin }}\n\
          store: {{ durability: process }}\n\
-         server:\n  auth:\n    api_keys: true\n    jwt: [{{ issuer: me, audience: [stack], algorithms: [HS256], claims: {{ tenant: org }}, keys: {keys} }}]\n"
+         server:\n  auth:\n    api_keys: true\n    attempts: {{ burst: 100000 }}\n    jwt: [{{ issuer: me, audience: [stack], algorithms: [HS256], claims: {{ tenant: org }}, keys: {keys} }}]\n"
     );
     let mut book = None;
     let server = serve(&more, |stack| book = Some(stack.identity.clone())).await;
