@@ -5,15 +5,19 @@ use std::sync::Arc;
 use llama_stack_core::{
     Code, Context, Manifest, Memory, Tools,
     grpc::{Remote, channel},
+    ids,
 };
 use llama_stack_proto::v1::{
-    InvokeToolRequest, InvokeToolResponse, ListToolsRequest, memory_client::MemoryClient, tools_client::ToolsClient,
+    Bank, Document, File, GetDocumentRequest, InvokeToolRequest, InvokeToolResponse, ListDocumentsRequest, ListToolsRequest, SearchMode,
+    document::Content, memory_client::MemoryClient, tools_client::ToolsClient,
 };
 use llama_stack_server::{Options, Stack};
+use llama_stack_store::{Durability, Store};
 use llama_stack_tests::{
     conformance::{memory, tools},
     worded,
 };
+use prost_types::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -35,7 +39,11 @@ impl Served {
     }
 
     pub(crate) async fn with(manifest: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), manifest).await
+    }
+
+    /// In a home that is there already: what an earlier stack kept is there as well.
+    async fn start_in(home: tempfile::TempDir, manifest: &str) -> Self {
         let mut registry = llama_stack_server::registry();
         worded::register(&mut registry);
         let options = Options { home: home.path().to_owned(), on_progress: Arc::new(|_| {}) };
@@ -173,5 +181,60 @@ async fn chunks_that_were_inserted_for_a_while_go_by_themselves() {
     };
     let left = tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.unwrap();
     assert_eq!(left[0]["content"], "cats stay");
+    stack.stop().await;
+}
+
+/// Waits until the bank has these documents and no other.
+async fn left(stack: &Served, cx: &Context, bank: &Bank, expected: &[&str]) {
+    let request = ListDocumentsRequest { bank_id: bank.id.clone(), ..ListDocumentsRequest::default() };
+    let wait = async {
+        loop {
+            let listed = stack.memory.list_documents(cx, request.clone()).await.unwrap().documents;
+            if listed.iter().map(|document| document.id.as_str()).eq(expected.iter().copied()) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(memory::NEVER, wait).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_expires_or_gets_too_old_leaves_every_bank() {
+    let stack = Served::start().await;
+    let cx = Context::default();
+    let form = "--line\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nassistants\r\n--line\r\ncontent-disposition: form-data; \
+                name=\"file\"; filename=\"cats.txt\"\r\ncontent-type: text/plain\r\n\r\nthe cat purrs\r\n--line--\r\n";
+    let http = reqwest::Client::new();
+    let request = http.post(format!("{}/v1/files", stack.url)).header("content-type", "multipart/form-data; boundary=line").body(form);
+    let stays: serde_json::Value = serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
+    let stays = stays["id"].as_str().unwrap();
+    // Beside it one of the day before yesterday, and one whose time will be over while no stack runs.
+    let url = format!("sqlite://{}", stack.home.path().join("e2e/state.db").display());
+    let store = Store::open(&url, Durability::Process).await.unwrap();
+    let (file, blob) = store.get_file(cx.tenant(), stays, "").await.unwrap();
+    let now = ids::now();
+    let at = |seconds: i64| Some(Timestamp { seconds: now.seconds + seconds, nanos: 0 });
+    let old = File { id: format!("file-{:012x}{}", (now.seconds - 2 * 86_400) * 1_000, "0".repeat(20)), ..file.clone() };
+    let over = File { id: ids::new("file").replacen('_', "-", 1), expires: at(3_600), ..file };
+    store.insert_file(cx.tenant(), &old, &blob).await.unwrap();
+    store.insert_file(cx.tenant(), &over, &blob).await.unwrap();
+    let (one, other) = (memory::made(&stack.memory, &cx).await, memory::made(&stack.memory, &cx).await);
+    let of = |id: &str| Document { id: id.into(), content: Some(Content::FileId(id.into())), ..Document::default() };
+    for bank in [&one, &other] {
+        memory::inserted(&stack.memory, &cx, bank, vec![of(stays), of(&old.id), of(&over.id)]).await;
+        let read = GetDocumentRequest { bank_id: bank.id.clone(), document_id: over.id.clone() };
+        assert_eq!(stack.memory.get_document(&cx, read).await.unwrap().expires, over.expires, "it is not there longer than its file");
+    }
+    let home = stack.stop().await;
+    store.delete_file(cx.tenant(), &over.id).await.unwrap();
+    store.insert_file(cx.tenant(), &File { expires: at(-1), ..over }, &blob).await.unwrap();
+    store.close().await;
+
+    let stack = Served::start_in(home, &format!("{MANIFEST}retention: {{ files_days: 1 }}\n")).await;
+    for bank in [&one, &other] {
+        left(&stack, &cx, bank, &[stays]).await;
+        assert_eq!(memory::found(&stack.memory, &cx, memory::query(bank, "who purrs", SearchMode::Hybrid)).await, [stays]);
+    }
     stack.stop().await;
 }

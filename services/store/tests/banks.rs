@@ -270,6 +270,11 @@ async fn expired_documents_are_told(Fixture { store, .. }: &Fixture) {
     assert_eq!(all, [(TENANT.to_owned(), mine.id.clone(), "soon".to_owned())]);
     let (listed, _) = store.list_documents(TENANT, &mine.id, DocumentList::default(), &later).await.unwrap();
     assert_eq!(listed.iter().map(|document| document.id.as_str()).collect::<Vec<_>>(), ["stays"]);
+    // Settled with another end, or with none, that one counts.
+    let there = store.get_document(TENANT, &mine.id, "soon").await.unwrap();
+    let document = Document { expires: None, ..there.document };
+    assert!(store.settle_document(TENANT, &mine.id, &document, &there.revision, (0, 0)).await.unwrap());
+    assert!(store.expired_documents(TENANT, &mine.id, &later).await.unwrap().is_empty());
 }
 
 async fn documents_are_known_by_their_file(Fixture { store, .. }: &Fixture) {
