@@ -18,6 +18,7 @@ use llama_stack_tests::{
     worded,
 };
 use prost_types::Timestamp;
+use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -149,6 +150,44 @@ async fn what_is_remembered_is_the_persons_own() {
     match stack.tools.invoke_tool(&ann, request).await {
         Ok(answer) => assert!(answer.is_error),
         Err(error) => assert_eq!(error.code(), Code::NotFound),
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_over_http_is_read_on_page_by_page() {
+    let stack = Served::start().await;
+    let http = reqwest::Client::new();
+    let post = async |path: &str, body: Json| -> (u16, Json) {
+        let request = http.post(format!("{}{path}", stack.url)).header("content-type", "application/json").body(body.to_string());
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+    };
+    let store = post("/v1/vector_stores", json!({ "name": "cats" })).await.1["id"].clone();
+    let texts = ["a cat purrs", "a cat sleeps", "a cat eats", "a cat plays", "a cat hides"];
+    let chunks: Vec<Json> = texts.iter().map(|text| json!({ "content": text, "metadata": { "document_id": text } })).collect();
+    assert_eq!(post("/v1/vector-io/insert", json!({ "vector_db_id": store, "chunks": chunks })).await.0, 200);
+    let search = format!("/v1/vector_stores/{}/search", store.as_str().unwrap());
+    let (mut body, mut seen, mut sizes) = (json!({ "query": "a cat", "max_num_results": 2 }), Vec::new(), Vec::new());
+    loop {
+        let (status, page) = post(&search, body.clone()).await;
+        assert_eq!(status, 200, "{page}");
+        let data = page["data"].as_array().unwrap();
+        seen.extend(data.iter().map(|one| one["file_id"].as_str().unwrap().to_owned()));
+        sizes.push(data.len());
+        assert_eq!(page["has_more"], page["next_page"].is_string());
+        if page["next_page"].is_null() {
+            break;
+        }
+        body["page"] = page["next_page"].clone();
+    }
+    seen.sort();
+    let mut all = texts.to_vec();
+    all.sort_unstable();
+    assert_eq!((seen, sizes), (all.into_iter().map(str::to_owned).collect(), vec![2, 2, 1]));
+    for wrong in [json!({ "query": "a dog", "page": body["page"] }), json!({ "query": ["a cat", "a dog"], "page": body["page"] })] {
+        let (status, told) = post(&search, wrong).await;
+        assert_eq!((status, &told["error"]["param"]), (400, &json!("page")), "{told}");
     }
     stack.stop().await;
 }

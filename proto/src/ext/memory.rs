@@ -49,7 +49,7 @@ mod tests {
             let chunk = Some(Chunk { id: id.into(), ..Chunk::default() });
             ScoredChunk { chunk, bank_id: bank.into(), score }
         };
-        let answer = |chunks: Vec<ScoredChunk>| QueryResponse { chunks, queries: Vec::new() };
+        let answer = |chunks: Vec<ScoredChunk>| QueryResponse { chunks, ..QueryResponse::default() };
         let answers =
             [answer(vec![scored("x", "a", 0.5), scored("x", "b", 0.4)]), answer(vec![scored("x", "b", 0.9), scored("y", "a", 0.1)])];
         let merged = QueryResponse::merged(answers.clone(), 2).into_iter().map(|scored| (scored.chunk.unwrap().id, scored.score));

@@ -17,6 +17,7 @@ mod embed;
 mod ingest;
 mod kept;
 mod locks;
+mod page;
 mod query;
 mod rank;
 mod rewrite;
