@@ -169,7 +169,7 @@ fn row(bank: Bank) -> Row {
 async fn search(memory: &Arc<dyn Memory>, mut request: QueryRequest, page: u32, mode: Option<SearchMode>) -> Result<Vec<Found>> {
     let mode = match (mode, request.bank_ids.first()) {
         (None, Some(id)) => {
-            let bank = memory.get_bank(&crate::caller::caller(), GetBankRequest { id: id.clone() }).await?;
+            let bank = memory.get_bank(&crate::caller::caller(), GetBankRequest::uncounted(id.as_str())).await?;
             if bank.kind() == BankKind::Vector && !bank.embedding_model.is_empty() { SearchMode::Hybrid } else { SearchMode::Keyword }
         }
         (mode, _) => mode.unwrap_or_default(),

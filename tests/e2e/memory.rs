@@ -1,15 +1,16 @@
 //! Memory through a whole stack: every promise over gRPC, and what a model may look up and keep.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use llama_stack_core::{
-    Code, Context, Manifest, Memory, Tools,
+    Code, Context, Deps, Manifest, Memory, Result, Tools,
     grpc::{Remote, channel},
     ids,
 };
 use llama_stack_proto::v1::{
-    Bank, Document, File, GetDocumentRequest, InvokeToolRequest, InvokeToolResponse, ListDocumentsRequest, ListToolsRequest, SearchMode,
-    document::Content, memory_client::MemoryClient, tools_client::ToolsClient,
+    Bank, CreateBankRequest, Document, File, GetBankRequest, GetDocumentRequest, InsertDocumentsRequest, InsertDocumentsResponse,
+    InvokeToolRequest, InvokeToolResponse, ListBanksRequest, ListBanksResponse, ListDocumentsRequest, ListToolsRequest, QueryRequest,
+    QueryResponse, SearchMode, document::Content, memory_client::MemoryClient, tools_client::ToolsClient,
 };
 use llama_stack_server::{Options, Stack};
 use llama_stack_store::{Durability, Store};
@@ -151,6 +152,92 @@ async fn what_is_remembered_is_the_persons_own() {
         Ok(answer) => assert!(answer.is_error),
         Err(error) => assert_eq!(error.code(), Code::NotFound),
     }
+    stack.stop().await;
+}
+
+/// The stack's tools as another process has them: what one knows of a person's bank, none of the others does.
+async fn tools_of(memory: Arc<dyn Memory>) -> Arc<dyn Tools> {
+    let deps = Deps { memory: Some(memory), ..Deps::new("nowhere") };
+    llama_stack_server::registry().tools.build("inline::memory", json!({}), deps).await.unwrap()
+}
+
+async fn invoked(tools: &Arc<dyn Tools>, cx: &Context, tool: &str, arguments: Json) -> InvokeToolResponse {
+    let request = InvokeToolRequest { name: tool.into(), arguments: arguments.to_string(), call_id: "call_1".into() };
+    tools.invoke_tool(cx, request).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_processes_all_remember_in_one_bank() {
+    let stack = Served::start().await;
+    let ann = memory::somebody();
+    let processes = futures::future::join_all((0..6).map(|_| tools_of(stack.memory.clone()))).await;
+    let kept = (0_u32..).zip(&processes).map(|(n, tools)| {
+        let text = format!("Ann likes tea number {n}.");
+        invoked(tools, &ann, "remember", json!({ "text": text }))
+    });
+    for answer in futures::future::join_all(kept).await {
+        assert!(!answer.is_error, "{answer:?}");
+    }
+    let banks = stack.memory.list_banks(&ann, ListBanksRequest::default()).await.unwrap().banks;
+    assert_eq!(banks.iter().map(|bank| bank.document_count).collect::<Vec<_>>(), [6], "{banks:?}");
+    let recalled = invoked(&tools_of(stack.memory.clone()).await, &ann, "recall", json!({ "query": "which tea" })).await;
+    assert_eq!(recalled.search_results.len(), 5, "{recalled:?}");
+    stack.stop().await;
+}
+
+/// Another's memory, which writes down what it is asked to count.
+struct Noted {
+    memory: Arc<dyn Memory>,
+    counted: Mutex<Vec<String>>,
+}
+
+#[async_trait::async_trait]
+impl Memory for Noted {
+    async fn create_bank(&self, cx: &Context, request: CreateBankRequest) -> Result<Bank> {
+        self.memory.create_bank(cx, request).await
+    }
+
+    async fn get_bank(&self, cx: &Context, request: GetBankRequest) -> Result<Bank> {
+        if !request.without_counts {
+            self.counted.lock().unwrap().push(request.id.clone());
+        }
+        self.memory.get_bank(cx, request).await
+    }
+
+    async fn list_banks(&self, cx: &Context, request: ListBanksRequest) -> Result<ListBanksResponse> {
+        if !request.without_counts {
+            self.counted.lock().unwrap().push("all".into());
+        }
+        self.memory.list_banks(cx, request).await
+    }
+
+    async fn insert_documents(&self, cx: &Context, request: InsertDocumentsRequest) -> Result<InsertDocumentsResponse> {
+        self.memory.insert_documents(cx, request).await
+    }
+
+    async fn query(&self, cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
+        self.memory.query(cx, request).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_by_a_tool_counts_nothing() {
+    let stack = Served::start().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stack.memory, &cx).await;
+    memory::inserted(&stack.memory, &cx, &bank, vec![memory::text("pets", "the cat purrs")]).await;
+    let noted = Arc::new(Noted { memory: stack.memory.clone(), counted: Mutex::default() });
+    let tools = tools_of(noted.clone()).await;
+    for (tool, arguments) in [
+        ("knowledge_search", json!({ "query": "who purrs", "banks": [bank.id] })),
+        ("remember", json!({ "text": "Ann has a cat." })),
+        ("recall", json!({ "query": "cat" })),
+        ("recall", json!({ "query": "cat" })),
+    ] {
+        let answer = invoked(&tools, &cx, tool, arguments).await;
+        assert!(!answer.is_error && (tool == "remember" || answer.search_results.len() == 1), "{tool}: {answer:?}");
+    }
+    assert!(noted.counted.lock().unwrap().is_empty(), "{:?}", noted.counted);
     stack.stop().await;
 }
 

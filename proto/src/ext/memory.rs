@@ -3,7 +3,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
 };
 
-use crate::v1::{Bank, QueryResponse, ScoredChunk};
+use crate::v1::{Bank, GetBankRequest, QueryResponse, ScoredChunk};
 
 impl QueryResponse {
     /// What several queries found as one list: each chunk once, with its best score, best first, at most `most`. Of equals
@@ -28,6 +28,18 @@ impl QueryResponse {
         chunks.sort_by(|a, b| b.score.partial_cmp(&a.score).unwrap_or(Ordering::Equal));
         chunks.truncate(most);
         chunks
+    }
+}
+
+impl GetBankRequest {
+    /// The bank with its counts.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self { id: id.into(), without_counts: false }
+    }
+
+    /// For who asks only whether it is there, whose it is and how it is searched.
+    pub fn uncounted(id: impl Into<String>) -> Self {
+        Self { id: id.into(), without_counts: true }
     }
 }
 
