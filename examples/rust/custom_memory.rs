@@ -117,7 +117,7 @@ impl Memory for Words {
         chunks.retain(|found| found.score > 0.0);
         chunks.sort_by(|a, b| b.score.total_cmp(&a.score));
         chunks.truncate(if request.top_k == 0 { 10 } else { request.top_k as usize });
-        Ok(QueryResponse { chunks, queries: Vec::new() })
+        Ok(QueryResponse { chunks, ..QueryResponse::default() })
     }
 }
 

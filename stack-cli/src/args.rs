@@ -275,6 +275,9 @@ pub(crate) enum MemoryVerb {
         /// How many chunks
         #[arg(long, default_value_t = 5)]
         top: u32,
+        /// Which so many of them: 2 for those after the first, up to the 1,000th chunk
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        page: u32,
         /// By meaning, by words, or by both; else by both where the bank can
         #[arg(long, value_enum)]
         mode: Option<ModeChoice>,

@@ -70,7 +70,7 @@ pub(crate) async fn run(verb: MemoryVerb, output: &Output) -> Result<()> {
             output.result(&made, line)
         }
         MemoryVerb::Add { bank, files, server } => add(&connect(&server)?, &bank_id(&bank), files, &server, output).await,
-        MemoryVerb::Search { bank, text, top, mode, server } => {
+        MemoryVerb::Search { bank, text, top, page, mode, server } => {
             if text.trim().is_empty() {
                 return Err(Error::invalid("text", "there is nothing to search for"));
             }
@@ -80,7 +80,7 @@ pub(crate) async fn run(verb: MemoryVerb, output: &Output) -> Result<()> {
                 ModeChoice::Hybrid => SearchMode::Hybrid,
             });
             let request = QueryRequest { bank_ids: vec![bank_id(&bank)], text, top_k: top, ..QueryRequest::default() };
-            let found = search(&connect(&server)?, request, mode).await.map_err(|error| reach::explained(error, &server.server))?;
+            let found = search(&connect(&server)?, request, page, mode).await.map_err(|error| reach::explained(error, &server.server))?;
             output.result(&found, |found| found.iter().map(shown).collect())
         }
         MemoryVerb::Migrate { from, to, bank, remove, server } => {
@@ -166,16 +166,23 @@ fn row(bank: Bank) -> Row {
 }
 
 /// By both, where nothing else is asked for and the bank makes vectors of texts.
-async fn search(memory: &Arc<dyn Memory>, mut request: QueryRequest, mode: Option<SearchMode>) -> Result<Vec<Found>> {
+async fn search(memory: &Arc<dyn Memory>, mut request: QueryRequest, page: u32, mode: Option<SearchMode>) -> Result<Vec<Found>> {
     let mode = match (mode, request.bank_ids.first()) {
         (None, Some(id)) => {
-            let bank = memory.get_bank(&crate::caller::caller(), GetBankRequest { id: id.clone() }).await?;
+            let bank = memory.get_bank(&crate::caller::caller(), GetBankRequest::uncounted(id.as_str())).await?;
             if bank.kind() == BankKind::Vector && !bank.embedding_model.is_empty() { SearchMode::Hybrid } else { SearchMode::Keyword }
         }
         (mode, _) => mode.unwrap_or_default(),
     };
     request.set_mode(mode);
-    let found = memory.query(&crate::caller::caller(), request).await?;
+    let mut found = memory.query(&crate::caller::caller(), request.clone()).await?;
+    for _ in 1..page {
+        if found.next_page_token.is_empty() {
+            return Ok(Vec::new());
+        }
+        request.page_token = found.next_page_token;
+        found = memory.query(&crate::caller::caller(), request.clone()).await?;
+    }
     let each = |found: llama_stack_proto::v1::ScoredChunk| {
         let chunk = found.chunk.unwrap_or_default();
         Found { score: found.score, document: chunk.document_id, title: chunk.title, text: chunk.text }

@@ -247,6 +247,10 @@ fn a_bank_is_made_filled_and_searched() {
         let found = json(&memory(&["search", &bank.replace("bank_", "vs_"), words]));
         assert_eq!(found[0]["document"], document.as_str(), "{found}");
     }
+    let pages = ["1", "2", "3"].map(|page| json(&memory(&["search", bank, "valve pump", "--top", "1", "--page", page])));
+    let mut seen: Vec<&str> = pages.iter().flat_map(|page| page.as_array().unwrap()).map(|one| one["document"].as_str().unwrap()).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [&notes, &page], "{pages:?}");
     assert_eq!(memory(&["search", bank, "valve", "--mode", "vector"]).code, 2, "a keyword bank has no vectors");
     assert_eq!(memory(&["add", bank, "nowhere.txt"]).code, 3);
     assert!(server.stop().success());

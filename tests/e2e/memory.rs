@@ -1,19 +1,25 @@
 //! Memory through a whole stack: every promise over gRPC, and what a model may look up and keep.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use llama_stack_core::{
-    Code, Context, Manifest, Memory, Tools,
+    Code, Context, Deps, Manifest, Memory, Result, Tools,
     grpc::{Remote, channel},
+    ids,
 };
 use llama_stack_proto::v1::{
-    InvokeToolRequest, InvokeToolResponse, ListToolsRequest, memory_client::MemoryClient, tools_client::ToolsClient,
+    Bank, CreateBankRequest, Document, File, GetBankRequest, GetDocumentRequest, InsertDocumentsRequest, InsertDocumentsResponse,
+    InvokeToolRequest, InvokeToolResponse, ListBanksRequest, ListBanksResponse, ListDocumentsRequest, ListToolsRequest, QueryRequest,
+    QueryResponse, SearchMode, document::Content, memory_client::MemoryClient, tools_client::ToolsClient,
 };
 use llama_stack_server::{Options, Stack};
+use llama_stack_store::{Durability, Store};
 use llama_stack_tests::{
     conformance::{memory, tools},
     worded,
 };
+use prost_types::Timestamp;
+use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -35,7 +41,11 @@ impl Served {
     }
 
     pub(crate) async fn with(manifest: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), manifest).await
+    }
+
+    /// In a home that is there already: what an earlier stack kept is there as well.
+    async fn start_in(home: tempfile::TempDir, manifest: &str) -> Self {
         let mut registry = llama_stack_server::registry();
         worded::register(&mut registry);
         let options = Options { home: home.path().to_owned(), on_progress: Arc::new(|_| {}) };
@@ -145,6 +155,130 @@ async fn what_is_remembered_is_the_persons_own() {
     stack.stop().await;
 }
 
+/// The stack's tools as another process has them: what one knows of a person's bank, none of the others does.
+async fn tools_of(memory: Arc<dyn Memory>) -> Arc<dyn Tools> {
+    let deps = Deps { memory: Some(memory), ..Deps::new("nowhere") };
+    llama_stack_server::registry().tools.build("inline::memory", json!({}), deps).await.unwrap()
+}
+
+async fn invoked(tools: &Arc<dyn Tools>, cx: &Context, tool: &str, arguments: Json) -> InvokeToolResponse {
+    let request = InvokeToolRequest { name: tool.into(), arguments: arguments.to_string(), call_id: "call_1".into() };
+    tools.invoke_tool(cx, request).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_processes_all_remember_in_one_bank() {
+    let stack = Served::start().await;
+    let ann = memory::somebody();
+    let processes = futures::future::join_all((0..6).map(|_| tools_of(stack.memory.clone()))).await;
+    let kept = (0_u32..).zip(&processes).map(|(n, tools)| {
+        let text = format!("Ann likes tea number {n}.");
+        invoked(tools, &ann, "remember", json!({ "text": text }))
+    });
+    for answer in futures::future::join_all(kept).await {
+        assert!(!answer.is_error, "{answer:?}");
+    }
+    let banks = stack.memory.list_banks(&ann, ListBanksRequest::default()).await.unwrap().banks;
+    assert_eq!(banks.iter().map(|bank| bank.document_count).collect::<Vec<_>>(), [6], "{banks:?}");
+    let recalled = invoked(&tools_of(stack.memory.clone()).await, &ann, "recall", json!({ "query": "which tea" })).await;
+    assert_eq!(recalled.search_results.len(), 5, "{recalled:?}");
+    stack.stop().await;
+}
+
+/// Another's memory, which writes down what it is asked to count.
+struct Noted {
+    memory: Arc<dyn Memory>,
+    counted: Mutex<Vec<String>>,
+}
+
+#[async_trait::async_trait]
+impl Memory for Noted {
+    async fn create_bank(&self, cx: &Context, request: CreateBankRequest) -> Result<Bank> {
+        self.memory.create_bank(cx, request).await
+    }
+
+    async fn get_bank(&self, cx: &Context, request: GetBankRequest) -> Result<Bank> {
+        if !request.without_counts {
+            self.counted.lock().unwrap().push(request.id.clone());
+        }
+        self.memory.get_bank(cx, request).await
+    }
+
+    async fn list_banks(&self, cx: &Context, request: ListBanksRequest) -> Result<ListBanksResponse> {
+        if !request.without_counts {
+            self.counted.lock().unwrap().push("all".into());
+        }
+        self.memory.list_banks(cx, request).await
+    }
+
+    async fn insert_documents(&self, cx: &Context, request: InsertDocumentsRequest) -> Result<InsertDocumentsResponse> {
+        self.memory.insert_documents(cx, request).await
+    }
+
+    async fn query(&self, cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
+        self.memory.query(cx, request).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_by_a_tool_counts_nothing() {
+    let stack = Served::start().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stack.memory, &cx).await;
+    memory::inserted(&stack.memory, &cx, &bank, vec![memory::text("pets", "the cat purrs")]).await;
+    let noted = Arc::new(Noted { memory: stack.memory.clone(), counted: Mutex::default() });
+    let tools = tools_of(noted.clone()).await;
+    for (tool, arguments) in [
+        ("knowledge_search", json!({ "query": "who purrs", "banks": [bank.id] })),
+        ("remember", json!({ "text": "Ann has a cat." })),
+        ("recall", json!({ "query": "cat" })),
+        ("recall", json!({ "query": "cat" })),
+    ] {
+        let answer = invoked(&tools, &cx, tool, arguments).await;
+        assert!(!answer.is_error && (tool == "remember" || answer.search_results.len() == 1), "{tool}: {answer:?}");
+    }
+    assert!(noted.counted.lock().unwrap().is_empty(), "{:?}", noted.counted);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_over_http_is_read_on_page_by_page() {
+    let stack = Served::start().await;
+    let http = reqwest::Client::new();
+    let post = async |path: &str, body: Json| -> (u16, Json) {
+        let request = http.post(format!("{}{path}", stack.url)).header("content-type", "application/json").body(body.to_string());
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+    };
+    let store = post("/v1/vector_stores", json!({ "name": "cats" })).await.1["id"].clone();
+    let texts = ["a cat purrs", "a cat sleeps", "a cat eats", "a cat plays", "a cat hides"];
+    let chunks: Vec<Json> = texts.iter().map(|text| json!({ "content": text, "metadata": { "document_id": text } })).collect();
+    assert_eq!(post("/v1/vector-io/insert", json!({ "vector_db_id": store, "chunks": chunks })).await.0, 200);
+    let search = format!("/v1/vector_stores/{}/search", store.as_str().unwrap());
+    let (mut body, mut seen, mut sizes) = (json!({ "query": "a cat", "max_num_results": 2 }), Vec::new(), Vec::new());
+    loop {
+        let (status, page) = post(&search, body.clone()).await;
+        assert_eq!(status, 200, "{page}");
+        let data = page["data"].as_array().unwrap();
+        seen.extend(data.iter().map(|one| one["file_id"].as_str().unwrap().to_owned()));
+        sizes.push(data.len());
+        assert_eq!(page["has_more"], page["next_page"].is_string());
+        if page["next_page"].is_null() {
+            break;
+        }
+        body["page"] = page["next_page"].clone();
+    }
+    seen.sort();
+    let mut all = texts.to_vec();
+    all.sort_unstable();
+    assert_eq!((seen, sizes), (all.into_iter().map(str::to_owned).collect(), vec![2, 2, 1]));
+    for wrong in [json!({ "query": "a dog", "page": body["page"] }), json!({ "query": ["a cat", "a dog"], "page": body["page"] })] {
+        let (status, told) = post(&search, wrong).await;
+        assert_eq!((status, &told["error"]["param"]), (400, &json!("page")), "{told}");
+    }
+    stack.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn chunks_that_were_inserted_for_a_while_go_by_themselves() {
     let stack = Served::start().await;
@@ -173,5 +307,60 @@ async fn chunks_that_were_inserted_for_a_while_go_by_themselves() {
     };
     let left = tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.unwrap();
     assert_eq!(left[0]["content"], "cats stay");
+    stack.stop().await;
+}
+
+/// Waits until the bank has these documents and no other.
+async fn left(stack: &Served, cx: &Context, bank: &Bank, expected: &[&str]) {
+    let request = ListDocumentsRequest { bank_id: bank.id.clone(), ..ListDocumentsRequest::default() };
+    let wait = async {
+        loop {
+            let listed = stack.memory.list_documents(cx, request.clone()).await.unwrap().documents;
+            if listed.iter().map(|document| document.id.as_str()).eq(expected.iter().copied()) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(memory::NEVER, wait).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_expires_or_gets_too_old_leaves_every_bank() {
+    let stack = Served::start().await;
+    let cx = Context::default();
+    let form = "--line\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nassistants\r\n--line\r\ncontent-disposition: form-data; \
+                name=\"file\"; filename=\"cats.txt\"\r\ncontent-type: text/plain\r\n\r\nthe cat purrs\r\n--line--\r\n";
+    let http = reqwest::Client::new();
+    let request = http.post(format!("{}/v1/files", stack.url)).header("content-type", "multipart/form-data; boundary=line").body(form);
+    let stays: serde_json::Value = serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
+    let stays = stays["id"].as_str().unwrap();
+    // Beside it one of the day before yesterday, and one whose time will be over while no stack runs.
+    let url = format!("sqlite://{}", stack.home.path().join("e2e/state.db").display());
+    let store = Store::open(&url, Durability::Process).await.unwrap();
+    let (file, blob) = store.get_file(cx.tenant(), stays, "").await.unwrap();
+    let now = ids::now();
+    let at = |seconds: i64| Some(Timestamp { seconds: now.seconds + seconds, nanos: 0 });
+    let old = File { id: format!("file-{:012x}{}", (now.seconds - 2 * 86_400) * 1_000, "0".repeat(20)), ..file.clone() };
+    let over = File { id: ids::new("file").replacen('_', "-", 1), expires: at(3_600), ..file };
+    store.insert_file(cx.tenant(), &old, &blob).await.unwrap();
+    store.insert_file(cx.tenant(), &over, &blob).await.unwrap();
+    let (one, other) = (memory::made(&stack.memory, &cx).await, memory::made(&stack.memory, &cx).await);
+    let of = |id: &str| Document { id: id.into(), content: Some(Content::FileId(id.into())), ..Document::default() };
+    for bank in [&one, &other] {
+        memory::inserted(&stack.memory, &cx, bank, vec![of(stays), of(&old.id), of(&over.id)]).await;
+        let read = GetDocumentRequest { bank_id: bank.id.clone(), document_id: over.id.clone() };
+        assert_eq!(stack.memory.get_document(&cx, read).await.unwrap().expires, over.expires, "it is not there longer than its file");
+    }
+    let home = stack.stop().await;
+    store.delete_file(cx.tenant(), &over.id).await.unwrap();
+    store.insert_file(cx.tenant(), &File { expires: at(-1), ..over }, &blob).await.unwrap();
+    store.close().await;
+
+    let stack = Served::start_in(home, &format!("{MANIFEST}retention: {{ files_days: 1 }}\n")).await;
+    for bank in [&one, &other] {
+        left(&stack, &cx, bank, &[stays]).await;
+        assert_eq!(memory::found(&stack.memory, &cx, memory::query(bank, "who purrs", SearchMode::Hybrid)).await, [stays]);
+    }
     stack.stop().await;
 }

@@ -3,7 +3,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
 };
 
-use crate::v1::{Bank, QueryResponse, ScoredChunk};
+use crate::v1::{Bank, GetBankRequest, QueryResponse, ScoredChunk};
 
 impl QueryResponse {
     /// What several queries found as one list: each chunk once, with its best score, best first, at most `most`. Of equals
@@ -31,6 +31,18 @@ impl QueryResponse {
     }
 }
 
+impl GetBankRequest {
+    /// The bank with its counts.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self { id: id.into(), without_counts: false }
+    }
+
+    /// For who asks only whether it is there, whose it is and how it is searched.
+    pub fn uncounted(id: impl Into<String>) -> Self {
+        Self { id: id.into(), without_counts: true }
+    }
+}
+
 impl Bank {
     /// How many of its documents have this status, for example `completed`.
     pub fn documents_with(&self, status: &str) -> u64 {
@@ -49,7 +61,7 @@ mod tests {
             let chunk = Some(Chunk { id: id.into(), ..Chunk::default() });
             ScoredChunk { chunk, bank_id: bank.into(), score }
         };
-        let answer = |chunks: Vec<ScoredChunk>| QueryResponse { chunks, queries: Vec::new() };
+        let answer = |chunks: Vec<ScoredChunk>| QueryResponse { chunks, ..QueryResponse::default() };
         let answers =
             [answer(vec![scored("x", "a", 0.5), scored("x", "b", 0.4)]), answer(vec![scored("x", "b", 0.9), scored("y", "a", 0.1)])];
         let merged = QueryResponse::merged(answers.clone(), 2).into_iter().map(|scored| (scored.chunk.unwrap().id, scored.score));

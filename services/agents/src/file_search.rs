@@ -106,7 +106,7 @@ pub(crate) async fn check(memory: Option<&dyn Memory>, cx: &Context, search: &Fi
             let message = format!("bank {id:?} cannot be searched: this stack has no memory");
             return Err(Error::failed_precondition(message).with_reason("no_memory").with_field(field));
         };
-        memory.get_bank(cx, GetBankRequest { id: id.clone() }).await.map_err(|error| error.with_field(field))?;
+        memory.get_bank(cx, GetBankRequest::uncounted(id.as_str())).await.map_err(|error| error.with_field(field))?;
     }
     Ok(())
 }

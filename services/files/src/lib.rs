@@ -17,3 +17,4 @@ mod sweep;
 
 pub use copies::{Copies, Pin};
 pub use service::StoredFiles;
+pub use sweep::Derived;

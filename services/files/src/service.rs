@@ -11,14 +11,14 @@ use llama_stack_proto::v1::{
     UploadFileRequest, upload_file_request::Message,
 };
 use llama_stack_store::{FileList, Store};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     blobs::{Blobs, Draft},
     contents::Contents,
     disk::Disk,
     s3::Bucket,
-    sweep,
+    sweep::{self, Derived},
 };
 
 /// Who has this role reaches every file of their tenant.
@@ -43,7 +43,7 @@ pub struct StoredFiles {
 }
 
 impl StoredFiles {
-    /// Makes the folder, and from then on removes what has expired and what a crash left behind.
+    /// Makes the folder, and from then on removes what a crash left behind.
     ///
     /// # Errors
     /// `Unavailable` the folder cannot be made or written · `FailedPrecondition` the bucket is not there or not for this server.
@@ -57,6 +57,11 @@ impl StoredFiles {
         };
         deps.tasks.spawn(sweep::run(store.clone(), contents.clone(), drafts.clone(), tasks.clone(), shutdown));
         Ok(Arc::new(Self { store, drafts, contents, config, tasks }))
+    }
+
+    /// From now on removes what has expired, as long as the stack runs.
+    pub fn expire(&self, derived: Arc<dyn Derived>, shutdown: CancellationToken) {
+        self.tasks.spawn(sweep::expire(self.store.clone(), self.contents.clone(), derived, shutdown));
     }
 
     async fn get(&self, cx: &Context, id: &str) -> Result<(File, String)> {

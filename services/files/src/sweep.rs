@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use llama_stack_core::{Code, Result};
-use llama_stack_store::Store;
+use llama_stack_store::{ExpiredFile, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{blobs::Blobs, contents::Contents, copies::is_pinned, service::blocking};
@@ -12,15 +13,22 @@ use crate::{blobs::Blobs, contents::Contents, copies::is_pinned, service::blocki
 const EVERY: Duration = Duration::from_secs(30);
 const AT_ONCE: u32 = 100;
 
-/// Once what a crash left, then again and again what has expired and what is left of uploads.
+/// What was made of files elsewhere: a file goes after it.
+#[async_trait]
+pub trait Derived: Send + Sync + 'static {
+    /// Deletes what was made of this file. Idempotent.
+    ///
+    /// # Errors
+    /// Whatever leaves some of it there: the file stays as well, and its turn comes again.
+    async fn forget(&self, tenant: &str, file_id: &str) -> Result<()>;
+}
+
+/// Once what a crash left, then again and again what is left of uploads.
 pub(crate) async fn run(store: Store, contents: Arc<dyn Contents>, drafts: Blobs, tasks: TaskTracker, shutdown: CancellationToken) {
     if let Err(error) = orphans(contents.as_ref(), drafts.clone(), &tasks).await {
         tracing::warn!(error = ?error, "contents without files could not be removed");
     }
     loop {
-        if let Err(error) = expired(&store, contents.as_ref()).await {
-            tracing::warn!(error = ?error, "expired files could not be removed");
-        }
         if let Err(error) = contents.give_up_uploads().await {
             tracing::warn!(error = ?error, "what a crash left of uploads could not be given up");
         }
@@ -56,19 +64,41 @@ pub(crate) async fn left_behind(store: &Store, blobs: &Blobs, tasks: &TaskTracke
     Ok(())
 }
 
-async fn expired(store: &Store, contents: &dyn Contents) -> Result<()> {
+/// Again and again what has expired, and before it what was made of it.
+pub(crate) async fn expire(store: Store, contents: Arc<dyn Contents>, derived: Arc<dyn Derived>, shutdown: CancellationToken) {
     loop {
-        let over = store.expired_files(AT_ONCE).await?;
-        if over.is_empty() {
-            return Ok(());
+        match shutdown.run_until_cancelled(expired(&store, contents.as_ref(), derived.as_ref())).await {
+            None => return,
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::warn!(error = ?error, "expired files could not be removed"),
         }
+        if shutdown.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// One that cannot go yet keeps no other from going.
+async fn expired(store: &Store, contents: &dyn Contents, derived: &dyn Derived) -> Result<()> {
+    let (mut after, mut failed): (Option<ExpiredFile>, _) = (None, None);
+    loop {
+        let over = store.expired_files(after.as_ref(), AT_ONCE).await?;
+        let Some(last) = over.last() else { return failed.map_or(Ok(()), Err) };
+        after = Some(last.clone());
         for file in over {
-            match contents.delete(&file.tenant, &file.id, &file.blob).await {
-                // Another process, or its owner, was faster.
-                Err(error) if error.code() == Code::NotFound => {}
-                done => done?,
+            if let Err(error) = end(contents, derived, &file).await {
+                failed.get_or_insert(error);
             }
         }
+    }
+}
+
+async fn end(contents: &dyn Contents, derived: &dyn Derived, file: &ExpiredFile) -> Result<()> {
+    derived.forget(&file.tenant, &file.id).await?;
+    match contents.delete(&file.tenant, &file.id, &file.blob).await {
+        // Another process, or its owner, was faster.
+        Err(error) if error.code() == Code::NotFound => Ok(()),
+        done => done,
     }
 }
 

@@ -4,13 +4,13 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use llama_stack_core::{Code, Context, Deps, Error, Files, Result, ids, manifest};
-use llama_stack_files::{Copies, StoredFiles};
+use llama_stack_files::{Copies, Derived, StoredFiles};
 use llama_stack_proto::v1::{
     DeleteFileRequest, File, FileHeader, GetFileRequest, ListFilesRequest, UploadFileRequest, upload_file_request::Message,
 };
@@ -34,6 +34,7 @@ on_both! {
     what_is_refused_leaves_nothing_behind,
     racing_uploads_and_deletions_keep_what_was_acknowledged,
     a_start_removes_what_a_crash_left_and_what_has_expired,
+    an_expired_file_stays_until_what_was_made_of_it_is_gone,
     a_file_that_is_being_read_can_be_deleted,
     lists_go_on_where_they_stopped,
 }
@@ -220,17 +221,61 @@ async fn a_start_removes_what_a_crash_left_and_what_has_expired(bucket: Option<S
     let stay = if site.bucket.is_some() { 3 } else { 1 };
     let expired = File { id: ids::new("file"), expires: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }), ..stays.clone() };
     site.store.insert_file("acme", &expired, &over).await.unwrap();
+    let read = Arc::new(Readers::default());
 
     let again = StoredFiles::open(&site.deps, site.store.clone(), site.config.clone()).await.unwrap();
+    again.expire(read.clone(), site.deps.shutdown.clone());
     let clean = async {
         while site.contents().len() > stay {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), clean).await.unwrap();
+    assert_eq!(*read.forgot.lock().unwrap(), [("acme".to_owned(), expired.id)]);
     assert_eq!(site.read("acme", &stays.id).await.unwrap(), b"stays");
     let listed = again.list_files(&Context::test("acme"), ListFilesRequest::default()).await.unwrap();
     assert_eq!(listed.files, [stays]);
+}
+
+/// Who has read files, and lets go of none of the one that is `held`.
+#[derive(Default)]
+struct Readers {
+    held: String,
+    forgot: Mutex<Vec<(String, String)>>,
+}
+
+#[async_trait::async_trait]
+impl Derived for Readers {
+    async fn forget(&self, tenant: &str, file_id: &str) -> Result<()> {
+        if file_id == self.held {
+            return Err(Error::unavailable("not now"));
+        }
+        self.forgot.lock().unwrap().push((tenant.into(), file_id.into()));
+        Ok(())
+    }
+}
+
+async fn an_expired_file_stays_until_what_was_made_of_it_is_gone(bucket: Option<Server>) {
+    let site = site(bucket).await;
+    let over = |seconds| File {
+        id: ids::new("file"),
+        purpose: "assistants".into(),
+        expires: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+        ..File::default()
+    };
+    let (first, last) = (over(1), over(2));
+    for file in [&first, &last] {
+        site.store.insert_file("acme", file, &format!("cd{}", "0".repeat(62))).await.unwrap();
+    }
+    site.files.expire(Arc::new(Readers { held: first.id.clone(), ..Readers::default() }), site.deps.shutdown.clone());
+    let left = async || site.store.expired_files(None, 10).await.unwrap().into_iter().map(|file| file.id).collect::<Vec<_>>();
+    let gone = async {
+        while left().await.contains(&last.id) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
+    assert_eq!(left().await, [first.id]);
 }
 
 async fn a_file_that_is_being_read_can_be_deleted(bucket: Option<Server>) {

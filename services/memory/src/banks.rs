@@ -17,6 +17,7 @@ mod embed;
 mod ingest;
 mod kept;
 mod locks;
+mod page;
 mod query;
 mod rank;
 mod rewrite;
@@ -149,7 +150,7 @@ impl Memory for Banks {
     }
 
     async fn get_bank(&self, cx: &Context, request: GetBankRequest) -> Result<Bank> {
-        cx.within(self.get(cx, &request.id)).await
+        cx.within(self.get(cx, &request)).await
     }
 
     async fn update_bank(&self, cx: &Context, request: UpdateBankRequest) -> Result<Bank> {

@@ -55,7 +55,7 @@ impl Router {
         }
         let mut failed = None;
         for provider in &self.providers {
-            match cx.within(provider.1.get_bank(cx, GetBankRequest { id: bank.into() })).await {
+            match cx.within(provider.1.get_bank(cx, GetBankRequest::uncounted(bank))).await {
                 Ok(_) => return Ok(provider),
                 Err(error) if error.code() == Code::NotFound => {}
                 Err(error) => failed = Some(error.context(&provider.0)),
@@ -223,7 +223,7 @@ mod tests {
         let (router, cx) = (router(&[]), Context::test("a"));
         let errors = [
             router.create_bank(&cx, CreateBankRequest::default()).await.unwrap_err(),
-            router.get_bank(&cx, GetBankRequest { id: "x".into() }).await.unwrap_err(),
+            router.get_bank(&cx, GetBankRequest::new("x")).await.unwrap_err(),
             router.list_banks(&cx, ListBanksRequest::default()).await.unwrap_err(),
             router.insert_documents(&cx, InsertDocumentsRequest::default()).await.unwrap_err(),
             router.query(&cx, query(&[])).await.unwrap_err(),
@@ -248,8 +248,8 @@ mod tests {
     #[tokio::test]
     async fn a_bank_is_found_at_its_provider() {
         let (router, cx) = (router(&["red", "blue"]), Context::test("a"));
-        assert_eq!(router.get_bank(&cx, GetBankRequest { id: "blue".into() }).await.unwrap().provider_id, "at-blue");
-        assert_eq!(router.get_bank(&cx, GetBankRequest { id: "green".into() }).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(router.get_bank(&cx, GetBankRequest::new("blue")).await.unwrap().provider_id, "at-blue");
+        assert_eq!(router.get_bank(&cx, GetBankRequest::new("green")).await.unwrap_err().code(), Code::NotFound);
         assert!(router.query(&cx, query(&["blue"])).await.is_ok());
         assert_eq!(router.query(&cx, query(&["blue", "red"])).await.unwrap_err().code(), Code::Unimplemented);
         assert_eq!(router.query(&cx, query(&[])).await.unwrap_err().field(), Some("bank_ids"));

@@ -65,7 +65,7 @@ async fn what_was_acknowledged_is_there_in_the_next_process() {
         assert_eq!(memory::found(&stand.memory, &cx, memory::query(&bank, "dogs sleep", mode)).await[0], "b", "{mode:?}");
     }
     assert!(memory::found(&stand.memory, &cx, memory::query(&bank, "bark", SearchMode::Keyword)).await.is_empty());
-    let described = stand.memory.get_bank(&cx, GetBankRequest { id: bank.id.clone() }).await.unwrap();
+    let described = stand.memory.get_bank(&cx, GetBankRequest::new(bank.id.as_str())).await.unwrap();
     assert_eq!(described.chunk_count, 2);
     // A bank that is deleted leaves no file with its text.
     stand.memory.delete_bank(&cx, DeleteBankRequest { id: bank.id }).await.unwrap();

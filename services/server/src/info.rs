@@ -34,7 +34,7 @@ macro_rules! probed {
 
 probed!(Inference, list_models, ListModelsRequest::default());
 probed!(Safety, list_shields, ListShieldsRequest::default());
-probed!(Memory, list_banks, ListBanksRequest { page_size: 1, ..ListBanksRequest::default() });
+probed!(Memory, list_banks, ListBanksRequest { page_size: 1, without_counts: true, ..ListBanksRequest::default() });
 probed!(Tools, list_tools, ListToolsRequest::default());
 
 /// One probe per provider, in order.

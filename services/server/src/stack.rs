@@ -120,8 +120,9 @@ impl Stack {
         let gate = Gate::from_manifest(&manifest, &store, audit.clone(), &tasks, &shutdown)?.map(Arc::new);
         deps.folder = options.home.join(&manifest.name);
         deps.extensions.insert(store.clone());
-        let files: Arc<dyn Files> = StoredFiles::open(&deps, store.clone(), manifest.files.clone()).await?;
-        deps.extensions.insert(files.clone());
+        let kept_files = StoredFiles::open(&deps, store.clone(), manifest.files.clone()).await?;
+        let stored: Arc<dyn Files> = kept_files.clone();
+        deps.extensions.insert(stored.clone());
         let parser = llama_stack_documents::parser(llama_stack_documents::Limits::default());
         deps.extensions.insert(parser.clone());
         let egress = input_files::client(manifest.egress.clone());
@@ -186,9 +187,10 @@ impl Stack {
         runtime.admitting(Turns(limits.clone()));
         let agents: Arc<dyn Agents> = runtime.clone();
         let history = History::new(agents.clone(), store.clone(), requests.clone());
-        let stored = files;
-        let files: Arc<dyn Files> = Arc::new(Filed { files: stored.clone(), memory: memory.clone(), store: store.clone() });
-        let batcher = Batcher::new(store.clone(), stored.clone(), manifest.batches.clone(), tasks.clone(), shutdown.clone());
+        let filed = Arc::new(Filed { files: stored.clone(), memory: memory.clone(), store: store.clone() });
+        kept_files.expire(filed.clone(), shutdown.clone());
+        let files: Arc<dyn Files> = filed;
+        let batcher = Batcher::new(store.clone(), stored, manifest.batches.clone(), tasks.clone(), shutdown.clone());
         let identity = match &manifest.server.auth {
             Some(auth) => ApiKeyBook::new(store.clone()).reserving(&auth.delegates),
             None => ApiKeyBook::without_issue(store.clone()),
@@ -222,7 +224,7 @@ impl Stack {
             is_guarded: gate.is_some(),
         };
         let retention = manifest.retention.clone();
-        let sweeper = Sweeper { store: store.clone(), agents: runtime.clone(), files: stored, retention };
+        let sweeper = Sweeper { store: store.clone(), agents: runtime.clone(), files: files.clone(), retention };
         tasks.spawn(sweeper.run(shutdown.clone()));
         let info = info::Running::new(&manifest, registry, probes, Arc::new(kept), eraser);
         Ok(Self {

@@ -1,7 +1,7 @@
 //! Banks: who owns them, until when they are there. What they hold is in [`crate::documents`] and in their provider's index.
 
 use async_trait::async_trait;
-use llama_stack_core::Result;
+use llama_stack_core::{Result, ids};
 use llama_stack_proto::v1::Bank;
 use prost::Message as _;
 use prost_types::Timestamp;
@@ -15,19 +15,26 @@ use crate::{
     turns::micros,
 };
 
-const INSERT: &str = "INSERT INTO banks (tenant, id, provider_id, owner, shared, kind, active_us, expires_us, doomed, body) \
-                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)";
+const INSERT: &str = "INSERT INTO banks (tenant, id, provider_id, owner, shared, kind, active_us, expires_us, doomed, body, purpose) \
+                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10) \
+                      ON CONFLICT (tenant, provider_id, owner, purpose) WHERE purpose <> '' AND doomed = 0 DO NOTHING";
+/// One whose time is over is in nobody's way.
+const MAKE_ROOM: &str = "UPDATE banks SET doomed = 1 WHERE tenant = $1 AND provider_id = $2 AND owner = $3 AND purpose = $4 \
+                         AND purpose <> '' AND doomed = 0 AND expires_us > 0 AND expires_us <= $5";
 const UPDATE: &str =
     "UPDATE banks SET shared = $4, expires_us = $5, body = $6 WHERE tenant = $1 AND id = $2 AND provider_id = $3 AND doomed = 0";
 const TOUCH: &str = "UPDATE banks SET active_us = $3, expires_us = CASE WHEN expires_us = 0 THEN 0 ELSE $4 END \
                      WHERE tenant = $1 AND id = $2 AND active_us < $3";
-const GET: &str = "SELECT body, active_us, expires_us FROM banks WHERE tenant = $1 AND id = $2 AND provider_id = $3 AND doomed = 0";
-const OLDEST: &str = "SELECT body, active_us, expires_us FROM banks WHERE tenant = $1 AND provider_id = $2 AND doomed = 0 AND id > $3 \
+const GET: &str =
+    "SELECT body, active_us, expires_us, purpose FROM banks WHERE tenant = $1 AND id = $2 AND provider_id = $3 AND doomed = 0";
+const OLDEST: &str = "SELECT body, active_us, expires_us, purpose FROM banks WHERE tenant = $1 AND provider_id = $2 AND doomed = 0 AND id > $3 \
                       AND (expires_us = 0 OR expires_us > $5) AND ($6 = 0 OR kind = $6) AND ($8 = 1 OR shared = 1 OR owner = $7) \
                       ORDER BY id LIMIT $4";
-const NEWEST: &str = "SELECT body, active_us, expires_us FROM banks WHERE tenant = $1 AND provider_id = $2 AND doomed = 0 AND id < $3 \
+const NEWEST: &str = "SELECT body, active_us, expires_us, purpose FROM banks WHERE tenant = $1 AND provider_id = $2 AND doomed = 0 AND id < $3 \
                       AND (expires_us = 0 OR expires_us > $5) AND ($6 = 0 OR kind = $6) AND ($8 = 1 OR shared = 1 OR owner = $7) \
                       ORDER BY id DESC LIMIT $4";
+const FOR_PURPOSE: &str = "SELECT body, active_us, expires_us, purpose FROM banks WHERE tenant = $1 AND provider_id = $2 AND owner = $3 \
+                           AND purpose = $4 AND purpose <> '' AND doomed = 0 AND (expires_us = 0 OR expires_us > $5)";
 const DOOM: &str = "UPDATE banks SET doomed = 1 WHERE tenant = $1 AND id = $2 AND provider_id = $3 AND doomed = 0";
 const DOOM_EXPIRED: &str = "UPDATE banks SET doomed = 1 WHERE provider_id = $1 AND expires_us > 0 AND expires_us <= $2 AND doomed = 0";
 const DOOMED: &str = "SELECT tenant, id FROM banks WHERE provider_id = $1 AND doomed = 1 ORDER BY id LIMIT 1000";
@@ -65,8 +72,12 @@ impl Command for Insert {
         let Self(tenant, bank) = self;
         let (shared, kind, active) = (i64::from(bank.shared), i64::from(bank.kind), micros(bank.last_active.as_ref()));
         let (expires, body) = (expiry(bank, active), bank.encode_to_vec());
-        conn.execute(INSERT, args![tenant, &bank.id, &bank.provider_id, &bank.owner, shared, kind, active, expires, &body]).await?;
-        Ok(Outcome::Done)
+        let (id, provider_id, owner, purpose) = (&bank.id, &bank.provider_id, &bank.owner, &bank.purpose);
+        if !purpose.is_empty() {
+            conn.execute(MAKE_ROOM, args![tenant, provider_id, owner, purpose, micros(Some(&ids::now()))]).await?;
+        }
+        let args = args![tenant, id, provider_id, owner, shared, kind, active, expires, &body, purpose];
+        Ok(Outcome::Changed(conn.execute(INSERT, args).await?))
     }
 }
 
@@ -139,12 +150,18 @@ impl Command for DoomExpired {
 }
 
 impl Store {
-    /// Stores a new bank of its `provider_id`.
+    /// Stores a new bank of its `provider_id`. False where its owner has one for this purpose there.
     ///
     /// # Errors
     /// `AlreadyExists` the id is taken
-    pub async fn insert_bank(&self, tenant: &str, bank: &Bank) -> Result<()> {
-        self.write(Insert(tenant.into(), bank.clone())).await.map(drop)
+    pub async fn insert_bank(&self, tenant: &str, bank: &Bank) -> Result<bool> {
+        Ok(self.write(Insert(tenant.into(), bank.clone())).await? != Outcome::Changed(0))
+    }
+
+    /// The bank that this owner has for this purpose, if there is one and it has not expired by `now`.
+    pub async fn bank_for(&self, tenant: &str, provider_id: &str, owner: &str, purpose: &str, now: &Timestamp) -> Result<Option<Bank>> {
+        let rows = self.read(FOR_PURPOSE, args![tenant, provider_id, owner, purpose, micros(Some(now))]).await?;
+        rows.first().map(read).transpose()
     }
 
     /// Stores what may change of a bank: name, metadata, `shared`, and when it expires after its `last_active`.
@@ -222,12 +239,13 @@ fn expiry(bank: &Bank, active_us: i64) -> i64 {
     if after == 0 { 0 } else { active_us.saturating_add(after.saturating_mul(1_000_000)) }
 }
 
-/// The columns know best when it was used last.
+/// The columns know best when it was used last, and whether it is the one for its purpose.
 fn read(row: &Row) -> Result<Bank> {
     let mut bank: Bank = failure::decode(row)?;
     let int = |column| row.int(column).map_err(|error| failure::report(&error));
     bank.last_active = Some(timestamp(int(1)?));
     bank.expires = Some(int(2)?).filter(|expires| *expires > 0).map(timestamp);
+    bank.purpose = row.text(3).map_err(|error| failure::report(&error))?;
     Ok(bank)
 }
 

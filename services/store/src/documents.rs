@@ -25,7 +25,7 @@ const PUT: &str = "INSERT INTO bank_documents \
                    status = excluded.status, principal = excluded.principal, roles = excluded.roles, bytes = excluded.bytes, \
                    expires_us = excluded.expires_us, body = excluded.body, content = excluded.content, worker = excluded.worker, \
                    file_id = excluded.file_id";
-const SETTLE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7 \
+const SETTLE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7, expires_us = $8 \
                       WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
 const GET: &str = "SELECT body, status, content, revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
 const REVISION: &str = "SELECT revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
@@ -146,8 +146,8 @@ impl Command for Settle {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let document = &self.document;
         let (body, _) = parts(document);
-        let (status, bytes) = (i64::from(document.status), document.bytes as i64);
-        let args = args![&self.tenant, &self.bank_id, &document.id, &self.revision, status, bytes, &body];
+        let (status, bytes, expires) = (i64::from(document.status), document.bytes as i64, micros(document.expires.as_ref()));
+        let args = args![&self.tenant, &self.bank_id, &document.id, &self.revision, status, bytes, &body, expires];
         // Of two who inserted it, one counts.
         let pending = conn.execute(IS_PENDING, args![&self.tenant, &self.bank_id, &document.id, &self.revision]).await? > 0;
         let changed = conn.execute(SETTLE, args).await?;

@@ -23,7 +23,8 @@ const NEWEST_FIRST: &str = "SELECT body FROM files WHERE tenant = $1 AND id < $2
                             AND ($4 = '' OR purpose = $4) AND (expires_us = 0 OR expires_us > $5) ORDER BY id DESC LIMIT $6";
 const OF_TENANT: &str = "SELECT body FROM files WHERE tenant = $1 AND (expires_us = 0 OR expires_us > $2)";
 const DELETE: &str = "DELETE FROM files WHERE tenant = $1 AND id = $2";
-const EXPIRED: &str = "SELECT tenant, id, blob FROM files WHERE expires_us > 0 AND expires_us <= $1 ORDER BY expires_us LIMIT $2";
+const EXPIRED: &str = "SELECT tenant, id, blob, expires_us FROM files WHERE expires_us > 0 AND expires_us <= $1 \
+                       AND (expires_us > $2 OR (expires_us = $2 AND id > $3)) ORDER BY expires_us, id LIMIT $4";
 const BLOBS: &str = "SELECT DISTINCT blob FROM files WHERE blob >= $1 AND blob < $2";
 /// Contents in a store that names them `<content>.<file>`.
 const SHARED: &str = "SELECT blob FROM files WHERE tenant = $1 AND blob >= $2 AND blob < $3 LIMIT 1";
@@ -50,6 +51,8 @@ pub struct ExpiredFile {
     pub tenant: String,
     pub id: String,
     pub blob: String,
+    /// Microseconds since the epoch.
+    pub expires_us: i64,
 }
 
 struct Insert {
@@ -208,10 +211,11 @@ impl Store {
         self.erase(Delete { sql: DELETE, what: "file", tenant: tenant.into(), id: id.into() }).await.map(drop)
     }
 
-    /// Files of all tenants whose time is over, those first that have been so longest.
-    pub async fn expired_files(&self, limit: u32) -> Result<Vec<ExpiredFile>> {
-        let rows = self.read(EXPIRED, args![micros(Some(&ids::now())), i64::from(limit)]).await?;
-        let file = |row: &Row| Ok(ExpiredFile { tenant: row.text(0)?, id: row.text(1)?, blob: row.text(2)? });
+    /// Files of all tenants whose time is over, those first that have been so longest; after this one, if it is given.
+    pub async fn expired_files(&self, after: Option<&ExpiredFile>, limit: u32) -> Result<Vec<ExpiredFile>> {
+        let (since, id) = after.map_or((0, ""), |file| (file.expires_us, file.id.as_str()));
+        let rows = self.read(EXPIRED, args![micros(Some(&ids::now())), since, id, i64::from(limit)]).await?;
+        let file = |row: &Row| Ok(ExpiredFile { tenant: row.text(0)?, id: row.text(1)?, blob: row.text(2)?, expires_us: row.int(3)? });
         rows.iter().map(file).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
     }
 

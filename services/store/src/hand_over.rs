@@ -59,7 +59,10 @@ const FILES: Owned = Owned {
 };
 const BANKS: Owned = Owned {
     ids: "SELECT id FROM banks WHERE tenant = $1 AND owner = $2 ORDER BY id LIMIT $3",
-    take: "UPDATE banks SET owner = $4 WHERE tenant = $1 AND id = $2 AND owner = $3",
+    // Who has one for the same purpose keeps that for it.
+    take: "UPDATE banks SET owner = $4, purpose = CASE WHEN EXISTS (SELECT 1 FROM banks b WHERE b.tenant = $1 \
+           AND b.provider_id = banks.provider_id AND b.owner = $4 AND b.purpose = banks.purpose AND b.purpose <> '' AND b.doomed = 0) \
+           THEN '' ELSE purpose END WHERE tenant = $1 AND id = $2 AND owner = $3",
     read: "SELECT body FROM banks WHERE tenant = $1 AND id = $2",
     write: "UPDATE banks SET body = $3 WHERE tenant = $1 AND id = $2",
     within: Some("UPDATE bank_documents SET principal = $4 WHERE tenant = $1 AND bank_id = $2 AND principal = $3"),

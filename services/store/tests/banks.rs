@@ -20,6 +20,7 @@ on!(sqlite, memory, postgres: [
     an_ingestion_counts_its_documents,
     expired_documents_are_told,
     documents_are_known_by_their_file,
+    an_owner_has_one_bank_for_a_purpose,
 ]);
 
 const PROVIDER: &str = "sqlite";
@@ -41,7 +42,7 @@ fn bank(owner: &str) -> Bank {
 }
 
 async fn kept(store: &Store, bank: &Bank) {
-    store.insert_bank(TENANT, bank).await.unwrap();
+    assert!(store.insert_bank(TENANT, bank).await.unwrap());
 }
 
 fn inserted(id: &str, text: &str) -> InsertedDocument {
@@ -270,6 +271,11 @@ async fn expired_documents_are_told(Fixture { store, .. }: &Fixture) {
     assert_eq!(all, [(TENANT.to_owned(), mine.id.clone(), "soon".to_owned())]);
     let (listed, _) = store.list_documents(TENANT, &mine.id, DocumentList::default(), &later).await.unwrap();
     assert_eq!(listed.iter().map(|document| document.id.as_str()).collect::<Vec<_>>(), ["stays"]);
+    // Settled with another end, or with none, that one counts.
+    let there = store.get_document(TENANT, &mine.id, "soon").await.unwrap();
+    let document = Document { expires: None, ..there.document };
+    assert!(store.settle_document(TENANT, &mine.id, &document, &there.revision, (0, 0)).await.unwrap());
+    assert!(store.expired_documents(TENANT, &mine.id, &later).await.unwrap().is_empty());
 }
 
 async fn documents_are_known_by_their_file(Fixture { store, .. }: &Fixture) {
@@ -289,4 +295,37 @@ async fn documents_are_known_by_their_file(Fixture { store, .. }: &Fixture) {
     store.doom_bank(TENANT, PROVIDER, &other.id).await.unwrap();
     assert_eq!(store.documents_of_file(TENANT, "file-1").await.unwrap(), [(one.id.clone(), "file-1".to_owned())]);
     assert!(store.documents_of_file("other", "file-1").await.unwrap().is_empty());
+}
+
+async fn an_owner_has_one_bank_for_a_purpose(Fixture { store, .. }: &Fixture) {
+    let of = |owner: &str| Bank { purpose: "memory".into(), ..bank(owner) };
+    let there = async |owner: &str| store.bank_for(TENANT, PROVIDER, owner, "memory", &ids::now()).await.unwrap().map(|bank| bank.id);
+    let made: Vec<Bank> = (0..8).map(|_| of("ann")).collect();
+    let first = futures::future::join_all(made.iter().map(|bank| store.insert_bank(TENANT, bank))).await;
+    let first: Vec<String> =
+        made.iter().zip(first).filter(|(_, first)| *first.as_ref().unwrap()).map(|(bank, _)| bank.id.clone()).collect();
+    assert_eq!(first.len(), 1);
+    assert_eq!(there("ann").await.as_ref(), first.first());
+    // Another's, another provider's, and those that are for nothing are not in its way.
+    let (bobs, elsewhere) = (of("bob"), Bank { provider_id: "qdrant".into(), ..of("ann") });
+    for bank in [&bobs, &elsewhere, &bank("ann"), &bank("ann")] {
+        kept(store, bank).await;
+    }
+    // One that has expired makes room, and so does one that is deleted.
+    let before = ids::now().seconds - 100;
+    let over = Some(prost_types::Timestamp { seconds: before, nanos: 0 });
+    let expired = Bank { purpose: "a while".into(), last_active: over, expires_after_seconds: 10, ..bank("ann") };
+    kept(store, &expired).await;
+    assert!(store.bank_for(TENANT, PROVIDER, "ann", "a while", &ids::now()).await.unwrap().is_none());
+    kept(store, &Bank { purpose: "a while".into(), ..bank("ann") }).await;
+    assert_eq!(store.get_bank(TENANT, PROVIDER, &expired.id).await.unwrap_err().code(), Code::NotFound);
+    store.doom_bank(TENANT, PROVIDER, &first[0]).await.unwrap();
+    assert_eq!(there("ann").await, None);
+    let next = of("ann");
+    kept(store, &next).await;
+    // Who takes another's over keeps their own for it.
+    store.hand_over(TENANT, "ann", "bob", false).await.unwrap();
+    assert_eq!((there("bob").await, there("ann").await), (Some(bobs.id), None));
+    let given = store.get_bank(TENANT, PROVIDER, &next.id).await.unwrap();
+    assert_eq!((given.owner.as_str(), given.purpose.as_str()), ("bob", ""));
 }

@@ -59,14 +59,23 @@ async fn files_are_listed_in_pages_either_way(Fixture { store, .. }: &Fixture) {
 async fn an_expired_file_is_gone_before_it_is_swept(Fixture { store, .. }: &Fixture) {
     let now = ids::now();
     let at = |seconds: i64| Some(prost_types::Timestamp { seconds: now.seconds + seconds, nanos: 0 });
-    let (over, stays) = (File { expires: at(-10), ..file("ann", "batch") }, File { expires: at(3_600), ..file("ann", "batch") });
-    for one in [&over, &stays] {
+    let over = [-10, -20, -20].map(|seconds| File { expires: at(seconds), ..file("ann", "batch") });
+    let stays = File { expires: at(3_600), ..file("ann", "batch") };
+    for one in over.iter().chain([&stays]) {
         store.insert_file(TENANT, one, "aa").await.unwrap();
     }
-    assert_eq!(store.get_file(TENANT, &over.id, "ann").await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(store.get_file(TENANT, &over[0].id, "ann").await.unwrap_err().code(), Code::NotFound);
     assert_eq!(store.list_files(TENANT, FileList { limit: 10, ..FileList::default() }).await.unwrap(), [stays]);
-    let expected = ExpiredFile { tenant: TENANT.into(), id: over.id, blob: "aa".into() };
-    assert_eq!(store.expired_files(10).await.unwrap(), [expected]);
+    // The oldest first, one after the other.
+    let (mut after, mut seen): (Option<ExpiredFile>, Vec<String>) = (None, Vec::new());
+    loop {
+        let next = store.expired_files(after.as_ref(), 1).await.unwrap();
+        let Some(next) = next.into_iter().next() else { break };
+        assert_eq!((next.tenant.as_str(), next.blob.as_str()), (TENANT, "aa"));
+        seen.push(next.id.clone());
+        after = Some(next);
+    }
+    assert_eq!(seen, [&over[1], &over[2], &over[0]].map(|file| file.id.clone()));
 }
 
 async fn a_content_is_used_as_long_as_a_file_has_it(Fixture { store, .. }: &Fixture) {

@@ -97,6 +97,8 @@ fn like(bank: &Bank, provider: &str) -> CreateBankRequest {
         shared: bank.shared,
         // It stays whose it is, whoever moves it.
         owner: bank.owner.clone(),
+        // The original has it as long as both are there.
+        purpose: String::new(),
     }
 }
 

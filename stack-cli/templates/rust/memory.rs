@@ -212,7 +212,7 @@ mod tests {
         let ids: Vec<String> = found.into_iter().map(|found| found.chunk.unwrap().id).collect();
         assert_eq!(ids, ["north", "east"]);
 
-        let mut of_another = Request::new(GetBankRequest { id: bank_id });
+        let mut of_another = Request::new(GetBankRequest { id: bank_id, ..GetBankRequest::default() });
         of_another.metadata_mut().insert("x-llama-stack-tenant", "another".parse().unwrap());
         assert_eq!(provider.get_bank(of_another).await.unwrap_err().code(), tonic::Code::NotFound);
     }

@@ -57,7 +57,7 @@ impl Memory for Shelf {
             ..Chunk::default()
         };
         let scored = |n: usize| ScoredChunk { chunk: Some(passage(n)), bank_id: "laws".into(), score: count as f32 - n as f32 * 0.1 };
-        Ok(QueryResponse { chunks: vec![scored(0), scored(1)], queries: Vec::new() })
+        Ok(QueryResponse { chunks: vec![scored(0), scored(1)], ..QueryResponse::default() })
     }
 }
 

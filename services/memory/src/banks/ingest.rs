@@ -7,6 +7,7 @@ use llama_stack_proto::v1::{
     InsertDocumentsRequest, InsertDocumentsResponse, ItemFailure, chunking_strategy::Kind, document::Content,
 };
 use llama_stack_store::{Author, InsertedDocument};
+use prost_types::Timestamp;
 
 use super::{
     Banks,
@@ -80,6 +81,7 @@ impl Banks {
         let source = self.source(cx, &document).await?;
         document.sha256.clone_from(&source.sha256);
         document.bytes = source.data.len() as u64;
+        document.expires = sooner(document.expires, source.expires);
         document.status = DocumentStatus::Completed.into();
         document.error = None;
         let before = self.there(cx.tenant(), &bank.id, &document.id).await?;
@@ -241,6 +243,11 @@ impl Banks {
         let model = self.models()?.get_model(cx, GetModelRequest { id: bank.embedding_model.clone() }).await?;
         Ok(Some(model.context_length as usize).filter(|length| *length > 0))
     }
+}
+
+/// Of two ends the first; none is never.
+fn sooner(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    a.into_iter().chain(b).min_by_key(|end| (end.seconds, end.nanos))
 }
 
 /// A passage seldom says what it is about: its title and heading, or a model's line, do.

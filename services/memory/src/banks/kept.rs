@@ -2,7 +2,8 @@
 
 use llama_stack_core::{Code, Context, Error, Result, context::named, ids};
 use llama_stack_proto::v1::{
-    Bank, BankKind, CreateBankRequest, DeleteBankResponse, DocumentStatus, ListBanksRequest, ListBanksResponse, UpdateBankRequest,
+    Bank, BankKind, CreateBankRequest, DeleteBankResponse, DocumentStatus, GetBankRequest, ListBanksRequest, ListBanksResponse,
+    UpdateBankRequest,
 };
 use llama_stack_store::BankList;
 
@@ -50,6 +51,12 @@ impl Banks {
         };
         let owner = owner(cx, &request.owner)?;
         let now = ids::now();
+        if !request.purpose.is_empty() {
+            valid::id("purpose", &request.purpose)?;
+            if let Some(there) = self.store.bank_for(cx.tenant(), &self.provider_id, &owner, &request.purpose, &now).await? {
+                return self.described(cx.tenant(), there).await;
+            }
+        }
         let bank = Bank {
             id: ids::new("bank"),
             name: request.name,
@@ -64,12 +71,20 @@ impl Banks {
             owner,
             shared: request.shared,
             expires_after_seconds: request.expires_after_seconds,
+            purpose: request.purpose,
             ..Bank::default()
         };
+        let key = key(cx.tenant(), &bank.id);
         // The index first: a bank that is told exists in whole.
-        self.index.create(&key(cx.tenant(), &bank.id), &shape(&bank)).await?;
-        self.store.insert_bank(cx.tenant(), &bank).await?;
-        self.get(cx, &bank.id).await
+        self.index.create(&key, &shape(&bank)).await?;
+        while !self.store.insert_bank(cx.tenant(), &bank).await? {
+            // Somebody was faster; unless that one is gone again.
+            if let Some(there) = self.store.bank_for(cx.tenant(), &self.provider_id, &bank.owner, &bank.purpose, &ids::now()).await? {
+                self.index.remove(&key).await?;
+                return self.described(cx.tenant(), there).await;
+            }
+        }
+        self.get(cx, &GetBankRequest::new(bank.id)).await
     }
 
     /// The model and the dimension of a new vector bank.
@@ -90,12 +105,12 @@ impl Banks {
         Ok((model, dimension))
     }
 
-    /// With its counts.
-    pub(super) async fn get(&self, cx: &Context, id: &str) -> Result<Bank> {
-        let bank = self.open(cx, id, Want::Read).await?;
-        self.described(cx.tenant(), bank).await
+    pub(super) async fn get(&self, cx: &Context, request: &GetBankRequest) -> Result<Bank> {
+        let bank = self.open(cx, &request.id, Want::Read).await?;
+        if request.without_counts { Ok(bank) } else { self.described(cx.tenant(), bank).await }
     }
 
+    /// With its counts.
     async fn described(&self, tenant: &str, mut bank: Bank) -> Result<Bank> {
         let counts = self.store.count_documents(tenant, &bank.id).await?;
         let mut kept = 0;
@@ -142,7 +157,7 @@ impl Banks {
         self.store.touch_bank(cx.tenant(), &bank, &now).await?;
         bank.last_active = Some(now);
         self.store.update_bank(cx.tenant(), &bank).await?;
-        self.get(cx, &bank.id).await
+        self.get(cx, &GetBankRequest::new(bank.id)).await
     }
 
     pub(super) async fn list(&self, cx: &Context, request: ListBanksRequest) -> Result<ListBanksResponse> {
@@ -160,7 +175,7 @@ impl Banks {
         let (listed, next_page_token) = self.store.list_banks(cx.tenant(), list, &ids::now()).await?;
         let mut banks = Vec::with_capacity(listed.len());
         for bank in listed {
-            banks.push(self.described(cx.tenant(), bank).await?);
+            banks.push(if request.without_counts { bank } else { self.described(cx.tenant(), bank).await? });
         }
         Ok(ListBanksResponse { banks, next_page_token })
     }

@@ -10,6 +10,7 @@ use llama_stack_proto::v1::{Bank, BankKind, EmbedPurpose, QueryRequest, QueryRes
 use super::{
     Banks,
     access::{Want, key},
+    page::{self, Page},
     valid,
 };
 use crate::{
@@ -19,9 +20,11 @@ use crate::{
 
 const DEFAULT_TOP_K: u32 = 10;
 const MAX_TOP_K: u32 = 1_000;
+/// One more than can be read, to see whether there is more.
+const MAX_DEPTH: u32 = page::MOST as u32 + 1;
 const MAX_BANKS: usize = 32;
-const MAX_QUERIES: u32 = 8;
-const MAX_TEXT: usize = 32 << 10;
+pub(super) const MAX_QUERIES: u32 = 8;
+pub(super) const MAX_TEXT: usize = 32 << 10;
 
 /// How many are looked at, where a second look decides their order.
 const SECOND_LOOK: u32 = 50;
@@ -35,6 +38,7 @@ pub(super) struct Found {
 impl Banks {
     pub(super) async fn search(&self, cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
         check(&request)?;
+        let mut page = Page::new(&request)?;
         let mut banks: Vec<Bank> = Vec::with_capacity(request.bank_ids.len());
         for id in &request.bank_ids {
             if !banks.iter().any(|bank| bank.id == *id) {
@@ -46,19 +50,26 @@ impl Banks {
             self.forget_expired(cx.tenant(), &bank.id).await?;
             self.note_use(cx.tenant(), bank).await?;
         }
-        let (texts, rewritten) =
-            if request.rewrite_model.is_empty() { (vec![request.text.clone()], false) } else { (self.rewritten(cx, &request).await, true) };
+        let (texts, rewritten) = match page.rewritten.take() {
+            Some(texts) => (texts, true),
+            None if request.rewrite_model.is_empty() => (vec![request.text.clone()], false),
+            None => (self.rewritten(cx, &request).await, true),
+        };
         let top_k = if request.top_k == 0 { DEFAULT_TOP_K } else { request.top_k };
+        let (size, depth) = (page.size(top_k as usize), page.depth(top_k as usize));
         let mut ranker = request.ranker.clone().unwrap_or_default();
         if ranker.kind() == Kind::Unspecified {
             // Measured: ranks alone let words that mean nothing weigh as much as meaning, see docs/memory.md.
             ranker.kind = Kind::Weighted.into();
         }
         let again = ranker.kind() == Kind::Rerank;
-        let limit = if again || request.mmr_lambda.is_some() || texts.len() > 1 {
+        let limit = if again || request.mmr_lambda.is_some() {
+            // The same for each page: what is looked at decides the order.
             top_k.saturating_mul(2).clamp(SECOND_LOOK, MAX_TOP_K)
+        } else if texts.len() > 1 {
+            (depth as u32).saturating_mul(2).clamp(SECOND_LOOK, MAX_DEPTH)
         } else {
-            top_k
+            depth as u32
         };
         let vectors = self.query_vectors(cx, &request, &banks, &modes, &texts).await?;
         let with_vectors = request.mmr_lambda.is_some() || (again && ranker.model.is_empty());
@@ -90,15 +101,19 @@ impl Banks {
             found.retain(|found| found.hit.score >= threshold);
         }
         if let Some(lambda) = request.mmr_lambda {
-            found = self.diverse(cx, &banks, found, lambda, top_k as usize).await?;
+            found = self.diverse(cx, &banks, found, lambda, depth).await?;
         }
-        found.truncate(top_k as usize);
+        page.skip(&banks, &mut found);
+        let left = found.len();
+        found.truncate(size);
         keep_within(&mut found, request.max_tokens);
+        let texts = if rewritten { texts } else { Vec::new() };
+        let next_page_token = if left > found.len() { page.next(&banks, &found, &texts) } else { String::new() };
         let chunks = found.into_iter().map(|Found { bank, hit: Hit { mut chunk, score } }| {
             chunk.vector.clear();
             ScoredChunk { chunk: Some(chunk), bank_id: banks[bank].id.clone(), score }
         });
-        Ok(QueryResponse { chunks: chunks.collect(), queries: if rewritten { texts } else { Vec::new() } })
+        Ok(QueryResponse { chunks: chunks.collect(), queries: texts, next_page_token })
     }
 
     /// For each text, a vector for each bank; empty where it needs none.

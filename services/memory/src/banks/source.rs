@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use llama_stack_core::{Code, Context, Error, Result};
-use llama_stack_proto::v1::{Document, GetFileRequest, document::Content};
+use llama_stack_proto::v1::{Document, File, GetFileRequest, document::Content};
+use prost_types::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::Banks;
@@ -17,6 +18,8 @@ pub(super) struct Source {
     pub(super) sha256: String,
     /// Empty where it is no file.
     pub(super) file_id: String,
+    /// When the file does.
+    pub(super) expires: Option<Timestamp>,
 }
 
 impl Banks {
@@ -24,7 +27,8 @@ impl Banks {
     /// `InvalidArgument` there is no content (`empty_file`) · `OutOfRange` it is too large (`file_too_large`) · `NotFound` no
     /// such file · `FailedPrecondition` it is a file's, and the stack keeps none (`no_files`).
     pub(super) async fn source(&self, cx: &Context, document: &Document) -> Result<Source> {
-        let (mut filename, mut media_type, mut file_id) = (document.title.clone(), document.media_type.clone(), String::new());
+        let (mut filename, mut media_type) = (document.title.clone(), document.media_type.clone());
+        let (mut file_id, mut expires) = (String::new(), None);
         let data = match &document.content {
             None => {
                 return Err(
@@ -39,12 +43,13 @@ impl Banks {
             }
             Some(Content::Data(data)) => Bytes::from(data.clone()),
             Some(Content::FileId(id)) => {
-                let (name, kind, data) = self.file(cx, id).await?;
-                filename = name;
+                let (file, data) = self.file(cx, id).await?;
+                filename = file.filename;
                 if media_type.is_empty() {
-                    media_type = kind;
+                    media_type = file.media_type;
                 }
                 file_id.clone_from(id);
+                expires = file.expires;
                 data
             }
         };
@@ -54,10 +59,10 @@ impl Banks {
         }
         let hashed = data.clone();
         let sha256 = tokio::task::spawn_blocking(move || hex::encode(Sha256::digest(&hashed))).await.map_err(broke_off)?;
-        Ok(Source { filename, media_type, data, sha256, file_id })
+        Ok(Source { filename, media_type, data, sha256, file_id, expires })
     }
 
-    async fn file(&self, cx: &Context, id: &str) -> Result<(String, String, Bytes)> {
+    async fn file(&self, cx: &Context, id: &str) -> Result<(File, Bytes)> {
         let files = self.files.as_ref().ok_or_else(|| {
             let message = "this stack keeps no files: insert the document by its text or its bytes";
             Error::failed_precondition(message).with_field("file_id").with_reason("no_files")
@@ -71,7 +76,7 @@ impl Banks {
             data.extend_from_slice(&chunk?.data);
             self.check_size(data.len() as u64)?;
         }
-        Ok((file.filename, file.media_type, data.freeze()))
+        Ok((file, data.freeze()))
     }
 
     pub(super) fn check_size(&self, bytes: u64) -> Result<()> {

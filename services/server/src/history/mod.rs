@@ -16,7 +16,7 @@ use llama_stack_store::Store;
 
 pub(crate) use audit::AuditLog;
 pub(crate) use log::{Begun, Log};
-pub(crate) use routes::routes;
+pub(crate) use routes::{of_page, routes};
 
 const MAX_PAGE: u32 = 1_000;
 /// Who has this role sees every request of their tenant.

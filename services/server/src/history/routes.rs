@@ -118,7 +118,7 @@ fn moment(field: &'static str, seconds: Option<f64>) -> Result<Option<Timestamp>
 }
 
 /// The page's token is called otherwise here.
-fn of_page(error: Error) -> Error {
+pub(crate) fn of_page(error: Error) -> Error {
     if error.field() == Some("page_token") { error.with_field("page") } else { error }
 }
 

@@ -19,7 +19,7 @@ const MAX_TOKENS: u32 = 8_000;
 /// The caller's banks that can be searched, under the names of their tools, oldest first: `search_` and the bank's own name
 /// made to fit, or its id where it has none or the name is taken.
 pub(super) async fn named(memory: &dyn Memory, cx: &Context, mut taken: HashSet<String>) -> Result<Vec<(String, Bank)>> {
-    let (mut listed, mut request) = (Vec::new(), ListBanksRequest { page_size: 200, ..ListBanksRequest::default() });
+    let (mut listed, mut request) = (Vec::new(), ListBanksRequest { page_size: 200, without_counts: true, ..ListBanksRequest::default() });
     loop {
         let page = match cx.within(memory.list_banks(cx, request.clone())).await {
             Err(error) if error.code() == Code::Unimplemented => return Ok(Vec::new()),

@@ -249,8 +249,8 @@ impl Memory for Shelf {
             let scored = found.map(|chunk| (score(&chunk.text, &request.text), chunk.clone())).filter(|(score, _)| *score > 0.0);
             chunks.extend(scored.map(|(score, chunk)| ScoredChunk { chunk: Some(chunk), bank_id: bank_id.clone(), score }));
         }
-        let answer = QueryResponse { chunks, queries: Vec::new() };
-        Ok(QueryResponse { chunks: QueryResponse::merged([answer], request.top_k as usize), queries: Vec::new() })
+        let answer = QueryResponse { chunks, ..QueryResponse::default() };
+        Ok(QueryResponse { chunks: QueryResponse::merged([answer], request.top_k as usize), ..QueryResponse::default() })
     }
 }
 

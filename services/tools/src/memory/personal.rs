@@ -16,7 +16,7 @@ use super::{
 };
 use crate::said;
 
-/// Says of a bank that it holds what is remembered of its owner.
+/// Says of a bank that it holds what is remembered of its owner: its purpose, and under which name its metadata have it.
 const PURPOSE: (&str, &str) = ("llama_stack.purpose", "personal_memory");
 const MAX_TEXT: usize = 4_096;
 const DAY: i64 = 24 * 3600;
@@ -26,7 +26,7 @@ const MAX_KNOWN: usize = 10_000;
 pub(super) struct Personal {
     memory: Arc<dyn Memory>,
     config: Remember,
-    /// Tenant and principal → bank. Held while one is made, so that nobody gets two.
+    /// Tenant and principal → bank. Held while one is made, so that nobody gets two; of several processes the purpose sees to that.
     known: Mutex<HashMap<(String, String), String>>,
 }
 
@@ -104,14 +104,19 @@ impl Personal {
     /// The caller's bank; `None` where there is none and none is to be made.
     async fn bank(&self, cx: &Context, make: bool) -> Result<Option<String>> {
         let person = (cx.tenant().to_owned(), cx.principal().id.clone());
-        let mut known = self.known.lock().await;
-        if let Some(id) = known.get(&person).cloned() {
-            match self.memory.get_bank(cx, GetBankRequest { id: id.clone() }).await {
-                Ok(_) => return Ok(Some(id)),
+        let known_before = self.known.lock().await.get(&person).cloned();
+        if let Some(id) = &known_before {
+            match self.memory.get_bank(cx, GetBankRequest::uncounted(id.as_str())).await {
+                Ok(_) => return Ok(known_before),
                 // Deleted since.
-                Err(error) if error.code() == Code::NotFound => drop(known.remove(&person)),
+                Err(error) if error.code() == Code::NotFound => {}
                 Err(error) => return Err(error),
             }
+        }
+        let mut known = self.known.lock().await;
+        // Somebody may have looked it up meanwhile.
+        if let Some(id) = known.get(&person).filter(|id| known_before.as_ref() != Some(*id)) {
+            return Ok(Some(id.clone()));
         }
         let id = match self.look_up(cx).await? {
             Some(bank) => bank.id,
@@ -125,16 +130,22 @@ impl Personal {
         Ok(Some(id))
     }
 
+    /// The one for this purpose; where there is none, one that is said to be, as they were made once and as copies are.
     async fn look_up(&self, cx: &Context) -> Result<Option<Bank>> {
-        let mut request = ListBanksRequest { page_size: 1_000, ..ListBanksRequest::default() };
+        let mut request = ListBanksRequest { page_size: 1_000, without_counts: true, ..ListBanksRequest::default() };
+        let mut said = None;
         loop {
             let page = self.memory.list_banks(cx, request.clone()).await?;
-            let personal = |bank: &Bank| bank.owner == cx.principal().id && bank.metadata.get(PURPOSE.0).is_some_and(|is| is == PURPOSE.1);
-            if let Some(bank) = page.banks.into_iter().find(personal) {
-                return Ok(Some(bank));
+            for bank in page.banks.into_iter().filter(|bank| bank.owner == cx.principal().id) {
+                if bank.purpose == PURPOSE.1 {
+                    return Ok(Some(bank));
+                }
+                if said.is_none() && bank.metadata.get(PURPOSE.0).is_some_and(|is| is == PURPOSE.1) {
+                    said = Some(bank);
+                }
             }
             if page.next_page_token.is_empty() {
-                return Ok(None);
+                return Ok(said);
             }
             request.page_token = page.next_page_token;
         }
@@ -148,6 +159,7 @@ impl Personal {
             provider_id: self.config.provider_id.clone(),
             embedding_model: self.config.embedding_model.clone(),
             metadata: HashMap::from([(PURPOSE.0.to_owned(), PURPOSE.1.to_owned())]),
+            purpose: PURPOSE.1.into(),
             ..CreateBankRequest::default()
         };
         self.memory.create_bank(cx, request).await

@@ -21,7 +21,7 @@ pub(super) async fn search(
     // Hybrid where each of them can be.
     let mut mode = SearchMode::Hybrid;
     for id in &bank_ids {
-        let bank = memory.get_bank(cx, GetBankRequest { id: id.clone() }).await?;
+        let bank = memory.get_bank(cx, GetBankRequest::uncounted(id.as_str())).await?;
         if bank.kind() != BankKind::Vector || bank.embedding_model.is_empty() {
             mode = SearchMode::Keyword;
         }

@@ -20,7 +20,7 @@ pub(super) async fn check(peer: &Peer, report: &mut Report) {
         Ok(_) => report.kept(promise),
         Err(error) => return report.broken(promise, told(&error)),
     }
-    let answer = client.get_bank(&peer.cx(), GetBankRequest { id: NOWHERE.into() }).await;
+    let answer = client.get_bank(&peer.cx(), GetBankRequest::new(NOWHERE)).await;
     refused(report, "GetBank of a bank that is not there is NOT_FOUND", answer, &[Code::NotFound]);
     let request = QueryRequest { text: "anything".into(), ..QueryRequest::default() };
     let answer = client.query(&peer.cx(), request).await;
@@ -50,7 +50,7 @@ fn chunk(id: &str, text: &str, vector: [f32; 3]) -> Chunk {
 }
 
 async fn used(client: &Client, peer: &Peer, bank: &Bank, report: &mut Report) {
-    let got = client.get_bank(&peer.cx(), GetBankRequest { id: bank.id.clone() }).await;
+    let got = client.get_bank(&peer.cx(), GetBankRequest::new(bank.id.as_str())).await;
     report.judge(
         "GetBank gives what was made",
         match got {
@@ -110,6 +110,6 @@ async fn deleted(client: &Client, peer: &Peer, id: &str, report: &mut Report) {
     if let Err(error) = client.delete_bank(&peer.cx(), DeleteBankRequest { id: id.to_owned() }).await {
         return report.broken("DeleteBank deletes a bank", format!("{}; the bank {id} is left over", told(&error)));
     }
-    let answer = client.get_bank(&peer.cx(), GetBankRequest { id: id.to_owned() }).await;
+    let answer = client.get_bank(&peer.cx(), GetBankRequest::new(id)).await;
     refused(report, "a bank that was deleted is gone: NOT_FOUND", answer, &[Code::NotFound]);
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use llama_stack_core::{Code, Memory};
 use llama_stack_proto::v1::{
-    BankKind, ChunkingStrategy, CreateBankRequest, DeleteBankRequest, GetBankRequest, ListBanksRequest, QueryRequest, SearchMode,
+    Bank, BankKind, ChunkingStrategy, CreateBankRequest, DeleteBankRequest, GetBankRequest, ListBanksRequest, QueryRequest, SearchMode,
     UpdateBankRequest,
 };
 
@@ -14,6 +14,8 @@ use crate::worded::{DIMENSION, EMBEDDING};
 pub async fn all(memory: Arc<dyn Memory>) {
     a_bank_is_what_was_asked_for(memory.clone()).await;
     a_bank_for_somebody_else_is_an_admins_to_make(memory.clone()).await;
+    a_bank_for_a_purpose_is_made_once(memory.clone()).await;
+    counts_can_be_left_out(memory.clone()).await;
     what_may_change_changes(memory.clone()).await;
     a_deleted_bank_is_gone_with_all_it_had(memory.clone()).await;
     lists_cover_the_banks_once_in_either_order(memory.clone()).await;
@@ -22,7 +24,7 @@ pub async fn all(memory: Arc<dyn Memory>) {
 }
 
 fn get(id: &str) -> GetBankRequest {
-    GetBankRequest { id: id.into() }
+    GetBankRequest::new(id)
 }
 
 pub async fn a_bank_is_what_was_asked_for(memory: Arc<dyn Memory>) {
@@ -59,6 +61,48 @@ pub async fn a_bank_for_somebody_else_is_an_admins_to_make(memory: Arc<dyn Memor
         assert_eq!(bank.owner, "bob");
         memory.delete_bank(&bob, DeleteBankRequest { id: bank.id }).await.unwrap();
     }
+}
+
+pub async fn a_bank_for_a_purpose_is_made_once(memory: Arc<dyn Memory>) {
+    let ann = somebody();
+    let (bob, admin) = (caller(ann.tenant(), "bob", &[]), caller(ann.tenant(), "root", &["admin"]));
+    let asked = |owner: &str| CreateBankRequest { purpose: "notes".into(), owner: owner.into(), ..vector_bank() };
+    let made = futures::future::join_all((0..8).map(|_| memory.create_bank(&ann, asked("")))).await;
+    let made: Vec<Bank> = made.into_iter().map(Result::unwrap).collect();
+    assert!(made.iter().all(|bank| bank.id == made[0].id && bank.purpose == "notes"), "{made:?}");
+    assert_eq!(memory.list_banks(&ann, ListBanksRequest::default()).await.unwrap().banks.len(), 1);
+    inserted(&memory, &ann, &made[0], vec![text("a", "the cat sat on the mat")]).await;
+    let there = memory.create_bank(&admin, asked("ann")).await.unwrap();
+    assert_eq!((there.id.as_str(), there.document_count), (made[0].id.as_str(), 1));
+    for (cx, request) in [(&bob, asked("")), (&ann, vector_bank()), (&ann, CreateBankRequest { purpose: "other".into(), ..vector_bank() })]
+    {
+        assert_ne!(memory.create_bank(cx, request).await.unwrap().id, there.id);
+    }
+    memory.delete_bank(&ann, DeleteBankRequest { id: there.id.clone() }).await.unwrap();
+    assert_ne!(memory.create_bank(&ann, asked("")).await.unwrap().id, there.id);
+    let crooked = CreateBankRequest { purpose: "a\nb".into(), ..vector_bank() };
+    assert_eq!(memory.create_bank(&ann, crooked).await.unwrap_err().field(), Some("purpose"));
+}
+
+pub async fn counts_can_be_left_out(memory: Arc<dyn Memory>) {
+    let cx = somebody();
+    let bank = made(&memory, &cx).await;
+    inserted(&memory, &cx, &bank, vec![text("a", "the cat sat on the mat")]).await;
+    let counted = memory.get_bank(&cx, get(&bank.id)).await.unwrap();
+    assert_eq!((counted.document_count, counted.chunk_count), (1, 1));
+    let bare = memory.get_bank(&cx, GetBankRequest::uncounted(bank.id.as_str())).await.unwrap();
+    let nothing = Bank::default();
+    let expected = Bank {
+        document_count: 0,
+        chunk_count: 0,
+        bytes_used: 0,
+        indexed_share: nothing.indexed_share,
+        document_status_counts: nothing.document_status_counts,
+        ..counted
+    };
+    assert_eq!(bare, expected);
+    let request = ListBanksRequest { without_counts: true, ..ListBanksRequest::default() };
+    assert_eq!(memory.list_banks(&cx, request).await.unwrap().banks, [bare]);
 }
 
 pub async fn what_may_change_changes(memory: Arc<dyn Memory>) {
@@ -104,7 +148,7 @@ pub async fn lists_cover_the_banks_once_in_either_order(memory: Arc<dyn Memory>)
     for (newest_first, expected) in [(false, ids.clone()), (true, ids.iter().rev().cloned().collect())] {
         let (mut seen, mut page_token) = (Vec::new(), String::new());
         loop {
-            let request = ListBanksRequest { page_size: 2, page_token, newest_first, kind: 0 };
+            let request = ListBanksRequest { page_size: 2, page_token, newest_first, ..ListBanksRequest::default() };
             let page = memory.list_banks(&cx, request).await.unwrap();
             assert!(page.banks.len() <= 2);
             seen.extend(page.banks.into_iter().map(|bank| bank.id));

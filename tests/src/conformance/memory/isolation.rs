@@ -48,7 +48,7 @@ fn methods() -> Vec<(&'static str, Does, Call)> {
     vec![
         ("CreateBank", Does::Lists, call!(|memory, cx, _target| memory.create_bank(&cx, vector_bank()))),
         ("ListBanks", Does::Lists, call!(|memory, cx, _target| memory.list_banks(&cx, ListBanksRequest::default()))),
-        ("GetBank", Does::Read, call!(|memory, cx, target| memory.get_bank(&cx, GetBankRequest { id: target.bank.id }))),
+        ("GetBank", Does::Read, call!(|memory, cx, target| memory.get_bank(&cx, GetBankRequest::new(target.bank.id)))),
         (
             "UpdateBank",
             Does::Change,
@@ -287,7 +287,7 @@ async fn attempt(memory: Arc<dyn Memory>, cx: Context, own: Vec<String>, foreign
             let request = GetDocumentRequest { bank_id: aim.clone(), document_id: "doc7".into() };
             assert_eq!(memory.get_document(&cx, request).await.unwrap_err().code(), Code::NotFound, "own banks have five");
         }
-        2 => match memory.get_bank(&cx, GetBankRequest { id: aim.clone() }).await {
+        2 => match memory.get_bank(&cx, GetBankRequest::new(aim.as_str())).await {
             Ok(bank) => assert!(mine(&aim) && bank.document_count == 5 && bank.chunk_count == 5, "{bank:?}"),
             Err(error) => assert_eq!(error.code(), Code::NotFound),
         },

@@ -17,6 +17,7 @@ pub async fn all(memory: Arc<dyn Memory>) {
     words_are_no_operators(memory.clone()).await;
     filters_choose_what_is_searched(memory.clone()).await;
     the_best_come_first_and_no_more_than_asked_for(memory.clone()).await;
+    pages_go_on_where_the_last_one_ended(memory.clone()).await;
     rankers_decide_the_order(memory.clone()).await;
     variety_leaves_out_what_is_said_already(memory.clone()).await;
     several_banks_are_searched_as_one(memory.clone()).await;
@@ -141,6 +142,72 @@ pub async fn the_best_come_first_and_no_more_than_asked_for(memory: Arc<dyn Memo
     }
     let tight = QueryRequest { max_tokens: 12, ..query(&bank, "the cat", SearchMode::Vector) };
     assert_eq!(found(&memory, &cx, tight).await.len(), 1);
+}
+
+/// What a query gives page by page, and on how many.
+async fn read_on(memory: &Arc<dyn Memory>, cx: &Context, mut request: QueryRequest) -> (Vec<String>, usize) {
+    let (mut ids, mut pages) = (Vec::new(), 0);
+    loop {
+        let answer = memory.query(cx, request.clone()).await.unwrap();
+        assert!(!answer.chunks.is_empty(), "an empty page after {pages}");
+        pages += 1;
+        ids.extend(answer.chunks.into_iter().map(|scored| scored.chunk.unwrap().document_id));
+        if answer.next_page_token.is_empty() {
+            return (ids, pages);
+        }
+        request.page_token = answer.next_page_token;
+    }
+}
+
+pub async fn pages_go_on_where_the_last_one_ended(memory: Arc<dyn Memory>) {
+    let cx = somebody();
+    let bank = zoo(&memory, &cx).await;
+    let asked = |mode| QueryRequest { top_k: 2, ..query(&bank, "the cat on the sofa", mode) };
+    let whole = found(&memory, &cx, QueryRequest { top_k: 5, ..asked(SearchMode::Vector) }).await;
+    assert_eq!(read_on(&memory, &cx, asked(SearchMode::Vector)).await, (whole.clone(), 3));
+    let meaning = Ranker { kind: Kind::Rerank.into(), ..Ranker::default() };
+    let model = Ranker { model: RERANKER.into(), ..meaning.clone() };
+    let others = [
+        asked(SearchMode::Hybrid),
+        QueryRequest { ranker: Some(Ranker { kind: Kind::Rrf.into(), ..Ranker::default() }), ..asked(SearchMode::Hybrid) },
+        QueryRequest { ranker: Some(meaning), ..asked(SearchMode::Vector) },
+        QueryRequest { ranker: Some(model), ..asked(SearchMode::Vector) },
+        QueryRequest { mmr_lambda: Some(0.5), ..asked(SearchMode::Vector) },
+        QueryRequest { max_tokens: 1, ..asked(SearchMode::Vector) },
+    ];
+    let sorted = |mut ids: Vec<String>| {
+        ids.sort();
+        ids
+    };
+    for request in others {
+        let (ids, pages) = read_on(&memory, &cx, request.clone()).await;
+        // A budget that is smaller than any passage leaves one for each page.
+        assert_eq!((sorted(ids), pages), (sorted(whole.clone()), if request.max_tokens > 0 { 5 } else { 3 }), "{request:?}");
+    }
+
+    let first = memory.query(&cx, asked(SearchMode::Vector)).await.unwrap();
+    let next = QueryRequest { page_token: first.next_page_token, ..asked(SearchMode::Vector) };
+    let again = found(&memory, &cx, next.clone()).await;
+    assert_eq!((found(&memory, &cx, next.clone()).await, again.as_slice()), (again.clone(), &whole[2..4]));
+    // What is new is given once, if it is better than all that was given; and nothing of that again.
+    inserted(&memory, &cx, &bank, vec![text("best", "the cat on the sofa")]).await;
+    let (rest, _) = read_on(&memory, &cx, next.clone()).await;
+    assert_eq!((rest[0].as_str(), &rest[1..]), ("best", &whole[2..]));
+    let others = [
+        QueryRequest { text: "another".into(), ..next.clone() },
+        QueryRequest { top_k: 3, ..next.clone() },
+        QueryRequest { page_token: "best".into(), ..next },
+    ];
+    for other in others {
+        let error = memory.query(&cx, other).await.unwrap_err();
+        assert_eq!((error.field(), error.reason()), (Some("page_token"), Some("bad_page_token")));
+    }
+
+    let rewritten = QueryRequest { rewrite_model: CHAT.into(), queries: 2, top_k: 1, ..query(&bank, "purrs sings", SearchMode::Keyword) };
+    let answer = memory.query(&cx, rewritten.clone()).await.unwrap();
+    let more = memory.query(&cx, QueryRequest { page_token: answer.next_page_token, ..rewritten }).await.unwrap();
+    assert_eq!((more.queries, more.chunks.len(), more.next_page_token.as_str()), (answer.queries, 1, ""));
+    assert_ne!(more.chunks[0].chunk, answer.chunks[0].chunk);
 }
 
 pub async fn rankers_decide_the_order(memory: Arc<dyn Memory>) {

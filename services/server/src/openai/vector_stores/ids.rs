@@ -27,12 +27,24 @@ pub(super) fn ingestion_id(batch_id: &str) -> String {
 
 const INGESTION: &str = "ing_";
 
-/// The bank of a vector store. One of another kind is none.
+/// The bank of a vector store, without its counts. One of another kind is none.
 ///
 /// # Errors
 /// `NotFound`
 pub(super) async fn find(state: &AppState, cx: &Context, id: &str) -> Result<Bank> {
-    let bank = state.memory.get_bank(cx, GetBankRequest { id: bank_id(id) }).await.map_err(|error| no_store(error, id))?;
+    got(state, cx, id, GetBankRequest::uncounted(bank_id(id))).await
+}
+
+/// [`find`], with what it holds.
+///
+/// # Errors
+/// `NotFound`
+pub(super) async fn counted(state: &AppState, cx: &Context, id: &str) -> Result<Bank> {
+    got(state, cx, id, GetBankRequest::new(bank_id(id))).await
+}
+
+async fn got(state: &AppState, cx: &Context, id: &str, request: GetBankRequest) -> Result<Bank> {
+    let bank = state.memory.get_bank(cx, request).await.map_err(|error| no_store(error, id))?;
     if matches!(bank.kind(), BankKind::Vector | BankKind::Unspecified) { Ok(bank) } else { Err(missing(id)) }
 }
 

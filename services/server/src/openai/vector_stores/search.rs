@@ -14,6 +14,7 @@ use super::{
     ranking::{self, RankingOptions},
 };
 use crate::{
+    history::of_page,
     http::{ApiError, AppState, Caller, Json},
     openai::one_or_many::TextOr,
 };
@@ -36,6 +37,8 @@ pub(super) struct Search {
     rewrite_query: Option<bool>,
     /// Not OpenAI's: `hybrid`, the default, `vector` or `keyword`.
     search_mode: Option<String>,
+    /// `next_page` of the page before, which was asked for in the same words. For a `query` that is one text.
+    page: Option<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -46,6 +49,7 @@ pub(super) struct Results {
     search_query: Value,
     data: Vec<Found>,
     has_more: bool,
+    /// Of several queries there is one page.
     next_page: Option<String>,
 }
 
@@ -91,6 +95,9 @@ pub(super) async fn search(
     if !(1..=MAX_RESULTS).contains(&most) {
         return Err(Error::invalid("max_num_results", format!("max_num_results must be 1 to {MAX_RESULTS}, not {most}")).into());
     }
+    if body.page.is_some() && queries.len() > 1 {
+        return Err(Error::invalid("page", "what several queries find has one page: ask them one by one to read on").into());
+    }
     let (ranker, score_threshold) = ranking::read("ranking_options", body.ranking_options.as_ref())?;
     let request = QueryRequest {
         mode: mode("search_mode", body.search_mode.as_deref())?.into(),
@@ -98,18 +105,23 @@ pub(super) async fn search(
         top_k: most,
         score_threshold,
         ranker,
+        page_token: body.page.unwrap_or_default(),
         ..QueryRequest::default()
     };
     let bank = find(&state, &cx, &id).await?;
     let rewrite_model = if body.rewrite_query == Some(true) { first_chat_model(&state, &cx).await? } else { String::new() };
     let request = QueryRequest { bank_ids: vec![bank.id], rewrite_model, ..request };
     let asked = queries.iter().map(|text| state.memory.query(&cx, QueryRequest { text: text.clone(), ..request.clone() }));
-    let answers = cx.within(try_join_all(asked)).await.map_err(|error| no_store(error, &id))?;
+    let mut answers = cx.within(try_join_all(asked)).await.map_err(|error| of_page(no_store(error, &id)))?;
+    let next_page = match answers.as_mut_slice() {
+        [answer] => Some(std::mem::take(&mut answer.next_page_token)).filter(|token| !token.is_empty()),
+        _ => None,
+    };
     let rewritten: Vec<String> = answers.iter().flat_map(|answer| answer.queries.clone()).collect();
     let mut said = if rewritten.is_empty() { queries } else { rewritten };
     let search_query = if one && said.len() == 1 { said.swap_remove(0).into() } else { said.into() };
     let data = QueryResponse::merged(answers, most as usize).into_iter().map(Found::from).collect();
-    Ok(Json(Results { object: "vector_store.search_results.page", search_query, data, has_more: false, next_page: None }))
+    Ok(Json(Results { object: "vector_store.search_results.page", search_query, data, has_more: next_page.is_some(), next_page }))
 }
 
 /// # Errors

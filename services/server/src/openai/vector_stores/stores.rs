@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{
     attributes,
     chunking::{self, Chunking},
-    ids::{find, no_store, store_id},
+    ids::{counted, find, no_store, store_id},
     insert::{self, AddFile},
     page::{List, ListQuery, PAGE},
 };
@@ -180,7 +180,7 @@ async fn create(
         state.memory.delete_bank(&cx, DeleteBankRequest { id: bank.id }).await?;
         return Err(error.into());
     }
-    Ok(Json(find(&state, &cx, &id).await?.into()))
+    Ok(Json(counted(&state, &cx, &id).await?.into()))
 }
 
 /// In seconds; 0: never.
@@ -203,7 +203,8 @@ async fn list(
     let newest_first = query.newest_first()?;
     let (state, cx) = (&state, &cx);
     let next = |page_token| {
-        let request = ListBanksRequest { page_size: PAGE, page_token, newest_first, kind: BankKind::Vector.into() };
+        let request =
+            ListBanksRequest { page_size: PAGE, page_token, newest_first, kind: BankKind::Vector.into(), ..ListBanksRequest::default() };
         async move {
             let page = state.memory.list_banks(cx, request).await?;
             Ok((page.banks.into_iter().map(VectorStore::from).collect(), page.next_page_token))
@@ -214,7 +215,7 @@ async fn list(
 }
 
 async fn retrieve(State(state): State<AppState>, Caller(cx): Caller, Path(id): Path<String>) -> Result<Json<VectorStore>, ApiError> {
-    Ok(Json(find(&state, &cx, &id).await?.into()))
+    Ok(Json(counted(&state, &cx, &id).await?.into()))
 }
 
 /// What is left out stays; what is null goes.
