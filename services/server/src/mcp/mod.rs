@@ -29,7 +29,7 @@ use llama_stack_core::{Agents, Code, Error, Memory, Result, Tools};
 use self::handler::Handler;
 use crate::{
     http::{ApiError, AppState, Caller, read},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 pub(crate) type Service = StreamableHttpService<Handler, NeverSessionManager>;
@@ -48,7 +48,7 @@ pub(crate) fn service(tools: Arc<dyn Tools>, agents: Arc<dyn Agents>, memory: Ar
 pub(crate) fn routes(api: &mut Api) {
     let operation =
         Operation::new("The Model Context Protocol over streamable HTTP: the tools, and the agents and banks as tools.").returns_any();
-    api.post("/mcp", post(serve), operation);
+    api.post(route!("/mcp"), post(serve), operation);
 }
 
 async fn serve(State(state): State<AppState>, Caller(cx): Caller, mut request: Request) -> Result<Response, ApiError> {
