@@ -18,3 +18,6 @@ pub mod v1 {
 
 /// The encoded `FileDescriptorSet` of the whole contract, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Every RPC of the contract, as `Service.Rpc`: a constant, so that a table of RPCs can be checked where it is compiled.
+pub const RPCS: &[&str] = include!(concat!(env!("OUT_DIR"), "/rpcs.rs"));

@@ -146,3 +146,21 @@ async fn remove(store: &ModelStore, name: &str, output: &Output) -> Result<()> {
     store.remove(name).await?;
     output.result(&json!({ "removed": name }), |_| format!("removed {name}\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the program fetches by itself is what it was when its licence was read.
+    #[test]
+    fn the_models_of_built_in_distributions_have_hashes_and_licences() {
+        let specs: Vec<ModelSpec> = distribution::built_in().flat_map(|manifest| specs(&manifest).unwrap()).collect();
+        assert!(specs.len() >= 3, "{specs:?}");
+        for spec in specs {
+            assert!(spec.license.is_some(), "{} has no licence", spec.id);
+            for file in &spec.files {
+                assert!(file.sha256.is_some() && file.size.is_some(), "{}/{} is not pinned", spec.id, file.name);
+            }
+        }
+    }
+}

@@ -1,6 +1,12 @@
 //! `llama-stack run`: a manifest becomes a server.
 
-use std::{net::SocketAddr, path::Path, time::Instant};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    net::SocketAddr,
+    panic::PanicHookInfo,
+    path::Path,
+    time::Instant,
+};
 
 use llama_stack_core::{Error, Manifest, Result};
 use llama_stack_server::{Options, Stack};
@@ -119,5 +125,43 @@ fn start_logging(folder: &Path, format: LogFormat) -> Result<()> {
             registry.with(lines).with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()
         }
     };
-    started.map_err(|error| Error::internal("logging could not start").with_source(error))
+    started.map_err(|error| Error::internal("logging could not start").with_source(error))?;
+    std::panic::set_hook(Box::new(panicked));
+    Ok(())
+}
+
+/// A panic as a line of the log: where it was. What it says may quote what was being read, such as the text that an index cuts
+/// wrongly, so that is told only to who asks for much.
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    // With RUST_BACKTRACE.
+    let trace = Backtrace::capture();
+    let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+    tracing::error!(thread, place, backtrace = trace.as_deref(), "panicked");
+    tracing::debug!(place, said = panic.payload_as_str().unwrap_or_default(), "what the panic said");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, panic, sync::Arc, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_panic_is_logged_with_its_place_and_without_its_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let log = Arc::new(fs::File::create(&path).unwrap());
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(log).with_max_level(tracing::Level::INFO).finish();
+        // The panics of other tests are theirs.
+        let (before, mine) = (Arc::new(panic::take_hook()), thread::current().id());
+        let others = before.clone();
+        panic::set_hook(Box::new(move |panic| if thread::current().id() == mine { panicked(panic) } else { others(panic) }));
+        let broken = tracing::subscriber::with_default(lines, || panic::catch_unwind(|| panic!("somebody's words")));
+        panic::set_hook(Box::new(move |panic| before(panic)));
+        let said = fs::read_to_string(&path).unwrap();
+        assert!(broken.is_err() && said.contains("ERROR") && said.contains("run.rs:"), "{said}");
+        assert!(!said.contains("somebody"), "{said}");
+    }
 }

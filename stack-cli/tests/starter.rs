@@ -75,6 +75,11 @@ fn the_starter_answers_every_client() {
         ps["models"].as_array().unwrap().iter().map(|model| (model["id"].as_str().unwrap(), model["engine"].as_str().unwrap()));
     assert!(engines.any(|model| model == ("qwen2.5-coder-0.5b-instruct", "llama.cpp")), "{ps}");
     assert!(ps["models"].as_array().unwrap().iter().all(|model| !model["engine_reason"].as_str().unwrap().is_empty()), "{ps}");
+    for id in ["qwen2.5-coder-0.5b-instruct", "all-minilm-l6-v2"] {
+        let shown = call(home.path(), &["model", "show", id, "--json", "--server", &server.url]);
+        let shown: serde_json::Value = serde_json::from_str(&shown.out).unwrap_or_else(|_| panic!("{}", shown.err));
+        assert_eq!(shown["metadata"]["license"], "Apache-2.0", "{shown}");
+    }
     // It has just answered.
     assert!(ps["models"].as_array().unwrap().iter().all(|model| model["state"] == "loaded"), "{ps}");
 

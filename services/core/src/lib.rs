@@ -37,5 +37,20 @@ pub use service::{Agents, Batches, Files, Identity, Inference, Memory, Prompts, 
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// `==` of texts where the program is compiled, so that tables that disagree are no program.
+pub const fn same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < one.len() {
+        if one[at] != other[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
 /// Events as they happen. Dropping it cancels what makes them, unless the method says otherwise.
 pub type EventStream<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;

@@ -254,7 +254,7 @@ mod tests {
 
     fn model(gguf: Option<gguf::Info>) -> Resolved {
         let (dir, files) = (std::path::PathBuf::from("/nowhere"), BTreeMap::new());
-        Resolved { id: "m".into(), dir, files, gguf, chat_template: None, context_length: None }
+        Resolved { id: "m".into(), dir, files, gguf, chat_template: None, context_length: None, license: None }
     }
 
     fn of(architecture: &str) -> gguf::Info {

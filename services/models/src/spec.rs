@@ -23,6 +23,7 @@ use crate::{
 /// files: [ { name: model.gguf, sha256: …, from: [ "hf://…" ] } ]     # or path: /a/folder, or /a/file.gguf
 /// chat_template: file:///a/template.jinja                            # or its text; default: what the files bring
 /// context_length: 4096                                               # tokens; default and maximum: the model's own
+/// license: Apache-2.0                                                # of its weights
 /// options: { … }                                                     # what only its engine knows
 /// ```
 #[derive(Clone, Debug, Deserialize)]
@@ -43,6 +44,10 @@ pub struct ModelSpec {
     /// Tokens. Smaller than the model's own saves memory.
     #[serde(default)]
     pub context_length: Option<u32>,
+    /// Under which licence its weights are, as an expression of SPDX: `Apache-2.0`, or `LicenseRef-llama-3.1` for one that SPDX does
+    /// not list. Told of the model; nothing is decided by it.
+    #[serde(default)]
+    pub license: Option<String>,
     /// Settings of one engine, read by it with [`ModelSpec::options`].
     #[serde(default)]
     pub options: Map<String, Value>,
@@ -61,7 +66,12 @@ pub struct Resolved {
     /// The override's text.
     pub chat_template: Option<String>,
     pub context_length: Option<u32>,
+    /// As [`ModelSpec::license`].
+    pub license: Option<String>,
 }
+
+/// Of a licence, in bytes.
+const LONGEST_LICENSE: usize = 200;
 
 impl ModelSpec {
     /// Fetches what is missing and checks what is there. Offline and quick when all files were had before.
@@ -84,6 +94,11 @@ impl ModelSpec {
     }
 
     async fn resolve_inner(&self, store: &ModelStore, on_progress: &OnProgress) -> Result<Resolved> {
+        if let Some(license) = self.license.as_deref().filter(|license| !is_spdx(license)) {
+            let message =
+                format!("{license:?} is no expression of SPDX, such as Apache-2.0, or LicenseRef-NAME for what SPDX does not list");
+            return Err(Error::invalid("license", message));
+        }
         let (dir, files) = match (&self.path, self.files.as_slice()) {
             (Some(path), []) => {
                 let path = path.clone();
@@ -95,7 +110,15 @@ impl ModelSpec {
         };
         let (checked, template) = (files.clone(), self.chat_template.clone());
         let (gguf, chat_template) = blocking(move || Ok((check(&checked)?, template.map(template_text).transpose()?))).await?;
-        Ok(Resolved { id: self.id.clone(), dir, files, gguf, chat_template, context_length: self.context_length })
+        Ok(Resolved {
+            id: self.id.clone(),
+            dir,
+            files,
+            gguf,
+            chat_template,
+            context_length: self.context_length,
+            license: self.license.clone(),
+        })
     }
 
     async fn fetched(&self, store: &ModelStore, on_progress: &OnProgress) -> Result<(PathBuf, BTreeMap<String, PathBuf>)> {
@@ -108,6 +131,14 @@ impl ModelSpec {
         let paths = self.files.iter().map(|file| file.name.to_string()).zip(paths).collect();
         store.link(&self.id, paths).await
     }
+}
+
+/// By its letters: whether SPDX lists the licence is not asked.
+fn is_spdx(license: &str) -> bool {
+    let letters = |letter: char| letter.is_ascii_alphanumeric() || "-.+:() ".contains(letter);
+    license.len() <= LONGEST_LICENSE
+        && license.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '(')
+        && license.chars().all(letters)
 }
 
 impl Resolved {
@@ -206,5 +237,30 @@ fn check(files: &BTreeMap<String, PathBuf>) -> Result<Option<gguf::Info>> {
             Err(Error::invalid("files", message).with_reason("model_file_missing"))
         }
         _ => Ok(first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_licence_is_an_expression_of_spdx() {
+        for license in ["Apache-2.0", "MIT OR Apache-2.0", "(MIT AND BSD-3-Clause)", "LicenseRef-llama-3.1", "GPL-2.0+"] {
+            assert!(is_spdx(license), "{license}");
+        }
+        for none in ["", " MIT", "see <https://x.org>", "MIT\n", &"A".repeat(LONGEST_LICENSE + 1)] {
+            assert!(!is_spdx(none), "{none:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_licence_that_is_none_is_named() {
+        let (home, spec) = (tempfile::tempdir().unwrap(), serde_json::json!({ "id": "m", "path": "/none", "license": "free!" }));
+        let spec: ModelSpec = serde_json::from_value(spec).unwrap();
+        let store = ModelStore::open(home.path().to_owned()).unwrap();
+        let on_progress: OnProgress = std::sync::Arc::new(|_| {});
+        let error = spec.resolve(&store, &on_progress).await.unwrap_err();
+        assert_eq!(error.field(), Some("license"), "{error}");
     }
 }

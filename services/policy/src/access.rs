@@ -18,7 +18,7 @@ use cedar_policy::{
 };
 use llama_stack_core::{Error, Principal, Result};
 
-pub use actions::{ACTIONS, Action, Class, actions};
+pub use actions::{ACTIONS, Action, Class, actions, is_action};
 
 use crate::sources::{self, Source};
 

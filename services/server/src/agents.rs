@@ -26,12 +26,12 @@ use serde::Serialize;
 use crate::{
     http::{ApiError, AppState, Caller, Json},
     journal::{PageQuery, next},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 use fields::{AgentFields, AgentObject, renamed};
 
 pub(crate) fn routes(api: &mut Api) {
-    let (all, one) = ("/v1/agents", "/v1/agents/{id}");
+    let (all, one) = (route!("/v1/agents"), route!("/v1/agents/{id}"));
     api.get(all, get(list).post(create), Operation::new("The agents of this stack, newest first.").returns::<AgentList>());
     api.describe(all, "post", Operation::new("Keeps an agent; `model` is required.").takes::<AgentFields>().returns::<AgentObject>());
     api.get(one, get(retrieve).post(update).delete(delete), Operation::new("An agent.").returns::<AgentObject>());

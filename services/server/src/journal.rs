@@ -25,7 +25,7 @@ use llama_stack_proto::v1::{GetSessionRequest, GetTurnRequest, ListSessionsReque
 use crate::{
     http::{ApiError, AppState, Caller, Json},
     openai::{conversation_id, no_conversation, response_id, session_id, turn_id},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 /// Of one page.
@@ -34,12 +34,12 @@ const MOST: u32 = 100;
 /// `/v1/conversations` has a method already, so its list comes with that route.
 pub(crate) fn routes(api: &mut Api) {
     api.get(
-        "/v1/conversations/{id}/turns",
+        route!("/v1/conversations/{id}/turns"),
         get(list_turns),
         Operation::new("The responses of a conversation, oldest first, each with the one that it continues.").returns::<TurnList>(),
     );
     api.get(
-        "/v1/responses/{id}/steps",
+        route!("/v1/responses/{id}/steps"),
         get(list_steps),
         Operation::new("What a response did, step by step: models, tools, shields, with their times.").returns::<StepList>(),
     );

@@ -4,7 +4,11 @@ use axum::{Router, routing::MethodRouter};
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use crate::http::{AppState, ErrorBody};
+pub(crate) use crate::identity::route;
+use crate::{
+    http::{AppState, ErrorBody},
+    identity::Route,
+};
 
 /// Routes, each with what the document says of it.
 pub(crate) struct Api {
@@ -109,23 +113,23 @@ impl Default for Api {
 }
 
 impl Api {
-    pub(crate) fn get(&mut self, path: &str, handler: MethodRouter<AppState>, operation: Operation) {
+    pub(crate) fn get(&mut self, path: Route, handler: MethodRouter<AppState>, operation: Operation) {
         self.route(path, "get", handler, operation);
     }
 
-    pub(crate) fn post(&mut self, path: &str, handler: MethodRouter<AppState>, operation: Operation) {
+    pub(crate) fn post(&mut self, path: Route, handler: MethodRouter<AppState>, operation: Operation) {
         self.route(path, "post", handler, operation);
     }
 
-    fn route(&mut self, path: &str, method: &'static str, handler: MethodRouter<AppState>, operation: Operation) {
-        self.router = std::mem::take(&mut self.router).route(path, handler);
+    fn route(&mut self, path: Route, method: &'static str, handler: MethodRouter<AppState>, operation: Operation) {
+        self.router = std::mem::take(&mut self.router).route(path.path(), handler);
         self.describe(path, method, operation);
     }
 
     /// Says what another method of a route does, that came with the route's handler.
-    pub(crate) fn describe(&mut self, path: &str, method: &'static str, operation: Operation) {
+    pub(crate) fn describe(&mut self, path: Route, method: &'static str, operation: Operation) {
         // A parameter that takes the rest of the path is `{*name}` to the router, `{name}` in the document.
-        self.operations.push((path.replace("{*", "{"), method, operation));
+        self.operations.push((path.path().replace("{*", "{"), method, operation));
     }
 
     pub(crate) fn into_router(self) -> Router<AppState> {

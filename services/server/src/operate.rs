@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     http::{ApiError, AppState, Caller, Json},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 pub(crate) fn routes(api: &mut Api) {
     let operation = Operation::new("All that the stack keeps, as a tar archive for `llama-stack restore`. A broken one ends early.");
-    api.get("/v1/backup", get(backup), operation.returns_any());
+    api.get(route!("/v1/backup"), get(backup), operation.returns_any());
     let operation = Operation::new("Deletes all that a tenant has, or one principal of it.").takes::<Erase>().returns::<Erased>();
-    api.post("/v1/erase", post(erase), operation);
+    api.post(route!("/v1/erase"), post(erase), operation);
 }
 
 /// A failure in the middle breaks the connection off: the archive's last member, which proves that it is whole, is missing then.

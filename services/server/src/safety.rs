@@ -18,14 +18,14 @@ use llama_stack_proto::v1::{
 use crate::{
     http::{ApiError, AppState, Caller, Json},
     openai::chat::RequestMessage,
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 pub(crate) fn routes(api: &mut Api) {
-    api.get("/v1/shields", get(list), Operation::new("The shields that texts can be judged by.").returns::<ShieldList>());
-    api.get("/v1/shields/{*identifier}", get(retrieve), Operation::new("One shield.").returns::<ShieldObject>());
+    api.get(route!("/v1/shields"), get(list), Operation::new("The shields that texts can be judged by.").returns::<ShieldList>());
+    api.get(route!("/v1/shields/{*identifier}"), get(retrieve), Operation::new("One shield.").returns::<ShieldObject>());
     let operation = Operation::new("Judges the last message of a conversation.").takes::<RunShield>().returns::<RunShieldAnswer>();
-    api.post("/v1/safety/run-shield", post(run), operation);
+    api.post(route!("/v1/safety/run-shield"), post(run), operation);
 }
 
 #[derive(Serialize, JsonSchema)]

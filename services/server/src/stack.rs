@@ -84,7 +84,7 @@ pub struct Stack {
     pub(crate) limits: Arc<Limits>,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
-    telemetry: Option<Arc<Telemetry>>,
+    pub(crate) telemetry: Option<Arc<Telemetry>>,
     store: Store,
     _cancel_on_drop: DropGuard,
 }

@@ -1,6 +1,7 @@
 //! Traces and measures by OTLP, under the names of OpenTelemetry's GenAI conventions. Spans are made by [`crate::observed`].
 //!
-//! Source of the names: the semantic conventions for generative AI, `gen_ai.*`.
+//! Source of the names: OpenTelemetry's semantic conventions 1.41 for generative AI (`gen_ai.*`) and for the Model Context Protocol
+//! (`mcp.*`), the last before they got a repository of their own.
 
 mod instruments;
 
@@ -32,6 +33,9 @@ use llama_stack_core::{
 };
 
 pub(crate) use instruments::Instruments;
+
+/// As `gen_ai.provider.name`: whoever answers, this stack was asked.
+pub(crate) const PROVIDER: &str = "llama-stack";
 
 /// The last spans get this long to leave.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -124,20 +128,31 @@ fn tls(manifest: &Manifest) -> Result<ClientTlsConfig> {
 }
 
 impl trace::Tracer for Telemetry {
-    fn client(&self, cx: &Context, name: String, attributes: Vec<(&'static str, String)>) -> (Box<dyn OpenSpan>, Context) {
-        let attributes = attributes.into_iter().map(|(name, value)| KeyValue::new(name, value)).collect();
+    fn client(&self, cx: &Context, name: String, attributes: Vec<(&'static str, trace::Value)>) -> (Box<dyn OpenSpan>, Context) {
+        let attributes = attributes.into_iter().map(|(name, value)| KeyValue::new(name, held(value))).collect();
         let (span, below) = self.span(cx, name, SpanKind::Client, attributes);
         (Box::new(span), below)
     }
 }
 
 impl OpenSpan for Span {
-    fn set(&mut self, key: &'static str, value: String) {
-        Span::set(self, key, value);
+    fn set(&mut self, key: &'static str, value: trace::Value) {
+        Span::set(self, key, held(value));
     }
 
     fn fail(&mut self, error: &Error) {
         Span::fail(self, error);
+    }
+
+    fn fail_as(&mut self, kind: &str) {
+        Span::fail_as(self, kind);
+    }
+}
+
+fn held(value: trace::Value) -> opentelemetry::Value {
+    match value {
+        trace::Value::Text(text) => text.into(),
+        trace::Value::Number(number) => number.into(),
     }
 }
 
@@ -164,5 +179,11 @@ impl Span {
     pub(crate) fn fail(&mut self, error: &Error) {
         self.set("error.type", error.reason().unwrap_or(error.code().name()).to_owned());
         self.0.set_status(Status::error(error.message().to_owned()));
+    }
+
+    /// Notes that the answer itself tells of a failure, of this stable kind.
+    pub(crate) fn fail_as(&mut self, kind: &str) {
+        self.set("error.type", kind.to_owned());
+        self.0.set_status(Status::error(""));
     }
 }

@@ -17,19 +17,19 @@ use llama_stack_proto::v1::{
 
 use crate::{
     http::{ApiError, AppState, Caller, Json},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 pub(crate) fn routes(api: &mut Api) {
-    let (groups, group) = ("/v1/toolgroups", "/v1/toolgroups/{id}");
+    let (groups, group) = (route!("/v1/toolgroups"), route!("/v1/toolgroups/{id}"));
     api.get(groups, get(list_groups).post(register), Operation::new("The tool groups that the caller may use.").returns::<GroupList>());
     let operation = Operation::new("Registers a tool group for the caller's tenant.").takes::<RegisterGroup>().returns::<GroupObject>();
     api.describe(groups, "post", operation);
     api.get(group, get(retrieve_group).delete(unregister), Operation::new("One tool group.").returns::<GroupObject>());
     api.describe(group, "delete", Operation::new("Unregisters a tool group of the caller's tenant.").returns::<Unregistered>());
-    api.get("/v1/tools", get(list_tools), Operation::new("The tools that the caller may use.").returns::<ToolList>());
+    api.get(route!("/v1/tools"), get(list_tools), Operation::new("The tools that the caller may use.").returns::<ToolList>());
     let operation = Operation::new("Runs a tool.").takes::<Invoke>().returns::<Invoked>();
-    api.post("/v1/tools/{name}/invoke", post(invoke), operation);
+    api.post(route!("/v1/tools/{name}/invoke"), post(invoke), operation);
 }
 
 #[derive(Serialize, JsonSchema)]

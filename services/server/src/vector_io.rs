@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     http::{ApiError, AppState, Caller, Json},
     openai::vector_stores::{bank_id, filters, mode},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 /// Chunks of one request.
@@ -24,9 +24,9 @@ const MAX_TTL: u64 = 315_360_000;
 
 pub(crate) fn routes(api: &mut Api) {
     let operation = Operation::new("Stores chunks, with their vectors or to be embedded here; one whose id is there is replaced.");
-    api.post("/v1/vector-io/insert", post(insert), operation.takes::<Insert>().returns::<Inserted>());
+    api.post(route!("/v1/vector-io/insert"), post(insert), operation.takes::<Insert>().returns::<Inserted>());
     let operation = Operation::new("Searches a bank for chunks.");
-    api.post("/v1/vector-io/query", post(query), operation.takes::<Search>().returns::<Found>());
+    api.post(route!("/v1/vector-io/query"), post(query), operation.takes::<Search>().returns::<Found>());
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -57,6 +57,8 @@ fn text(model: &Model) -> String {
 struct Local {
     id: String,
     context_length: Option<u32>,
+    /// As SPDX writes it.
+    license: Option<String>,
     files: Vec<LocalFile>,
 }
 
@@ -71,7 +73,8 @@ struct LocalFile {
 
 impl Local {
     fn text(&self) -> String {
-        let mut text = format!("{}\n", self.id);
+        let license = self.license.as_ref().map(|license| format!("  {license}")).unwrap_or_default();
+        let mut text = format!("{}{license}\n", self.id);
         for file in &self.files {
             let here = if file.here { "here" } else { "not fetched" };
             let bytes = file.size.map(size).unwrap_or_default();
@@ -93,7 +96,8 @@ async fn local(id: &str, home: HomeArgs) -> Result<Option<Local>> {
             from: file.from.iter().map(ToString::to_string).collect(),
             here: stored.contains(&format!("{id}/{}", file.name)),
         });
-        return Ok(Some(Local { id: spec.id.clone(), context_length: spec.context_length, files: files.collect() }));
+        let files = files.collect();
+        return Ok(Some(Local { id: spec.id.clone(), context_length: spec.context_length, license: spec.license.clone(), files }));
     }
     Ok(None)
 }

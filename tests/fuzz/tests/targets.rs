@@ -1,5 +1,5 @@
 //! Every target on its corpus, and on mutations of it that are the same each time. `LLAMA_STACK_FUZZ_ROUNDS` multiplies them,
-//! `LLAMA_STACK_FUZZ_SEED` chooses others.
+//! `LLAMA_STACK_FUZZ_SEED` chooses others, and with `LLAMA_STACK_FUZZ_SECONDS` each target goes on with more for at least so long.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
@@ -37,8 +37,9 @@ fn number(variable: &str, default: u64) -> u64 {
 fn holds(name: &str) {
     let target = TARGETS.iter().find(|target| target.name == name).unwrap();
     let seeds = corpus(target);
-    let mut mutator = Mutator::new(number("LLAMA_STACK_FUZZ_SEED", 1), seeds.clone());
-    let rounds = u64::from(target.rounds) * number("LLAMA_STACK_FUZZ_ROUNDS", 1);
+    let seed = number("LLAMA_STACK_FUZZ_SEED", 1);
+    let mut mutator = Mutator::new(seed, seeds.clone());
+    let mut rounds = u64::from(target.rounds) * number("LLAMA_STACK_FUZZ_ROUNDS", 1);
     let (sender, inputs) = mpsc::sync_channel::<Vec<u8>>(0);
     let (done, ended) = mpsc::channel();
     let run = target.run;
@@ -51,7 +52,13 @@ fn holds(name: &str) {
         }
     });
     let worker = worker.unwrap();
-    for input in seeds.into_iter().chain((0..rounds).map(|_| mutator.next_input())) {
+    let until = Instant::now() + Duration::from_secs(number("LLAMA_STACK_FUZZ_SECONDS", 0));
+    let mutations = std::iter::from_fn(|| {
+        let goes_on = rounds > 0 || Instant::now() < until;
+        rounds = rounds.saturating_sub(1);
+        goes_on.then(|| mutator.next_input())
+    });
+    for input in seeds.into_iter().chain(mutations) {
         let begun = Instant::now();
         sender.send(input.clone()).unwrap();
         match ended.recv_timeout(PATIENCE) {
@@ -61,10 +68,10 @@ fn holds(name: &str) {
             }
             Ok((_, Ok(()))) => {}
             Ok((input, Err(panic))) => {
-                eprintln!("{name} breaks on {} bytes: {}", input.len(), kept(name, &input));
+                eprintln!("{name} breaks on {} bytes, with the seed {seed}: {}", input.len(), kept(name, &input));
                 resume_unwind(panic);
             }
-            Err(_) => panic!("{name} does not come back from {} bytes: {}", input.len(), kept(name, &input)),
+            Err(_) => panic!("{name} does not come back from {} bytes, with the seed {seed}: {}", input.len(), kept(name, &input)),
         }
     }
     drop(sender);

@@ -94,6 +94,7 @@ fn embedding(
     let bert = Bert::load(&weights.into_builder(), &config, pooling, options.normalize).map_err(unfit)?;
     Ok(Model {
         id: directory.0.id.clone(),
+        license: directory.0.license.clone(),
         reader: Reader::new(tokenizer, longest, config.vocab_size)?,
         network: Network::Bert(Box::new(bert)),
         batch_tokens: options.batch_tokens,
@@ -121,6 +122,7 @@ fn reranker(
     let encoder = CrossEncoder::load(&weights.into_builder(), &config).map_err(unfit)?;
     Ok(Model {
         id: directory.0.id.clone(),
+        license: directory.0.license.clone(),
         reader: Reader::new(tokenizer, longest, config.vocab_size)?,
         network: Network::CrossEncoder(Box::new(encoder)),
         batch_tokens: options.batch_tokens,
@@ -146,6 +148,7 @@ fn classifier(
     let deberta = Deberta::load(weights.into_builder(), &config, count).map_err(unfit)?;
     Ok(Model {
         id: directory.0.id.clone(),
+        license: directory.0.license.clone(),
         reader: Reader::new(tokenizer, longest, config.vocab_size)?,
         network: Network::Deberta(Box::new(deberta)),
         batch_tokens: options.batch_tokens,

@@ -12,6 +12,7 @@ use crate::{
 
 pub(crate) struct Model {
     pub(crate) id: String,
+    pub(crate) license: Option<String>,
     pub(crate) reader: Reader,
     pub(crate) network: Network,
     /// Tokens per batch.
@@ -55,6 +56,8 @@ impl Model {
             Network::Deberta(_) => (ModelKind::Classifier, "deberta-v2"),
             Network::CrossEncoder(_) => (ModelKind::Reranker, "bert"),
         };
+        let told = [("engine", "candle"), ("architecture", architecture), ("state", "loaded")];
+        let license = self.license.as_deref().map(|license| ("license", license));
         v1::Model {
             id: self.id.clone(),
             provider_id: provider_id.into(),
@@ -65,9 +68,7 @@ impl Model {
             labels: self.labels.clone(),
             created: Some(ids::now()),
             // Its weights are read before the stack serves, and stay.
-            metadata: [("engine", "candle"), ("architecture", architecture), ("state", "loaded")]
-                .map(|(key, value)| (key.into(), value.into()))
-                .into(),
+            metadata: told.into_iter().chain(license).map(|(key, value)| (key.into(), value.into())).collect(),
         }
     }
 

@@ -175,7 +175,9 @@ impl Thread {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.work(source, started)));
         alive.store(false, Ordering::Release);
         if let Err(panic) = outcome {
-            tracing::error!(model = id, cause = said(&*panic), "the engine broke");
+            tracing::error!(model = id, "the engine broke");
+            // It may quote a text.
+            tracing::debug!(model = id, said = said(&*panic), "what its panic said");
         }
     }
 

@@ -31,6 +31,7 @@ use crate::{
 
 pub(crate) struct LocalModel {
     pub(crate) id: String,
+    license: Option<String>,
     found: Found,
     source: Source,
     wish: Wish,
@@ -101,6 +102,7 @@ impl LocalModel {
         room.could_hold(&wish).map_err(named)?;
         let model = Arc::new(Self {
             id: spec.id.clone(),
+            license: files.license.clone(),
             found,
             source,
             wish,
@@ -130,6 +132,7 @@ impl LocalModel {
             Kind::Reranker => ModelKind::Reranker,
         };
         let mut metadata = vec![("engine", "llama.cpp".to_owned()), ("quantization", self.found.info.quantization.clone())];
+        metadata.extend(self.license.clone().map(|license| ("license", license)));
         metadata.push(("memory_bytes", self.wish.total().to_string()));
         let engine = self.engine.try_lock().ok().and_then(|slot| slot.engine.clone());
         let state = match self.phase() {

@@ -35,6 +35,7 @@ pub(crate) struct LocalModel {
     pub(crate) id: String,
     weights: Weights,
     quantization: String,
+    license: Option<String>,
     /// On a CPU, where the headers say enough.
     footprint: Option<Footprint>,
     /// The manifest names the context's length.
@@ -66,6 +67,7 @@ impl LocalModel {
             asked: files.context_length.is_some(),
             weights: Weights { id: spec.id.clone(), dir: files.dir.clone(), format: found.format, template, context_length, options },
             quantization: found.quantization,
+            license: files.license.clone(),
             admission: Admission::new(1, queue),
             engine: Mutex::new(None),
             state: RwLock::new("unloaded"),
@@ -76,6 +78,7 @@ impl LocalModel {
     pub(crate) fn describe(&self, provider_id: &str) -> Model {
         let state = *self.state.read().unwrap_or_else(PoisonError::into_inner);
         let mut metadata = vec![("engine", "mistral.rs 0.8.1".to_owned()), ("quantization", self.quantization.clone())];
+        metadata.extend(self.license.clone().map(|license| ("license", license)));
         if let Some(footprint) = &self.footprint {
             metadata.push(("memory_bytes", footprint.need(self.weights.context_length).total().to_string()));
         }

@@ -152,6 +152,7 @@ fn a_folder_of_safetensors_becomes_f32_on_a_cpu() {
         gguf: None,
         chat_template: None,
         context_length: None,
+        license: None,
     };
     let cpu = Load { weights: Weights::F32, kv: KvType::F32, ..Load::default() };
     let need = Footprint::of(&files, cpu).unwrap().need(256);

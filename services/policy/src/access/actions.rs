@@ -1,5 +1,8 @@
 //! What can be done here: every RPC of the contract, and what it takes to be allowed it.
 
+use llama_stack_core::same;
+use llama_stack_proto::RPCS;
+
 /// What the built-in policies ask for. A Cedar action of this name holds all of its actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -32,8 +35,7 @@ impl Class {
 
 use Class::{Admin, Operate, Own, Private, Use};
 
-/// Service, its RPCs, and their classes. An RPC that is not here is denied, and fails the test that compares this table with
-/// the contract.
+/// Service, its RPCs, and their classes. This and the contract name the same RPCs, or nothing is built.
 pub const ACTIONS: &[(&str, &[(&str, Class)])] = &[
     (
         "Inference",
@@ -139,8 +141,49 @@ pub const ACTIONS: &[(&str, &[(&str, Class)])] = &[
     ("Batches", &[("CreateBatch", Use), ("GetBatch", Use), ("ListBatches", Use), ("CancelBatch", Use)]),
     ("Telemetry", &[("GetTurnTrace", Private), ("ListRequests", Use), ("ListAuditEvents", Admin)]),
     // Not of the contract: what HTTP alone has.
-    ("Http", &[("Metrics", Admin)]),
+    (HTTP, &[("Metrics", Admin)]),
 ];
+
+const HTTP: &str = "Http";
+
+// Where an RPC of the contract has no class, the build ends here with its name.
+const _: () = {
+    let mut at = 0;
+    while at < RPCS.len() {
+        assert!(is_action(RPCS[at]), "{}", RPCS[at]);
+        at += 1;
+    }
+    let (mut classes, mut at) = (0, 0);
+    while at < ACTIONS.len() {
+        let (service, rpcs) = ACTIONS[at];
+        if !same(service.as_bytes(), HTTP.as_bytes()) {
+            classes += rpcs.len();
+        }
+        at += 1;
+    }
+    assert!(classes == RPCS.len(), "ACTIONS names an RPC that the contract does not have, or one of them twice");
+};
+
+/// Whether policies know an action of this name: `Agents.CreateTurn`. For tables that are checked where they are compiled.
+pub const fn is_action(name: &str) -> bool {
+    let mut service = 0;
+    while service < ACTIONS.len() {
+        let (of, rpcs) = ACTIONS[service];
+        if let Some((head, [b'.', rpc @ ..])) = name.as_bytes().split_at_checked(of.len())
+            && same(head, of.as_bytes())
+        {
+            let mut at = 0;
+            while at < rpcs.len() {
+                if same(rpc, rpcs[at].0.as_bytes()) {
+                    return true;
+                }
+                at += 1;
+            }
+        }
+        service += 1;
+    }
+    false
+}
 
 /// One thing that can be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

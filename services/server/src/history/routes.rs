@@ -16,16 +16,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     http::{ApiError, AppState, Caller, Json},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 pub(crate) fn routes(api: &mut Api) {
     let operation = Operation::new("The latest requests, newest first: the caller's own, and of an admin all of the tenant's.");
-    api.get("/v1/requests", get(list), operation.returns::<RequestList>());
+    api.get(route!("/v1/requests"), get(list), operation.returns::<RequestList>());
     let operation = Operation::new("The audit log of the tenant, newest first: what policies and shields decided about its callers.");
-    api.get("/v1/audit", get(audit), operation.returns::<AuditList>());
+    api.get(route!("/v1/audit"), get(audit), operation.returns::<AuditList>());
     let operation = Operation::new("A response as spans: what it asked of models, tools and shields, and how long that took.");
-    api.get("/v1/responses/{id}/trace", get(trace), operation.returns::<Trace>());
+    api.get(route!("/v1/responses/{id}/trace"), get(trace), operation.returns::<Trace>());
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

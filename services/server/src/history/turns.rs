@@ -6,6 +6,8 @@ use futures::future::{BoxFuture, FutureExt as _};
 use llama_stack_core::{Agents, Code, Context, Result};
 use llama_stack_proto::v1::{ErrorInfo, GetTurnRequest, Step, TraceSpan, Turn, TurnStatus, TurnTrace, step};
 
+use crate::telemetry::PROVIDER;
+
 /// Agents that call agents, deeper than any limit of theirs.
 const MAX_DEPTH: usize = 16;
 
@@ -50,8 +52,10 @@ fn below<'a>(
 
 fn of_turn(turn: &Turn, parent_id: String) -> TraceSpan {
     let config = turn.config.as_ref();
-    let name = config.map(|config| config.name.as_str()).filter(|name| !name.is_empty()).unwrap_or(&turn.agent_id);
+    let name = config.map_or("", |config| config.name.as_str());
     let mut attributes = HashMap::new();
+    note(&mut attributes, "gen_ai.provider.name", PROVIDER);
+    note(&mut attributes, "gen_ai.agent.name", name);
     note(&mut attributes, "gen_ai.conversation.id", &turn.session_id);
     note(&mut attributes, "gen_ai.agent.id", &turn.agent_id);
     note(&mut attributes, "gen_ai.request.model", config.map(|config| config.model.as_str()).unwrap_or_default());
@@ -79,6 +83,7 @@ fn of_step(step: &Step, turn_id: &str) -> TraceSpan {
     let mut error: Option<ErrorInfo> = None;
     let (operation, object) = match &step.step {
         Some(step::Step::Inference(inference)) => {
+            note(&mut attributes, "gen_ai.provider.name", PROVIDER);
             note(&mut attributes, "gen_ai.request.model", &inference.model);
             if let Some(usage) = &inference.usage {
                 note(&mut attributes, "gen_ai.usage.input_tokens", &usage.prompt_tokens.to_string());

@@ -94,7 +94,7 @@ impl AppState {
             batches: stack.batches.clone(),
             parser: stack.parser.clone(),
             egress: stack.egress.clone(),
-            mcp: mcp::service(stack.tools.clone(), stack.agents.clone(), stack.memory.clone(), stack.server.max_body_bytes),
+            mcp: mcp::service(stack),
             origins: stack.server.cors_origins.clone(),
             site: Site::new(address, &stack.server.hosts, &stack.server.cors_origins),
             prompts: stack.prompts.clone(),

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{AppState, Json};
-use crate::openapi::{Api, Operation};
+use crate::openapi::{Api, Operation, route};
 
 /// `OK`, or `DRAINING` once a shutdown has begun.
 #[derive(Serialize, JsonSchema)]
@@ -19,11 +19,15 @@ pub(crate) struct Health {
 }
 
 pub(crate) fn routes(api: &mut Api) {
-    api.get("/v1/health", get(health), Operation::new("Whether the stack serves.").returns::<Health>());
-    api.get("/livez", get(live), Operation::new("Whether the process lives. Always 200.").returns::<Health>());
-    api.get("/readyz", get(ready), Operation::new("Whether to send requests here: 200, or 503 while it drains.").returns::<Health>());
-    api.get("/metrics", get(metrics), Operation::new("Prometheus metrics.").returns_text());
-    api.get("/openapi.json", get(document), Operation::new("This document.").returns_any());
+    api.get(route!("/v1/health"), get(health), Operation::new("Whether the stack serves.").returns::<Health>());
+    api.get(route!("/livez"), get(live), Operation::new("Whether the process lives. Always 200.").returns::<Health>());
+    api.get(
+        route!("/readyz"),
+        get(ready),
+        Operation::new("Whether to send requests here: 200, or 503 while it drains.").returns::<Health>(),
+    );
+    api.get(route!("/metrics"), get(metrics), Operation::new("Prometheus metrics.").returns_text());
+    api.get(route!("/openapi.json"), get(document), Operation::new("This document.").returns_any());
 }
 
 async fn live() -> Json<Health> {

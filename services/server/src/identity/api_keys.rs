@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     http::{ApiError, AppState, Caller, Json},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 pub(crate) fn routes(api: &mut Api) {
-    let (all, one) = ("/v1/api-keys", "/v1/api-keys/{id}");
+    let (all, one) = (route!("/v1/api-keys"), route!("/v1/api-keys/{id}"));
     api.post(
         all,
         post(create).get(list),
@@ -32,16 +32,16 @@ pub(crate) fn routes(api: &mut Api) {
     api.get(one, get(retrieve).delete(revoke), Operation::new("An API key, without its secret.").returns::<Key>());
     api.describe(one, "delete", Operation::new("Revokes an API key at once; it stays in the list.").returns::<Key>());
     api.post(
-        "/v1/api-keys/{id}/rotate",
+        route!("/v1/api-keys/{id}/rotate"),
         post(rotate),
         Operation::new("Gives an API key another secret.").takes::<RotateKey>().returns::<Issued>(),
     );
     api.post(
-        "/v1/hand-over",
+        route!("/v1/hand-over"),
         post(hand_over),
         Operation::new("Gives what is one principal's, or nobody's, to another.").takes::<HandOver>().returns::<HandedOver>(),
     );
-    api.get("/v1/whoami", get(whoami), Operation::new("Who the caller is taken for.").returns::<Who>());
+    api.get(route!("/v1/whoami"), get(whoami), Operation::new("Who the caller is taken for.").returns::<Who>());
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

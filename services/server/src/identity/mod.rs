@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) use api_keys::routes;
 pub(crate) use edge::{grpc, http};
 pub use exposure::check_exposure;
+pub(crate) use routes::{Route, route};
 
 use crate::{Options, Stack, assemble, history::AuditLog};
 use attempts::Attempts;

@@ -14,8 +14,11 @@ use llama_stack_core::{Agents, Code, Context, Error, Memory, Result, Tools};
 use llama_stack_proto::v1::{self, InvokeToolRequest, OnInterrupt};
 use llama_stack_tools::mcp::IDEMPOTENCY_KEY;
 
-use super::{agents, banks, content};
-use crate::tools::{every_tool, parameters};
+use super::{agents, banks, content, span};
+use crate::{
+    telemetry::Telemetry,
+    tools::{every_tool, parameters},
+};
 
 /// What answers each request.
 #[derive(Clone)]
@@ -23,6 +26,7 @@ pub(crate) struct Handler {
     pub(super) tools: Arc<dyn Tools>,
     pub(super) agents: Arc<dyn Agents>,
     pub(super) memory: Arc<dyn Memory>,
+    pub(super) telemetry: Option<Arc<Telemetry>>,
 }
 
 impl ServerHandler for Handler {
@@ -52,12 +56,14 @@ impl ServerHandler for Handler {
     }
 
     async fn call_tool(&self, request: CallToolRequestParams, context: RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
-        let cx = caller(&context)?;
-        tokio::select! {
+        let (mut span, cx) = span::begin(self.telemetry.as_deref(), caller(&context)?, &request.name, &context);
+        let answer = tokio::select! {
             // The client has gone, or wants it no longer.
             () = context.ct.cancelled() => Err(refused(Error::new(Code::Cancelled, "the call was cancelled"))),
-            result = self.call(&cx, request) => result.map(CallToolResponse::Complete).map_err(refused),
-        }
+            result = self.call(&cx, request) => result.map_err(refused),
+        };
+        span::end(&mut span, &answer);
+        answer.map(CallToolResponse::Complete)
     }
 }
 

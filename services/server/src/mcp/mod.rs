@@ -12,6 +12,7 @@ mod agents;
 mod banks;
 mod content;
 mod handler;
+mod span;
 
 use std::sync::Arc;
 
@@ -24,31 +25,33 @@ use axum::{
 };
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::never::NeverSessionManager};
 
-use llama_stack_core::{Agents, Code, Error, Memory, Result, Tools};
+use llama_stack_core::{Code, Error, Result};
 
 use self::handler::Handler;
 use crate::{
+    Stack,
     http::{ApiError, AppState, Caller, read},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 pub(crate) type Service = StreamableHttpService<Handler, NeverSessionManager>;
 
-pub(crate) fn service(tools: Arc<dyn Tools>, agents: Arc<dyn Agents>, memory: Arc<dyn Memory>, max_body_bytes: usize) -> Service {
+pub(crate) fn service(stack: &Stack) -> Service {
     // Origins are checked here, and a proxy in front may send any host.
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
-        .with_max_request_body_bytes(max_body_bytes)
+        .with_max_request_body_bytes(stack.server.max_body_bytes)
         .disable_allowed_hosts();
-    let handler = Handler { tools, agents, memory };
+    let (tools, agents, memory) = (stack.tools.clone(), stack.agents.clone(), stack.memory.clone());
+    let handler = Handler { tools, agents, memory, telemetry: stack.telemetry.clone() };
     StreamableHttpService::new(move || Ok(handler.clone()), Arc::default(), config)
 }
 
 pub(crate) fn routes(api: &mut Api) {
     let operation =
         Operation::new("The Model Context Protocol over streamable HTTP: the tools, and the agents and banks as tools.").returns_any();
-    api.post("/mcp", post(serve), operation);
+    api.post(route!("/mcp"), post(serve), operation);
 }
 
 async fn serve(State(state): State<AppState>, Caller(cx): Caller, mut request: Request) -> Result<Response, ApiError> {

@@ -16,7 +16,7 @@ use llama_stack_proto::v1::{
 };
 
 use super::{Observed, noted};
-use crate::telemetry::Span;
+use crate::telemetry::{PROVIDER, Span};
 
 /// A turn under way: the span ends with the stream.
 struct Telling {
@@ -68,9 +68,9 @@ fn tell(span: &mut Span, event: &TurnEvent) {
 }
 
 impl Observed<dyn Agents> {
-    /// `invoke_agent {name}`: the agent's name, once the turn tells its configuration; until then, what the request has.
+    /// `invoke_agent {name}`: the agent's name, once the turn tells its configuration; until then, what the request has of it.
     fn turn_span(&self, cx: &Context, name: &str) -> (Option<Span>, Context) {
-        let attributes = vec![KeyValue::new("gen_ai.provider.name", "llama-stack")];
+        let attributes = vec![KeyValue::new("gen_ai.provider.name", PROVIDER)];
         self.span(cx, "invoke_agent", name, SpanKind::Internal, if self.telemetry.is_some() { attributes } else { Vec::new() })
     }
 }
@@ -78,14 +78,13 @@ impl Observed<dyn Agents> {
 #[async_trait::async_trait]
 impl Agents for Observed<dyn Agents> {
     async fn create_turn(&self, cx: &Context, request: CreateTurnRequest) -> Result<EventStream<TurnEvent>> {
-        let named = request.config.as_ref().map(|config| config.name.as_str()).filter(|name| !name.is_empty());
-        let (mut span, below) = self.turn_span(cx, named.unwrap_or(&request.agent_id));
+        let (mut span, below) = self.turn_span(cx, request.config.as_ref().map_or("", |config| config.name.as_str()));
         let events = noted(&mut span, self.inner.create_turn(&below, request).await)?;
         Ok(if span.is_some() { Box::pin(Telling { events, span }) } else { events })
     }
 
     async fn resume_turn(&self, cx: &Context, request: ResumeTurnRequest) -> Result<EventStream<TurnEvent>> {
-        let (mut span, below) = self.turn_span(cx, &request.turn_id);
+        let (mut span, below) = self.turn_span(cx, "");
         let events = noted(&mut span, self.inner.resume_turn(&below, request).await)?;
         Ok(if span.is_some() { Box::pin(Telling { events, span }) } else { events })
     }

@@ -2,24 +2,57 @@
 
 use serde_json::{Value, json};
 
-use llama_stack_proto::v1::{Message, part::Content};
+use llama_stack_proto::v1::{ChatChoice, FinishReason, Message, Part, part::Content};
 
 /// Messages in the form of `gen_ai.input.messages`.
 pub(super) fn messages(messages: &[Message]) -> String {
-    Value::from(messages.iter().map(|message| json!({ "role": message.role().provenance(), "parts": parts(message) })).collect::<Vec<_>>())
-        .to_string()
+    Value::from(messages.iter().map(message).collect::<Vec<_>>()).to_string()
 }
 
-fn parts(message: &Message) -> Vec<Value> {
-    message.parts.iter().filter_map(|part| part.content.as_ref()).map(part).collect()
+/// Answers in the form of `gen_ai.output.messages`.
+pub(super) fn answers(choices: &[ChatChoice]) -> String {
+    let answers = choices.iter().filter_map(|choice| {
+        let mut answer = message(choice.message.as_ref()?);
+        answer["finish_reason"] = finish(choice.finish_reason()).into();
+        Some(answer)
+    });
+    Value::from(answers.collect::<Vec<_>>()).to_string()
+}
+
+/// What a tool brought, as `gen_ai.tool.call.result`.
+pub(super) fn result(parts: &[Part]) -> String {
+    Value::from(contents(parts)).to_string()
+}
+
+/// As the schema of answers writes it; spans have the reasons in the API's words.
+fn finish(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::ToolCalls => "tool_call",
+        other => super::generation::word(other),
+    }
+}
+
+fn message(message: &Message) -> Value {
+    json!({ "role": message.role().provenance(), "parts": contents(&message.parts) })
+}
+
+fn contents(parts: &[Part]) -> Vec<Value> {
+    parts.iter().filter_map(|part| part.content.as_ref()).map(part).collect()
+}
+
+/// An object, as conventions want it, where the model wrote one.
+fn arguments(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
 fn part(content: &Content) -> Value {
     match content {
         Content::Text(text) | Content::Refusal(text) => json!({ "type": "text", "content": text }),
         Content::Reasoning(text) => json!({ "type": "reasoning", "content": text }),
-        Content::Image(image) => json!({ "type": "image", "media_type": image.media_type }),
-        Content::ToolCall(call) => json!({ "type": "tool_call", "id": call.id, "name": call.name, "arguments": call.arguments }),
+        Content::Image(image) => json!({ "type": "image", "modality": "image", "mime_type": image.media_type }),
+        Content::ToolCall(call) => {
+            json!({ "type": "tool_call", "id": call.id, "name": call.name, "arguments": arguments(&call.arguments) })
+        }
         Content::ToolResult(result) => json!({ "type": "tool_call_response", "id": result.call_id, "response": result.joined_text() }),
     }
 }

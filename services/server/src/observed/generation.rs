@@ -107,6 +107,12 @@ impl Generation {
         if let Some(span) = &mut self.span {
             span.set("gen_ai.usage.input_tokens", i64::from(usage.prompt_tokens));
             span.set("gen_ai.usage.output_tokens", i64::from(usage.completion_tokens));
+            // Parts of the two above.
+            let parts = [
+                ("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens),
+                ("gen_ai.usage.reasoning.output_tokens", usage.reasoning_tokens),
+            ];
+            parts.into_iter().filter(|(_, count)| *count > 0).for_each(|(key, count)| span.set(key, i64::from(count)));
         }
     }
 
@@ -128,6 +134,9 @@ impl Generation {
         self.metrics.first_token(&self.model, took);
         if let Some(telemetry) = &self.telemetry {
             telemetry.instruments.first_token(self.operation, &self.model, took);
+        }
+        if let Some(span) = &mut self.span {
+            span.set("gen_ai.response.time_to_first_chunk", took.as_secs_f64());
         }
     }
 
@@ -159,18 +168,20 @@ impl Drop for Generation {
     fn drop(&mut self) {
         self.measure();
         let Some(span) = &mut self.span else { return };
-        let reasons = self.reasons.iter().map(|reason| StringValue::from(word(*reason))).collect();
-        span.set("gen_ai.response.finish_reasons", Value::Array(Array::String(reasons)));
-        span.set("gen_ai.response.model", self.model.clone());
+        // None where nothing was answered.
+        if !self.reasons.is_empty() {
+            let reasons = self.reasons.iter().map(|reason| StringValue::from(word(*reason))).collect();
+            span.set("gen_ai.response.finish_reasons", Value::Array(Array::String(reasons)));
+            span.set("gen_ai.response.model", self.model.clone());
+        }
         if let Some(answer) = self.answer.take() {
-            let said: Vec<_> = answer.finish("").choices.into_iter().filter_map(|choice| choice.message).collect();
-            span.set("gen_ai.output.messages", content::messages(&said));
+            span.set("gen_ai.output.messages", content::answers(&answer.finish("").choices));
         }
     }
 }
 
-/// As the conventions write it.
-fn word(reason: FinishReason) -> &'static str {
+/// As the API writes it, which is what spans are to have.
+pub(super) fn word(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Unspecified => "unknown",
         FinishReason::Stop => "stop",

@@ -6,14 +6,15 @@ use llama_stack_proto::v1::{
     RegisterToolGroupRequest, ToolGroup, UnregisterToolGroupRequest, UnregisterToolGroupResponse,
 };
 
-use super::{Observed, noted};
+use super::{Observed, content, noted};
 
 #[async_trait::async_trait]
 impl Tools for Observed<dyn Tools> {
     async fn invoke_tool(&self, cx: &Context, request: InvokeToolRequest) -> Result<InvokeToolResponse> {
         let attributes = match &self.telemetry {
             Some(_) => {
-                vec![KeyValue::new("gen_ai.tool.name", request.name.clone()), KeyValue::new("gen_ai.tool.call.id", request.call_id.clone())]
+                let call = Some(&request.call_id).filter(|id| !id.is_empty()).map(|id| KeyValue::new("gen_ai.tool.call.id", id.clone()));
+                [KeyValue::new("gen_ai.tool.name", request.name.clone())].into_iter().chain(call).collect()
             }
             None => Vec::new(),
         };
@@ -23,7 +24,10 @@ impl Tools for Observed<dyn Tools> {
         }
         let response = noted(&mut span, self.inner.invoke_tool(&below, request).await)?;
         if let (true, Some(span)) = (response.is_error, &mut span) {
-            span.set("error.type", "tool_error");
+            span.fail_as("tool_error");
+        }
+        if let (true, Some(span)) = (self.captures() && !response.is_error, &mut span) {
+            span.set("gen_ai.tool.call.result", content::result(&response.parts));
         }
         Ok(response)
     }

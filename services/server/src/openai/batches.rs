@@ -18,17 +18,17 @@ pub(crate) use ask::InProcess;
 
 use crate::{
     http::{ApiError, AppState, Caller, Json},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 pub(super) fn routes(api: &mut Api) {
-    let (all, one) = ("/v1/batches", "/v1/batches/{id}");
+    let (all, one) = (route!("/v1/batches"), route!("/v1/batches/{id}"));
     let operation = Operation::new("Runs the requests of a file in the background.");
     api.post(all, post(create).get(list), operation.takes::<CreateBatch>().returns::<BatchObject>());
     api.describe(all, "get", Operation::new("The caller's batches, newest first.").returns::<BatchList>());
     api.get(one, get(retrieve), Operation::new("How a batch gets on.").returns::<BatchObject>());
     let operation = Operation::new("Ends a batch: what has not begun is not run, and what was answered is its output.");
-    api.post("/v1/batches/{id}/cancel", post(cancel), operation.returns::<BatchObject>());
+    api.post(route!("/v1/batches/{id}/cancel"), post(cancel), operation.returns::<BatchObject>());
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

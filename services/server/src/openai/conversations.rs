@@ -29,20 +29,21 @@ use super::responses::{
 use crate::{
     http::{ApiError, AppState, Caller, Json},
     journal,
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 /// Of items that come at once: the OpenAI API's bound.
 const MAX_ITEMS: usize = 20;
 
 pub(super) fn routes(api: &mut Api) {
-    let (one, items, item) = ("/v1/conversations/{id}", "/v1/conversations/{id}/items", "/v1/conversations/{id}/items/{item_id}");
+    let (one, items, item) =
+        (route!("/v1/conversations/{id}"), route!("/v1/conversations/{id}/items"), route!("/v1/conversations/{id}/items/{item_id}"));
     api.post(
-        "/v1/conversations",
+        route!("/v1/conversations"),
         post(create).get(journal::list_sessions),
         Operation::new("Begins a conversation.").takes::<CreateConversation>().returns::<Conversation>(),
     );
-    api.describe("/v1/conversations", "get", Operation::new("The conversations of the tenant.").returns::<journal::SessionList>());
+    api.describe(route!("/v1/conversations"), "get", Operation::new("The conversations of the tenant.").returns::<journal::SessionList>());
     api.get(one, get(retrieve).post(update).delete(delete), Operation::new("A conversation.").returns::<Conversation>());
     api.describe(
         one,

@@ -17,20 +17,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     http::{ApiError, AppState, Caller, Json},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 const MAX_PAGE: u32 = 10_000;
 
 pub(super) fn routes(api: &mut Api) {
-    let (all, one) = ("/v1/files", "/v1/files/{id}");
+    let (all, one) = (route!("/v1/files"), route!("/v1/files/{id}"));
     // The service has its own limit, and says it.
     let create = post(upload::create).layer(DefaultBodyLimit::disable());
     api.post(all, create.get(list), Operation::new("Uploads a file.").takes_form::<upload::CreateFile>().returns::<FileObject>());
     api.describe(all, "get", Operation::new("The caller's files, newest first.").returns::<FileList>());
     api.get(one, get(retrieve).delete(delete), Operation::new("What is known of a file.").returns::<FileObject>());
     api.describe(one, "delete", Operation::new("Deletes a file and its content.").returns::<Deleted>());
-    api.get("/v1/files/{id}/content", get(content), Operation::new("A file's content."));
+    api.get(route!("/v1/files/{id}/content"), get(content), Operation::new("A file's content."));
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

@@ -35,7 +35,7 @@ pub(crate) mod vector_stores;
 use axum::routing::{get, post};
 use llama_stack_core::ids;
 
-use crate::openapi::{Api, Operation};
+use crate::openapi::{Api, Operation, route};
 
 pub(crate) use responses::{
     no_conversation,
@@ -44,12 +44,12 @@ pub(crate) use responses::{
 
 pub(crate) fn routes(api: &mut Api) {
     api.post(
-        "/v1/chat/completions",
+        route!("/v1/chat/completions"),
         post(chat::create),
         Operation::new("Answers a conversation.").takes::<chat::CreateChat>().returns::<chat::Completion>().streams::<chat::Chunk>(),
     );
     api.post(
-        "/v1/completions",
+        route!("/v1/completions"),
         post(completions::create),
         Operation::new("Continues a text.")
             .takes::<completions::CreateCompletion>()
@@ -57,15 +57,15 @@ pub(crate) fn routes(api: &mut Api) {
             .streams::<completions::Completion>(),
     );
     api.post(
-        "/v1/embeddings",
+        route!("/v1/embeddings"),
         post(embeddings::create),
         Operation::new("A vector per input.").takes::<embeddings::CreateEmbedding>().returns::<embeddings::EmbeddingList>(),
     );
-    api.get("/v1/models", get(models::list), Operation::new("The models that can be asked for.").returns::<models::ModelList>());
-    api.get("/v1/models/{*model}", get(models::retrieve), Operation::new("One model.").returns::<models::ModelObject>());
+    api.get(route!("/v1/models"), get(models::list), Operation::new("The models that can be asked for.").returns::<models::ModelList>());
+    api.get(route!("/v1/models/{*model}"), get(models::retrieve), Operation::new("One model.").returns::<models::ModelObject>());
 
     api.post(
-        "/v1/moderations",
+        route!("/v1/moderations"),
         post(moderations::create),
         Operation::new("Judges texts by a shield.").takes::<moderations::CreateModeration>().returns::<moderations::Moderation>(),
     );

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{
     http::{ApiError, AppState, Caller, Json},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 /// How a request names a prompt.
@@ -81,7 +81,7 @@ fn variable(name: &str, value: Value) -> Result<String> {
 }
 
 pub(super) fn routes(api: &mut Api) {
-    let (all, one) = ("/v1/prompts", "/v1/prompts/{id}");
+    let (all, one) = (route!("/v1/prompts"), route!("/v1/prompts/{id}"));
     api.post(all, post(create).get(list), Operation::new("Keeps a prompt, as its version 1.").takes::<CreatePrompt>().returns::<Prompt>());
     api.describe(all, "get", Operation::new("The default version of every prompt, newest prompt first.").returns::<PromptList>());
     api.get(
@@ -91,9 +91,13 @@ pub(super) fn routes(api: &mut Api) {
     );
     api.describe(one, "post", Operation::new("Adds a version.").takes::<UpdatePrompt>().returns::<Prompt>());
     api.describe(one, "delete", Operation::new("Deletes a prompt with all its versions.").returns::<Deleted>());
-    api.get("/v1/prompts/{id}/versions", get(versions), Operation::new("The versions of a prompt, newest first.").returns::<PromptList>());
+    api.get(
+        route!("/v1/prompts/{id}/versions"),
+        get(versions),
+        Operation::new("The versions of a prompt, newest first.").returns::<PromptList>(),
+    );
     api.post(
-        "/v1/prompts/{id}/set-default-version",
+        route!("/v1/prompts/{id}/set-default-version"),
         post(set_default),
         Operation::new("Makes a version the default one.").takes::<DefaultVersion>().returns::<Prompt>(),
     );

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     http::{ApiError, AppState, Caller, Json},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 const MAX_DOCUMENTS: usize = 2_048;
 
 pub(super) fn routes(api: &mut Api) {
     let operation = Operation::new("Orders documents by how well they answer a query.");
-    api.post("/v1/rerank", post(rerank), operation.takes::<Rerank>().returns::<Reranked>());
+    api.post(route!("/v1/rerank"), post(rerank), operation.takes::<Rerank>().returns::<Reranked>());
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

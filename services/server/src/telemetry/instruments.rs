@@ -1,6 +1,6 @@
 //! What generations cost and how long they took, as OpenTelemetry's GenAI conventions measure it.
 //!
-//! Source of names, units and bucket boundaries: the semantic conventions for generative AI, "metrics".
+//! Source of names, units and bucket boundaries: the semantic conventions 1.41 for generative AI, "metrics".
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ fn of(operation: &'static str, model: &str) -> Vec<KeyValue> {
     let model = model.to_owned();
     vec![
         KeyValue::new("gen_ai.operation.name", operation),
-        KeyValue::new("gen_ai.provider.name", "llama-stack"),
+        KeyValue::new("gen_ai.provider.name", super::PROVIDER),
         KeyValue::new("gen_ai.request.model", model.clone()),
         KeyValue::new("gen_ai.response.model", model),
     ]

@@ -19,10 +19,12 @@ use futures::{StreamExt, stream};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use llama_stack_core::{
-    Agents, Context,
+    Agents, Context, Deps, Registry,
     grpc::{Remote, channel},
 };
-use llama_stack_proto::v1::{AgentConfig, CreateTurnRequest, Message, agents_client::AgentsClient, turn_event::Event};
+use llama_stack_proto::v1::{
+    AgentConfig, CreateAgentRequest, CreateTurnRequest, InvokeToolRequest, Message, agents_client::AgentsClient, turn_event::Event,
+};
 use prost::Message as _;
 use rustls::{
     ServerConfig,
@@ -73,8 +75,22 @@ struct Span {
     parent_span_id: Vec<u8>,
     #[prost(string, tag = "5")]
     name: String,
+    #[prost(int32, tag = "6")]
+    kind: i32,
     #[prost(message, repeated, tag = "9")]
     attributes: Vec<Attribute>,
+    #[prost(message, optional, tag = "15")]
+    status: Option<Status>,
+}
+
+const SERVER: i32 = 2;
+const CLIENT: i32 = 3;
+const ERROR: i32 = 2;
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Status {
+    #[prost(int32, tag = "3")]
+    code: i32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -89,6 +105,8 @@ struct Attribute {
 struct Any {
     #[prost(string, optional, tag = "1")]
     text: Option<String>,
+    #[prost(bool, optional, tag = "2")]
+    flag: Option<bool>,
     #[prost(int64, optional, tag = "3")]
     integer: Option<i64>,
 }
@@ -134,6 +152,8 @@ struct Point {
     count: u64,
     #[prost(double, optional, tag = "5")]
     sum: Option<f64>,
+    #[prost(double, repeated, tag = "7")]
+    bounds: Vec<f64>,
     #[prost(message, repeated, tag = "9")]
     attributes: Vec<Attribute>,
 }
@@ -155,6 +175,12 @@ impl Span {
 
     fn integer(&self, key: &str) -> Option<i64> {
         self.value(key)?.integer
+    }
+
+    /// In a stable word, where the span says that it failed.
+    fn failure(&self) -> Option<String> {
+        let failed = self.status.as_ref().is_some_and(|status| status.code == ERROR);
+        self.text("error.type").filter(|_| failed)
     }
 }
 
@@ -276,7 +302,9 @@ async fn a_chat_is_a_span_below_the_callers_trace_without_its_words() {
     for span in &spans {
         assert_eq!(span.name, "chat parrot");
         assert_eq!(span.text("gen_ai.operation.name").as_deref(), Some("chat"));
+        assert_eq!((span.kind, span.text("gen_ai.provider.name").as_deref()), (CLIENT, Some("llama-stack")));
         assert_eq!(span.text("gen_ai.request.model").as_deref(), Some("parrot"));
+        assert_eq!(span.integer("gen_ai.usage.cache_read.input_tokens"), Some(3));
         assert_eq!((span.integer("gen_ai.usage.input_tokens"), span.integer("gen_ai.usage.output_tokens")), (Some(7), Some(2)));
         assert!(span.value("gen_ai.response.finish_reasons").is_some());
         assert!(!format!("{span:?}").contains("secret"), "{span:?}");
@@ -284,6 +312,33 @@ async fn a_chat_is_a_span_below_the_callers_trace_without_its_words() {
     let below =
         spans.iter().find(|span| span.parent_span_id == 0xb7ad_6b71_6920_3331_u64.to_be_bytes()).expect("no span below the caller's");
     assert_eq!(below.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_and_its_failure_are_told_in_the_conventions_words() {
+    let spans = traced("", async |server| {
+        let mut asked = streamed("my secret");
+        let more = json!({ "n": 2, "seed": 7, "response_format": { "type": "json_object" }, "stop": ["my secret"] });
+        asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.transcript("/v1/chat/completions", &asked).await;
+        server.post("/v1/chat/completions", &chat("fail at once")).await;
+        server.answer("/v1/embeddings", &json!({ "model": "org/vectors", "input": "my secret" })).await;
+    })
+    .await;
+    let named = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    let (failed, answered): (Vec<_>, Vec<_>) = named("chat parrot").into_iter().partition(|span| span.failure().is_some());
+    let ([answered], [failed]) = (&answered[..], &failed[..]) else { panic!("{spans:?}") };
+    assert_eq!((answered.integer("gen_ai.request.choice.count"), answered.integer("gen_ai.request.seed")), (Some(2), Some(7)));
+    assert_eq!(answered.text("gen_ai.output.type").as_deref(), Some("json"));
+    assert_eq!(answered.value("gen_ai.request.stream").unwrap().flag, Some(true));
+    assert!(answered.value("gen_ai.response.time_to_first_chunk").is_some());
+    assert_eq!(failed.failure().as_deref(), Some("stream_broken"));
+    assert!(failed.value("gen_ai.request.stream").is_none() && failed.value("gen_ai.response.finish_reasons").is_none());
+    let [vectors] = named("embeddings org/vectors")[..] else { panic!("{spans:?}") };
+    assert_eq!(vectors.text("gen_ai.operation.name").as_deref(), Some("embeddings"));
+    assert_eq!(vectors.text("gen_ai.provider.name").as_deref(), Some("llama-stack"));
+    assert_eq!((vectors.kind, vectors.integer("gen_ai.usage.input_tokens")), (CLIENT, Some(7)));
+    assert!(!format!("{spans:?}").contains("secret"), "{spans:?}");
 }
 
 /// One trace: the turn, and below it what it asked of models and tools.
@@ -310,23 +365,44 @@ async fn a_turn_is_a_span_over_its_inferences_and_tools() {
     assert!(turn.text("gen_ai.conversation.id").is_some());
 }
 
-/// An MCP server that does not know the newer handshake, and notes the `_meta` of calls.
+/// Ids are attributes: a span's name is one that others have too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_of_an_agent_without_a_name_is_not_called_by_its_id() {
+    let spans = traced("", async |server| {
+        let agents = Remote::<AgentsClient<Channel>>::new(channel(&server.url(""), Duration::from_secs(2)).unwrap());
+        let (cx, config) = (Context::test("acme"), AgentConfig { model: "parrot".into(), ..AgentConfig::default() });
+        let agent = agents.create_agent(&cx, CreateAgentRequest { config: Some(config) }).await.unwrap();
+        let request = CreateTurnRequest { agent_id: agent.id, input: vec![Message::user("hi")], ..CreateTurnRequest::default() };
+        let events: Vec<_> = agents.create_turn(&cx, request).await.unwrap().collect().await;
+        assert!(events.iter().all(Result::is_ok), "{events:?}");
+    })
+    .await;
+    let turn = spans.iter().find(|span| span.name == "invoke_agent").unwrap_or_else(|| panic!("{spans:?}"));
+    assert!(turn.text("gen_ai.agent.id").is_some() && turn.value("gen_ai.agent.name").is_none(), "{turn:?}");
+}
+
+/// An MCP server that does not know the newer handshake, and notes the `_meta` of calls. Some it refuses, as it is told to.
 async fn noting() -> (SocketAddr, Arc<Mutex<Vec<Value>>>) {
     let noted: Arc<Mutex<Vec<Value>>> = Arc::default();
     let answer = async |State(noted): State<Arc<Mutex<Vec<Value>>>>, axum::Json(asked): axum::Json<Value>| {
+        let refused = |code: i32| {
+            let error = json!({ "code": code, "message": "no" });
+            (StatusCode::OK, axum::Json(json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error })))
+        };
         let result = match asked["method"].as_str().unwrap_or_default() {
             "initialize" => json!({ "protocolVersion": "2025-06-18", "capabilities": { "tools": {} },
                 "serverInfo": { "name": "clock", "version": "1" } }),
             "tools/list" => json!({ "tools": [{ "name": "now", "inputSchema": { "type": "object" } }] }),
             "tools/call" => {
                 noted.lock().unwrap().push(asked["params"]["_meta"].clone());
-                json!({ "content": [{ "type": "text", "text": "noon" }] })
+                match asked["params"]["arguments"]["say"].as_str() {
+                    Some("never") => return refused(-32050),
+                    Some("sorry") => json!({ "content": [{ "type": "text", "text": "sorry" }], "isError": true }),
+                    _ => json!({ "content": [{ "type": "text", "text": "noon" }] }),
+                }
             }
             _ if asked.get("id").is_none() => return (StatusCode::ACCEPTED, axum::Json(Value::Null)),
-            _ => {
-                let error = json!({ "code": -32601, "message": "unknown" });
-                return (StatusCode::OK, axum::Json(json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error })));
-            }
+            _ => return refused(-32601),
         };
         (StatusCode::OK, axum::Json(json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result })))
     };
@@ -360,9 +436,55 @@ async fn a_call_of_an_mcp_server_is_a_span_whose_context_goes_along_in_meta() {
     ] {
         assert_eq!(call.text(key).as_deref(), Some(value), "{key}");
     }
+    assert_eq!((call.kind, call.integer("server.port")), (CLIENT, Some(address.port().into())));
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let expected = format!("00-{}-{}-01", hex(&call.trace_id), hex(&call.span_id));
     assert_eq!(noted.lock().unwrap()[0]["traceparent"], expected.as_str());
+}
+
+/// By JSON-RPC's code, or as the failure of the tool that the server says it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_fails_at_an_mcp_server_is_an_error_of_its_kind() {
+    let (address, _) = noting().await;
+    let tools = format!("  tools: [ {{ id: clock, type: remote::mcp, config: {{ url: \"http://{address}/mcp\" }} }} ]");
+    let spans = traced_with(&tools, "", async |server| {
+        for say in ["never", "sorry"] {
+            let body = server.post("/v1/tools/now/invoke", &json!({ "arguments": { "say": say } })).await.json::<Value>().await.unwrap();
+            assert_eq!(body["is_error"], true, "{body}");
+        }
+    })
+    .await;
+    let failures = |name: &str| spans.iter().filter(|span| span.name == name).map(Span::failure).collect::<Vec<_>>();
+    assert_eq!(failures("tools/call now"), [Some("-32050".to_owned()), Some("tool_error".to_owned())]);
+    assert_eq!(failures("execute_tool now"), vec![Some("tool_error".to_owned()); 2]);
+    assert!(spans.iter().any(|span| span.text("rpc.response.status_code").as_deref() == Some("-32050")), "{spans:?}");
+}
+
+/// The other side: who calls this stack as an MCP server says in `_meta` what the call is a part of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_at_mcp_is_a_span_below_its_callers_and_above_what_it_does() {
+    let spans = traced("", async |server| {
+        let mut registry = Registry::default();
+        llama_stack_tools::register(&mut registry);
+        let deps = Deps { provider_id: "far".into(), ..Deps::new(".") };
+        let mcp = registry.tools.build("remote::mcp", json!({ "url": server.url("/mcp") }), deps).await.unwrap();
+        let cx = Context::test("acme").with_trace(TRACE);
+        for (expression, failed) in [("1+1", false), ("1/", true)] {
+            let arguments = json!({ "expression": expression }).to_string();
+            let call = InvokeToolRequest { name: "calculator".into(), arguments, ..InvokeToolRequest::default() };
+            assert_eq!(mcp.invoke_tool(&cx, call).await.unwrap().is_error, failed, "{expression}");
+        }
+    })
+    .await;
+    let calls: Vec<&Span> = spans.iter().filter(|span| span.name == "tools/call calculator").collect();
+    assert_eq!(calls.iter().map(|call| call.failure()).collect::<Vec<_>>(), [None, Some("tool_error".to_owned())], "{spans:?}");
+    for call in calls {
+        assert_eq!((call.kind, call.text("mcp.method.name").as_deref()), (SERVER, Some("tools/call")));
+        assert_eq!(call.parent_span_id, 0xb7ad_6b71_6920_3331_u64.to_be_bytes());
+        assert!(call.text("jsonrpc.request.id").is_some() && call.text("mcp.protocol.version").is_some(), "{call:?}");
+        let below = |span: &&Span| span.name == "execute_tool calculator" && span.parent_span_id == call.span_id;
+        assert_eq!(spans.iter().filter(below).count(), 1, "{spans:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -372,7 +494,9 @@ async fn words_are_recorded_where_the_manifest_asks_for_it() {
     })
     .await;
     assert!(spans[0].text("gen_ai.input.messages").unwrap().contains("my secret"));
-    assert!(spans[0].text("gen_ai.output.messages").unwrap().contains("Hello"));
+    let answers: Value = serde_json::from_str(&spans[0].text("gen_ai.output.messages").unwrap()).unwrap();
+    let parts = json!([{ "type": "text", "content": "Hello" }]);
+    assert_eq!(answers, json!([{ "role": "assistant", "parts": parts, "finish_reason": "stop" }]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -441,6 +565,12 @@ async fn tokens_and_times_are_measured_under_the_conventions_names() {
     assert_eq!(of(&durations, "chat", "error.type", None).count, 1);
     assert_eq!(of(&durations, "chat", "error.type", Some("stream_broken")).count, 1);
     assert_eq!(of(&durations, "embeddings", "error.type", None).count, 1);
-    assert_eq!(points("gen_ai.server.time_to_first_token", "s")[0].count, 1);
-    assert_eq!(points("gen_ai.server.time_per_output_token", "s")[0].count, 1);
+    let first = points("gen_ai.server.time_to_first_token", "s");
+    let per_token = points("gen_ai.server.time_per_output_token", "s");
+    assert_eq!((first[0].count, per_token[0].count), (1, 1));
+    // As the conventions have them.
+    assert_eq!(tokens[0].bounds, (0..14).map(|power| 4_f64.powi(power)).collect::<Vec<_>>());
+    assert_eq!(durations[0].bounds, (0..14).map(|power| 0.01 * 2_f64.powi(power)).collect::<Vec<_>>());
+    assert_eq!(first[0].bounds, [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]);
+    assert_eq!(per_token[0].bounds, [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5]);
 }

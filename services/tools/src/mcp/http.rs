@@ -2,13 +2,24 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
 use http::{HeaderName, HeaderValue};
 use llama_stack_core::{Deps, Error, Result, context::Secret};
 use llama_stack_egress::{Client, Limits};
-use rmcp::transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig};
+use rmcp::{
+    model::ClientJsonRpcMessage,
+    transport::{
+        StreamableHttpClientTransport,
+        common::client_side_sse::BoxedSseResponse,
+        streamable_http_client::{
+            StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError, StreamableHttpPostResponse,
+            StreamableHttpResponseLimits,
+        },
+    },
+};
 use url::Url;
 
 use super::failure::Shown;
@@ -83,13 +94,87 @@ impl Server {
         (self.url.host_str().unwrap_or_default().to_owned(), self.url.port_or_known_default())
     }
 
-    pub(super) fn transport(&self) -> StreamableHttpClientTransport<reqwest::Client> {
+    pub(super) fn transport(&self) -> StreamableHttpClientTransport<Unnamed> {
         let config = StreamableHttpClientTransportConfig::with_uri(self.url.as_str())
             .custom_headers(self.headers.clone())
             .max_json_response_size(MAX_BYTES)
             .max_sse_event_size(MAX_BYTES);
         let config = if self.token.is_empty() { config } else { config.auth_header(self.token.expose()) };
-        StreamableHttpClientTransport::with_client(self.client.clone(), config)
+        StreamableHttpClientTransport::with_client(Unnamed(self.client.clone()), config)
+    }
+}
+
+/// A client whose failures do not name the address: its query may hold a token, and the library of the protocol logs failures as
+/// they are.
+#[derive(Clone)]
+pub(super) struct Unnamed(reqwest::Client);
+
+type Failure = StreamableHttpError<reqwest::Error>;
+
+fn unnamed(failure: Failure) -> Failure {
+    match failure {
+        StreamableHttpError::Client(error) => StreamableHttpError::Client(error.without_url()),
+        other => other,
+    }
+}
+
+impl StreamableHttpClient for Unnamed {
+    type Error = reqwest::Error;
+
+    async fn post_message(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session_id: Option<Arc<str>>,
+        auth_header: Option<String>,
+        headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<StreamableHttpPostResponse, Failure> {
+        self.0.post_message(uri, message, session_id, auth_header, headers).await.map_err(unnamed)
+    }
+
+    async fn post_message_with_response_limits(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session_id: Option<Arc<str>>,
+        auth_header: Option<String>,
+        headers: HashMap<HeaderName, HeaderValue>,
+        limits: StreamableHttpResponseLimits,
+    ) -> Result<StreamableHttpPostResponse, Failure> {
+        self.0.post_message_with_response_limits(uri, message, session_id, auth_header, headers, limits).await.map_err(unnamed)
+    }
+
+    async fn delete_session(
+        &self,
+        uri: Arc<str>,
+        session_id: Arc<str>,
+        auth_header: Option<String>,
+        headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<(), Failure> {
+        self.0.delete_session(uri, session_id, auth_header, headers).await.map_err(unnamed)
+    }
+
+    async fn get_stream(
+        &self,
+        uri: Arc<str>,
+        session_id: Option<Arc<str>>,
+        last_event_id: Option<String>,
+        auth_header: Option<String>,
+        headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<BoxedSseResponse, Failure> {
+        self.0.get_stream(uri, session_id, last_event_id, auth_header, headers).await.map_err(unnamed)
+    }
+
+    async fn get_stream_with_max_sse_event_size(
+        &self,
+        uri: Arc<str>,
+        session_id: Option<Arc<str>>,
+        last_event_id: Option<String>,
+        auth_header: Option<String>,
+        headers: HashMap<HeaderName, HeaderValue>,
+        max: usize,
+    ) -> Result<BoxedSseResponse, Failure> {
+        self.0.get_stream_with_max_sse_event_size(uri, session_id, last_event_id, auth_header, headers, max).await.map_err(unnamed)
     }
 }
 
@@ -132,5 +217,15 @@ mod tests {
     #[test]
     fn a_host_is_named_without_secrets() {
         assert_eq!(server("https://x.org:8443/mcp?key=hunter2", "x-a").unwrap().host(), "x.org:8443");
+    }
+
+    /// As the library would log it.
+    #[tokio::test]
+    async fn a_failure_does_not_name_the_address() {
+        let url = "http://127.0.0.1:9/mcp?key=hunter2";
+        let client = Unnamed(server(url, "x-a").unwrap().client);
+        let failure = client.get_stream(url.into(), None, None, None, HashMap::new()).await.err().unwrap();
+        assert!(matches!(failure, StreamableHttpError::Client(_)), "{failure}");
+        assert!(!format!("{failure} {failure:?}").contains("hunter2"), "{failure}");
     }
 }

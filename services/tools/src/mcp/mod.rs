@@ -29,7 +29,11 @@ use std::{
     time::Duration,
 };
 
-use llama_stack_core::{Context, Deps, Error, Result, Tools, context::Secret, trace::Tracer};
+use llama_stack_core::{
+    Context, Deps, Error, Result, Tools,
+    context::Secret,
+    trace::{OpenSpan, Tracer},
+};
 use llama_stack_proto::v1::{InvokeToolRequest, InvokeToolResponse, ListToolsRequest, ListToolsResponse, McpServer};
 use rmcp::{
     ServiceError,
@@ -122,7 +126,7 @@ impl McpTools {
     async fn call(&self, cx: &Context, connection: &Arc<Connection>, original: &str, call: Call<'_>) -> Result<InvokeToolResponse> {
         let session = connection.session().await?;
         let (mut span, below) = span::begin(self.tracer.as_deref(), cx, connection.endpoint(), &session, original);
-        let answer = self.exchange(&below, connection, &session, original, call).await;
+        let answer = self.exchange(&below, &mut span, connection, &session, original, call).await;
         span::end(&mut span, &answer);
         answer
     }
@@ -130,6 +134,7 @@ impl McpTools {
     async fn exchange(
         &self,
         cx: &Context,
+        span: &mut Option<Box<dyn OpenSpan>>,
         connection: &Arc<Connection>,
         session: &Arc<Session>,
         original: &str,
@@ -142,6 +147,7 @@ impl McpTools {
             Ok(CallToolResponse::Complete(result)) => Ok(content::response(call.name, result)),
             Ok(_) => Ok(told(call.name, format!("{} asks for input, or for patience, that it cannot be given here", call.name))),
             Err(ServiceError::McpError(error)) => {
+                span::refused(span, error.code.0);
                 let unknown = matches!(error.code, ErrorCode::INVALID_PARAMS | ErrorCode::METHOD_NOT_FOUND);
                 if unknown {
                     // The tool may be gone, which only its list tells for sure.

@@ -4,7 +4,7 @@
 
 use llama_stack_core::{
     Context, Result,
-    trace::{OpenSpan, Tracer},
+    trace::{OpenSpan, Tracer, Value},
 };
 use llama_stack_proto::v1::InvokeToolResponse;
 
@@ -19,19 +19,20 @@ pub(super) fn begin(
     tool: &str,
 ) -> (Option<Box<dyn OpenSpan>>, Context) {
     let Some(tracer) = tracer else { return (None, cx.clone()) };
-    let mut attributes = vec![
-        ("mcp.method.name", "tools/call".to_owned()),
-        ("gen_ai.operation.name", "execute_tool".to_owned()),
-        ("gen_ai.tool.name", tool.to_owned()),
-    ];
-    attributes.extend(session.protocol_version().map(|version| ("mcp.protocol.version", version)));
+    let mut attributes: Vec<(&'static str, Value)> =
+        vec![("mcp.method.name", "tools/call".into()), ("gen_ai.operation.name", "execute_tool".into()), ("gen_ai.tool.name", tool.into())];
+    attributes.extend(session.protocol_version().map(|version| ("mcp.protocol.version", Value::from(version))));
     match endpoint {
         Endpoint::Http(server) => {
             let (host, port) = server.address();
-            attributes.extend([("network.transport", "tcp".to_owned()), ("server.address", host)]);
-            attributes.extend(port.map(|port| ("server.port", port.to_string())));
+            attributes.extend([
+                ("network.transport", Value::from("tcp")),
+                ("network.protocol.name", Value::from("http")),
+                ("server.address", Value::from(host)),
+            ]);
+            attributes.extend(port.map(|port| ("server.port", Value::Number(port.into()))));
         }
-        Endpoint::Stdio(_) => attributes.push(("network.transport", "pipe".to_owned())),
+        Endpoint::Stdio(_) => attributes.push(("network.transport", Value::from("pipe"))),
     }
     let (span, below) = tracer.client(cx, format!("tools/call {tool}"), attributes);
     (Some(span), below)
@@ -41,7 +42,15 @@ pub(super) fn end(span: &mut Option<Box<dyn OpenSpan>>, answer: &Result<InvokeTo
     let Some(span) = span else { return };
     match answer {
         Err(error) => span.fail(error),
-        Ok(response) if response.is_error => span.set("error.type", "tool_error".to_owned()),
+        Ok(response) if response.is_error => span.fail_as("tool_error"),
         Ok(_) => {}
+    }
+}
+
+/// The server refused the call with this code of JSON-RPC: what the tool's caller is told is not the span's any more.
+pub(super) fn refused(span: &mut Option<Box<dyn OpenSpan>>, code: i32) {
+    if let Some(mut span) = span.take() {
+        span.set("rpc.response.status_code", code.to_string().into());
+        span.fail_as(&code.to_string());
     }
 }

@@ -109,6 +109,7 @@ pub async fn a_model_says_what_it_is(subject: &Subject) {
     let model = smol.get_model(&cx(), GetModelRequest { id: SMOL.into() }).await.unwrap();
     assert_eq!(model.context_length, 8_192);
     assert_eq!((model.metadata["engine"].as_str(), model.metadata["quantization"].as_str()), (subject.engine, "Q4_1"));
+    assert_eq!(model.metadata["license"], "Apache-2.0");
     let error = smol.complete(&cx(), CompleteRequest::text("nobody", "x")).await.unwrap_err();
     assert_eq!(error.code(), Code::NotFound);
     assert!(error.message().contains(SMOL), "{}", error.message());

@@ -147,7 +147,7 @@ pub fn qwen_spec() -> Value {
 }
 
 fn spec(id: &str, sha256: &str, from: Value) -> Value {
-    json!({ "id": id, "files": [{ "name": "model.gguf", "sha256": sha256, "from": from }] })
+    json!({ "id": id, "license": "Apache-2.0", "files": [{ "name": "model.gguf", "sha256": sha256, "from": from }] })
 }
 
 /// A few words to continue: prompts are slow where weights are, so tests keep them short.

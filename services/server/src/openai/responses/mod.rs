@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use super::sse;
 use crate::{
     http::{ApiError, AppState, Caller, Json},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 use page::{ItemList, PageQuery};
 use request::CreateResponse;
@@ -50,7 +50,7 @@ pub(super) use begin::look_up;
 pub(crate) use begin::no_conversation;
 
 pub(super) fn routes(api: &mut Api) {
-    let (all, one) = ("/v1/responses", "/v1/responses/{id}");
+    let (all, one) = (route!("/v1/responses"), route!("/v1/responses/{id}"));
     api.post(
         all,
         post(create).get(list),
@@ -65,14 +65,14 @@ pub(super) fn routes(api: &mut Api) {
         Operation::new("A response, as it stands; with `stream=true` its events, after `starting_after`.").returns::<Response>(),
     );
     api.describe(one, "delete", Operation::new("Deletes a response that has ended.").returns::<Deleted>());
-    api.post("/v1/responses/{id}/cancel", post(cancel), Operation::new("Ends a response that runs.").returns::<Response>());
+    api.post(route!("/v1/responses/{id}/cancel"), post(cancel), Operation::new("Ends a response that runs.").returns::<Response>());
     api.get(
-        "/v1/responses/{id}/input_items",
+        route!("/v1/responses/{id}/input_items"),
         get(input_items),
         Operation::new("What a response was given, newest first.").returns::<ItemList>(),
     );
     api.post(
-        "/v1/responses/compact",
+        route!("/v1/responses/compact"),
         post(compaction::compact),
         Operation::new("Summarises a history.").takes::<compaction::CompactHistory>().returns::<compaction::Compacted>(),
     );

@@ -20,18 +20,18 @@ use super::{
 };
 use crate::{
     http::{ApiError, AppState, Caller, Json},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 pub(super) fn routes(api: &mut Api) {
-    let (all, one) = ("/v1/vector_stores/{id}/file_batches", "/v1/vector_stores/{id}/file_batches/{batch_id}");
+    let (all, one) = (route!("/v1/vector_stores/{id}/file_batches"), route!("/v1/vector_stores/{id}/file_batches/{batch_id}"));
     let operation = Operation::new("Adds files, which are read in the background.");
     api.post(all, post(create), operation.takes::<CreateBatch>().returns::<FileBatch>());
     api.get(one, get(retrieve), Operation::new("How a batch of files gets on.").returns::<FileBatch>());
-    let cancel_path = "/v1/vector_stores/{id}/file_batches/{batch_id}/cancel";
+    let cancel_path = route!("/v1/vector_stores/{id}/file_batches/{batch_id}/cancel");
     let operation = Operation::new("Ends a batch: what has not begun is not read.");
     api.post(cancel_path, post(cancel), operation.returns::<FileBatch>());
-    let files = "/v1/vector_stores/{id}/file_batches/{batch_id}/files";
+    let files = route!("/v1/vector_stores/{id}/file_batches/{batch_id}/files");
     api.get(files, get(list), Operation::new("The files of a batch, newest first.").returns::<List<VectorStoreFile>>());
 }
 

@@ -22,11 +22,11 @@ use super::{
 };
 use crate::{
     http::{ApiError, AppState, Caller, Json},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 pub(super) fn routes(api: &mut Api) {
-    let (all, one) = ("/v1/vector_stores/{id}/files", "/v1/vector_stores/{id}/files/{file_id}");
+    let (all, one) = (route!("/v1/vector_stores/{id}/files"), route!("/v1/vector_stores/{id}/files/{file_id}"));
     let operation = Operation::new("Adds an uploaded file, which is read in the background.");
     api.post(all, post(create).get(list), operation.takes::<AddFile>().returns::<VectorStoreFile>());
     api.describe(all, "get", Operation::new("The files of a vector store, newest first.").returns::<List<VectorStoreFile>>());

@@ -23,17 +23,17 @@ pub(crate) use search::mode;
 
 use axum::routing::{get, post};
 
-use crate::openapi::{Api, Operation};
+use crate::openapi::{Api, Operation, route};
 
 pub(super) fn routes(api: &mut Api) {
     stores::routes(api);
     files::routes(api);
     batches::routes(api);
     api.post(
-        "/v1/vector_stores/{id}/search",
+        route!("/v1/vector_stores/{id}/search"),
         post(search::search),
         Operation::new("Searches a vector store.").takes::<search::Search>().returns::<search::Results>(),
     );
-    let content = "/v1/vector_stores/{id}/files/{file_id}/content";
+    let content = route!("/v1/vector_stores/{id}/files/{file_id}/content");
     api.get(content, get(files::content), Operation::new("The text of a file, as it is searched.").returns::<files::Content>());
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     http::{ApiError, AppState, Caller, Json},
-    openapi::{Api, Operation},
+    openapi::{Api, Operation, route},
 };
 
 /// Of a bank's metadata: what OpenAI's stores have and banks have not.
@@ -31,7 +31,7 @@ const MAX_DAYS: u64 = 365;
 const DAY: u64 = 86_400;
 
 pub(super) fn routes(api: &mut Api) {
-    let (all, one) = ("/v1/vector_stores", "/v1/vector_stores/{id}");
+    let (all, one) = (route!("/v1/vector_stores"), route!("/v1/vector_stores/{id}"));
     let operation = Operation::new("Makes a vector store; its files are read in the background.");
     api.post(all, post(create).get(list), operation.takes::<CreateVectorStore>().returns::<VectorStore>());
     api.describe(all, "get", Operation::new("Vector stores, newest first.").returns::<List<VectorStore>>());
