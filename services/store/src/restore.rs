@@ -86,12 +86,13 @@ impl Restore {
     /// (`store_in_use`), a newer version of the program wrote the backup or the database (`store_too_new`), or it is in memory.
     pub async fn begin(url: &str, versions: &[i64], replace: bool) -> Result<Self> {
         let tables = tables::after(versions).await?;
+        // The lock comes first: what is found under it stays so, whoever starts meanwhile.
+        let conn = Conn::open(url).await?;
         let inspected = inspect(url).await?;
         if inspected == Inspected::Ahead {
             let message = "a newer version of this program wrote the database that is to be restored into";
             return Err(Error::failed_precondition(message).with_reason("store_too_new"));
         }
-        let conn = Conn::open(url).await?;
         let mut restore = Self { conn, tables, replaced: Vec::new() };
         if matches!(inspected, Inspected::Current | Inspected::Behind(_)) {
             restore.clear(replace).await?;
@@ -284,7 +285,7 @@ impl Conn {
                 let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(report)?;
                 Ok(Self::Sqlite(pool.begin().await.map_err(report)?, pool, presence))
             }
-            _ => {
+            Some(("postgres" | "postgresql", _)) => {
                 let bad_url = |_| Error::invalid("store.url", "store.url is not a valid postgres:// URL");
                 let options = PgConnectOptions::from_str(url).map_err(bad_url)?.application_name("llama-stack").disable_statement_logging();
                 let report = |error| failure::report(&error);
@@ -298,6 +299,7 @@ impl Conn {
                 transaction.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.map_err(report)?;
                 Ok(Self::Postgres(transaction, pool))
             }
+            _ => Err(failure::unknown_database()),
         }
     }
 }

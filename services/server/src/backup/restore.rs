@@ -111,18 +111,19 @@ pub async fn restore(
         let message = "the archive's own manifest lacks the secrets that it takes to restore: name yours with --into";
         return Err(Error::failed_precondition(message).with_field("manifest"));
     }
+    if manifest.files.s3.is_some() && contents.items("files/") > 0 {
+        let message = "the backup has the contents of files, and this manifest keeps them in a bucket: leave out files.s3, or restore one \
+                       that was made with the bucket";
+        return Err(Error::failed_precondition(message).with_field("files.s3"));
+    }
+    // Its lock keeps servers out, so nobody else opens the banks or the files either.
+    let mut database = Restore::begin(&url, &contents.migrations, replace).await?;
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let indexes = indexes(manifest, registry, &options, &tasks, &shutdown).await?;
     if let Some(missing) = contents.memory_providers.iter().find(|id| indexes.get(id).is_none()) {
         let message = format!("the backup has banks of memory provider {missing:?}, which the manifest has not");
         return Err(Error::failed_precondition(message).with_field("manifest").with_reason("no_such_provider"));
     }
-    if manifest.files.s3.is_some() && contents.items("files/") > 0 {
-        let message = "the backup has the contents of files, and this manifest keeps them in a bucket: leave out files.s3, or restore one \
-                       that was made with the bucket";
-        return Err(Error::failed_precondition(message).with_field("files.s3"));
-    }
-    let mut database = Restore::begin(&url, &contents.migrations, replace).await?;
     let files = Copies::open(options.home.join(&manifest.name).join("files"))?;
     let (mut restored, kept) = fill((path, key), &contents, &mut database, &indexes, files).await?;
     let replaced = database.replaced().to_vec();
