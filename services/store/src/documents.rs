@@ -27,6 +27,8 @@ const PUT: &str = "INSERT INTO bank_documents \
                    file_id = excluded.file_id";
 const SETTLE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7 \
                       WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
+const PUT_CONTENT: &str = "UPDATE bank_documents SET body = $5, content = $6 \
+                           WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
 const GET: &str = "SELECT body, status, content, revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
 const REVISION: &str = "SELECT revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
 const OLDEST: &str = "SELECT body, status, place FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND place > $3 \
@@ -158,6 +160,22 @@ impl Command for Settle {
     }
 }
 
+struct PutContent {
+    tenant: String,
+    bank_id: String,
+    document: InsertedDocument,
+}
+
+#[async_trait]
+impl Command for PutContent {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        let InsertedDocument { document, revision } = &self.document;
+        let (body, content) = parts(document);
+        let args = args![&self.tenant, &self.bank_id, &document.id, revision, &body, &content];
+        Ok(Outcome::Changed(conn.execute(PUT_CONTENT, args).await?))
+    }
+}
+
 struct Delete {
     tenant: String,
     bank_id: String,
@@ -213,6 +231,12 @@ impl Store {
     ) -> Result<bool> {
         let (tenant, bank_id, revision) = (tenant.into(), bank_id.into(), revision.into());
         let command = Settle { tenant, bank_id, document: document.clone(), revision, progress };
+        Ok(self.write(command).await? != Outcome::Changed(0))
+    }
+
+    /// Stores a document's content, and what is said of it. False where the document is another's by now, or gone.
+    pub async fn put_document_content(&self, tenant: &str, bank_id: &str, document: InsertedDocument) -> Result<bool> {
+        let command = PutContent { tenant: tenant.into(), bank_id: bank_id.into(), document };
         Ok(self.write(command).await? != Outcome::Changed(0))
     }
 

@@ -10,6 +10,7 @@ use llama_stack_store::DocumentList;
 use super::{
     Banks,
     access::{Want, key},
+    content::part,
     valid,
 };
 
@@ -21,7 +22,9 @@ const PAGE: u32 = 1_000;
 impl Banks {
     pub(super) async fn document(&self, cx: &Context, request: GetDocumentRequest) -> Result<Document> {
         let bank = self.open(cx, &request.bank_id, Want::Read).await?;
-        self.found(cx.tenant(), &bank.id, &request.document_id).await
+        let mut document = self.found(cx.tenant(), &bank.id, &request.document_id).await?;
+        document.content = document.content.map(|content| part(content, request.content_offset, request.content_bytes)).transpose()?;
+        Ok(document)
     }
 
     async fn found(&self, tenant: &str, bank_id: &str, id: &str) -> Result<Document> {
@@ -157,7 +160,7 @@ impl Banks {
     }
 }
 
-fn no_such_document(id: &str) -> Error {
+pub(super) fn no_such_document(id: &str) -> Error {
     let shown: String = id.chars().take(100).collect();
     Error::not_found(format!("no document {shown:?}")).with_reason("document_not_found")
 }
