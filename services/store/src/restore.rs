@@ -1,10 +1,6 @@
 //! Rows of a backup, into a database that has none: all of them or none.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::PathBuf,
-    str::FromStr as _,
-};
+use std::{collections::HashMap, path::PathBuf, str::FromStr as _};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use llama_stack_core::{Code, Error, Result};
@@ -183,8 +179,15 @@ impl Restore {
     }
 
     /// Brings the documents of a bank into line with what the backup has of them, where they were changed while it was made: one
-    /// that was replaced, or has not as many chunks as it had, is read again at the next start; one that nothing is left of goes.
-    pub async fn settle(&mut self, tenant: &str, bank: &str, chunks: &HashMap<String, u64>, changed: &HashSet<String>) -> Result<Settled> {
+    /// that was replaced or renamed, or has not as many chunks as it had, is read again at the next start; one of which only chunks are
+    /// kept is what they say; one that nothing is left of goes.
+    pub async fn settle(
+        &mut self,
+        tenant: &str,
+        bank: &str,
+        chunks: &HashMap<String, u64>,
+        changed: &HashMap<String, Document>,
+    ) -> Result<Settled> {
         let sql = "SELECT body, length(content) FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND status = $3";
         let (completed, mut rows) = (i64::from(DocumentStatus::Completed as i32), Vec::new());
         macro_rules! rows {
@@ -207,23 +210,19 @@ impl Restore {
             let damaged = |error| Error::new(Code::DataLoss, "a document of the backup cannot be read").with_source(error);
             let mut document = Document::decode(body.as_slice()).map_err(damaged)?;
             let there = chunks.get(&document.id).copied().unwrap_or_default();
-            if length > 0 && (changed.contains(&document.id) || there != u64::from(document.chunk_count)) {
+            if length > 0 && (changed.contains_key(&document.id) || there != u64::from(document.chunk_count)) {
                 document.status = DocumentStatus::InProgress.into();
                 document.sha256.clear();
-                let update = "UPDATE bank_documents SET status = $4, body = $5 WHERE tenant = $1 AND bank_id = $2 AND id = $3";
-                let (status, body) = (i64::from(document.status), document.encode_to_vec());
-                macro_rules! update {
-                    ($conn:expr) => {{
-                        let update = sqlx::query(update).bind(tenant).bind(bank).bind(&document.id).bind(status).bind(body);
-                        update.execute(&mut **$conn).await.map(drop)
-                    }};
-                }
-                match &mut self.conn {
-                    Conn::Sqlite(conn, ..) => update!(conn),
-                    Conn::Postgres(conn, _) => update!(conn),
-                }
-                .map_err(|error| failure::report(&error))?;
+                self.put_document(tenant, bank, &document).await?;
                 settled.read_again += 1;
+            } else if length == 0
+                && there > 0
+                && let Some(now) = changed.get(&document.id).filter(|now| now.chunk_count > 0)
+            {
+                document.title.clone_from(&now.title);
+                document.attributes.clone_from(&now.attributes);
+                document.chunk_count = now.chunk_count;
+                self.put_document(tenant, bank, &document).await?;
             } else if length == 0 && there == 0 && document.chunk_count > 0 {
                 let delete = "DELETE FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
                 macro_rules! delete {
@@ -240,6 +239,22 @@ impl Restore {
             }
         }
         Ok(settled)
+    }
+
+    async fn put_document(&mut self, tenant: &str, bank: &str, document: &Document) -> Result<()> {
+        let update = "UPDATE bank_documents SET status = $4, body = $5 WHERE tenant = $1 AND bank_id = $2 AND id = $3";
+        let (status, body) = (i64::from(document.status), document.encode_to_vec());
+        macro_rules! update {
+            ($conn:expr) => {{
+                let update = sqlx::query(update).bind(tenant).bind(bank).bind(&document.id).bind(status).bind(body);
+                update.execute(&mut **$conn).await.map(drop)
+            }};
+        }
+        match &mut self.conn {
+            Conn::Sqlite(conn, ..) => update!(conn),
+            Conn::Postgres(conn, _) => update!(conn),
+        }
+        .map_err(|error| failure::report(&error))
     }
 
     /// Brings the tables up to date, and commits.

@@ -1,11 +1,16 @@
 //! Contents that are longer than a message: read and written part by part.
 
-use llama_stack_core::{Code, Error, Result};
+use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{ContentPart, Document, DocumentStatus, content_part::Part, document::Content};
 use llama_stack_store::InsertedDocument;
 use sha2::{Digest as _, Sha256};
 
-use super::{Banks, access::key, documents::no_such_document, source::broke_off};
+use super::{
+    Banks,
+    access::key,
+    documents::{no_such_document, replaced},
+    source::broke_off,
+};
 
 /// Of one call: each rewrites the content that is there.
 pub(super) const MAX_PARTS: usize = 100;
@@ -86,7 +91,7 @@ impl Banks {
         if self.store.put_document_content(tenant, bank_id, InsertedDocument { document, revision }).await? {
             Ok(())
         } else {
-            Err(Error::new(Code::Aborted, "the document was replaced meanwhile: read it again").with_reason("document_replaced"))
+            Err(replaced())
         }
     }
 }

@@ -108,21 +108,22 @@ impl Banks {
             valid::name(&title).map_err(|error| error.with_field("title"))?;
             document.title = title;
         }
-        self.rename(cx.tenant(), &bank.id, document).await?;
-        if !self.store.settle_document(cx.tenant(), &bank.id, document, &there.revision, (0, 0)).await? {
-            return Err(Error::new(Code::Aborted, "the document was replaced meanwhile: read it again").with_reason("document_replaced"));
+        let revision = self.rename(cx.tenant(), &bank.id, document, there.revision).await?.ok_or_else(replaced)?;
+        if !self.store.settle_document(cx.tenant(), &bank.id, document, &revision, (0, 0)).await? {
+            return Err(replaced());
         }
         drop(held);
         self.found(cx.tenant(), &bank.id, &request.document_id).await
     }
 
-    /// Puts a document's title and attributes into its chunks.
-    pub(super) async fn rename(&self, tenant: &str, bank_id: &str, document: &Document) -> Result<()> {
+    /// Puts a document's title and attributes into its chunks, and says which revision it has now: another before the first of them
+    /// is changed. `None` where it was replaced meanwhile.
+    pub(super) async fn rename(&self, tenant: &str, bank_id: &str, document: &Document, mut revision: String) -> Result<Option<String>> {
         let key = key(tenant, bank_id);
-        let mut after: Option<String> = None;
+        let (mut after, mut renewed) = (None::<String>, false);
         loop {
             let mut chunks = self.index.scroll(&key, Some(&document.id), after.as_deref(), PAGE, true).await?;
-            let Some(last) = chunks.last() else { return Ok(()) };
+            let Some(last) = chunks.last() else { return Ok(Some(revision)) };
             let whole_page = chunks.len() == PAGE as usize;
             after = Some(last.id.clone());
             chunks.retain(|chunk| chunk.title != document.title || chunk.attributes != document.attributes);
@@ -131,10 +132,16 @@ impl Banks {
                 chunk.attributes.clone_from(&document.attributes);
             }
             if !chunks.is_empty() {
+                if !renewed {
+                    match self.store.renew_document(tenant, bank_id, &document.id, &revision).await? {
+                        Some(next) => (revision, renewed) = (next, true),
+                        None => return Ok(None),
+                    }
+                }
                 self.index.upsert(&key, chunks).await?;
             }
             if !whole_page {
-                return Ok(());
+                return Ok(Some(revision));
             }
         }
     }
@@ -158,6 +165,10 @@ impl Banks {
         let expired = self.store.expired_documents(tenant, bank_id, &ids::now()).await?;
         if expired.is_empty() { Ok(()) } else { self.erase(tenant, bank_id, expired).await.map(drop) }
     }
+}
+
+pub(super) fn replaced() -> Error {
+    Error::new(Code::Aborted, "the document was replaced meanwhile: read it again").with_reason("document_replaced")
 }
 
 pub(super) fn no_such_document(id: &str) -> Error {

@@ -221,8 +221,12 @@ impl Banks {
     /// The content is here already: what it is called and its attributes are brought up to date.
     async fn commit_same(&self, tenant: &str, bank_id: &str, same: InsertedDocument, revision: Option<String>) -> Result<()> {
         let InsertedDocument { document, revision: there } = same;
-        self.rename(tenant, bank_id, &document).await?;
-        self.store.settle_document(tenant, bank_id, &document, &revision.unwrap_or(there), (0, 0)).await.map(drop)
+        let _held = self.0.locks.document(&key(tenant, bank_id), &document.id).await;
+        match self.rename(tenant, bank_id, &document, revision.unwrap_or(there)).await? {
+            Some(revision) => self.store.settle_document(tenant, bank_id, &document, &revision, (0, 0)).await.map(drop),
+            // Replaced or deleted meanwhile.
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn there(&self, tenant: &str, bank_id: &str, id: &str) -> Result<Option<InsertedDocument>> {
