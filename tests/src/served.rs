@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use llama_stack_core::{
     Agents, Inference, Memory, Safety, Tools,
-    grpc::{Remote, Served, channel},
+    grpc::{MAX_MESSAGE_BYTES, Remote, Served, channel},
 };
 use llama_stack_proto::v1::{
     agents_client::AgentsClient, agents_server::AgentsServer, inference_client::InferenceClient, inference_server::InferenceServer,
@@ -51,7 +51,9 @@ pub async fn agents(service: Arc<dyn Agents>) -> OnSocket<dyn Agents> {
 }
 
 pub async fn memory(service: Arc<dyn Memory>) -> OnSocket<dyn Memory> {
-    let (url, channel, server) = serve(Server::builder().add_service(MemoryServer::new(Served(service)))).await;
+    // As the stack does.
+    let service = MemoryServer::new(Served(service)).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let (url, channel, server) = serve(Server::builder().add_service(service)).await;
     OnSocket { client: Arc::new(Remote::<MemoryClient<Channel>>::new(channel)), url, server }
 }
 

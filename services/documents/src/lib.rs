@@ -13,7 +13,9 @@ mod worker;
 use llama_stack_core::Result;
 use llama_stack_proto::v1::Position;
 
-pub use chunk::{CountTokens, DEFAULT_MAX_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS, Estimate, chunk, contextual, validate};
+pub use chunk::{
+    CountTokens, DEFAULT_MAX_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS, Estimate, LINE_TOKENS, chunk, contextual, validate, whole_text,
+};
 #[doc(hidden)]
 pub use parse::parse as read_here;
 pub use worker::{InProcess, Limits, WORKER_VERB, Workers, parser, serve};

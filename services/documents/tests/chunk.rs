@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use llama_stack_core::{Code, Context, Inference, Result};
-use llama_stack_documents::{Block, CountTokens, Estimate, Kind as BlockKind, Parsed, chunk, contextual, validate};
+use llama_stack_documents::{Block, CountTokens, Estimate, Kind as BlockKind, Parsed, chunk, contextual, validate, whole_text};
 use llama_stack_proto::v1::{
     ChatChoice, ChatRequest, ChatResponse, ChunkingStrategy, ListModelsRequest, ListModelsResponse, Message, chunking_strategy::Kind,
 };
@@ -186,4 +186,35 @@ async fn a_model_says_a_line_about_each_passage_from_a_bounded_prompt() {
     assert_eq!(lines.len(), 20);
     // A line, of the right passage; the prompts do not grow with the document.
     assert_eq!((lines[0].as_str(), lines[7].as_str()), ("About w0 of a prompt of 4000 bytes.", "About w700 of a prompt of 6000 bytes."));
+}
+
+/// Says whether it is told what stands around the passage.
+struct Looker;
+
+#[async_trait::async_trait]
+impl Inference for Looker {
+    async fn list_models(&self, _: &Context, _: ListModelsRequest) -> Result<ListModelsResponse> {
+        Ok(ListModelsResponse::default())
+    }
+
+    async fn chat(&self, _: &Context, request: ChatRequest) -> Result<ChatResponse> {
+        let prompt = request.messages[1].joined_text();
+        let around = prompt.split("<around>\n").nth(1).and_then(|rest| rest.split("\n</around>").next()).unwrap();
+        let passage = prompt.split("<passage>\n").nth(1).and_then(|rest| rest.split("\n</passage>").next()).unwrap();
+        let said = if around.len() > passage.len() && around.contains(passage) { "around" } else { "alone" };
+        let message = Some(Message::assistant(said));
+        Ok(ChatResponse { choices: vec![ChatChoice { message, ..ChatChoice::default() }], ..ChatResponse::default() })
+    }
+}
+
+#[tokio::test]
+async fn a_model_is_told_what_stands_around_a_passage_of_several_blocks() {
+    let kinds = [BlockKind::Heading, BlockKind::Text, BlockKind::Table, BlockKind::Table, BlockKind::Code];
+    let blocks =
+        (0..60_u32).map(|n| block(kinds[n as usize % kinds.len()], &format!("Block {n} has ten words, and a few more."), 0, n + 1, ""));
+    let parsed = document(blocks.collect());
+    let passages = chunk(&parsed, &strategy(Kind::Contextual, 100, 0), &Words).unwrap();
+    assert!(passages.len() > 3 && passages.iter().all(|passage| passage.text.lines().count() > 1));
+    let lines = contextual(&Context::test("acme"), &passages, &whole_text(&parsed), &Looker, "m").await.unwrap();
+    assert!(lines.iter().all(|line| line == "around"), "{lines:?}");
 }

@@ -12,6 +12,7 @@
 mod access;
 mod background;
 mod chunks;
+mod content;
 mod documents;
 mod embed;
 mod ingest;

@@ -306,10 +306,7 @@ impl Engine for Edge {
     }
 
     async fn change(&self, bank: &BankKey, change: Change) -> Result<()> {
-        let adds = match &change {
-            Change::Upsert(chunks) | Change::Replace(_, chunks) => !chunks.is_empty(),
-            Change::Delete(_) => false,
-        };
+        let adds = !change.chunks().is_empty();
         match self.shard(bank, adds).await? {
             Some(shard) => shard.change(change).await,
             None if adds => Err(Error::failed_precondition("this bank keeps no chunks")),

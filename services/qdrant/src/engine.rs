@@ -30,6 +30,16 @@ pub(crate) enum Change {
     Delete(Vec<String>),
 }
 
+impl Change {
+    /// Those that it brings.
+    pub(crate) fn chunks(&self) -> &[Chunk] {
+        match self {
+            Change::Upsert(chunks) | Change::Replace(_, chunks) => chunks,
+            Change::Delete(_) => &[],
+        }
+    }
+}
+
 /// What is looked for.
 #[derive(Clone, Debug)]
 pub(crate) enum Query {

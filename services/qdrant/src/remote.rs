@@ -1,21 +1,22 @@
 //! `remote::qdrant`: banks in a Qdrant server or cluster, over gRPC.
 
+mod client;
 mod wire;
 
 use std::{
     collections::{HashMap, HashSet},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use llama_stack_core::{Deps, Error, Memory, Result};
+use llama_stack_core::{Deps, Error, Memory, Result, grpc::Address};
 use llama_stack_memory::{
     Banks, BanksParts, banks,
     index::{BankKey, Index, Shape, Stats},
 };
 use qdrant_client::{
-    Qdrant, QdrantError,
-    config::QdrantConfig,
+    QdrantError,
     qdrant::{
         CountPoints, CreateFieldIndexCollection, DeleteCollection, DeletePoints, FieldType, GetCollectionInfoRequest, GetPoints,
         PointsSelector, QueryPoints, ScrollPoints, UpsertPoints, points_selector::PointsSelectorOneOf,
@@ -25,6 +26,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use self::client::Client;
 use crate::{
     Engine, QdrantIndex,
     condition::{Condition, DOCUMENT, KEYWORDS},
@@ -39,14 +41,16 @@ use crate::{
 const BATCH: usize = 64;
 /// Fields of numbers that are indexed; others are compared one by one.
 const MAX_NUMBERS: usize = 64;
-const CONNECT: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Of the gRPC port, such as `https://qdrant.example:6334`. With `https` the connection is encrypted, and the server's
-    /// certificate checked against the machine's roots.
+    /// certificate checked.
     pub url: String,
+    /// A PEM file of authorities whose certificates count beside those that are known everywhere.
+    #[serde(default)]
+    pub ca_certificate: PathBuf,
     #[serde(default)]
     pub api_key: Option<String>,
     /// Beginning of the names of the collections. Stacks that share a server have different ones.
@@ -90,7 +94,7 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Memory>>
 /// Connects at the first call and again after a break.
 ///
 /// # Errors
-/// `InvalidArgument` on the configuration's fields.
+/// `InvalidArgument` on the configuration's fields, and for a file of authorities that holds none.
 pub fn connect(config: Config) -> Result<Arc<dyn Index>> {
     if !(config.url.starts_with("http://") || config.url.starts_with("https://")) {
         return Err(Error::invalid("url", "url must begin with http:// or https:// and name the gRPC port of qdrant, usually 6334"));
@@ -102,10 +106,8 @@ pub fn connect(config: Config) -> Result<Arc<dyn Index>> {
     if config.timeout_seconds == 0 {
         return Err(Error::invalid("timeout_seconds", "timeout_seconds must be at least 1"));
     }
-    let mut settings = QdrantConfig::from_url(&config.url).connect_timeout(CONNECT).timeout(Duration::from_secs(config.timeout_seconds));
-    settings.check_compatibility = false;
-    settings.api_key = config.api_key.filter(|key| !key.is_empty());
-    let client = Qdrant::new(settings).map_err(|error| Error::invalid("url", "url is no address of a qdrant server").with_source(error))?;
+    let channel = Address { ca_certificate: config.ca_certificate, ..Address::new(config.url) }.channel()?;
+    let client = Client::new(channel, config.api_key.as_deref(), Duration::from_secs(config.timeout_seconds))?;
     let words = Arc::new(Words::new()?);
     let remote = Remote {
         client,
@@ -126,7 +128,7 @@ struct Known {
 }
 
 struct Remote {
-    client: Qdrant,
+    client: Client,
     prefix: String,
     quantized: bool,
     words: Arc<Words>,

@@ -4,7 +4,10 @@
 mod server;
 mod stand;
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use llama_stack_core::{Code, Memory};
 use llama_stack_memory::index::{Search, Shape};
@@ -14,8 +17,10 @@ use llama_stack_tests::{
     served,
     worded::EMBEDDING,
 };
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::json;
 use stand::Stand;
+use tonic::transport::Identity;
 
 const EDGE: &str = "inline::qdrant-edge";
 const REMOTE: &str = "remote::qdrant";
@@ -142,6 +147,62 @@ async fn what_is_wrong_with_a_server_is_said() {
     ] {
         let built = stand::registry().memory.build(REMOTE, config, folder.deps.clone()).await;
         assert_eq!(built.err().unwrap().field(), Some(field));
+    }
+}
+
+/// A private authority, and its certificate as a file.
+fn authority(folder: &Path, name: &str) -> (CertifiedIssuer<'static, KeyPair>, PathBuf) {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let file = folder.join(format!("{name}.pem"));
+    std::fs::write(&file, issuer.pem()).unwrap();
+    (issuer, file)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_tls_is_trusted_where_its_authority_is_named() {
+    // Two are linked; the server's side chooses none by itself.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let folder = tempfile::tempdir().unwrap();
+    let ((ours, known), (_, other)) = (authority(folder.path(), "ours"), authority(folder.path(), "theirs"));
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ours).unwrap();
+    let url = server::start_tls(Identity::from_pem(certificate.pem(), key.serialize_pem())).await;
+    let cx = memory::somebody();
+
+    let stand = Stand::new(REMOTE, json!({ "url": url, "api_key": server::KEY, "ca_certificate": known })).await;
+    let bank = memory::made(&stand.memory, &cx).await;
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr"), memory::text("b", "dogs bark")]).await;
+    assert_eq!(memory::found(&stand.memory, &cx, memory::query(&bank, "dogs", SearchMode::Keyword)).await, ["b"]);
+    // The key is still asked for.
+    let keyless = stand.beside(REMOTE, "keyless", json!({ "url": url, "ca_certificate": known })).await;
+    let error = keyless.create_bank(&cx, memory::vector_bank()).await.unwrap_err();
+    assert_eq!(error.reason(), Some("index_unusable"), "{error}");
+
+    for (id, config) in [("unknown", json!({ "url": url })), ("another", json!({ "url": url, "ca_certificate": other }))] {
+        let untrusting = stand.beside(REMOTE, id, config).await;
+        let error = untrusting.create_bank(&cx, memory::vector_bank()).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("index_untrusted")), "{error}");
+        assert!(error.message().contains("ca_certificate"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_tls_and_keys_that_cannot_work_are_refused_at_the_start() {
+    let stand = Stand::new(EDGE, json!({})).await;
+    let (_, known) = authority(stand.folder.path(), "ours");
+    let no_certificate = stand.folder.path().join("state.db");
+    for (config, field) in [
+        (json!({ "url": "https://localhost:6334", "ca_certificate": "/nowhere/ca.pem" }), "config.ca_certificate"),
+        (json!({ "url": "https://localhost:6334", "ca_certificate": no_certificate }), "config.ca_certificate"),
+        (json!({ "url": "http://localhost:6334", "ca_certificate": known }), "config.ca_certificate"),
+        (json!({ "url": "http://localhost:6334", "api_key": "of two\nlines" }), "api_key"),
+    ] {
+        let error = stand::registry().memory.build(REMOTE, config, stand.deps.clone()).await.err().unwrap();
+        assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some(field)), "{error}");
+        assert!(!format!("{error:?}").contains("of two"), "the key is shown");
     }
 }
 

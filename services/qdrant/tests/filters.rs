@@ -83,6 +83,7 @@ fn every_index_finds_what_a_look_at_every_chunk_finds() {
     let indexes: Vec<(&str, Arc<dyn Index>)> = runtime.block_on(async {
         let remote = RemoteConfig {
             url: server::start().await,
+            ca_certificate: std::path::PathBuf::new(),
             api_key: Some(server::KEY.to_owned()),
             collection_prefix: "test".into(),
             timeout_seconds: 30,

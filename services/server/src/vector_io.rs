@@ -81,7 +81,7 @@ async fn insert(State(state): State<AppState>, Caller(cx): Caller, Json(body): J
     let chunks: Vec<Chunk> = chunks.collect::<Result<_>>()?;
     let chunk_ids: Vec<String> = chunks.iter().map(|chunk| chunk.id.clone()).collect();
     let documents = body.ttl_seconds.map(|seconds| expiring(&chunks, seconds)).transpose()?.unwrap_or_default();
-    let request = InsertChunksRequest { bank_id: bank_id(&body.vector_db_id), chunks, documents };
+    let request = InsertChunksRequest { bank_id: bank_id(&body.vector_db_id), chunks, documents, ..InsertChunksRequest::default() };
     let answer = cx.within(state.memory.insert_chunks(&cx, request)).await.map_err(|error| no_bank(error, &body.vector_db_id))?;
     if let Some(failure) = answer.failures.first() {
         let why = failure.error.clone().unwrap_or_default();

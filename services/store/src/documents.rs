@@ -1,7 +1,7 @@
 //! Documents of banks: what was inserted, for whom, and how far it has come. Their chunks are in an index.
 
 use async_trait::async_trait;
-use llama_stack_core::Result;
+use llama_stack_core::{Result, ids};
 use llama_stack_proto::v1::{Document, DocumentStatus, Ingestion, document::Content};
 use prost::Message as _;
 use prost_types::Timestamp;
@@ -27,6 +27,11 @@ const PUT: &str = "INSERT INTO bank_documents \
                    file_id = excluded.file_id";
 const SETTLE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7, expires_us = $8 \
                       WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
+const PUT_CONTENT: &str = "UPDATE bank_documents SET body = $5, content = $6 \
+                           WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
+/// 2 is `COMPLETED`.
+const RENEW: &str = "UPDATE bank_documents SET revision = $5 \
+                     WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4 AND status = 2";
 const GET: &str = "SELECT body, status, content, revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
 const REVISION: &str = "SELECT revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
 const OLDEST: &str = "SELECT body, status, place FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND place > $3 \
@@ -158,6 +163,38 @@ impl Command for Settle {
     }
 }
 
+struct Renew {
+    tenant: String,
+    bank_id: String,
+    id: String,
+    revision: String,
+    next: String,
+}
+
+#[async_trait]
+impl Command for Renew {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        let args = args![&self.tenant, &self.bank_id, &self.id, &self.revision, &self.next];
+        Ok(Outcome::Changed(conn.execute(RENEW, args).await?))
+    }
+}
+
+struct PutContent {
+    tenant: String,
+    bank_id: String,
+    document: InsertedDocument,
+}
+
+#[async_trait]
+impl Command for PutContent {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        let InsertedDocument { document, revision } = &self.document;
+        let (body, content) = parts(document);
+        let args = args![&self.tenant, &self.bank_id, &document.id, revision, &body, &content];
+        Ok(Outcome::Changed(conn.execute(PUT_CONTENT, args).await?))
+    }
+}
+
 struct Delete {
     tenant: String,
     bank_id: String,
@@ -213,6 +250,25 @@ impl Store {
     ) -> Result<bool> {
         let (tenant, bank_id, revision) = (tenant.into(), bank_id.into(), revision.into());
         let command = Settle { tenant, bank_id, document: document.clone(), revision, progress };
+        Ok(self.write(command).await? != Outcome::Changed(0))
+    }
+
+    /// A new name for a completed document, before its chunks are changed: who has its row from before, as a backup has, learns that
+    /// they are not those of that row. One that is being inserted keeps its name, by which its insertion goes. `None` where the
+    /// document is another's by now, or gone.
+    pub async fn renew_document(&self, tenant: &str, bank_id: &str, id: &str, revision: &str) -> Result<Option<String>> {
+        let next = ids::new("rev");
+        let command =
+            Renew { tenant: tenant.into(), bank_id: bank_id.into(), id: id.into(), revision: revision.into(), next: next.clone() };
+        if self.write(command).await? != Outcome::Changed(0) {
+            return Ok(Some(next));
+        }
+        Ok(self.document_revision(tenant, bank_id, id).await?.filter(|there| there == revision))
+    }
+
+    /// Stores a document's content, and what is said of it. False where the document is another's by now, or gone.
+    pub async fn put_document_content(&self, tenant: &str, bank_id: &str, document: InsertedDocument) -> Result<bool> {
+        let command = PutContent { tenant: tenant.into(), bank_id: bank_id.into(), document };
         Ok(self.write(command).await? != Outcome::Changed(0))
     }
 

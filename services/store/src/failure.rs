@@ -108,6 +108,11 @@ impl Kind {
     }
 }
 
+/// For a URL of neither kind.
+pub(crate) fn unknown_database() -> Error {
+    Error::invalid("store.url", "store.url must begin with sqlite: or postgres:")
+}
+
 /// The error for the caller. The cause is logged here and goes along for logs further up.
 pub(crate) fn report(error: &sqlx::Error) -> Error {
     let kind = Kind::of(error);

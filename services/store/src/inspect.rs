@@ -68,7 +68,7 @@ pub async fn inspect(url: &str) -> Result<Inspected> {
             let applied = applied.map_err(|error| failure::report(&error).context(&place))?;
             Ok(compared(&applied, &postgres::MIGRATIONS))
         }
-        _ => Err(Error::invalid("store.url", "store.url must begin with sqlite: or postgres:")),
+        _ => Err(failure::unknown_database()),
     }
 }
 

@@ -48,7 +48,7 @@ mod writer;
 
 use std::{sync::Arc, time::Duration};
 
-use llama_stack_core::{Error, Result};
+use llama_stack_core::Result;
 
 use crate::{
     command::{Command, Outcome},
@@ -110,7 +110,7 @@ impl Store {
         let database = match url.split_once(':') {
             Some(("sqlite", place)) => Database::Sqlite(Sqlite::open(place, durability, PATIENCE).await?),
             Some(("postgres" | "postgresql", _)) => Database::Postgres(Postgres::open(url, durability, PATIENCE).await?),
-            _ => return Err(Error::invalid("store.url", "store.url must begin with sqlite: or postgres:")),
+            _ => return Err(failure::unknown_database()),
         };
         Ok(Self(Arc::new(database), None))
     }

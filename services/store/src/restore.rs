@@ -1,10 +1,6 @@
 //! Rows of a backup, into a database that has none: all of them or none.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::PathBuf,
-    str::FromStr as _,
-};
+use std::{collections::HashMap, path::PathBuf, str::FromStr as _};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use llama_stack_core::{Code, Error, Result};
@@ -86,12 +82,13 @@ impl Restore {
     /// (`store_in_use`), a newer version of the program wrote the backup or the database (`store_too_new`), or it is in memory.
     pub async fn begin(url: &str, versions: &[i64], replace: bool) -> Result<Self> {
         let tables = tables::after(versions).await?;
+        // The lock comes first: what is found under it stays so, whoever starts meanwhile.
+        let conn = Conn::open(url).await?;
         let inspected = inspect(url).await?;
         if inspected == Inspected::Ahead {
             let message = "a newer version of this program wrote the database that is to be restored into";
             return Err(Error::failed_precondition(message).with_reason("store_too_new"));
         }
-        let conn = Conn::open(url).await?;
         let mut restore = Self { conn, tables, replaced: Vec::new() };
         if matches!(inspected, Inspected::Current | Inspected::Behind(_)) {
             restore.clear(replace).await?;
@@ -182,8 +179,15 @@ impl Restore {
     }
 
     /// Brings the documents of a bank into line with what the backup has of them, where they were changed while it was made: one
-    /// that was replaced, or has not as many chunks as it had, is read again at the next start; one that nothing is left of goes.
-    pub async fn settle(&mut self, tenant: &str, bank: &str, chunks: &HashMap<String, u64>, changed: &HashSet<String>) -> Result<Settled> {
+    /// that was replaced or renamed, or has not as many chunks as it had, is read again at the next start; one of which only chunks are
+    /// kept is what they say; one that nothing is left of goes.
+    pub async fn settle(
+        &mut self,
+        tenant: &str,
+        bank: &str,
+        chunks: &HashMap<String, u64>,
+        changed: &HashMap<String, Document>,
+    ) -> Result<Settled> {
         let sql = "SELECT body, length(content) FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND status = $3";
         let (completed, mut rows) = (i64::from(DocumentStatus::Completed as i32), Vec::new());
         macro_rules! rows {
@@ -206,23 +210,19 @@ impl Restore {
             let damaged = |error| Error::new(Code::DataLoss, "a document of the backup cannot be read").with_source(error);
             let mut document = Document::decode(body.as_slice()).map_err(damaged)?;
             let there = chunks.get(&document.id).copied().unwrap_or_default();
-            if length > 0 && (changed.contains(&document.id) || there != u64::from(document.chunk_count)) {
+            if length > 0 && (changed.contains_key(&document.id) || there != u64::from(document.chunk_count)) {
                 document.status = DocumentStatus::InProgress.into();
                 document.sha256.clear();
-                let update = "UPDATE bank_documents SET status = $4, body = $5 WHERE tenant = $1 AND bank_id = $2 AND id = $3";
-                let (status, body) = (i64::from(document.status), document.encode_to_vec());
-                macro_rules! update {
-                    ($conn:expr) => {{
-                        let update = sqlx::query(update).bind(tenant).bind(bank).bind(&document.id).bind(status).bind(body);
-                        update.execute(&mut **$conn).await.map(drop)
-                    }};
-                }
-                match &mut self.conn {
-                    Conn::Sqlite(conn, ..) => update!(conn),
-                    Conn::Postgres(conn, _) => update!(conn),
-                }
-                .map_err(|error| failure::report(&error))?;
+                self.put_document(tenant, bank, &document).await?;
                 settled.read_again += 1;
+            } else if length == 0
+                && there > 0
+                && let Some(now) = changed.get(&document.id).filter(|now| now.chunk_count > 0)
+            {
+                document.title.clone_from(&now.title);
+                document.attributes.clone_from(&now.attributes);
+                document.chunk_count = now.chunk_count;
+                self.put_document(tenant, bank, &document).await?;
             } else if length == 0 && there == 0 && document.chunk_count > 0 {
                 let delete = "DELETE FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
                 macro_rules! delete {
@@ -239,6 +239,22 @@ impl Restore {
             }
         }
         Ok(settled)
+    }
+
+    async fn put_document(&mut self, tenant: &str, bank: &str, document: &Document) -> Result<()> {
+        let update = "UPDATE bank_documents SET status = $4, body = $5 WHERE tenant = $1 AND bank_id = $2 AND id = $3";
+        let (status, body) = (i64::from(document.status), document.encode_to_vec());
+        macro_rules! update {
+            ($conn:expr) => {{
+                let update = sqlx::query(update).bind(tenant).bind(bank).bind(&document.id).bind(status).bind(body);
+                update.execute(&mut **$conn).await.map(drop)
+            }};
+        }
+        match &mut self.conn {
+            Conn::Sqlite(conn, ..) => update!(conn),
+            Conn::Postgres(conn, _) => update!(conn),
+        }
+        .map_err(|error| failure::report(&error))
     }
 
     /// Brings the tables up to date, and commits.
@@ -284,7 +300,7 @@ impl Conn {
                 let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(report)?;
                 Ok(Self::Sqlite(pool.begin().await.map_err(report)?, pool, presence))
             }
-            _ => {
+            Some(("postgres" | "postgresql", _)) => {
                 let bad_url = |_| Error::invalid("store.url", "store.url is not a valid postgres:// URL");
                 let options = PgConnectOptions::from_str(url).map_err(bad_url)?.application_name("llama-stack").disable_statement_logging();
                 let report = |error| failure::report(&error);
@@ -298,6 +314,7 @@ impl Conn {
                 transaction.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.map_err(report)?;
                 Ok(Self::Postgres(transaction, pool))
             }
+            _ => Err(failure::unknown_database()),
         }
     }
 }

@@ -15,6 +15,7 @@ on!(sqlite, memory, postgres: [
     an_expired_bank_is_doomed_and_goes_with_all_it_has,
     a_document_keeps_its_place_and_its_newest_content,
     an_insertion_that_was_overtaken_changes_nothing,
+    a_completed_document_gets_another_name_and_one_that_waits_keeps_its_own,
     what_a_worker_left_is_taken_once_its_lease_has_run_out,
     of_many_takers_each_document_goes_to_one,
     an_ingestion_counts_its_documents,
@@ -167,6 +168,22 @@ async fn an_insertion_that_was_overtaken_changes_nothing(Fixture { store, .. }: 
     assert!(store.settle_document(TENANT, &mine.id, &done(&second), &second.revision, (1, 1)).await.unwrap());
     let there = store.get_document(TENANT, &mine.id, "a").await.unwrap();
     assert_eq!((there.document.status(), there.document.content), (DocumentStatus::Completed, Some(Content::Text("two".into()))));
+}
+
+async fn a_completed_document_gets_another_name_and_one_that_waits_keeps_its_own(Fixture { store, .. }: &Fixture) {
+    let mine = bank("ann");
+    kept(store, &mine).await;
+    let row = inserted("a", "one");
+    store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![row.clone()], None).await.unwrap();
+    let renew = async |revision: &str| store.renew_document(TENANT, &mine.id, "a", revision).await.unwrap();
+    assert_eq!(renew(&row.revision).await.as_ref(), Some(&row.revision));
+    let done = Document { status: DocumentStatus::Completed.into(), ..row.document };
+    assert!(store.settle_document(TENANT, &mine.id, &done, &row.revision, (1, 1)).await.unwrap());
+    let next = renew(&row.revision).await.unwrap();
+    assert_ne!(next, row.revision);
+    assert_eq!(store.get_document(TENANT, &mine.id, "a").await.unwrap().revision, next);
+    assert_eq!(renew(&row.revision).await, None, "it is another's by now");
+    assert_eq!(store.renew_document(TENANT, &mine.id, "nobody", &next).await.unwrap(), None);
 }
 
 async fn what_a_worker_left_is_taken_once_its_lease_has_run_out(Fixture { store, .. }: &Fixture) {

@@ -172,6 +172,33 @@ async fn a_server_that_starts_during_a_restore_waits_for_its_end(fixture: &Fixtu
     there.close().await;
 }
 
+/// Whoever opens the database just before is waited for, and what it made is seen.
+#[tokio::test]
+async fn rows_that_came_while_a_restore_waited_are_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let url = |name: &str| format!("sqlite://{}", at(name).display());
+    let store = open(&url("other.db")).await;
+    store.put_agent(TENANT, &agent("there")).await.unwrap();
+    store.close().await;
+    // As a server has it while it opens.
+    let lock = std::fs::File::create(at("state.db.lock")).unwrap();
+    lock.lock().unwrap();
+    let (place, versions) = (url("state.db"), known_migrations());
+    let restore = Restore::begin(&place, &versions, false);
+    let server = async {
+        // It makes the file, then waits for the lock.
+        while !at("state.db").exists() {
+            tokio::task::yield_now().await;
+        }
+        std::fs::copy(at("other.db"), at("state.db")).unwrap();
+        drop(lock);
+    };
+    let both = async { tokio::join!(restore, server) };
+    let (refused, ()) = tokio::time::timeout(std::time::Duration::from_secs(60), both).await.unwrap();
+    assert_eq!(refused.err().unwrap().reason(), Some("not_empty"));
+}
+
 async fn rows_of_an_older_version_come_into_tables_of_today(fixture: &Fixture) {
     let folder = tempfile::tempdir().unwrap();
     let url = another(fixture, &folder).await;

@@ -2,7 +2,8 @@
 //!
 //! It can be broken off and begun again: the new bank says whose copy it is, and chunks that are there already are not sent
 //! again. Vectors are compared by their direction, since an index may keep them at length one. What is known of documents goes with
-//! their first chunks: what they were made of, when they came, when they expire.
+//! their first chunks: what they were made of, when they came, when they expire. What is too long for that follows part by part, and
+//! all that documents were made of is read back as well.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,8 +13,8 @@ use std::{
 
 use llama_stack_core::{Code, Error, Memory, Result};
 use llama_stack_proto::v1::{
-    Bank, BankKind, Chunk, CreateBankRequest, DeleteBankRequest, Document, GetDocumentRequest, InsertChunksRequest, ListChunksRequest,
-    Position, Value, value::Value as Is,
+    Bank, BankKind, Chunk, ContentPart, CreateBankRequest, DeleteBankRequest, Document, GetDocumentRequest, InsertChunksRequest,
+    ListChunksRequest, ListDocumentsRequest, Position, Value, content_part::Part, document::Content, value::Value as Is,
 };
 use prost::Message as _;
 use serde::Serialize;
@@ -22,9 +23,10 @@ use sha2::{Digest, Sha256};
 /// Where a copy says whose it is.
 const ORIGIN: &str = "migrated_from";
 const PAGE: u32 = 500;
-/// Bytes of documents that are sent with their chunks at a time, and the most of one that is; a message has 64 MiB.
+/// Bytes of a content's part, and after which chunks and documents are sent; a message has 64 MiB.
 const AT_ONCE: usize = 8 << 20;
-const LONGEST: usize = 32 << 20;
+/// By which a part of a text can be longer: no letter is cut.
+const LETTER: usize = 3;
 /// Directions nearer than this are the same; rounding alone stays far below.
 const SAME: f32 = 0.9999;
 
@@ -46,7 +48,7 @@ pub(crate) struct Moved {
     chunks: u64,
     /// Sent in this run; the others were there.
     sent: u64,
-    /// Of all chunks but their vectors, in their order.
+    /// Of all chunks but their vectors, and of what their documents were made of, in their order.
     sha256: String,
     removed: bool,
     /// Why it was left.
@@ -116,11 +118,13 @@ async fn one(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, remove: bool, o
         let (mut some, mut documents, mut bytes) = (Vec::new(), Vec::new(), 0);
         for chunk in chunks {
             if told.insert(chunk.document_id.clone())
-                && let Some(document) = described(memory, bank, &chunk.document_id).await?
+                && let Some(mut document) = got(memory, bank, &chunk.document_id, 0).await?
             {
+                document.content = document.content.filter(|content| bytes_of(content).len() < AT_ONCE);
                 bytes += document.encoded_len();
                 documents.push(document);
             }
+            bytes += chunk.encoded_len();
             some.push(chunk);
             if bytes > AT_ONCE {
                 send(memory, copy, std::mem::take(&mut some), std::mem::take(&mut documents)).await?;
@@ -132,26 +136,84 @@ async fn one(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, remove: bool, o
         }
         on_count(&bank.id, done, bank.chunk_count.max(done));
     }
-    let (chunks, sha256) = verify(memory, bank, copy).await?;
+    let (chunks, mut hash) = verify(memory, bank, copy).await?;
+    contents(memory, bank, copy, &mut hash).await?;
+    let sha256 = hex::encode(hash.finalize());
     if remove {
         memory.delete_bank(&crate::caller::caller(), DeleteBankRequest { id: bank.id.clone() }).await?;
     }
     Ok(Moved { bank: bank.id.clone(), name: bank.name.clone(), copy: copy.id.clone(), chunks, sent, sha256, removed: remove, left: None })
 }
 
-/// What is known of a document, without what is too long for a message; `None` where it is gone.
-async fn described(memory: &Arc<dyn Memory>, bank: &Bank, id: &str) -> Result<Option<Document>> {
-    let request = GetDocumentRequest { bank_id: bank.id.clone(), document_id: id.to_owned() };
+/// What is known of a document, with a part of its content; `None` where it is gone.
+async fn got(memory: &Arc<dyn Memory>, bank: &Bank, id: &str, offset: u64) -> Result<Option<Document>> {
+    let (bank_id, document_id) = (bank.id.clone(), id.to_owned());
+    let request = GetDocumentRequest { bank_id, document_id, content_offset: offset, content_bytes: AT_ONCE as u64 };
     match memory.get_document(&crate::caller::caller(), request).await {
-        Ok(document) if document.encoded_len() > LONGEST => Ok(Some(Document { content: None, ..document })),
         Ok(document) => Ok(Some(document)),
         Err(error) if matches!(error.code(), Code::NotFound | Code::Unimplemented) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
+fn bytes_of(content: &Content) -> &[u8] {
+    match content {
+        Content::Text(text) | Content::FileId(text) => text.as_bytes(),
+        Content::Data(data) => data,
+    }
+}
+
+/// Brings what the copy's documents were made of into line with the originals', and adds it to the hash.
+async fn contents(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, hash: &mut Sha256) -> Result<()> {
+    let mut request = ListDocumentsRequest { bank_id: bank.id.clone(), page_size: PAGE, ..ListDocumentsRequest::default() };
+    loop {
+        let page = match memory.list_documents(&crate::caller::caller(), request.clone()).await {
+            Err(error) if error.code() == Code::Unimplemented => return Ok(()),
+            page => page?,
+        };
+        for document in &page.documents {
+            content(memory, bank, copy, &document.id, hash).await?;
+        }
+        if page.next_page_token.is_empty() {
+            return Ok(());
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// A document without chunks is not in the copy.
+async fn content(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, id: &str, hash: &mut Sha256) -> Result<()> {
+    let mut offset = 0;
+    loop {
+        let Some(Document { content: Some(original), .. }) = got(memory, bank, id, offset).await? else { return Ok(()) };
+        let Some(copied) = got(memory, copy, id, offset).await? else { return Ok(()) };
+        if copied.content.as_ref() != Some(&original) {
+            let part = match original.clone() {
+                Content::Text(text) => Part::Text(text),
+                Content::Data(data) => Part::Data(data),
+                Content::FileId(file) => return Err(differs(&format!("document {id:?} was made of file {file:?}"))),
+            };
+            let content_parts = vec![ContentPart { document_id: id.to_owned(), offset, part: Some(part) }];
+            let request = InsertChunksRequest { bank_id: copy.id.clone(), content_parts, ..InsertChunksRequest::default() };
+            memory.insert_chunks(&crate::caller::caller(), request).await?;
+            let copied = got(memory, copy, id, offset).await?.and_then(|document| document.content);
+            if copied.as_ref() != Some(&original) {
+                return Err(differs(&format!("document {id:?} was made of something else")));
+            }
+        }
+        let bytes = bytes_of(&original);
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+        // One that knows no parts gives it all at once.
+        if !(AT_ONCE..=AT_ONCE + LETTER).contains(&bytes.len()) {
+            return Ok(());
+        }
+        offset += bytes.len() as u64;
+    }
+}
+
 async fn send(memory: &Arc<dyn Memory>, copy: &Bank, chunks: Vec<Chunk>, documents: Vec<Document>) -> Result<()> {
-    let request = InsertChunksRequest { bank_id: copy.id.clone(), chunks, documents };
+    let request = InsertChunksRequest { bank_id: copy.id.clone(), chunks, documents, ..InsertChunksRequest::default() };
     let failures = memory.insert_chunks(&crate::caller::caller(), request).await?.failures;
     match failures.first() {
         None => Ok(()),
@@ -169,14 +231,14 @@ impl Moved {
     }
 }
 
-/// Both, chunk beside chunk. How many there are, and their hash.
-async fn verify(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank) -> Result<(u64, String)> {
+/// Both, chunk beside chunk. How many there are, and their hash so far.
+async fn verify(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank) -> Result<(u64, Sha256)> {
     let (mut originals, mut copies) = (Pages::of(memory, bank, true), Pages::of(memory, copy, true));
     let (mut count, mut hash) = (0, Sha256::new());
     loop {
         let (original, copied) = (originals.one().await?, copies.one().await?);
         let (original, copied) = match (original, copied) {
-            (None, None) => return Ok((count, hex::encode(hash.finalize()))),
+            (None, None) => return Ok((count, hash)),
             (Some(original), Some(copied)) => (original, copied),
             (original, copied) => {
                 let id = original.or(copied).map(|chunk| chunk.id).unwrap_or_default();
@@ -250,7 +312,13 @@ impl<'a> Pages<'a> {
         if self.ended {
             return Ok(None);
         }
-        let page = self.memory.list_chunks(&crate::caller::caller(), self.request.clone()).await?;
+        let page = loop {
+            match self.memory.list_chunks(&crate::caller::caller(), self.request.clone()).await {
+                // Long texts or vectors: a message does not hold so many.
+                Err(error) if error.code() == Code::TooLarge && self.request.page_size > 1 => self.request.page_size /= 2,
+                page => break page?,
+            }
+        };
         self.ended = page.next_page_token.is_empty();
         self.request.page_token = page.next_page_token;
         Ok(Some(page.chunks))

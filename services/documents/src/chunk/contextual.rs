@@ -15,7 +15,7 @@ const AROUND: usize = 1_500;
 const PASSAGE: usize = 4_000;
 /// The longest line, in bytes and in tokens.
 const LINE: usize = 400;
-const LINE_TOKENS: u32 = 80;
+pub const LINE_TOKENS: u32 = 80;
 /// Passages that are asked about at once: the engine decides how many of them it reads together.
 const AT_ONCE: usize = 4;
 
@@ -26,7 +26,8 @@ const TASK: &str = "Say in one short sentence what the passage is about and wher
 /// A line for each passage, in their order, to be embedded and searched in front of its text. It is no part of the
 /// document, so it is not to be quoted. Empty where the model said nothing.
 ///
-/// Each prompt is bounded, however long the document is: its beginning, what is around the passage, and the passage.
+/// Each prompt is bounded, however long the document is: its beginning, what is around the passage, and the passage. `whole_text` is
+/// [`super::whole_text`] of it: elsewhere a passage of several blocks is not found.
 ///
 /// # Errors
 /// Whatever the model's service finds; the first failure ends it.

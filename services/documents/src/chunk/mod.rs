@@ -20,7 +20,7 @@ use crate::{Parsed, Passage};
 use pack::Budget;
 use whole::Whole;
 
-pub use contextual::contextual;
+pub use contextual::{LINE_TOKENS, contextual};
 pub use estimate::Estimate;
 pub use strategy::{DEFAULT_MAX_CHUNK_TOKENS, DEFAULT_OVERLAP_TOKENS, validate};
 
@@ -35,6 +35,11 @@ pub trait CountTokens: Send + Sync {
     fn window(&self) -> Option<usize> {
         None
     }
+}
+
+/// A document as one text, in which every passage of it stands as it is.
+pub fn whole_text(parsed: &Parsed) -> String {
+    Whole::new(parsed).text
 }
 
 /// Cuts a document into passages, none longer than the strategy says as `tokens` counts, all of its text in at least one.

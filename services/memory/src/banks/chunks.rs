@@ -12,6 +12,7 @@ use super::{
     Banks,
     access::{Want, author, key, past},
     background::size,
+    content::MAX_PARTS,
     ingest::gone,
     valid,
 };
@@ -27,7 +28,11 @@ impl Banks {
         if bank.kind() == BankKind::KeyValue {
             return Err(Error::invalid("bank_id", "a key_value bank holds documents, not chunks: use InsertDocuments"));
         }
-        if !(1..=MAX_CHUNKS).contains(&request.chunks.len()) {
+        let parts = request.content_parts;
+        if parts.len() > MAX_PARTS {
+            return Err(Error::invalid("content_parts", format!("content_parts must hold at most {MAX_PARTS}, not {}", parts.len())));
+        }
+        if !(usize::from(parts.is_empty())..=MAX_CHUNKS).contains(&request.chunks.len()) {
             return Err(Error::invalid("chunks", format!("chunks must hold 1 to {MAX_CHUNKS}, not {}", request.chunks.len())));
         }
         let known = described(request.documents, &request.chunks)?;
@@ -48,6 +53,7 @@ impl Banks {
                 Err(error) => failures.push(ItemFailure { index, error: Some(error.to_info()) }),
             }
         }
+        let bank_id = bank.id.clone();
         if !chunks.is_empty() {
             let bytes: u64 = chunks.iter().map(|chunk| chunk.text.len() as u64).chain(sources).sum();
             self.check_quota(cx.tenant(), &bank.id, "", bytes).await?;
@@ -57,6 +63,11 @@ impl Banks {
             let (banks, tenant, author) = (self.clone(), cx.tenant().to_owned(), author(cx));
             let store = async move { banks.store_ready(&tenant, &bank.id, &author, chunks, known).await };
             self.tasks.spawn(store).await.map_err(|error| Error::internal("storing the chunks broke off").with_source(error))??;
+        } else if !parts.is_empty() {
+            self.note_use(cx.tenant(), &bank).await?;
+        }
+        for (index, part) in parts.into_iter().enumerate() {
+            self.put_part(cx.tenant(), &bank_id, index, part).await?;
         }
         Ok(InsertChunksResponse { failures })
     }

@@ -10,6 +10,7 @@ use llama_stack_store::DocumentList;
 use super::{
     Banks,
     access::{Want, key},
+    content::part,
     valid,
 };
 
@@ -21,7 +22,9 @@ const PAGE: u32 = 1_000;
 impl Banks {
     pub(super) async fn document(&self, cx: &Context, request: GetDocumentRequest) -> Result<Document> {
         let bank = self.open(cx, &request.bank_id, Want::Read).await?;
-        self.found(cx.tenant(), &bank.id, &request.document_id).await
+        let mut document = self.found(cx.tenant(), &bank.id, &request.document_id).await?;
+        document.content = document.content.map(|content| part(content, request.content_offset, request.content_bytes)).transpose()?;
+        Ok(document)
     }
 
     async fn found(&self, tenant: &str, bank_id: &str, id: &str) -> Result<Document> {
@@ -105,21 +108,22 @@ impl Banks {
             valid::name(&title).map_err(|error| error.with_field("title"))?;
             document.title = title;
         }
-        self.rename(cx.tenant(), &bank.id, document).await?;
-        if !self.store.settle_document(cx.tenant(), &bank.id, document, &there.revision, (0, 0)).await? {
-            return Err(Error::new(Code::Aborted, "the document was replaced meanwhile: read it again").with_reason("document_replaced"));
+        let revision = self.rename(cx.tenant(), &bank.id, document, there.revision).await?.ok_or_else(replaced)?;
+        if !self.store.settle_document(cx.tenant(), &bank.id, document, &revision, (0, 0)).await? {
+            return Err(replaced());
         }
         drop(held);
         self.found(cx.tenant(), &bank.id, &request.document_id).await
     }
 
-    /// Puts a document's title and attributes into its chunks.
-    pub(super) async fn rename(&self, tenant: &str, bank_id: &str, document: &Document) -> Result<()> {
+    /// Puts a document's title and attributes into its chunks, and says which revision it has now: another before the first of them
+    /// is changed. `None` where it was replaced meanwhile.
+    pub(super) async fn rename(&self, tenant: &str, bank_id: &str, document: &Document, mut revision: String) -> Result<Option<String>> {
         let key = key(tenant, bank_id);
-        let mut after: Option<String> = None;
+        let (mut after, mut renewed) = (None::<String>, false);
         loop {
             let mut chunks = self.index.scroll(&key, Some(&document.id), after.as_deref(), PAGE, true).await?;
-            let Some(last) = chunks.last() else { return Ok(()) };
+            let Some(last) = chunks.last() else { return Ok(Some(revision)) };
             let whole_page = chunks.len() == PAGE as usize;
             after = Some(last.id.clone());
             chunks.retain(|chunk| chunk.title != document.title || chunk.attributes != document.attributes);
@@ -128,10 +132,16 @@ impl Banks {
                 chunk.attributes.clone_from(&document.attributes);
             }
             if !chunks.is_empty() {
+                if !renewed {
+                    match self.store.renew_document(tenant, bank_id, &document.id, &revision).await? {
+                        Some(next) => (revision, renewed) = (next, true),
+                        None => return Ok(None),
+                    }
+                }
                 self.index.upsert(&key, chunks).await?;
             }
             if !whole_page {
-                return Ok(());
+                return Ok(Some(revision));
             }
         }
     }
@@ -157,7 +167,11 @@ impl Banks {
     }
 }
 
-fn no_such_document(id: &str) -> Error {
+pub(super) fn replaced() -> Error {
+    Error::new(Code::Aborted, "the document was replaced meanwhile: read it again").with_reason("document_replaced")
+}
+
+pub(super) fn no_such_document(id: &str) -> Error {
     let shown: String = id.chars().take(100).collect();
     Error::not_found(format!("no document {shown:?}")).with_reason("document_not_found")
 }

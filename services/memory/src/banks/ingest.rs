@@ -1,7 +1,7 @@
 //! From a document to chunks that are found: read, cut, embedded, stored.
 
 use llama_stack_core::{Code, Context, Error, Principal, Result, ids};
-use llama_stack_documents::{Passage, chunk, contextual};
+use llama_stack_documents::{CountTokens as _, Estimate, LINE_TOKENS, Passage, chunk, contextual, whole_text};
 use llama_stack_proto::v1::{
     Bank, BankKind, Chunk, ChunkingStrategy, Document, DocumentStatus, EmbedPurpose, GetFileRequest, GetModelRequest,
     InsertDocumentsRequest, InsertDocumentsResponse, ItemFailure, chunking_strategy::Kind, document::Content,
@@ -108,11 +108,15 @@ impl Banks {
         let shown = if named.is_empty() { source.filename.clone() } else { named.clone() };
         let strategy = document.chunking.unwrap_or_default();
         let window = self.window(cx, bank).await?;
-        let whole = parsed.blocks.iter().map(|block| block.text.as_str()).collect::<Vec<_>>().join("\n");
+        // All that `embedded_text` puts above a passage takes of its room.
+        let heading = parsed.blocks.iter().map(|block| block.heading.as_str()).max_by_key(|heading| heading.len()).unwrap_or_default();
+        let line = if strategy.kind() == Kind::Contextual { LINE_TOKENS as usize } else { 0 };
+        let above = Estimate.count(&named) + Estimate.count(heading) + line;
+        let (whole, parsed) = tokio::task::spawn_blocking(move || (whole_text(&parsed), parsed)).await.map_err(broke_off)?;
         let tokens = if bank.embedding_model.is_empty() {
             Tokens::estimated(window)
         } else {
-            Tokens::of(self.models()?.as_ref(), cx, &bank.embedding_model, &whole, &named, window).await
+            Tokens::of(self.models()?.as_ref(), cx, &bank.embedding_model, &whole, above, window).await
         };
         let cut = tokio::task::spawn_blocking(move || chunk(&parsed, &strategy, &tokens));
         let passages = cut.await.map_err(broke_off)??;
@@ -223,8 +227,12 @@ impl Banks {
     /// The content is here already: what it is called and its attributes are brought up to date.
     async fn commit_same(&self, tenant: &str, bank_id: &str, same: InsertedDocument, revision: Option<String>) -> Result<()> {
         let InsertedDocument { document, revision: there } = same;
-        self.rename(tenant, bank_id, &document).await?;
-        self.store.settle_document(tenant, bank_id, &document, &revision.unwrap_or(there), (0, 0)).await.map(drop)
+        let _held = self.0.locks.document(&key(tenant, bank_id), &document.id).await;
+        match self.rename(tenant, bank_id, &document, revision.unwrap_or(there)).await? {
+            Some(revision) => self.store.settle_document(tenant, bank_id, &document, &revision, (0, 0)).await.map(drop),
+            // Replaced or deleted meanwhile.
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn there(&self, tenant: &str, bank_id: &str, id: &str) -> Result<Option<InsertedDocument>> {

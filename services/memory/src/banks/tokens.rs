@@ -28,8 +28,9 @@ impl Tokens {
     }
 
     /// Those of `text`, by the model's tokenizer; by estimate where its provider does not tell where tokens begin. `above` is
-    /// what is embedded with each passage, and takes its room.
-    pub(super) async fn of(inference: &dyn Inference, cx: &Context, model: &str, text: &str, above: &str, window: Option<usize>) -> Self {
+    /// how many tokens are embedded with each passage, and take its room.
+    pub(super) async fn of(inference: &dyn Inference, cx: &Context, model: &str, text: &str, above: usize, window: Option<usize>) -> Self {
+        let window = window.map(|window| window.saturating_sub(AROUND + above).max(window / 2));
         let mut words = HashMap::new();
         for piece in pieces(text) {
             let request = TokenizeRequest { model: model.into(), text: piece.into(), ..TokenizeRequest::default() };
@@ -42,8 +43,7 @@ impl Tokens {
                 }
             }
         }
-        let room = |window: usize| window.saturating_sub(AROUND + Estimate.count(above)).max(window / 2);
-        Self { words, window: window.map(room) }
+        Self { words, window }
     }
 }
 

@@ -26,6 +26,7 @@ use std::{
 
 use llama_stack_core::{Code, Error, Result};
 use llama_stack_memory::index::{BankKey, Shape};
+use llama_stack_proto::v1::Chunk;
 use qdrant_edge::{EdgeOptimizersConfig, EdgeShard, OperationResult};
 use tokio::sync::oneshot;
 
@@ -46,6 +47,8 @@ use crate::{
 /// Changes under one sync, and points of one operation of the engine.
 const GROUP: usize = 64;
 const BATCH: usize = 1_000;
+/// Chunks that are worth a thread while the journal is synced.
+const WORTH_A_THREAD: usize = 32;
 /// The journal is emptied when it is longer than this, or nothing has changed for a while.
 const LONG_JOURNAL: u64 = 64 << 20;
 const QUIET: Duration = Duration::from_millis(500);
@@ -143,6 +146,10 @@ impl Shard {
     }
 }
 
+fn points(of: &Of, chunks: &[Chunk]) -> Vec<Point> {
+    chunks.iter().map(|chunk| Point::new(&of.bank, chunk.clone(), &of.words)).collect()
+}
+
 fn lost() -> Error {
     let message = "the index of this bank is being opened again: try again";
     Error::unavailable(message).with_reason("index_unavailable").with_retry_after(Duration::from_secs(1))
@@ -212,7 +219,8 @@ impl Owner {
     }
 
     fn write(&mut self, group: Vec<(Change, oneshot::Sender<Result<()>>)>) {
-        if let Err(error) = self.journal.append(group.iter().map(|(change, _)| change)) {
+        let (written, ready) = self.log(&group.iter().map(|(change, _)| change).collect::<Vec<_>>());
+        if let Err(error) = written {
             let told = native::unusable(error);
             for (_, done) in group {
                 let _ = done.send(Err(Error::new(told.code(), told.message()).with_reason(told.reason().unwrap_or_default())));
@@ -220,20 +228,38 @@ impl Owner {
             return;
         }
         self.unflushed = true;
-        for (change, done) in group {
-            let _ = done.send(self.carry_out(&change));
+        for ((change, done), points) in group.into_iter().zip(ready) {
+            let _ = done.send(self.carry_out(&change, points));
         }
     }
 
-    /// What breaks off opens the shard anew, which carries the journal out.
-    fn carry_out(&mut self, change: &Change) -> Result<()> {
+    /// Writes changes to the journal, and makes their points meanwhile, where that is worth it: the disk is mostly waited for.
+    fn log(&mut self, changes: &[&Change]) -> (std::io::Result<()>, Vec<Vec<Point>>) {
+        let (of, journal) = (&self.of, &mut self.journal);
+        let none = || vec![Vec::new(); changes.len()];
+        let count: usize = changes.iter().map(|change| change.chunks().len()).sum();
+        if !(WORTH_A_THREAD..=BATCH).contains(&count) {
+            return (journal.append(changes.iter().copied()), none());
+        }
+        std::thread::scope(|scope| {
+            let make = || changes.iter().map(|change| points(of, change.chunks())).collect::<Vec<_>>();
+            let making = std::thread::Builder::new().spawn_scoped(scope, make);
+            let written = journal.append(changes.iter().copied());
+            // What broke off does so again when it is carried out, and is dealt with there.
+            let made = making.ok().and_then(|making| making.join().ok());
+            (written, made.unwrap_or_else(none))
+        })
+    }
+
+    /// What breaks off opens the shard anew, which carries the journal out. `points` are those of its chunks, or none.
+    fn carry_out(&mut self, change: &Change, points: Vec<Point>) -> Result<()> {
         let shard = self.gate.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(shard) = shard else { return self.reopen() };
         let done = catch_unwind(AssertUnwindSafe(|| {
             let gate = self.gate.clone();
             // A search finds the old version of a document or the new one.
             let _closed = matches!(change, Change::Replace(..)).then(|| gate.write().unwrap_or_else(PoisonError::into_inner));
-            self.apply(&shard, change)
+            self.apply(&shard, change, points)
         }));
         drop(shard);
         match done {
@@ -245,13 +271,13 @@ impl Owner {
         }
     }
 
-    fn apply(&mut self, shard: &EdgeShard, change: &Change) -> Result<()> {
+    fn apply(&mut self, shard: &EdgeShard, change: &Change, points: Vec<Point>) -> Result<()> {
         let delete =
             |wanted: Condition| shard.update(native::delete(&Condition::within(&self.of.bank, Some(wanted)))?).map_err(native::failed);
         match change {
             Change::Upsert(chunks) => {
                 self.changed += chunks.len();
-                self.put(shard, chunks)
+                self.put(shard, chunks, points)
             }
             Change::Replace(document, chunks) => {
                 self.changed += chunks.len() + 1;
@@ -259,7 +285,7 @@ impl Owner {
                 let others = Condition::Not(Box::new(Condition::Points(ids)));
                 let document = Condition::of_documents(std::slice::from_ref(document));
                 delete(Condition::All(vec![document, others]))?;
-                self.put(shard, chunks)
+                self.put(shard, chunks, points)
             }
             Change::Delete(documents) => {
                 self.changed += documents.len();
@@ -268,17 +294,20 @@ impl Owner {
         }
     }
 
-    fn put(&mut self, shard: &EdgeShard, chunks: &[llama_stack_proto::v1::Chunk]) -> Result<()> {
-        for chunks in chunks.chunks(BATCH) {
-            let points: Vec<Point> = chunks.iter().map(|chunk| Point::new(&self.of.bank, chunk.clone(), &self.of.words)).collect();
-            for field in points.iter().flat_map(Point::numbers) {
-                if self.numbers.len() < MAX_NUMBERS && self.numbers.insert(field.clone()) {
-                    shard.update(native::index(&field, true)?).map_err(native::failed)?;
-                }
-            }
-            shard.update(native::upsert(points, &self.of.shape)).map_err(native::failed)?;
+    fn put(&mut self, shard: &EdgeShard, chunks: &[Chunk], ready: Vec<Point>) -> Result<()> {
+        if !ready.is_empty() {
+            return self.put_points(shard, ready);
         }
-        Ok(())
+        chunks.chunks(BATCH).try_for_each(|chunks| self.put_points(shard, points(&self.of, chunks)))
+    }
+
+    fn put_points(&mut self, shard: &EdgeShard, points: Vec<Point>) -> Result<()> {
+        for field in points.iter().flat_map(Point::numbers) {
+            if self.numbers.len() < MAX_NUMBERS && self.numbers.insert(field.clone()) {
+                shard.update(native::index(&field, true)?).map_err(native::failed)?;
+            }
+        }
+        shard.update(native::upsert(points, &self.of.shape)).map_err(native::failed)
     }
 
     /// Brings the shard's files up to date and empties the journal. Not while it optimizes: what is deleted then is in memory.
@@ -389,7 +418,7 @@ impl Owner {
         }
         self.unflushed = true;
         for change in changes {
-            match catch_unwind(AssertUnwindSafe(|| self.apply(&shard, change))) {
+            match catch_unwind(AssertUnwindSafe(|| self.apply(&shard, change, Vec::new()))) {
                 Ok(Ok(())) => {}
                 // It was refused the first time as well, and its caller was told.
                 Ok(Err(error)) => tracing::warn!(bank = self.of.bank.bank_id, %error, "a change in the journal is refused"),

@@ -199,7 +199,10 @@ pub(super) fn failed(bank: &BankKey, error: QdrantError) -> Error {
             tonic::Code::InvalidArgument | tonic::Code::Unimplemented | tonic::Code::FailedPrecondition => {
                 Error::internal("the qdrant server refused what it was asked").with_reason("index_failed")
             }
-            // The client says `Internal` where it cannot connect.
+            _ if is_untrusted(status) => {
+                let message = "the certificate of the qdrant server is not trusted; ca_certificate adds an authority";
+                Error::unavailable(message).with_reason("index_untrusted")
+            }
             _ => unavailable(),
         },
         QdrantError::ConversionError(_) => Error::internal("the qdrant server was asked wrongly").with_reason("index_failed"),
@@ -207,4 +210,10 @@ pub(super) fn failed(bank: &BankKey, error: QdrantError) -> Error {
     };
     tracing::warn!(cause = %error, "the qdrant server failed");
     told.with_source(error)
+}
+
+/// TLS says so somewhere below the failure to connect.
+fn is_untrusted(status: &tonic::Status) -> bool {
+    let first: &(dyn std::error::Error + 'static) = status;
+    std::iter::successors(Some(first), |error| (*error).source()).any(|error| error.to_string().contains("invalid peer certificate"))
 }

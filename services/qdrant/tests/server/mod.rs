@@ -5,6 +5,7 @@ mod convert;
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
@@ -19,7 +20,10 @@ use qdrant_edge::{
     WithPayloadInterface,
 };
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, ServerTlsConfig},
+};
 
 pub const KEY: &str = "the key of the test's server";
 
@@ -38,6 +42,16 @@ type Answer<T> = Result<Response<T>, Status>;
 
 /// On a port of its own; it ends with the test's runtime. Returns its address.
 pub async fn start() -> String {
+    format!("http://{}", serve(tonic::transport::Server::builder()).await)
+}
+
+/// The same over TLS, as the name that the certificate has.
+pub async fn start_tls(identity: Identity) -> String {
+    let tls = ServerTlsConfig::new().identity(identity);
+    format!("https://{}", serve(tonic::transport::Server::builder().tls_config(tls).unwrap()).await)
+}
+
+async fn serve(mut builder: tonic::transport::Server) -> SocketAddr {
     let server = Server { folder: Arc::new(tempfile::tempdir().unwrap()), collections: Arc::default() };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -45,11 +59,11 @@ pub async fn start() -> String {
         Some(key) if key == KEY => Ok(request),
         _ => Err(Status::unauthenticated("no key")),
     };
-    let services = tonic::transport::Server::builder()
+    let services = builder
         .add_service(CollectionsServer::with_interceptor(server.clone(), allowed))
         .add_service(PointsServer::with_interceptor(server, allowed));
     tokio::spawn(services.serve_with_incoming(TcpListenerStream::new(listener)));
-    format!("http://{address}")
+    address
 }
 
 impl Server {

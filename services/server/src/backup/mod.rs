@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The snapshot is the moment of the backup. Chunks and contents are read later: contents cannot go, because they are pinned; a
-//! document whose chunks have changed meanwhile is read again when the restored stack starts.
+//! document whose chunks have changed meanwhile is read again when the restored stack starts, or is what its chunks say where there
+//! is nothing else to read. A bank's own row says nothing that its chunks hold, so it may be changed meanwhile.
 
 mod archive;
 mod restore;

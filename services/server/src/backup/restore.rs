@@ -9,9 +9,9 @@ use std::{
 use llama_stack_core::{Code, Error, Manifest, Registry, Result, manifest::REMOVED};
 use llama_stack_files::Copies;
 use llama_stack_memory::index::{BankKey, Index, Indexes, Shape};
-use llama_stack_proto::v1::Chunk;
+use llama_stack_proto::v1::{Chunk, Document};
 use llama_stack_store::Restore;
-use prost::Message as _;
+use prost::Message;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -55,8 +55,8 @@ pub struct Restored {
 enum Piece {
     Rows(Heading, Vec<u8>),
     Bank(BankOf),
-    /// Documents of the bank before it that were changed while the backup was made.
-    Changed(HashSet<String>),
+    /// Documents of the bank before it that were changed while the backup was made, and what their chunks say of them.
+    Changed(HashMap<String, Document>),
     Chunks(Vec<Chunk>),
 }
 
@@ -69,7 +69,7 @@ struct Filling {
     index: std::sync::Arc<dyn Index>,
     /// By document.
     chunks: HashMap<String, u64>,
-    changed: HashSet<String>,
+    changed: HashMap<String, Document>,
 }
 
 /// The manifest that is in an archive: as it was written, without secrets.
@@ -111,18 +111,19 @@ pub async fn restore(
         let message = "the archive's own manifest lacks the secrets that it takes to restore: name yours with --into";
         return Err(Error::failed_precondition(message).with_field("manifest"));
     }
+    if manifest.files.s3.is_some() && contents.items("files/") > 0 {
+        let message = "the backup has the contents of files, and this manifest keeps them in a bucket: leave out files.s3, or restore one \
+                       that was made with the bucket";
+        return Err(Error::failed_precondition(message).with_field("files.s3"));
+    }
+    // Its lock keeps servers out, so nobody else opens the banks or the files either.
+    let mut database = Restore::begin(&url, &contents.migrations, replace).await?;
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let indexes = indexes(manifest, registry, &options, &tasks, &shutdown).await?;
     if let Some(missing) = contents.memory_providers.iter().find(|id| indexes.get(id).is_none()) {
         let message = format!("the backup has banks of memory provider {missing:?}, which the manifest has not");
         return Err(Error::failed_precondition(message).with_field("manifest").with_reason("no_such_provider"));
     }
-    if manifest.files.s3.is_some() && contents.items("files/") > 0 {
-        let message = "the backup has the contents of files, and this manifest keeps them in a bucket: leave out files.s3, or restore one \
-                       that was made with the bucket";
-        return Err(Error::failed_precondition(message).with_field("files.s3"));
-    }
-    let mut database = Restore::begin(&url, &contents.migrations, replace).await?;
     let files = Copies::open(options.home.join(&manifest.name).join("files"))?;
     let (mut restored, kept) = fill((path, key), &contents, &mut database, &indexes, files).await?;
     let replaced = database.replaced().to_vec();
@@ -207,7 +208,7 @@ async fn begin(of: BankOf, indexes: &Indexes) -> Result<Filling> {
     // Perhaps of a restore that was cut off, or of a database that was deleted: no row would name it.
     index.remove(&key).await?;
     index.create(&key, &Shape { dimension: of.dimension, keyword: of.keyword }).await?;
-    Ok(Filling { key, index, chunks: HashMap::new(), changed: HashSet::new() })
+    Ok(Filling { key, index, chunks: HashMap::new(), changed: HashMap::new() })
 }
 
 async fn settle(database: &mut Restore, bank: Option<Filling>, restored: &mut Restored) -> Result<()> {
@@ -242,19 +243,28 @@ fn read(path: &Path, key: Option<&BackupKey>, files: &Copies, out: &mpsc::Sender
         } else if name.ends_with("/bank.json") {
             Piece::Bank(serde_json::from_slice(&data).map_err(|error| bad(&name).with_source(error))?)
         } else if name.ends_with("/changed.json") {
-            Piece::Changed(serde_json::from_slice(&data).map_err(|error| bad(&name).with_source(error))?)
+            // Of an older program, which told their ids only.
+            let ids: HashSet<String> = serde_json::from_slice(&data).map_err(|error| bad(&name).with_source(error))?;
+            Piece::Changed(ids.into_iter().map(|id| (id, Document::default())).collect())
+        } else if name.ends_with("/changed.documents") {
+            let documents: Vec<Document> = delimited(&data).map_err(|error| bad(&name).with_source(error))?;
+            Piece::Changed(documents.into_iter().map(|document| (document.id.clone(), document)).collect())
         } else {
-            let (mut rest, mut chunks) = (data.as_slice(), Vec::new());
-            while !rest.is_empty() {
-                chunks.push(Chunk::decode_length_delimited(&mut rest).map_err(|error| bad(&name).with_source(error))?);
-            }
-            Piece::Chunks(chunks)
+            Piece::Chunks(delimited(&data).map_err(|error| bad(&name).with_source(error))?)
         };
         if out.blocking_send(piece).is_err() {
             return Ok(());
         }
     }
     Ok(())
+}
+
+fn delimited<T: Message + Default>(mut data: &[u8]) -> std::result::Result<Vec<T>, prost::DecodeError> {
+    let mut messages = Vec::new();
+    while !data.is_empty() {
+        messages.push(T::decode_length_delimited(&mut data)?);
+    }
+    Ok(messages)
 }
 
 fn broke_off(error: tokio::task::JoinError) -> Error {

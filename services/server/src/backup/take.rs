@@ -8,9 +8,8 @@ use llama_stack_memory::{
     banks::shape,
     index::{BankKey, Index, Indexes},
 };
-use llama_stack_proto::v1::{BackupChunk, Bank, Chunk};
+use llama_stack_proto::v1::{BackupChunk, Bank, Document};
 use llama_stack_store::{Rows, Snapshot, Store};
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
@@ -170,7 +169,8 @@ impl Source {
             return Ok(());
         }
         let (mut data, mut count, mut piece) = (Vec::new(), 0, 0);
-        let mut changed = Vec::new();
+        // What its chunks say of a document whose row may say something else.
+        let (mut changed, mut changes) = (Vec::new(), 0);
         for (document, revision) in documents {
             let chunks = match index.scroll(&key, Some(document), None, ALL, true).await {
                 // Deleted since.
@@ -179,7 +179,10 @@ impl Source {
             };
             // A new revision is written before its chunks are: what is of none but this one has been so all the time.
             if self.store.document_revision(tenant, &bank.id, document).await?.as_ref() != Some(revision) {
-                changed.push(document);
+                let said = chunks.last().map(|chunk| (chunk.title.clone(), chunk.attributes.clone())).unwrap_or_default();
+                let (id, chunk_count) = (document.clone(), chunks.len() as u32);
+                append(&Document { id, title: said.0, attributes: said.1, chunk_count, ..Document::default() }, &mut changed)?;
+                changes += 1;
             }
             for chunk in chunks {
                 append(&chunk, &mut data)?;
@@ -194,15 +197,14 @@ impl Source {
         if count > 0 {
             to.put(&format!("banks/{number:06}/{piece:06}.chunks"), count, &data).await?;
         }
-        if !changed.is_empty() {
-            let changed = serde_json::to_vec(&changed).map_err(|error| Error::internal("ids are no JSON").with_source(error))?;
-            to.put(&format!("banks/{number:06}/changed.json"), 1, &changed).await?;
+        if changes > 0 {
+            to.put(&format!("banks/{number:06}/changed.documents"), changes, &changed).await?;
         }
         Ok(())
     }
 }
 
 /// Each with its length before it, as protobuf's own tools write messages in a row.
-fn append(chunk: &Chunk, data: &mut Vec<u8>) -> Result<()> {
-    chunk.encode_length_delimited(data).map_err(|error| Error::internal("a chunk cannot be written").with_source(error))
+fn append(message: &impl prost::Message, data: &mut Vec<u8>) -> Result<()> {
+    message.encode_length_delimited(data).map_err(|error| Error::internal("a chunk or a document cannot be written").with_source(error))
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use llama_stack_core::{Context, Deps};
-use llama_stack_proto::v1::{BankKind, QueryRequest, SearchMode, document::Content};
+use llama_stack_proto::v1::{BankKind, QueryRequest, SearchMode};
 use llama_stack_store::{Durability, Store};
 
 fn chunk(n: u32) -> Chunk {
@@ -21,19 +21,28 @@ fn chunk(n: u32) -> Chunk {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bank_goes_to_qdrant_and_back_and_is_the_same() {
-    let folder = tempfile::tempdir().unwrap();
+/// A stack with a provider of each kind.
+async fn both(folder: &std::path::Path) -> Arc<dyn Memory> {
     let store = Store::open("sqlite::memory:", Durability::Process).await.unwrap();
     let registry = crate::registry::registry();
     let mut providers: Vec<(String, Arc<dyn Memory>)> = Vec::new();
     for (id, kind) in [("sqlite", "inline::sqlite"), ("edge", "inline::qdrant-edge")] {
-        let mut deps = Deps::new(folder.path());
+        let mut deps = Deps::new(folder);
         deps.provider_id = id.to_owned();
         deps.extensions.insert(store.clone());
         providers.push((id.to_owned(), registry.memory.build(kind, serde_json::json!({}), deps).await.unwrap()));
     }
-    let memory: Arc<dyn Memory> = Arc::new(llama_stack_memory::Router::new(providers));
+    Arc::new(llama_stack_memory::Router::new(providers))
+}
+
+fn go(from: &str, to: &str) -> Task {
+    Task { from: from.into(), to: to.into(), bank: None, remove: true }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bank_goes_to_qdrant_and_back_and_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = both(folder.path()).await;
     let create =
         CreateBankRequest { name: "papers".into(), kind: BankKind::Vector.into(), embedding_dimension: 3, ..CreateBankRequest::default() };
     let bank = memory.create_bank(&Context::default(), create).await.unwrap();
@@ -49,9 +58,13 @@ async fn a_bank_goes_to_qdrant_and_back_and_is_the_same() {
         expires: Some(expires),
         ..Document::default()
     };
-    let request = InsertChunksRequest { bank_id: bank.id.clone(), chunks: (0..1_200).map(chunk).collect(), documents: vec![known.clone()] };
+    let request = InsertChunksRequest {
+        bank_id: bank.id.clone(),
+        chunks: (0..1_200).map(chunk).collect(),
+        documents: vec![known.clone()],
+        ..InsertChunksRequest::default()
+    };
     assert!(memory.insert_chunks(&Context::default(), request).await.unwrap().failures.is_empty());
-    let go = |from: &str, to: &str| Task { from: from.into(), to: to.into(), bank: None, remove: true };
     let there = run(memory.clone(), go("sqlite", "edge"), &|_, _, _| {}).await.unwrap();
     assert_eq!((there[0].chunks, there[0].sent, there[0].removed), (1_200, 1_200, true));
     let query = QueryRequest {
@@ -65,8 +78,58 @@ async fn a_bank_goes_to_qdrant_and_back_and_is_the_same() {
     let back = run(memory.clone(), go("edge", "sqlite"), &|_, _, _| {}).await.unwrap();
     assert_eq!((&back[0].sha256, back[0].chunks), (&there[0].sha256, 1_200));
     // Of a document nothing is lost on the way, and a bank stays its owner's.
-    let request = GetDocumentRequest { bank_id: back[0].copy.clone(), document_id: "d3".into() };
+    let request = GetDocumentRequest { bank_id: back[0].copy.clone(), document_id: "d3".into(), ..GetDocumentRequest::default() };
     let document = memory.get_document(&Context::default(), request).await.unwrap();
     assert_eq!((document.created, document.expires, &document.content), (known.created, known.expires, &known.content));
     assert_eq!(super::super::banks(&memory).await.unwrap()[0].owner, bank.owner);
+}
+
+/// Longer than any message may be that brings it with its chunks; and a run that was broken off in the middle of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_sources_go_part_by_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = both(folder.path()).await;
+    let served = llama_stack_tests::served::memory(memory.clone()).await;
+    let create =
+        CreateBankRequest { name: "long".into(), kind: BankKind::Vector.into(), embedding_dimension: 3, ..CreateBankRequest::default() };
+    let bank = memory.create_bank(&Context::default(), create).await.unwrap();
+    // Where a part would end stands a letter of two bytes.
+    let text = format!("x{}", "ä".repeat(20 << 20));
+    let data: Vec<u8> = (0..36_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let documents: Vec<Document> = [("d0", Content::Text(text)), ("d1", Content::Data(data)), ("d2", Content::Text("short".into()))]
+        .map(|(id, content)| Document {
+            id: id.into(),
+            sha256: hex::encode(Sha256::digest(bytes_of(&content))),
+            content: Some(content),
+            ..Document::default()
+        })
+        .into();
+    for (document, n) in documents.iter().zip(0..) {
+        let chunks = vec![chunk(n)];
+        let request =
+            InsertChunksRequest { bank_id: bank.id.clone(), chunks, documents: vec![document.clone()], ..InsertChunksRequest::default() };
+        assert!(memory.insert_chunks(&Context::default(), request).await.unwrap().failures.is_empty());
+    }
+    let there = run(served.client.clone(), go("sqlite", "edge"), &|_, _, _| {}).await.unwrap();
+    let copy = &there[0].copy;
+    for document in &documents {
+        let request = GetDocumentRequest { bank_id: copy.clone(), document_id: document.id.clone(), ..GetDocumentRequest::default() };
+        let copied = memory.get_document(&Context::default(), request).await.unwrap();
+        assert!(copied.content == document.content && copied.sha256 == document.sha256, "{} is not the same", document.id);
+    }
+    // As a run leaves it that ended after the first part.
+    let begun = CreateBankRequest {
+        metadata: [(ORIGIN.to_owned(), copy.clone())].into(),
+        ..like(&super::super::banks(&memory).await.unwrap()[0], "sqlite")
+    };
+    let begun = memory.create_bank(&Context::default(), begun).await.unwrap();
+    let known = Document { content: Some(Content::Data(vec![0; 100])), bytes: 36 << 20, ..documents[1].clone() };
+    let request =
+        InsertChunksRequest { bank_id: begun.id.clone(), chunks: vec![chunk(1)], documents: vec![known], ..InsertChunksRequest::default() };
+    memory.insert_chunks(&Context::default(), request).await.unwrap();
+    let back = run(served.client.clone(), go("edge", "sqlite"), &|_, _, _| {}).await.unwrap();
+    assert_eq!((&back[0].copy, back[0].sent, &back[0].sha256), (&begun.id, 2, &there[0].sha256));
+    let request = GetDocumentRequest { bank_id: begun.id, document_id: "d1".into(), ..GetDocumentRequest::default() };
+    let copied = memory.get_document(&Context::default(), request).await.unwrap();
+    assert!(copied.content == documents[1].content && copied.sha256 == documents[1].sha256);
 }

@@ -41,7 +41,7 @@ pub(super) async fn audit(field: &Field, memory: &dyn Memory, words: &Bank, vect
                     sums.documents += 1;
                 }
                 None => {
-                    let get = GetDocumentRequest { bank_id: words.id.clone(), document_id: (*id).clone() };
+                    let get = GetDocumentRequest { bank_id: words.id.clone(), document_id: (*id).clone(), ..GetDocumentRequest::default() };
                     if memory.get_document(&Context::default(), get).await.is_ok() {
                         field.fault(format!("{id} was deleted and is there"));
                     }

@@ -5,9 +5,9 @@ use std::{collections::HashSet, sync::Arc};
 use futures::StreamExt as _;
 use llama_stack_core::{Code, Memory, ids};
 use llama_stack_proto::v1::{
-    BankKind, CancelIngestionRequest, ChunkingStrategy, CreateBankRequest, DeleteDocumentsRequest, Document, DocumentStatus, Filter,
-    GetDocumentRequest, GetIngestionRequest, InsertChunksRequest, InsertDocumentsRequest, ListChunksRequest, ListDocumentsRequest,
-    SearchMode, UpdateDocumentRequest, document::Content, filter,
+    Bank, BankKind, CancelIngestionRequest, ChunkingStrategy, ContentPart, CreateBankRequest, DeleteDocumentsRequest, Document,
+    DocumentStatus, Filter, GetDocumentRequest, GetIngestionRequest, InsertChunksRequest, InsertDocumentsRequest, ListChunksRequest,
+    ListDocumentsRequest, SearchMode, UpdateDocumentRequest, content_part::Part, document::Content, filter,
 };
 use tokio::time::timeout;
 
@@ -24,6 +24,7 @@ pub async fn all(memory: Arc<dyn Memory>) {
     what_has_expired_is_not_found(memory.clone()).await;
     ready_chunks_are_checked_one_by_one(memory.clone()).await;
     chunks_bring_what_is_known_of_their_documents(memory.clone()).await;
+    a_content_goes_in_parts(memory.clone()).await;
     chunks_are_listed_once_with_their_vectors(memory.clone()).await;
     values_are_kept_by_their_key(memory.clone()).await;
     the_background_tells_how_far_it_is(memory.clone()).await;
@@ -37,7 +38,7 @@ pub async fn what_was_inserted_is_there(memory: Arc<dyn Memory>) {
     let answer = insert(&memory, &cx, &bank, vec![document]).await.unwrap();
     let id = answer.document_ids[0].clone();
     assert!(!id.is_empty());
-    let request = GetDocumentRequest { bank_id: bank.id.clone(), document_id: id.clone() };
+    let request = GetDocumentRequest { bank_id: bank.id.clone(), document_id: id.clone(), ..GetDocumentRequest::default() };
     let there = memory.get_document(&cx, request).await.unwrap();
     assert_eq!((there.status(), there.title.as_str(), there.chunk_count), (DocumentStatus::Completed, "Pets", 1));
     assert_eq!(there.content, Some(Content::Text("the cat sat on the mat".into())));
@@ -182,7 +183,7 @@ pub async fn what_was_deleted_is_not_found(memory: Arc<dyn Memory>) {
     for mode in [SearchMode::Vector, SearchMode::Keyword, SearchMode::Hybrid] {
         assert_eq!(found(&memory, &cx, query(&bank, "cat a", mode)).await, ["d"]);
     }
-    let gone = GetDocumentRequest { bank_id: bank.id, document_id: "a".into() };
+    let gone = GetDocumentRequest { bank_id: bank.id, document_id: "a".into(), ..GetDocumentRequest::default() };
     assert_eq!(memory.get_document(&cx, gone).await.unwrap_err().reason(), Some("document_not_found"));
 }
 
@@ -205,7 +206,7 @@ pub async fn what_has_expired_is_not_found(memory: Arc<dyn Memory>) {
     }
     assert!(refused.is_empty(), "{refused:?}");
     assert_eq!(found(&memory, &cx, query(&bank, "cat", SearchMode::Keyword)).await, ["stays"]);
-    let gone = GetDocumentRequest { bank_id: bank.id.clone(), document_id: "soon".into() };
+    let gone = GetDocumentRequest { bank_id: bank.id.clone(), document_id: "soon".into(), ..GetDocumentRequest::default() };
     assert_eq!(memory.get_document(&cx, gone).await.unwrap_err().code(), Code::NotFound);
 }
 
@@ -248,7 +249,7 @@ pub async fn chunks_bring_what_is_known_of_their_documents(memory: Arc<dyn Memor
     let made = || vec![chunk("c1", "d1", "one", &[1.0, 0.0]), chunk("c2", "d2", "two", &[0.0, 1.0])];
     let request = InsertChunksRequest { documents: vec![known.clone()], ..chunks(&bank, made()) };
     memory.insert_chunks(&cx, request).await.unwrap();
-    let get = |id: &str| GetDocumentRequest { bank_id: bank.id.clone(), document_id: id.into() };
+    let get = |id: &str| GetDocumentRequest { bank_id: bank.id.clone(), document_id: id.into(), ..GetDocumentRequest::default() };
     let there = memory.get_document(&cx, get("d1")).await.unwrap();
     assert_eq!(
         (there.created, there.expires, there.title.as_str(), &there.content),
@@ -267,6 +268,51 @@ pub async fn chunks_bring_what_is_known_of_their_documents(memory: Arc<dyn Memor
     memory.get_document(&cx, get("d2")).await.unwrap();
     let late = InsertChunksRequest { documents: vec![known], ..chunks(&bank, made()) };
     assert_eq!(memory.insert_chunks(&cx, late).await.unwrap_err().field(), Some("documents[0].expires"));
+}
+
+/// What is longer than a message is got and put part by part, and its hash is that of what is there.
+pub async fn a_content_goes_in_parts(memory: Arc<dyn Memory>) {
+    let cx = somebody();
+    let (bank, copy) = (made(&memory, &cx).await, made(&memory, &cx).await);
+    let whole = "Wale singen. Säle füllen sich. ".repeat(200);
+    inserted(&memory, &cx, &bank, vec![text("a", &whole)]).await;
+    let get = |bank: &Bank, content_offset: u64, content_bytes: u64| GetDocumentRequest {
+        bank_id: bank.id.clone(),
+        document_id: "a".into(),
+        content_offset,
+        content_bytes,
+    };
+    let original = memory.get_document(&cx, get(&bank, 0, 1_000)).await.unwrap();
+    let known = Document { content: None, ..original.clone() };
+    let vector = crate::worded::vector("cat");
+    let request = InsertChunksRequest { documents: vec![known], ..chunks(&copy, vec![chunk("a#0", "a", "a cat", &vector)]) };
+    memory.insert_chunks(&cx, request).await.unwrap();
+    let put = |offset: u64, text: &str| InsertChunksRequest {
+        content_parts: vec![ContentPart { document_id: "a".into(), offset, part: Some(Part::Text(text.into())) }],
+        ..chunks(&copy, Vec::new())
+    };
+    let mut offset = 0;
+    loop {
+        let there = memory.get_document(&cx, get(&bank, offset, 1_000)).await.unwrap();
+        let Some(Content::Text(part)) = there.content else { unreachable!("it is a text") };
+        if part.is_empty() {
+            break;
+        }
+        assert!((1_000..=1_003).contains(&part.len()) || offset + part.len() as u64 == whole.len() as u64);
+        memory.insert_chunks(&cx, put(offset, &part)).await.unwrap();
+        offset += part.len() as u64;
+    }
+    let copied = memory.get_document(&cx, get(&copy, 0, 0)).await.unwrap();
+    assert_eq!((copied.content, copied.sha256), (Some(Content::Text(whole.clone())), original.sha256));
+    let wrong = [put(whole.len() as u64 + 1, "x"), put(whole.len() as u64, "more than was said"), put(15, "inside a letter")];
+    for wrong in wrong {
+        assert_eq!(memory.insert_chunks(&cx, wrong).await.unwrap_err().field(), Some("content_parts[0]"));
+    }
+    let beyond = memory.get_document(&cx, get(&bank, u64::MAX, 1)).await.unwrap_err();
+    assert_eq!((beyond.code(), beyond.field()), (Code::InvalidArgument, Some("content_offset")));
+    let nobody = ContentPart { document_id: "nobody".into(), offset: 0, part: Some(Part::Text("x".into())) };
+    let nobody = InsertChunksRequest { content_parts: vec![nobody], ..chunks(&copy, Vec::new()) };
+    assert_eq!(memory.insert_chunks(&cx, nobody).await.unwrap_err().code(), Code::NotFound);
 }
 
 /// What moves a bank elsewhere: every chunk once, with the vector that it was given.
@@ -296,7 +342,7 @@ pub async fn values_are_kept_by_their_key(memory: Arc<dyn Memory>) {
     let bank = memory.create_bank(&cx, bank_of(BankKind::KeyValue)).await.unwrap();
     inserted(&memory, &cx, &bank, vec![text("colour", "blue"), text("size", "9")]).await;
     inserted(&memory, &cx, &bank, vec![text("colour", "green")]).await;
-    let get = GetDocumentRequest { bank_id: bank.id.clone(), document_id: "colour".into() };
+    let get = GetDocumentRequest { bank_id: bank.id.clone(), document_id: "colour".into(), ..GetDocumentRequest::default() };
     assert_eq!(memory.get_document(&cx, get).await.unwrap().content, Some(Content::Text("green".into())));
     let error = memory.query(&cx, query(&bank, "green", SearchMode::Unspecified)).await.unwrap_err();
     assert_eq!(error.reason(), Some("mode_not_supported"));

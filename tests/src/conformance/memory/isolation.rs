@@ -74,7 +74,7 @@ fn methods() -> Vec<(&'static str, Does, Call)> {
             Does::Read,
             call!(|memory, cx, target| {
                 let (bank_id, document_id) = document(&target);
-                memory.get_document(&cx, GetDocumentRequest { bank_id, document_id })
+                memory.get_document(&cx, GetDocumentRequest { bank_id, document_id, ..Default::default() })
             }),
         ),
         (
@@ -284,7 +284,7 @@ async fn attempt(memory: Arc<dyn Memory>, cx: Context, own: Vec<String>, foreign
             }
         }
         1 => {
-            let request = GetDocumentRequest { bank_id: aim.clone(), document_id: "doc7".into() };
+            let request = GetDocumentRequest { bank_id: aim.clone(), document_id: "doc7".into(), ..Default::default() };
             assert_eq!(memory.get_document(&cx, request).await.unwrap_err().code(), Code::NotFound, "own banks have five");
         }
         2 => match memory.get_bank(&cx, GetBankRequest::new(aim.as_str())).await {

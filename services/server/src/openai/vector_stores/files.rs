@@ -113,7 +113,7 @@ async fn create(
 }
 
 async fn document(state: &AppState, cx: &Context, store: &str, bank_id: &str, file_id: &str) -> Result<Document> {
-    let request = GetDocumentRequest { bank_id: bank_id.to_owned(), document_id: file_id.to_owned() };
+    let request = GetDocumentRequest { bank_id: bank_id.to_owned(), document_id: file_id.to_owned(), ..GetDocumentRequest::default() };
     state.memory.get_document(cx, request).await.map_err(|error| no_file(error, store, file_id))
 }
 

@@ -1,0 +1,75 @@
+//! What a backup has of documents that are changed while it is made.
+
+use futures::StreamExt as _;
+use llama_stack_core::{Context, ids};
+use llama_stack_memory::{
+    SqliteIndex,
+    index::{BankKey, Index as _},
+};
+use llama_stack_proto::v1::{
+    BackupRequest, BankKind, Chunk, CreateBankRequest, Document, InsertChunksRequest, InsertDocumentsRequest, UpdateDocumentRequest,
+    document::Content,
+};
+use llama_stack_server::{Stack, backup};
+use llama_stack_store::{Durability, Store};
+use tempfile::TempDir;
+
+use crate::{
+    client::{manifest, options},
+    scripted::Script,
+};
+
+const BANKS: &str = "  memory:\n    - { id: banks, type: inline::sqlite }\n";
+
+/// One that has its source is read again; of one that has not, the row says what its chunks say.
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_are_renamed_while_it_is_made_agree_with_their_chunks() {
+    let (home, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (cx, registry) = (Context::default(), Script::default().registry());
+    let stack = Stack::build(manifest(BANKS), &registry, options(&home)).await.unwrap();
+    let bank = |kind: BankKind| CreateBankRequest { name: "docs".into(), kind: kind.into(), ..CreateBankRequest::default() };
+    // More than is written before it is read: so all of the chunks are read after what follows.
+    let bulk = stack.memory.create_bank(&cx, bank(BankKind::KeyValue)).await.unwrap();
+    let document = Document { id: "bulk".into(), content: Some(Content::Data(vec![b'x'; 8 << 20])), ..Document::default() };
+    let request = InsertDocumentsRequest { bank_id: bulk.id, documents: vec![document], ..InsertDocumentsRequest::default() };
+    assert!(stack.memory.insert_documents(&cx, request).await.unwrap().failures.is_empty());
+    let bank = stack.memory.create_bank(&cx, bank(BankKind::Keyword)).await.unwrap();
+    let chunk = |document: &str| Chunk {
+        id: format!("{document}#0"),
+        document_id: document.into(),
+        text: "a word".into(),
+        title: "before".into(),
+        ..Chunk::default()
+    };
+    let source = Some(Content::Text("a word".into()));
+    let kept = Document { id: "kept".into(), title: "before".into(), content: source, created: Some(ids::now()), ..Document::default() };
+    let chunks = vec![chunk("kept"), chunk("bare"), chunk("same")];
+    let request = InsertChunksRequest { bank_id: bank.id.clone(), chunks, documents: vec![kept], ..InsertChunksRequest::default() };
+    assert!(stack.memory.insert_chunks(&cx, request).await.unwrap().failures.is_empty());
+
+    let mut pieces = stack.info.backup(&cx, BackupRequest {}).await.unwrap();
+    for id in ["kept", "bare"] {
+        let (bank_id, document_id, title) = (bank.id.clone(), id.to_owned(), Some("after".to_owned()));
+        let request = UpdateDocumentRequest { bank_id, document_id, title, ..UpdateDocumentRequest::default() };
+        assert_eq!(stack.memory.update_document(&cx, request).await.unwrap().title, "after");
+    }
+    let mut archive = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        archive.extend(piece.unwrap().data);
+    }
+    let file = home.path().join("kept.tar");
+    std::fs::write(&file, archive).unwrap();
+
+    let restored = backup::restore(file, None, &manifest(BANKS), &registry, options(&elsewhere), false).await.unwrap();
+    assert_eq!((restored.chunks, restored.documents_to_read_again, restored.documents_deleted_meanwhile), (3, 1, 0));
+    let folder = elsewhere.path().join("test");
+    let store = Store::open(&format!("sqlite://{}", folder.join("state.db").display()), Durability::Process).await.unwrap();
+    let index = SqliteIndex::open(&folder.join("memory/banks")).await.unwrap();
+    let key = BankKey { tenant: cx.tenant().to_owned(), bank_id: bank.id.clone() };
+    for (id, title) in [("bare", "after"), ("same", "before")] {
+        let row = store.get_document(cx.tenant(), &bank.id, id).await.unwrap().document;
+        let chunks = index.scroll(&key, Some(id), None, 10, false).await.unwrap();
+        assert_eq!((row.title.as_str(), row.chunk_count, chunks[0].title.as_str()), (title, 1, title), "{id}");
+    }
+    store.close().await;
+}
