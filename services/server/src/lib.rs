@@ -43,7 +43,7 @@ mod vector_io;
 pub use connections::raise_open_files;
 pub use identity::{check_exposure, offline_keys};
 pub use llama_stack_identity::Policies;
-pub use llama_stack_policy::access;
+pub use llama_stack_policy::{CedarPolicy, access};
 pub use openapi::document as openapi_document;
 pub use serve::bind;
 pub use stack::{Options, Stack};
