@@ -116,7 +116,10 @@ pub(super) fn manifest(answers: &Answers) -> Result<String> {
     add(&mut text, &format!("version: 1\nname: {:?} # also the folder of its state, below LLAMA_STACK_HOME", answers.name));
     add(&mut text, &format!("description: {:?}\n", description(answers)));
     add(&mut text, "server:");
-    add(&mut text, "  # Only this machine can call: callers are believed who they say they are. 0.0.0.0 belongs behind a proxy.");
+    add(
+        &mut text,
+        "  # Only this machine can call: callers are believed who they say they are. 0.0.0.0 wants `auth`, see docs/identity.md.",
+    );
     add(&mut text, &format!("  listen: \"127.0.0.1:{}\"\n", answers.port));
     add(&mut text, "# State is SQLite in the distribution's folder. For Postgres:");
     add(&mut text, "# store: { url: \"postgres://user:${env.PGPASSWORD}@host/database\" }\n");
