@@ -210,6 +210,12 @@ fn stop_ends_a_stack_and_logs_show_what_it_said() {
     assert!(other.err.contains("running: t"), "{}", other.err);
     let doctor = json(&call(home.path(), &["doctor", &file, "--json"]));
     assert_eq!(finding(&doctor, "database")["status"], "ok", "of a stack that runs: {doctor:#}");
+    // Processes on one state are told apart: one that ends, or is killed, takes no other's note along.
+    assert!(Server::start(home.path(), &file).stop().success());
+    drop(Server::start(home.path(), &file));
+    let archive = home.path().join("a.tar");
+    let offline = call(home.path(), &["backup", "--offline", &file, "--to", archive.to_str().unwrap()]);
+    assert!(offline.code != 0 && offline.err.contains("t runs at"), "{}", offline.err);
     // The test reaps its child, as a shell would.
     let waiter = std::thread::spawn(move || server.wait());
     let said = call(home.path(), &["stop", "t"]);
