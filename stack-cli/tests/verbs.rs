@@ -82,6 +82,24 @@ fn doctor_names_what_is_wrong_and_what_to_do() {
 }
 
 #[test]
+fn what_a_start_refuses_of_the_edge_doctor_and_check_find_before() {
+    let home = tempfile::tempdir().unwrap();
+    let edges = [
+        ("server: { listen: \"0.0.0.0:0\" }", "callers", "server.auth"),
+        ("server: { listen: \"8321\" }", "port", "host:port"),
+        ("server: { listen: \"127.0.0.1:0\", tls: { cert: no.pem, key: no.pem } }", "tls", "no.pem"),
+        ("policy: { text: \"permit (principal\" }", "policies", "policy.text"),
+    ];
+    for (edge, what, said) in edges {
+        let file = manifest(home.path(), "m.yaml", &REMOTE.replace("name: t\n", &format!("name: t\n{edge}\n")));
+        let report = json(&call(home.path(), &["doctor", &file, "--json"]));
+        assert_eq!(finding(&report, what)["status"], "fail", "{edge}: {report:#}");
+        let check = call(home.path(), &["distribution", "check", &file]);
+        assert!(check.code != 0 && check.err.contains(said), "{edge}: {}", check.err);
+    }
+}
+
+#[test]
 fn doctor_reads_every_byte_when_it_is_asked_to() {
     let home = tempfile::tempdir().unwrap();
     let source = home.path().join("source.txt");

@@ -11,7 +11,7 @@ mod tests;
 
 use std::{io::Read, net::IpAddr, path::Path};
 
-use llama_stack_core::{Error, Manifest, Result};
+use llama_stack_core::{Error, Manifest, Result, manifest};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -80,9 +80,7 @@ fn read(file: &Path) -> Result<String> {
 
 /// The manifest's text, and what did not come over as it was.
 fn convert(text: &str, file: &str) -> Result<(String, Vec<Note>)> {
-    let options = serde_saphyr::options! { strict_booleans: true };
-    let run: Value = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| Error::invalid("file", format!("{file}: not valid YAML: {}", error.to_string().trim())))?;
+    let run = manifest::yaml(text, file)?;
     if !run.get("providers").is_some_and(Value::is_object) {
         let sentence = format!("{file} has no `providers:` with a list for each API: is it the run.yaml of a Llama Stack distribution?");
         return Err(Error::invalid("providers", sentence));
