@@ -50,7 +50,7 @@ fn a_stack_behind_tls_is_reached_with_its_authority_and_a_certificate_of_ones_ow
         (&server.url, &[], "LLAMA_STACK_CA"),
         (&server.url, &[trusts], "who calls"),
         (&server.url, &[trusts, shows], "go together"),
-        (&server.url, &[("LLAMA_STACK_CA", &manifest)], "no certificate in PEM"),
+        (&server.url, &[("LLAMA_STACK_CA", &*manifest)], "no certificate in PEM"),
         (&plain, &[], "https://"),
     ];
     for (url, more, said) in refusals {
