@@ -3,10 +3,12 @@
 use std::{error::Error as _, time::Duration};
 
 use llama_stack_core::{
-    Error, Result,
+    Code, Error, Result,
     grpc::{Trust, trusting},
 };
 use tonic::transport::Channel;
+
+use crate::caller;
 
 /// A file of authorities in PEM, believed beside those that are known everywhere.
 const AUTHORITY: &str = "LLAMA_STACK_CA";
@@ -46,6 +48,14 @@ fn pem(variable: &str, what: &str) -> Result<Option<Vec<u8>>> {
 }
 
 pub(crate) fn explained(error: Error, server: &str) -> Error {
+    if error.code() == Code::Unauthenticated {
+        let sentence = format!("{}; this program shows what {} holds", error.message(), caller::VARIABLE);
+        let told = Error::new(Code::Unauthenticated, sentence);
+        return match error.reason() {
+            Some(reason) => told.with_reason(reason),
+            None => told,
+        };
+    }
     if error.reason() != Some("upstream_unreachable") {
         return error;
     }

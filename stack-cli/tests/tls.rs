@@ -48,7 +48,7 @@ fn a_stack_behind_tls_is_reached_with_its_authority_and_a_certificate_of_ones_ow
     let plain = server.url.replace("https://", "http://");
     let refusals: [(&str, &[(&str, &str)], &str); 5] = [
         (&server.url, &[], "LLAMA_STACK_CA"),
-        (&server.url, &[trusts], "who calls"),
+        (&server.url, &[trusts], "LLAMA_STACK_API_KEY"),
         (&server.url, &[trusts, shows], "go together"),
         (&server.url, &[("LLAMA_STACK_CA", &*manifest)], "no certificate in PEM"),
         (&plain, &[], "https://"),
