@@ -103,7 +103,7 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: crate::key::KeyVerb,
     },
-    /// Check the policies of access, and ask them
+    /// Check the policies of access and of tools, and ask those of access
     Policy {
         #[command(subcommand)]
         verb: crate::policy::PolicyVerb,

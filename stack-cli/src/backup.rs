@@ -146,9 +146,8 @@ async fn write(mut chunks: EventStream<BackupChunk>, to: &Path, key: Option<&Bac
     let mut name = to.as_os_str().to_owned();
     name.push(".partial");
     let draft = PathBuf::from(name);
-    let failed = |error: std::io::Error| {
-        Error::failed_precondition(format!("{} cannot be written: {}", to.display(), error.kind())).with_source(error)
-    };
+    let failed =
+        |error: std::io::Error| Error::failed_precondition(format!("{} cannot be written: {error}", to.display())).with_source(error);
     let written = async {
         let mut options = tokio::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true);

@@ -1,16 +1,9 @@
 //! `llama-stack chat`: talks to a model of a running stack, over gRPC.
 
-use std::{
-    io::{IsTerminal, Read},
-    time::Duration,
-};
+use std::io::{IsTerminal, Read};
 
 use futures::StreamExt;
-use llama_stack_core::{
-    Error, Inference, Result,
-    fold::ChatFold,
-    grpc::{Remote, channel},
-};
+use llama_stack_core::{Error, Inference, Result, fold::ChatFold, grpc::Remote};
 use llama_stack_proto::v1::{
     ChatRequest, ListModelsRequest, Message, ModelKind, SamplingParams, chat_event::Event, inference_client::InferenceClient,
 };
@@ -23,7 +16,7 @@ use crate::{args::ChatArgs, output::Output, reach};
 type Client = Remote<InferenceClient<Channel>>;
 
 pub(crate) async fn run(args: ChatArgs, output: &Output) -> Result<()> {
-    let client = Client::new(channel(&args.server.server, Duration::from_secs(5))?);
+    let client = Client::new(reach::connect(&args.server.server)?);
     let model = match &args.model {
         Some(model) => model.clone(),
         None => first_chat_model(&client, &args.server.server).await?,

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use llama_stack_core::{
     Context, Error, Identity, Principal, Result,
     context::{DEFAULT_TENANT, named},
-    grpc::{Remote, channel},
+    grpc::Remote,
     ids,
 };
 use llama_stack_proto::v1::{
@@ -135,7 +135,7 @@ impl Keys {
     async fn of(place: Place) -> Result<Self> {
         let server = place.server.server;
         let Some(distribution) = place.offline else {
-            let service = Remote::<IdentityClient<Channel>>::new(channel(&server, Duration::from_secs(5))?);
+            let service = Remote::<IdentityClient<Channel>>::new(reach::connect(&server)?);
             return Ok(Self { service: Arc::new(service), cx: caller(), server });
         };
         let manifest = Source::find(&distribution)?.manifest()?;

@@ -2,12 +2,9 @@
 
 mod migrate;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
-use llama_stack_core::{
-    Error, Memory, Result,
-    grpc::{Remote, channel},
-};
+use llama_stack_core::{Error, Memory, Result, grpc::Remote};
 use llama_stack_proto::v1::{
     Bank, BankKind, CreateBankRequest, Document, GetBankRequest, InsertDocumentsRequest, ListBanksRequest, QueryRequest, SearchMode,
     document::Content, memory_client::MemoryClient,
@@ -93,7 +90,7 @@ pub(crate) async fn run(verb: MemoryVerb, output: &Output) -> Result<()> {
 }
 
 fn connect(server: &ServerArgs) -> Result<Arc<dyn Memory>> {
-    Ok(Arc::new(Remote::<MemoryClient<Channel>>::new(channel(&server.server, Duration::from_secs(5))?)))
+    Ok(Arc::new(Remote::<MemoryClient<Channel>>::new(reach::connect(&server.server)?)))
 }
 
 /// All of them, page by page.

@@ -134,10 +134,16 @@ impl Output {
         if self.json {
             eprintln!("{}", json!({ "error": { "code": error.code().name(), "message": error.message(), "reason": error.reason() } }));
         } else {
-            eprintln!("error: {error}");
+            let mut said = error.to_string();
+            eprintln!("error: {said}");
             let mut cause = std::error::Error::source(error);
             while let Some(error) = cause {
-                eprintln!("  because: {error}");
+                // Some sentences end with what the system said.
+                let why = error.to_string();
+                if !said.contains(&why) {
+                    eprintln!("  because: {why}");
+                }
+                said = why;
                 cause = error.source();
             }
         }

@@ -1,11 +1,11 @@
-//! `llama-stack policy`: whether policies of access are right, and what they say.
+//! `llama-stack policy`: whether policies are right, and what those of access say.
 
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use llama_stack_core::{Error, Principal, Result, context::DEFAULT_TENANT};
 use llama_stack_server::{
-    Policies,
+    CedarPolicy, Policies,
     access::{Access, actions},
 };
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::{distribution::Source, output::Output};
 
 #[derive(Subcommand)]
 pub(crate) enum PolicyVerb {
-    /// Read the policies of access that a manifest names, and say what is wrong
+    /// Read the policies of access and of tools that a manifest names, and say what is wrong
     Check { distribution: String },
     /// Say whether somebody may do something, and by which policies
     Explain(ExplainArgs),
@@ -54,6 +54,8 @@ struct Checked {
 
 #[derive(Serialize)]
 struct Explained {
+    /// Whether anything is asked: without `server.auth` nothing is.
+    in_force: bool,
     allowed: bool,
     policies: Vec<String>,
     failures: Vec<String>,
@@ -62,7 +64,9 @@ struct Explained {
 pub(crate) fn run(verb: PolicyVerb, output: &Output) -> Result<()> {
     match verb {
         PolicyVerb::Check { distribution } => {
-            Policies::from_manifest(&Source::find(&distribution)?.manifest()?)?;
+            let manifest = Source::find(&distribution)?.manifest()?;
+            Policies::from_manifest(&manifest)?;
+            CedarPolicy::from_manifest(&manifest)?;
             let checked = Checked { good: true, actions: actions().count() };
             output.result(&checked, |checked| format!("the policies are good; there are {} actions\n", checked.actions))
         }
@@ -71,7 +75,8 @@ pub(crate) fn run(verb: PolicyVerb, output: &Output) -> Result<()> {
 }
 
 fn explain(args: ExplainArgs, output: &Output) -> Result<()> {
-    let policies = Policies::from_manifest(&Source::find(&args.distribution)?.manifest()?)?.current();
+    let manifest = Source::find(&args.distribution)?.manifest()?;
+    let policies = Policies::from_manifest(&manifest)?.current();
     let unknown =
         || Error::invalid("action", format!("no action {:?}; it must be like Agents.DeleteAgent, an RPC of the contract", args.action));
     let action = actions().find(|action| action.name() == args.action).ok_or_else(unknown)?;
@@ -81,7 +86,11 @@ fn explain(args: ExplainArgs, output: &Output) -> Result<()> {
     let principal = Principal { id: args.principal, tenant: args.tenant, roles: args.roles };
     let (kind, id, owner) = (args.kind.as_str(), args.id.as_str(), args.owner.as_deref());
     let verdict = policies.decide(&Access { principal: &principal, attributes: &attributes, action: &action, kind, id, owner });
-    let explained = Explained { allowed: verdict.allowed, policies: verdict.policies, failures: verdict.failures };
+    let in_force = manifest.server.auth.is_some();
+    if !in_force {
+        output.note("this manifest has no `server.auth`: whoever reaches the stack may do everything. With one it would be:");
+    }
+    let explained = Explained { in_force, allowed: verdict.allowed, policies: verdict.policies, failures: verdict.failures };
     output.result(&explained, |explained| {
         let word = if explained.allowed { "allowed" } else { "denied" };
         let why = match (explained.failures.first(), explained.policies.is_empty()) {

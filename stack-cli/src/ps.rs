@@ -1,11 +1,6 @@
 //! `llama-stack ps`: what a running stack runs.
 
-use std::time::Duration;
-
-use llama_stack_core::{
-    Inference, Result, Stack,
-    grpc::{Remote, channel},
-};
+use llama_stack_core::{Inference, Result, Stack, grpc::Remote};
 use llama_stack_inference::UpstreamFigures;
 use llama_stack_proto::v1::{
     GetInfoRequest, ListModelsRequest, Model, StackInfo, inference_client::InferenceClient, stack_client::StackClient,
@@ -50,7 +45,7 @@ struct Row {
 }
 
 pub(crate) async fn run(args: ServerArgs, output: &Output) -> Result<()> {
-    let channel = channel(&args.server, Duration::from_secs(5))?;
+    let channel = reach::connect(&args.server)?;
     let (cx, stack) = (crate::caller::caller(), Remote::<StackClient<Channel>>::new(channel.clone()));
     let info = stack.get_info(&cx, GetInfoRequest {}).await.map_err(|error| reach::explained(error, &args.server))?;
     let models = Remote::<InferenceClient<Channel>>::new(channel).list_models(&cx, ListModelsRequest::default()).await?.models;

@@ -1,20 +1,75 @@
-//! What to say where no stack answers.
+//! How a stack is reached, and what to say where none answers.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
-use llama_stack_core::{Error, Result, grpc::channel};
+use llama_stack_core::{
+    Code, Error, Result,
+    grpc::{Trust, trusting},
+};
 use tonic::transport::Channel;
+
+use crate::caller;
+
+/// A file of authorities in PEM, believed beside those that are known everywhere.
+const AUTHORITY: &str = "LLAMA_STACK_CA";
+/// The certificate that is shown to a stack which asks for one, and its key, in PEM.
+const CERTIFICATE: &str = "LLAMA_STACK_CLIENT_CERT";
+const KEY: &str = "LLAMA_STACK_CLIENT_KEY";
 
 /// A channel to a stack. It connects with the first call.
 pub(crate) fn connect(server: &str) -> Result<Channel> {
-    channel(server, Duration::from_secs(5))
+    within(server, Duration::from_secs(5))
+}
+
+/// As [`connect`], for who will not wait as long.
+pub(crate) fn within(server: &str, timeout: Duration) -> Result<Channel> {
+    let trust = if server.starts_with("https://") { trust()? } else { Trust::default() };
+    trusting(server, timeout, trust)
+}
+
+/// What the environment says.
+fn trust() -> Result<Trust> {
+    let identity = match (pem(CERTIFICATE, "CERTIFICATE")?, pem(KEY, "PRIVATE KEY")?) {
+        (None, None) => None,
+        (Some(cert), Some(key)) => Some((cert, key)),
+        _ => return Err(Error::invalid("server", format!("{CERTIFICATE} and {KEY} go together, and one of them is not set"))),
+    };
+    Ok(Trust { authority: pem(AUTHORITY, "CERTIFICATE")?, identity })
+}
+
+fn pem(variable: &str, what: &str) -> Result<Option<Vec<u8>>> {
+    let Some(file) = std::env::var_os(variable).filter(|file| !file.is_empty()) else { return Ok(None) };
+    let wrong = |why: String| Error::invalid("server", format!("{variable}: {}: {why}", file.display()));
+    let pem = std::fs::read(&file).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    if !String::from_utf8_lossy(&pem).contains(&format!("{what}-----")) {
+        return Err(wrong(format!("holds no {} in PEM", what.to_lowercase())));
+    }
+    Ok(Some(pem))
 }
 
 pub(crate) fn explained(error: Error, server: &str) -> Error {
-    match error.reason() {
-        Some("upstream_unreachable") => Error::unavailable(format!(
-            "no stack answers at {server}; start one with `llama-stack run starter`, or name another with --server"
-        )),
-        _ => error,
+    if error.code() == Code::Unauthenticated {
+        let sentence = format!("{}; this program shows what {} holds", error.message(), caller::VARIABLE);
+        let told = Error::new(Code::Unauthenticated, sentence);
+        return match error.reason() {
+            Some(reason) => told.with_reason(reason),
+            None => told,
+        };
     }
+    if error.reason() != Some("upstream_unreachable") {
+        return error;
+    }
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    if cause.contains("certificate") || cause.contains("alert") {
+        let sentence = format!(
+            "{server} answers, and TLS fails; {AUTHORITY} names the authority's file where it is a private one, {CERTIFICATE} and {KEY} a \
+             certificate of your own"
+        );
+        return Error::unavailable(sentence).with_source(cause);
+    }
+    let sentence = format!("no stack answers at {server}; start one with `llama-stack run starter`, or name another with --server");
+    if cause.contains("operation was canceled") && server.starts_with("http://") {
+        return Error::unavailable(format!("{sentence} (with TLS it begins with https://)"));
+    }
+    Error::unavailable(sentence)
 }

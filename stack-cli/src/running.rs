@@ -1,4 +1,4 @@
-//! Which stacks of a home run: each leaves a note beside its state, and takes it away when it ends.
+//! Which stacks of a home run: each process leaves a note of its own beside its state, and takes it away when it ends.
 
 use std::{
     fs,
@@ -8,7 +8,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sysinfo::{Pid, ProcessesToUpdate, System};
 
-const NAME: &str = "running.json";
+/// A note is called `running-PID.json`: several processes may serve one distribution.
+const NOTE: (&str, &str) = ("running", ".json");
 
 /// A process that serves a distribution.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,7 +37,13 @@ impl Running {
         let pid = std::process::id();
         let started = started(pid)?;
         let text = serde_json::to_string(&Self { name: name.into(), url: url.into(), pid, started }).ok()?;
-        let (path, draft) = (folder.join(NAME), folder.join(format!("{NAME}.{pid}")));
+        for (path, _) in notes(folder).into_iter().filter(|(_, note)| !note.is_alive()) {
+            // Of one that was killed. What cannot be deleted is passed over by whoever reads it.
+            let _ = fs::remove_file(path);
+        }
+        let (begin, end) = NOTE;
+        let path = folder.join(format!("{begin}-{pid}{end}"));
+        let draft = path.with_extension("draft");
         let written = fs::write(&draft, text).and_then(|()| fs::rename(&draft, &path));
         if let Err(error) = written {
             tracing::warn!(error = %error, "`llama-stack stop` will not find this stack: its note cannot be written");
@@ -48,9 +55,9 @@ impl Running {
     /// Those of a home that are alive, by name.
     pub(crate) fn all(home: &Path) -> Vec<Self> {
         let folders = fs::read_dir(home).into_iter().flatten().filter_map(Result::ok);
-        let notes = folders.filter_map(|folder| fs::read_to_string(folder.path().join(NAME)).ok());
-        let mut all: Vec<Self> = notes.filter_map(|text| serde_json::from_str(&text).ok()).filter(Self::is_alive).collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
+        let notes = folders.flat_map(|folder| notes(&folder.path())).map(|(_, note)| note);
+        let mut all: Vec<Self> = notes.filter(Self::is_alive).collect();
+        all.sort_by(|a, b| (&a.name, a.pid).cmp(&(&b.name, b.pid)));
         all
     }
 
@@ -64,6 +71,16 @@ impl Running {
         let process = system.process(pid).filter(|process| process.start_time() == self.started);
         process.is_some_and(|process| process.kill_with(sysinfo::Signal::Term).unwrap_or(false))
     }
+}
+
+/// The notes in a distribution's folder, of processes that are alive or not.
+fn notes(folder: &Path) -> Vec<(PathBuf, Running)> {
+    let files = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|file| file.path());
+    let named = files.filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(NOTE.0) && name.ends_with(NOTE.1)
+    });
+    named.filter_map(|path| Some((path.clone(), serde_json::from_str(&fs::read_to_string(&path).ok()?).ok()?))).collect()
 }
 
 fn look(pid: u32) -> (System, Pid) {

@@ -1,11 +1,8 @@
 //! `llama-stack safety audit`: the verdicts of a session's journal, asked for anew.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
-use llama_stack_core::{
-    Agents, Error, Result, Safety,
-    grpc::{Remote, channel},
-};
+use llama_stack_core::{Agents, Error, Result, Safety, grpc::Remote};
 use llama_stack_proto::v1::{
     GetSessionRequest, ListTurnsRequest, Message, RunShieldRequest, RunShieldResponse, ShieldStep, Turn, agents_client::AgentsClient,
     step::Step,
@@ -64,7 +61,7 @@ enum Outcome {
 }
 
 async fn audit(server: &str, session: &str, output: &Output) -> Result<()> {
-    let channel = channel(server, Duration::from_secs(5))?;
+    let channel = reach::connect(server)?;
     let agents = Remote::<AgentsClient<Channel>>::new(channel);
     let safety = shield::client(server)?;
     let request = GetSessionRequest { id: session.to_owned() };

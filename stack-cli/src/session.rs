@@ -3,12 +3,7 @@
 mod recording;
 mod replay;
 
-use std::time::Duration;
-
-use llama_stack_core::{
-    Agents, Context, Result,
-    grpc::{Remote, channel},
-};
+use llama_stack_core::{Agents, Context, Result, grpc::Remote};
 use llama_stack_proto::v1::{ListSessionsRequest, ListTurnsRequest, Message, Turn, agents_client::AgentsClient, step::Step};
 use prost_types::Timestamp;
 use serde_json::json;
@@ -32,7 +27,7 @@ pub(crate) async fn run(verb: SessionVerb, output: &Output) -> Result<()> {
 }
 
 fn client(server: &ServerArgs) -> Result<Client> {
-    Ok(Client::new(channel(&server.server, Duration::from_secs(5))?))
+    Ok(Client::new(reach::connect(&server.server)?))
 }
 
 async fn list(limit: u32, server: &ServerArgs, output: &Output) -> Result<()> {

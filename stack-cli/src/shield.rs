@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use llama_stack_core::{
-    Error, Result, Safety,
-    grpc::{Remote, channel},
-};
+use llama_stack_core::{Error, Result, Safety, grpc::Remote};
 use llama_stack_proto::v1::{
     ListShieldsRequest, Message, RunShieldRequest, RunShieldResponse, Shield, ShieldStage, safety_client::SafetyClient, violation::Level,
 };
@@ -52,7 +49,7 @@ pub(crate) fn word(stage: ShieldStage) -> String {
 }
 
 pub(crate) fn client(server: &str) -> Result<Client> {
-    Ok(Client::new(channel(server, Duration::from_secs(5))?))
+    Ok(Client::new(reach::connect(server)?))
 }
 
 /// One text at a stage, as a message of whom that stage hears.

@@ -13,14 +13,15 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) async fn run(args: StopArgs, output: &Output) -> Result<()> {
     let home = home(args.home.home)?;
     let mut stacks = Running::all(&home);
-    let names: Vec<String> = stacks.iter().map(|stack| stack.name.clone()).collect();
+    let mut names: Vec<String> = stacks.iter().map(|stack| stack.name.clone()).collect();
+    names.dedup();
     if let Some(name) = &args.name {
         stacks.retain(|stack| stack.name == *name);
         if stacks.is_empty() {
             let there = if names.is_empty() { "none does".to_owned() } else { names.join(", ") };
             return Err(Error::not_found(format!("no stack {name:?} runs with the home {}; running: {there}", home.display())));
         }
-    } else if stacks.len() > 1 && !args.all {
+    } else if names.len() > 1 && !args.all {
         return Err(Error::invalid("name", format!("several stacks run: name one of {}, or give --all", names.join(", "))));
     } else if stacks.is_empty() {
         return Err(Error::not_found(format!("no stack runs with the home {}; --home or LLAMA_STACK_HOME name another", home.display())));
@@ -46,6 +47,7 @@ pub(crate) async fn run(args: StopArgs, output: &Output) -> Result<()> {
             tokio::time::sleep(LOOK).await;
         }
     }
-    let names: Vec<&str> = stacks.iter().map(|stack| stack.name.as_str()).collect();
+    let mut names: Vec<&str> = stacks.iter().map(|stack| stack.name.as_str()).collect();
+    names.dedup();
     output.result(&json!({ "stopped": names }), |_| names.iter().map(|name| format!("{name} has stopped\n")).collect())
 }

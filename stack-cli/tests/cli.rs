@@ -197,12 +197,17 @@ fn policies_of_access_are_checked_and_asked() {
         let path = manifest(home.path(), REMOTE);
         let question =
             ["policy", "explain", &path, "--action", "Agents.GetSession", "--principal", "ann", "--kind", "session", "--owner", "bob"];
-        call(home.path(), &[&question[..], roles].concat()).out
+        call(home.path(), &[&question[..], roles].concat())
     };
-    assert_eq!(explain(&[]), "denied: no policy permits it\n");
-    assert_eq!(explain(&["--role", "admin"]), "allowed: by built-in/admin\n");
+    assert_eq!(explain(&[]).out, "denied: no policy permits it\n");
+    assert_eq!(explain(&["--role", "admin"]).out, "allowed: by built-in/admin\n");
+    assert!(explain(&[]).err.contains("no `server.auth`"), "nothing is asked there: {}", explain(&[]).err);
     let wrong = format!("{REMOTE}server:\n  auth:\n    api_keys: true\n    policy:\n      text: 'permit (principal, action, resource);'\n");
     let said = call(home.path(), &["policy", "check", &manifest(home.path(), &wrong)]);
     assert_eq!(said.code, 2);
     assert!(said.err.contains("server.auth.policy.text") && said.err.contains("@id"), "{}", said.err);
+    let of_tools = format!("{REMOTE}policy: {{ text: 'permit (principal, action, resource);' }}\n");
+    let said = call(home.path(), &["policy", "check", &manifest(home.path(), &of_tools)]);
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("policy.text") && said.err.contains("@id"), "{}", said.err);
 }

@@ -82,6 +82,24 @@ fn doctor_names_what_is_wrong_and_what_to_do() {
 }
 
 #[test]
+fn what_a_start_refuses_of_the_edge_doctor_and_check_find_before() {
+    let home = tempfile::tempdir().unwrap();
+    let edges = [
+        ("server: { listen: \"0.0.0.0:0\" }", "callers", "server.auth"),
+        ("server: { listen: \"8321\" }", "port", "host:port"),
+        ("server: { listen: \"127.0.0.1:0\", tls: { cert: no.pem, key: no.pem } }", "tls", "no.pem"),
+        ("policy: { text: \"permit (principal\" }", "policies", "policy.text"),
+    ];
+    for (edge, what, said) in edges {
+        let file = manifest(home.path(), "m.yaml", &REMOTE.replace("name: t\n", &format!("name: t\n{edge}\n")));
+        let report = json(&call(home.path(), &["doctor", &file, "--json"]));
+        assert_eq!(finding(&report, what)["status"], "fail", "{edge}: {report:#}");
+        let check = call(home.path(), &["distribution", "check", &file]);
+        assert!(check.code != 0 && check.err.contains(said), "{edge}: {}", check.err);
+    }
+}
+
+#[test]
 fn doctor_reads_every_byte_when_it_is_asked_to() {
     let home = tempfile::tempdir().unwrap();
     let source = home.path().join("source.txt");
@@ -210,6 +228,12 @@ fn stop_ends_a_stack_and_logs_show_what_it_said() {
     assert!(other.err.contains("running: t"), "{}", other.err);
     let doctor = json(&call(home.path(), &["doctor", &file, "--json"]));
     assert_eq!(finding(&doctor, "database")["status"], "ok", "of a stack that runs: {doctor:#}");
+    // Processes on one state are told apart: one that ends, or is killed, takes no other's note along.
+    assert!(Server::start(home.path(), &file).stop().success());
+    drop(Server::start(home.path(), &file));
+    let archive = home.path().join("a.tar");
+    let offline = call(home.path(), &["backup", "--offline", &file, "--to", archive.to_str().unwrap()]);
+    assert!(offline.code != 0 && offline.err.contains("t runs at"), "{}", offline.err);
     // The test reaps its child, as a shell would.
     let waiter = std::thread::spawn(move || server.wait());
     let said = call(home.path(), &["stop", "t"]);

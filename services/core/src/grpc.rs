@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use tonic::{Request, Response, Status, TimeoutExpired};
 
-pub use address::{Address, Credential, channel, default_connect_timeout};
+pub use address::{Address, Credential, Trust, channel, default_connect_timeout, trusting};
 
 use crate::{Code, Context, Error, EventStream, Result, context::deadline_passed};
 
@@ -124,12 +124,27 @@ pub(crate) fn from_peer(status: Status) -> Error {
         return deadline_passed();
     }
     let error = Error::from(status.clone());
+    // hyper's word for a connection that ended before the request went out, as one without TLS does where TLS is spoken.
+    let unsent = status.code() == tonic::Code::Cancelled && status.message().starts_with("operation was canceled");
     match status.source() {
-        Some(source) if status.code() == tonic::Code::Unavailable || status.code() == tonic::Code::Unknown => {
-            Error::unavailable("the provider cannot be reached").with_reason("upstream_unreachable").with_source(source.to_string())
+        Some(source) if unsent || matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown) => {
+            Error::unavailable("the provider cannot be reached").with_reason("upstream_unreachable").with_source(whole(source))
         }
         _ => error,
     }
+}
+
+/// An error with what is behind it: tonic's own says no more than "transport error".
+fn whole(error: &(dyn std::error::Error + 'static)) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Writes both faces of a service trait, `Served<dyn Trait>` as its tonic server and `Remote<Client>` as the trait, and the
@@ -225,5 +240,14 @@ mod tests {
         let error = from_peer(Status::from_error(Box::new(TimeoutExpired(()))));
         assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
         assert_eq!(from_peer(Status::cancelled("by the peer")).code(), Code::Cancelled);
+    }
+
+    #[test]
+    fn a_peer_that_cannot_be_reached_is_told_with_the_last_cause() {
+        use std::error::Error as _;
+        let cause = Error::internal("transport error").with_source("invalid peer certificate: UnknownIssuer");
+        let error = from_peer(Status::from_error(Box::new(cause)));
+        assert_eq!(error.reason(), Some("upstream_unreachable"));
+        assert_eq!(error.source().unwrap().to_string(), "transport error: invalid peer certificate: UnknownIssuer");
     }
 }

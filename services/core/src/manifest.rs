@@ -243,6 +243,20 @@ impl Default for Telemetry {
     }
 }
 
+/// YAML as the values that JSON has. `file` is the name for errors.
+///
+/// # Errors
+/// `InvalidArgument`, with the line.
+pub fn yaml(text: &str, file: &str) -> Result<Value> {
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let said = error.to_string();
+        // The library speaks to programmers as well.
+        let said = said.trim().trim_start_matches("error: ").replace(", set DuplicateKeyPolicy in Options if acceptable", "");
+        Error::invalid("manifest", format!("{file}: not valid YAML: {said}"))
+    })
+}
+
 impl Manifest {
     /// # Errors
     /// `NotFound` for a file that cannot be read; else as [`Manifest::parse`].
@@ -262,9 +276,11 @@ impl Manifest {
 
     /// [`Manifest::parse`] with the variables of `lookup`.
     pub fn parse_with(text: &str, file: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
-        let options = serde_saphyr::options! { strict_booleans: true };
-        let mut value: Value = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| Error::invalid("manifest", format!("{file}: not valid YAML: {}", error.to_string().trim())))?;
+        let mut value = yaml(text, file)?;
+        if !value.is_object() {
+            let sentence = format!("{file}: is no manifest: it must be keys with values, first of all `version: 1` and `name: …`");
+            return Err(Error::invalid("manifest", sentence));
+        }
         let (lines, written) = (Lines::new(file, text), value.clone());
         env::expand(&mut value, &lines, lookup)?;
         let mut manifest: Manifest = serde_path_to_error::deserialize(value).map_err(|error| {
@@ -391,6 +407,10 @@ mod tests {
             "m.yaml:8: providers.safety[0].id".replace("[0]", "[1]") + ": \"a\" is taken by an earlier safety provider"
         );
         assert!(message("version: 1\nname: t\n  x: [").starts_with("m.yaml: not valid YAML"));
+        assert!(!message("version: 1\nname: t\nname: u\n").contains("DuplicateKeyPolicy"));
+        for text in ["", "- a\n"] {
+            assert!(message(text).contains("is no manifest"), "{text:?}: {}", message(text));
+        }
         assert!(message("version: 2\nname: t\n").starts_with("m.yaml:1: version: is 2"));
         let bucket = "version: 1\nname: t\nfiles:\n  s3:\n    bucket: b\n";
         assert!(parse(bucket).is_ok());

@@ -74,7 +74,15 @@ impl SqliteIndex {
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)
+        match self.writer.begin_with("BEGIN IMMEDIATE").await {
+            // SQLite itself ends a transaction for which the disk has no room, and sqlx, which could not end it then, goes on
+            // counting it: that connection begins none any more.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.writer.acquire().await.map_err(failed)?.close().await.map_err(failed)?;
+                self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)
+            }
+            begun => begun.map_err(failed),
+        }
     }
 
     /// Moves what was written into the file and empties the log, so that deleted text is in neither. Readers may keep it
@@ -274,5 +282,29 @@ impl Index for SqliteIndex {
         let int = |column| row.try_get::<i64, _>(column).map(|count| count as u64).map_err(failed);
         // All of them are compared, and none is missed.
         Ok(Stats { chunks: int(0)?, bytes: int(1)?, indexed_share: 1.0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_is_said_and_survived() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = SqliteIndex::open(folder.path()).await.unwrap();
+        let bank = BankKey { tenant: "acme".into(), bank_id: "bank_1".into() };
+        index.create(&bank, &Shape { dimension: 0, keyword: true }).await.unwrap();
+        let pages = async |most: u32| {
+            let sql = format!("PRAGMA max_page_count = {most}");
+            sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&index.writer).await.unwrap();
+        };
+        pages(1).await;
+        let long = Chunk { id: "long".into(), text: "word ".repeat(20_000), ..Chunk::default() };
+        let full = index.upsert(&bank, vec![long.clone()]).await.unwrap_err();
+        assert_eq!((full.reason(), full.message()), (Some("disk_full"), "the index's disk is full"));
+        pages(1_000_000).await;
+        index.upsert(&bank, vec![long]).await.unwrap();
+        assert_eq!(index.stats(&bank).await.unwrap().chunks, 1);
     }
 }

@@ -41,9 +41,9 @@ mod tools;
 mod vector_io;
 
 pub use connections::raise_open_files;
-pub use identity::{check_exposure, offline_keys};
+pub use identity::{check_exposure, check_listen, check_tls, offline_keys};
 pub use llama_stack_identity::Policies;
-pub use llama_stack_policy::access;
+pub use llama_stack_policy::{CedarPolicy, access};
 pub use openapi::document as openapi_document;
 pub use serve::bind;
 pub use stack::{Options, Stack};

@@ -258,11 +258,12 @@ impl Stack {
         })
     }
 
-    /// All but listening: builds the stack, asks every provider once, and takes it down again.
+    /// All but listening: looks at the address, builds the stack, asks every provider once, and takes it down again.
     ///
     /// # Errors
-    /// As [`Stack::build`]. A provider that does not answer is no error here: its status says so.
+    /// As [`crate::check_listen`] and [`Stack::build`]. A provider that does not answer is no error here: its status says so.
     pub async fn check(manifest: Manifest, registry: &Registry, options: Options) -> Result<ListProvidersResponse> {
+        crate::check_listen(&manifest)?;
         let stack = Self::build(manifest, registry, options).await?;
         let providers = stack.info.list_providers(&Context::system(), ListProvidersRequest::default()).await;
         stack.close().await;

@@ -239,7 +239,7 @@ pub(crate) fn create(path: &Path) -> std::io::Result<()> {
 }
 
 pub(crate) fn unusable(place: &str, error: std::io::Error) -> Error {
-    let message = format!("{place}: the database file cannot be opened or made: {}", error.kind());
+    let message = format!("{place}: the database file cannot be opened or made: {error}");
     Error::failed_precondition(message).with_reason("store_unusable").with_source(error)
 }
 

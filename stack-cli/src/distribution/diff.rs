@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use llama_stack_core::{Code, Error, Result};
+use llama_stack_core::{Code, Error, Result, manifest};
 use serde::Serialize;
 use serde_json::Value;
 use similar::TextDiff;
@@ -44,9 +44,7 @@ pub(super) fn run(a: &str, b: &str, text: bool, exit_code: bool, output: &Output
 
 /// As it is written: variables are compared by name, whatever they hold here.
 pub(super) fn read(source: &Source) -> Result<Value> {
-    let options = serde_saphyr::options! { strict_booleans: true };
-    serde_saphyr::from_str_with_options(&source.text, options)
-        .map_err(|error| Error::invalid("manifest", format!("{}: not valid YAML: {}", source.name, error.to_string().trim())))
+    manifest::yaml(&source.text, &source.name)
 }
 
 fn changes(a: &Value, b: &Value) -> Vec<Change> {

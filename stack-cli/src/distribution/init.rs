@@ -116,7 +116,10 @@ pub(super) fn manifest(answers: &Answers) -> Result<String> {
     add(&mut text, &format!("version: 1\nname: {:?} # also the folder of its state, below LLAMA_STACK_HOME", answers.name));
     add(&mut text, &format!("description: {:?}\n", description(answers)));
     add(&mut text, "server:");
-    add(&mut text, "  # Only this machine can call: callers are believed who they say they are. 0.0.0.0 belongs behind a proxy.");
+    add(
+        &mut text,
+        "  # Only this machine can call: callers are believed who they say they are. 0.0.0.0 wants `auth`, see docs/identity.md.",
+    );
     add(&mut text, &format!("  listen: \"127.0.0.1:{}\"\n", answers.port));
     add(&mut text, "# State is SQLite in the distribution's folder. For Postgres:");
     add(&mut text, "# store: { url: \"postgres://user:${env.PGPASSWORD}@host/database\" }\n");
@@ -126,6 +129,7 @@ pub(super) fn manifest(answers: &Answers) -> Result<String> {
     add(&mut text, &memory(answers));
     add(&mut text, &tools(answers));
     text.push_str(AFTER);
+    add(&mut text, &every_turn(answers));
     // What is written here must be right whatever was answered; variables count as set.
     Manifest::parse_with(&text, "the new manifest", &|_| Some("set".into()))?;
     Ok(text)
@@ -241,15 +245,28 @@ fn tools(answers: &Answers) -> String {
     if text.is_empty() { format!("  # tools:\n{own}") } else { format!("  tools:\n{text}{own}") }
 }
 
+/// Code is judged in answers; the other shields judge what comes in as well.
+fn every_turn(answers: &Answers) -> String {
+    let named = [(ShieldChoice::Injection, "injection"), (ShieldChoice::Pii, "pii"), (ShieldChoice::Unicode, "unicode")];
+    let mut input: Vec<&str> = named.iter().filter(|(choice, _)| answers.shields.contains(choice)).map(|(_, id)| *id).collect();
+    let mut output: Vec<&str> = input.iter().copied().filter(|id| *id != "injection").collect();
+    if answers.shields.contains(&ShieldChoice::Code) {
+        output.push("code");
+    }
+    if input.is_empty() && output.is_empty() {
+        (input, output) = (vec!["pii"], vec!["pii"]);
+    }
+    let lists = [("input", input), ("output", output)].into_iter().filter(|(_, ids)| !ids.is_empty());
+    let lists: Vec<String> = lists.map(|(stage, ids)| format!("{stage}: [{}]", ids.join(", "))).collect();
+    format!("\n# Shields of every turn, see docs/safety.md:\n# safety: {{ defaults: {{ {} }} }}", lists.join(", "))
+}
+
 /// What a manifest may say besides.
 const AFTER: &str = "\
 # Agents that are there from the start, see docs/agents.md:
 # agents:
 #   declared:
 #     helper: { model: MODEL, instructions: \"You answer briefly.\", tools: [calculator] }
-
-# Shields of every turn, see docs/safety.md:
-# safety: { defaults: { input: [pii], output: [pii] } }
 ";
 
 #[cfg(test)]
@@ -281,6 +298,11 @@ mod tests {
                         let text = manifest(&made).unwrap_or_else(|error| panic!("{made:?}: {error}"));
                         let read = Manifest::parse(&text, "m").unwrap();
                         assert_eq!(read.providers.inference.len(), 1, "{text}");
+                        // What it proposes is right where its shields are there.
+                        let proposed = text.lines().last().unwrap().trim_start_matches("# ");
+                        let whole = Manifest::parse(&format!("{text}{proposed}\n"), "m").unwrap();
+                        let ids: Vec<&str> = whole.providers.safety.iter().map(|one| one.id.as_str()).collect();
+                        assert!(ids.is_empty() || whole.safety.defaults.output.iter().all(|id| ids.contains(&id.as_str())), "{text}");
                         assert_eq!(read.providers.memory.len(), usize::from(memory == M::Sqlite), "{text}");
                     }
                 }

@@ -7,24 +7,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use llama_stack_core::{
-    Context, Stack,
-    grpc::{Remote, channel},
-};
+use llama_stack_core::{Context, Stack, grpc::Remote, manifest::Server};
 use llama_stack_models::memory::Available;
 use llama_stack_proto::v1::{GetInfoRequest, stack_client::StackClient};
 use sysinfo::Disks;
 use tonic::transport::Channel;
 
 use super::Finding;
-use crate::model::size;
+use crate::{model::size, running::Running};
 
 /// What a distribution writes besides models before anyone has to mind: logs, state, temporary files.
 const ROOM: u64 = 1 << 30;
 /// Where less is left a busy stack may be full soon.
 const SCARCE: u64 = 5 << 30;
 
-pub(super) async fn port(listen: &str) -> Finding {
+pub(super) async fn port(server: &Server, home: &Path) -> Finding {
+    let listen = &server.listen;
     let other = "stop what holds it, or take another with `llama-stack run … --port`";
     let address = match listen.to_socket_addrs().ok().and_then(|mut all| all.next()) {
         Some(address) => address,
@@ -35,8 +33,11 @@ pub(super) async fn port(listen: &str) -> Finding {
         Ok(_) => Finding::ok("port", format!("{listen} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
-            let url = format!("http://{}:{}", if address.is_ipv6() { format!("[{host}]") } else { host }, address.port());
-            if let Some(stack) = stack_at(&url).await {
+            let scheme = if server.tls.is_some() { "https" } else { "http" };
+            let url = format!("{scheme}://{}:{}", if address.is_ipv6() { format!("[{host}]") } else { host }, address.port());
+            // One that wants to know who asks says nothing of itself, and has left a note in its home.
+            let noted = || Running::all(home).into_iter().find(|one| one.url.ends_with(&format!(":{}", address.port())));
+            if let Some(stack) = stack_at(&url).await.or_else(|| noted().map(|one| one.name)) {
                 return Finding::warn(
                     "port",
                     format!("{listen} is held by a stack that runs already: {stack}"),
@@ -55,7 +56,7 @@ pub(super) async fn port(listen: &str) -> Finding {
 
 /// Name and version of the stack that answers there.
 async fn stack_at(url: &str) -> Option<String> {
-    let channel = channel(url, Duration::from_secs(2)).ok()?;
+    let channel = crate::reach::within(url, Duration::from_secs(2)).ok()?;
     let cx = Context::default().with_timeout(Duration::from_secs(2));
     let info = Remote::<StackClient<Channel>>::new(channel).get_info(&cx, GetInfoRequest {}).await.ok()?;
     Some(format!("{} {}", info.name, info.version))

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! manifest ─┬─ machine: port, home, disk, memory, clock
+//!           ├─ edge: callers, certificates, policies
 //!           ├─ models: files and their hashes
 //!           └─ servers: database, upstreams
 //! ```
 //!
 //! It looks and changes nothing: no folder is made, no file fetched, no table brought up to date.
 
+mod edge;
 mod machine;
 mod models;
 mod servers;
@@ -92,7 +94,8 @@ pub(crate) async fn run(args: DoctorArgs, output: &Output) -> Result<()> {
 
 async fn examine(manifest: &Manifest, home: &std::path::Path, deep: bool, output: &Output, findings: &mut Vec<Finding>) {
     let _working = output.working("looking at files, database and servers");
-    findings.push(machine::port(&manifest.server.listen).await);
+    findings.push(machine::port(&manifest.server, home).await);
+    edge::look(manifest, findings);
     findings.push(machine::home(home));
     let had = models::look(manifest, home, deep, output, findings).await;
     findings.push(machine::disk(home, had.missing));

@@ -31,9 +31,16 @@ pub(super) async fn database(manifest: &Manifest, home: &Path) -> Finding {
         Ok(Inspected::Ahead) => {
             Finding::fail("database", format!("a newer version of this program wrote this {kind} database"), "install that version")
         }
-        Err(error) if error.code() == Code::DataLoss => {
-            Finding::fail("database", error.message(), "put a backup in its place; or move it away, and a new one is made")
-        }
+        Err(error) if error.code() == Code::DataLoss => Finding::fail(
+            "database",
+            error.message(),
+            "move its files away; `llama-stack restore` puts a backup in their place, a start a new one",
+        ),
+        Err(error) if kind == "SQLite" => Finding::fail(
+            "database",
+            error.message(),
+            "give this user the right to write it and the disk room for it, or correct store.url",
+        ),
         Err(error) => Finding::fail("database", error.message(), "start the database, or correct store.url"),
     }
 }

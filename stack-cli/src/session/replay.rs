@@ -2,13 +2,10 @@
 //!
 //! Tools are not called again: their answers come from the recording, by name and arguments. `--live-tools` calls them.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use futures::StreamExt as _;
-use llama_stack_core::{
-    Agents as _, Error, EventStream, Result, Tools as _,
-    grpc::{Remote, channel},
-};
+use llama_stack_core::{Agents as _, Error, EventStream, Result, Tools as _, grpc::Remote};
 use llama_stack_proto::v1::{
     AgentConfig, ApprovalDecision, AwaitingTools, CreateSessionRequest, CreateTurnRequest, GetTurnRequest, ListToolsRequest, Message,
     ResumeTurnRequest, ToolCall, ToolDefinition, ToolResult, Turn, TurnEvent, TurnStatus, step::Step, tools_client::ToolsClient,
@@ -76,7 +73,7 @@ impl<'a> Replay<'a> {
         let name = format!("replay of {}", recording.session.id);
         let session = client.create_session(&cx, CreateSessionRequest { name, ..CreateSessionRequest::default() }).await;
         let session = session.map_err(|error| reach::explained(error, &args.server.server))?;
-        let tools = Remote::<ToolsClient<Channel>>::new(channel(&args.server.server, Duration::from_secs(5))?);
+        let tools = Remote::<ToolsClient<Channel>>::new(reach::connect(&args.server.server)?);
         let tools = tools.list_tools(&cx, ListToolsRequest::default()).await?.tools;
         let definitions = tools.into_iter().filter_map(|tool| tool.definition).map(|tool| (tool.name.clone(), tool)).collect();
         Ok(Self { args, client, definitions, session_id: session.id })

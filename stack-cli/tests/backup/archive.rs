@@ -212,6 +212,9 @@ async fn an_archive_that_is_cut_off_or_altered_is_refused_with_the_members_name_
     let (at, ..) = members.iter().find(|(.., name)| name == "backup.json").unwrap();
     let last = &members[members.len() - 3].2;
     refused(&whole[..at - 512], last).await;
+    for other in ["a text\n".repeat(100), String::new()] {
+        refused(other.as_bytes(), "no archive that").await;
+    }
     let said = call(elsewhere.path(), &["restore", "--verify", &to, "--json"]).await;
     assert_eq!(said.code, 0, "{}", said.err);
 }

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::{Code, Context, Error, Result, context::Secret};
@@ -11,16 +11,28 @@ use crate::{Code, Context, Error, Result, context::Secret};
 /// A server that is gone without a word is noticed after twice this time, also while its answer is waited for.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
+/// What a client of `https://` believes and shows, in PEM.
+#[derive(Clone, Default)]
+pub struct Trust {
+    /// Believed beside those that are known everywhere.
+    pub authority: Option<Vec<u8>>,
+    /// The client's certificate, with what it hangs from, and its private key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
 /// A lazily connected channel: nothing is contacted before the first call.
 ///
 /// # Errors
 /// `InvalidArgument` for something that is no http(s) URL.
 pub fn channel(url: &str, connect_timeout: Duration) -> Result<Channel> {
-    trusting(url, connect_timeout, None)
+    trusting(url, connect_timeout, Trust::default())
 }
 
-/// `authority`, in PEM, is believed beside those that are known everywhere.
-fn trusting(url: &str, connect_timeout: Duration, authority: Option<Vec<u8>>) -> Result<Channel> {
+/// As [`channel`].
+///
+/// # Errors
+/// As [`channel`], and for a certificate or a key that cannot be used.
+pub fn trusting(url: &str, connect_timeout: Duration, trust: Trust) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|error| Error::invalid("url", format!("{url:?} is not a URL like http://127.0.0.1:9000")).with_source(error))?;
     // HTTP/2's own pings would say more, but servers of the gRPC core close connections that ping often.
@@ -34,8 +46,11 @@ fn trusting(url: &str, connect_timeout: Duration, authority: Option<Vec<u8>>) ->
         .initial_stream_window_size(STREAM_WINDOW);
     if url.starts_with("https://") {
         let mut tls = ClientTlsConfig::new().with_webpki_roots();
-        if let Some(pem) = authority {
+        if let Some(pem) = trust.authority {
             tls = tls.ca_certificate(Certificate::from_pem(pem));
+        }
+        if let Some((cert, key)) = trust.identity {
+            tls = tls.identity(Identity::from_pem(cert, key));
         }
         endpoint = endpoint.tls_config(tls).map_err(|error| Error::invalid("url", "TLS could not be set up").with_source(error))?;
     } else if !url.starts_with("http://") {
@@ -87,7 +102,7 @@ impl Address {
     /// read or holds no certificate.
     pub fn channel(&self) -> Result<Channel> {
         let timeout = Duration::from_secs(self.connect_timeout_seconds.max(1).into());
-        trusting(&self.url, timeout, self.authority()?).map_err(|error| error.with_field("config.url"))
+        trusting(&self.url, timeout, Trust { authority: self.authority()?, identity: None }).map_err(|error| error.with_field("config.url"))
     }
 
     fn authority(&self) -> Result<Option<Vec<u8>>> {

@@ -58,7 +58,7 @@ impl Head {
     pub(super) async fn from_file(path: &Path) -> Result<Self> {
         let text = tokio::fs::read_to_string(path)
             .await
-            .map_err(|cause| Error::invalid("head", format!("{} cannot be read: {}", path.display(), cause.kind())).with_source(cause))?;
+            .map_err(|cause| Error::invalid("head", format!("{} cannot be read: {cause}", path.display())).with_source(cause))?;
         Self::read(&text)
     }
 

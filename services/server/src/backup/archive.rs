@@ -167,8 +167,14 @@ fn bad(message: String) -> Error {
 /// form that this program does not know, and for a sealed one without its key.
 pub fn verify(path: &Path, key: Option<&BackupKey>) -> Result<Contents> {
     let mut archive = open(path, key)?;
-    let (mut read, mut contents, mut hash, mut last) = (Vec::new(), None, None, "its beginning".to_owned());
-    let broken = |last: &str, error: &std::io::Error| bad(format!("the archive cannot be read after {last}: {error}"));
+    let (mut read, mut contents, mut hash, mut last) = (Vec::new(), None, None, String::new());
+    let foreign = || bad(format!("{} is no archive that `llama-stack backup` wrote, or its beginning was altered", path.display()));
+    let broken = |last: &str, error: &std::io::Error| match last {
+        // Of what is no tar, that says the bytes.
+        "" if error.kind() == std::io::ErrorKind::Other => foreign(),
+        "" => bad(format!("the archive cannot be read: {error}")),
+        last => bad(format!("the archive cannot be read after {last}: {error}")),
+    };
     for entry in archive.entries().map_err(|error| broken(&last, &error))? {
         let mut entry = entry.map_err(|error| broken(&last, &error))?;
         let name = entry.path().map_err(|error| broken(&last, &error))?.display().to_string();
@@ -197,7 +203,10 @@ pub fn verify(path: &Path, key: Option<&BackupKey>) -> Result<Contents> {
         }
         last = name;
     }
-    let missing = |what: &str| bad(format!("the archive is cut off after {last}: it has no {what}"));
+    let missing = |what: &str| match last.as_str() {
+        "" => foreign(),
+        last => bad(format!("the archive is cut off after {last}: it has no {what}")),
+    };
     let (text, sha256) = contents.ok_or_else(|| missing(CONTENTS))?;
     if hash.ok_or_else(|| missing(HASH))? != sha256 {
         return Err(bad(format!("{CONTENTS} was altered: it has another hash than {HASH} says")));

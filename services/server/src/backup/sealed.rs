@@ -41,7 +41,7 @@ impl BackupKey {
     /// `NotFound` no such file · `InvalidArgument` it holds no key (`bad_backup_key`). What it holds is not shown.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            let message = format!("the key file {} cannot be read: {}", path.display(), error.kind());
+            let message = format!("the key file {} cannot be read: {error}", path.display());
             let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::InvalidArgument };
             Error::new(code, message).with_field("key-file").with_source(error)
         })?;

@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use api_keys::routes;
 pub(crate) use edge::{grpc, http};
-pub use exposure::check_exposure;
+pub use exposure::{check_exposure, check_listen};
 pub(crate) use routes::{Route, route};
 
 use crate::{Options, Stack, assemble, history::AuditLog};
@@ -75,6 +75,14 @@ impl Stack {
         }
         guard!(inference, safety, memory, files, batches, tools, agents, prompts, info, identity, history);
     }
+}
+
+/// Whether the certificate that a manifest names, if it does, can be shown.
+///
+/// # Errors
+/// `InvalidArgument`, with the manifest's line: a file that cannot be read, or is not what it should be.
+pub fn check_tls(manifest: &Manifest) -> Result<()> {
+    tls::Tls::from_manifest(manifest).map(drop)
 }
 
 /// The API keys of a distribution's store, where no stack runs: for the first key.

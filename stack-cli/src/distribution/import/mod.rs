@@ -9,9 +9,9 @@ mod providers;
 #[cfg(test)]
 mod tests;
 
-use std::{io::Read, path::Path};
+use std::{io::Read, net::IpAddr, path::Path};
 
-use llama_stack_core::{Error, Manifest, Result};
+use llama_stack_core::{Error, Manifest, Result, manifest};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -80,9 +80,7 @@ fn read(file: &Path) -> Result<String> {
 
 /// The manifest's text, and what did not come over as it was.
 fn convert(text: &str, file: &str) -> Result<(String, Vec<Note>)> {
-    let options = serde_saphyr::options! { strict_booleans: true };
-    let run: Value = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| Error::invalid("file", format!("{file}: not valid YAML: {}", error.to_string().trim())))?;
+    let run = manifest::yaml(text, file)?;
     if !run.get("providers").is_some_and(Value::is_object) {
         let sentence = format!("{file} has no `providers:` with a list for each API: is it the run.yaml of a Llama Stack distribution?");
         return Err(Error::invalid("providers", sentence));
@@ -129,15 +127,50 @@ fn server(run: &Value, manifest: &mut Map<String, Value>, notes: &mut Notes) {
     let port = server.get("port").and_then(|port| port.as_u64().or_else(|| port.as_str()?.parse().ok())).unwrap_or(8321);
     // Llama Stack listens for everyone unless it is told otherwise.
     let host = server.get("host").and_then(Value::as_str).filter(|host| !matches!(*host, "0.0.0.0" | "::" | ""));
-    if host.is_none() {
-        notes.changed("server", "listens on this machine alone; 0.0.0.0 belongs behind a proxy, since callers are believed who they are");
+    match host {
+        None => notes
+            .changed("server", "listens on this machine alone; 0.0.0.0 wants a `server.auth` that says who may call, see docs/identity.md"),
+        Some(host) if host != "localhost" && !host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()) => {
+            notes.changed("server.host", "does not start before `server.auth` says who may call, see docs/identity.md");
+        }
+        Some(_) => {}
     }
-    manifest.insert("server".into(), json!({ "listen": format!("{}:{port}", host.unwrap_or("127.0.0.1")) }));
-    for key in ["tls_certfile", "tls_keyfile", "tls_cafile", "auth", "quota"] {
+    let host = host.unwrap_or("127.0.0.1");
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let mut made = json!({ "listen": format!("{host}:{port}") });
+    if let Some(tls) = tls(&server, notes) {
+        made["tls"] = tls;
+    }
+    manifest.insert("server".into(), made);
+    for (key, what) in [
+        ("auth", "name who may call under `server.auth`: API keys, tokens of an issuer or certificates, see docs/identity.md"),
+        ("quota", "name what each caller may ask under `limits`, see docs/limits.md"),
+    ] {
         if server.get(key).is_some_and(|value| !value.is_null()) {
-            notes.left_out(format!("server.{key}"), "belongs to a proxy in front of the stack");
+            notes.left_out(format!("server.{key}"), what);
         }
     }
+}
+
+/// Llama Stack refuses clients without a certificate where it has an authority for them; here that is for `server.auth` to say.
+fn tls(server: &Value, notes: &mut Notes) -> Option<Value> {
+    let file = |key: &str| server.get(key).and_then(Value::as_str).filter(|file| !file.is_empty());
+    let (cert, key, ca) = (file("tls_certfile"), file("tls_keyfile"), file("tls_cafile"));
+    let (Some(cert), Some(key)) = (cert, key) else {
+        if cert.or(key).or(ca).is_some() {
+            notes.left_out("server.tls_certfile", "TLS takes a certificate and its key: `server.tls: { cert: …, key: … }`");
+        }
+        return None;
+    };
+    let mut made = json!({ "cert": cert, "key": key });
+    if let Some(ca) = ca {
+        made["client_ca"] = json!(ca);
+        notes.changed(
+            "server.tls_cafile",
+            "clients are asked for a certificate; add `server.auth: { mtls: {} }` to let nobody in without one",
+        );
+    }
+    Some(made)
 }
 
 /// Postgres comes over by its address; every other database was a file that this program cannot read.
@@ -205,6 +238,21 @@ fn leftovers(run: &Value, notes: &mut Notes) {
         match filled(key) {
             0 => {}
             count => notes.left_out(key, format!("{count} of them: {what}")),
+        }
+    }
+    let models = [("models", &run["models"]), ("registered_resources.models", &resources["models"])];
+    for (list, models) in models {
+        for (index, model) in models.as_array().into_iter().flatten().enumerate() {
+            if let (Some(id), Some(theirs)) = (model["model_id"].as_str(), model["provider_model_id"].as_str())
+                && id != theirs
+            {
+                notes.left_out(
+                    format!("{list}[{index}].model_id"),
+                    format!(
+                        "is called {theirs}, as its server calls it; `models: [{{ id: {id:?}, upstream: {theirs:?} }}]` keeps its name"
+                    ),
+                );
+            }
         }
     }
     if run.get("external_providers_dir").is_some_and(|value| !value.is_null()) {

@@ -34,7 +34,7 @@ pub(super) fn convert(run: &Value, notes: &mut Notes) -> Value {
             let config = &entry["config"];
             let found = match api.as_str() {
                 "inference" => inference(&id, kind, config, &path, notes),
-                "safety" => safety(&id, kind, run, &path, notes),
+                "safety" => safety(&id, kind, config, run, &path, notes),
                 "vector_io" | "memory" => memory(&id, kind, config, &path, notes),
                 "tool_runtime" => tool(&id, kind, config, run, &path, notes),
                 _ => {
@@ -59,6 +59,20 @@ pub(super) fn convert(run: &Value, notes: &mut Notes) -> Value {
     // In the order in which services may call each other.
     let lists = ["inference", "safety", "memory", "tools"].into_iter().filter_map(|api| Some((api.to_owned(), made.remove(api)?)));
     Value::Object(lists.collect())
+}
+
+/// Tells of settings that say something and have no place here.
+fn unread(config: &Value, read: &[&str], path: &str, notes: &mut Notes) {
+    let says = |value: &Value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => true,
+    };
+    for (key, _) in config.as_object().into_iter().flatten().filter(|(key, value)| !read.contains(&key.as_str()) && says(value)) {
+        notes.left_out(format!("{path}.config.{key}"), "is no setting here; docs/providers.md says what there is");
+    }
 }
 
 /// Letters, digits and `_ - .`, as ids are here.
@@ -86,6 +100,19 @@ fn inference(id: &str, kind: &str, config: &Value, path: &str, notes: &mut Notes
         if !matches!(key.as_str(), "" | "fake") {
             made.insert("api_key".into(), json!(key));
         }
+        let read = ["base_url", "url", "openai_compat_api_base", "api_key", "api_token", "tls_verify"];
+        unread(config, &read, path, notes);
+        match &config["tls_verify"] {
+            Value::String(word) if matches!(default_of(word).as_str(), "true" | "") => {}
+            Value::String(word) if default_of(word) != "false" => {
+                made.insert("ca_certificate".into(), json!(word));
+            }
+            Value::Null | Value::Bool(true) => {}
+            _ => notes.left_out(
+                format!("{path}.config.tls_verify"),
+                "certificates are always checked; name a private authority as `ca_certificate`",
+            ),
+        }
         return vec![json!({ "id": id, "type": "remote::openai", "config": made })];
     }
     let message = match kind {
@@ -112,7 +139,7 @@ fn with_path(url: &str, kind: &str) -> String {
     if bare { format!("{url}/v1") } else { url.to_owned() }
 }
 
-fn safety(id: &str, kind: &str, run: &Value, path: &str, notes: &mut Notes) -> Vec<Value> {
+fn safety(id: &str, kind: &str, config: &Value, run: &Value, path: &str, notes: &mut Notes) -> Vec<Value> {
     match kind {
         "inline::llama-guard" => {
             let found = shield(run, id);
@@ -123,7 +150,11 @@ fn safety(id: &str, kind: &str, run: &Value, path: &str, notes: &mut Notes) -> V
                 );
                 return Vec::new();
             };
-            vec![json!({ "id": shield, "type": "inline::llama-guard", "config": { "model": model } })]
+            let mut made = json!({ "model": model });
+            if let Some(codes) = config["excluded_categories"].as_array().filter(|codes| !codes.is_empty()) {
+                made["excluded_categories"] = json!(codes);
+            }
+            vec![json!({ "id": shield, "type": "inline::llama-guard", "config": made })]
         }
         "inline::code-scanner" => {
             notes.changed(path, "code is judged by this program's own rules, see docs/safety-rules.md");
@@ -187,6 +218,7 @@ fn tool(id: &str, kind: &str, config: &Value, run: &Value, path: &str, notes: &m
     let key = |field: &str| json!(config[field].as_str().unwrap_or_default());
     match kind {
         "remote::brave-search" | "remote::tavily-search" | "remote::wolfram-alpha" => {
+            unread(config, &["api_key"], path, notes);
             vec![json!({ "id": id, "type": kind, "config": { "api_key": key("api_key") } })]
         }
         "inline::rag-runtime" => vec![json!({ "id": id, "type": "inline::memory" })],

@@ -77,8 +77,44 @@ fn what_has_a_twin_comes_over_and_the_rest_is_listed() {
     assert_eq!(manifest.providers.inference[0].config["url"], "http://localhost:11434/v1");
     assert_eq!(manifest.providers.safety[0].config["model"], "llama-guard3:8b");
     let left: Vec<&str> = notes.iter().filter(|note| !note.converted).map(|note| note.path.as_str()).collect();
-    assert_eq!(left, ["server.auth", "providers.inference[2]", "providers.vector_io[1]", "providers.eval[0]", "datasets"]);
+    let expected = [
+        "server.auth",
+        "providers.inference[2]",
+        "providers.vector_io[1]",
+        "providers.eval[0]",
+        "providers.tool_runtime[0].config.max_results",
+        "datasets",
+    ];
+    assert_eq!(left, expected);
     assert!(notes.iter().any(|note| note.path == "providers.inference[0].provider_id" && note.message.contains("OLLAMA_URL")));
+}
+
+#[test]
+fn tls_and_what_a_guard_leaves_alone_come_over_and_settings_without_a_place_are_told() {
+    let text = r#"
+providers:
+  inference:
+  - { provider_id: v, provider_type: remote::vllm, config: { url: "https://v/v1", max_tokens: 4096, tls_verify: "${env.VLLM_CA:=/etc/ca.pem}" } }
+  - { provider_id: w, provider_type: remote::vllm, config: { url: "https://w/v1", tls_verify: false } }
+  safety:
+  - { provider_id: llama-guard, provider_type: inline::llama-guard, config: { excluded_categories: [S1] } }
+shields: [{ shield_id: guard, provider_id: llama-guard, provider_shield_id: m }]
+models: [{ model_id: mine, provider_id: v, provider_model_id: theirs }, { model_id: same, provider_id: v }]
+server: { host: 10.0.0.7, port: 1, tls_certfile: c.pem, tls_keyfile: k.pem, tls_cafile: ca.pem, quota: { period: day } }
+"#;
+    let (text, notes) = convert(text, "run.yaml").unwrap();
+    let manifest = Manifest::parse(&text, "m").unwrap();
+    let tls = manifest.server.tls.as_ref().unwrap();
+    assert_eq!((tls.cert.to_str(), tls.key.to_str()), (Some("c.pem"), Some("k.pem")));
+    assert_eq!(tls.client_ca.as_ref().and_then(|file| file.to_str()), Some("ca.pem"));
+    assert_eq!(manifest.providers.inference[0].config["ca_certificate"], "/etc/ca.pem");
+    assert_eq!(manifest.providers.safety[0].config["excluded_categories"], json!(["S1"]));
+    let paths =
+        |converted: bool| -> Vec<&str> { notes.iter().filter(|note| note.converted == converted).map(|note| note.path.as_str()).collect() };
+    assert_eq!(paths(true), ["server.host", "server.tls_cafile"]);
+    let left =
+        ["server.quota", "providers.inference[0].config.max_tokens", "providers.inference[1].config.tls_verify", "models[0].model_id"];
+    assert_eq!(paths(false), left);
 }
 
 #[test]
