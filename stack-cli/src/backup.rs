@@ -14,11 +14,11 @@ use llama_stack_server::{
     backup::{self, BackupKey, Contents, Sealing},
 };
 use serde::Serialize;
-use tokio::io::AsyncWriteExt as _;
 use tonic::transport::Channel;
 
 use crate::{
-    args::ServerArgs, caller::caller, distribution::Source, home::home, output::Output, reach, registry::registry, running::Running,
+    args::ServerArgs, caller::caller, distribution::Source, draft::Draft, home::home, output::Output, reach, registry::registry,
+    running::Running,
 };
 
 #[derive(Args)]
@@ -141,47 +141,25 @@ async fn verified(archive: &Path, key: Option<BackupKey>) -> Result<Contents> {
     contents.map_err(|error| Error::internal("the archive could not be verified").with_source(error))?
 }
 
-/// A file that is there in whole or not at all.
+/// Sealed where there is a key.
 async fn write(mut chunks: EventStream<BackupChunk>, to: &Path, key: Option<&BackupKey>) -> Result<()> {
-    let mut name = to.as_os_str().to_owned();
-    name.push(".partial");
-    let draft = PathBuf::from(name);
-    let failed = |error: std::io::Error| {
-        Error::failed_precondition(format!("{} cannot be written: {}", to.display(), error.kind())).with_source(error)
-    };
-    let written = async {
-        let mut options = tokio::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        // It holds what people said to their agents.
-        #[cfg(unix)]
-        options.mode(0o600);
-        let mut file = options.open(&draft).await.map_err(failed)?;
-        let mut sealing = None;
-        if let Some(key) = key {
-            let (begun, head) = Sealing::begin(key)?;
-            file.write_all(&head).await.map_err(failed)?;
-            sealing = Some(begun);
-        }
-        while let Some(chunk) = chunks.next().await.transpose()? {
-            let data = match &mut sealing {
-                Some(sealing) => sealing.push(&chunk.data)?,
-                None => chunk.data,
-            };
-            file.write_all(&data).await.map_err(failed)?;
-        }
-        if let Some(sealing) = sealing {
-            file.write_all(&sealing.end()?).await.map_err(failed)?;
-        }
-        file.flush().await.map_err(failed)?;
-        file.sync_all().await.map_err(failed)?;
-        tokio::fs::rename(&draft, to).await.map_err(failed)
-    };
-    let written = written.await;
-    if written.is_err() {
-        // It may not have been made.
-        let _ = tokio::fs::remove_file(&draft).await;
+    let mut draft = Draft::begin(to).await?;
+    let mut sealing = None;
+    if let Some(key) = key {
+        let (begun, head) = Sealing::begin(key)?;
+        draft.write(&head).await?;
+        sealing = Some(begun);
     }
-    written
+    while let Some(chunk) = chunks.next().await.transpose()? {
+        match &mut sealing {
+            Some(sealing) => draft.write(&sealing.push(&chunk.data)?).await?,
+            None => draft.write(&chunk.data).await?,
+        }
+    }
+    if let Some(sealing) = sealing {
+        draft.write(&sealing.end()?).await?;
+    }
+    draft.finish().await
 }
 
 fn is_stopped(home: &Path, manifest: &Manifest, instead: &str) -> Result<()> {

@@ -1,9 +1,6 @@
 //! `llama-stack chat`: talks to a model of a running stack, over gRPC.
 
-use std::{
-    io::{IsTerminal, Read},
-    time::Duration,
-};
+use std::{io::IsTerminal, time::Duration};
 
 use futures::StreamExt;
 use llama_stack_core::{
@@ -18,7 +15,7 @@ use rustyline::{DefaultEditor, error::ReadlineError};
 use serde_json::json;
 use tonic::transport::Channel;
 
-use crate::{args::ChatArgs, output::Output, reach};
+use crate::{args::ChatArgs, named, output::Output, reach};
 
 type Client = Remote<InferenceClient<Channel>>;
 
@@ -56,9 +53,7 @@ struct Chat {
 impl Chat {
     /// One question from a pipe, one answer.
     async fn answer_pipe(&mut self) -> Result<()> {
-        let mut question = String::new();
-        let read = std::io::stdin().read_to_string(&mut question);
-        read.map_err(|error| Error::invalid("stdin", "standard input is not text").with_source(error))?;
+        let question = named::standard_input()?;
         if question.trim().is_empty() {
             return Err(Error::invalid("stdin", "there is no question on standard input"));
         }

@@ -14,7 +14,7 @@ use llama_stack_proto::v1::{Provider, ProviderStatus};
 use llama_stack_server::{Options, Stack};
 use serde::Serialize;
 
-use crate::{args::DistributionVerb, home::home, output::Output, registry::registry};
+use crate::{args::DistributionVerb, home::home, named, output::Output, registry::registry};
 
 const BUILT_IN: [(&str, &str); 4] = [
     ("starter", include_str!("../../distributions/starter.yaml")),
@@ -43,9 +43,7 @@ impl Source {
         }
         let path = Path::new(name);
         if path.is_file() {
-            let text = std::fs::read_to_string(path);
-            let text = text.map_err(|error| Error::failed_precondition(format!("{name} cannot be read: {error}")).with_source(error))?;
-            return Ok(Self { name: name.into(), text });
+            return Ok(Self { name: name.into(), text: named::text(path)? });
         }
         let there: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
         Err(Error::not_found(format!("no distribution and no file {name:?}; built in are: {}", there.join(", "))))

@@ -17,6 +17,7 @@ use tonic::transport::Channel;
 
 use crate::{
     args::{BankChoice, MemoryVerb, ModeChoice, ServerArgs},
+    named,
     output::Output,
     reach,
 };
@@ -128,10 +129,14 @@ fn bank_id(given: &str) -> String {
 
 /// One after the other: each is a message of its own. What is wrong with one leaves the others.
 async fn add(memory: &Arc<dyn Memory>, bank_id: &str, files: Vec<PathBuf>, server: &ServerArgs, output: &Output) -> Result<()> {
+    // Before any is sent: a slip of the pen leaves the bank as it is.
+    for path in &files {
+        std::fs::metadata(path).map_err(|error| named::unreadable(path, &error))?;
+    }
     let mut rows = Vec::with_capacity(files.len());
     for path in files {
         let id = path.display().to_string();
-        let read = std::fs::read(&path).map_err(|error| Error::not_found(format!("{id} cannot be read")).with_source(error))?;
+        let read = std::fs::read(&path).map_err(|error| named::unreadable(&path, &error))?;
         let title = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let document = Document { id: id.clone(), title, content: Some(Content::Data(read)), ..Document::default() };
         let request =

@@ -66,8 +66,13 @@ impl Output {
 
     /// Raw text, at once: pieces of a streamed answer.
     pub(crate) fn write(&self, text: &str) -> Result<()> {
+        self.write_bytes(text.as_bytes())
+    }
+
+    /// What is not text perhaps: the content of a file.
+    pub(crate) fn write_bytes(&self, bytes: &[u8]) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        match out.write_all(bytes).and_then(|()| out.flush()) {
             // `llama-stack … | head` has seen enough.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
             result => result.map_err(|error| Error::internal("standard output cannot be written").with_source(error)),
@@ -141,12 +146,7 @@ impl Output {
                 cause = error.source();
             }
         }
-        ExitCode::from(match error.code() {
-            Code::InvalidArgument => 2,
-            Code::NotFound => 3,
-            Code::Unavailable | Code::DeadlineExceeded => 4,
-            _ => 1,
-        })
+        ExitCode::from(exit_code(error.code()))
     }
 
     /// Before there is anything to go on with.
@@ -207,6 +207,19 @@ impl Output {
                 }
             }
         })
+    }
+}
+
+/// The one rule, for what this program finds out and for what a stack answers alike.
+fn exit_code(code: Code) -> u8 {
+    match code {
+        // What was typed is wrong, or what is in a file that it names. `clap` ends with the same.
+        Code::InvalidArgument => 2,
+        // Something that was named is not there: a file, a stack, a model, an id.
+        Code::NotFound => 3,
+        // Nobody answers, or not in time.
+        Code::Unavailable | Code::DeadlineExceeded => 4,
+        _ => 1,
     }
 }
 

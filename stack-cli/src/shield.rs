@@ -1,7 +1,7 @@
 //! `llama-stack shield`: the shields of a running stack, over gRPC.
 
 use std::{
-    io::{IsTerminal, Read},
+    io::IsTerminal,
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,7 @@ mod calibrate;
 
 use crate::{
     args::{ShieldTestArgs, ShieldVerb, Stage},
+    named,
     output::Output,
     reach,
     table::table,
@@ -172,9 +173,7 @@ fn read(asked: bool) -> Result<String> {
     if !asked && std::io::stdin().is_terminal() {
         return Err(absent());
     }
-    let mut text = String::new();
-    let read = std::io::stdin().read_to_string(&mut text);
-    read.map_err(|error| Error::invalid("stdin", "standard input is not text").with_source(error))?;
+    let text = named::standard_input()?;
     if text.trim().is_empty() { Err(absent()) } else { Ok(text.trim_end_matches('\n').to_owned()) }
 }
 

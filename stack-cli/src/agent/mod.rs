@@ -3,7 +3,7 @@
 mod kept;
 mod turn;
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 
 use llama_stack_core::{Agents, Error, Inference, Result, grpc::Remote};
 use llama_stack_proto::v1::{
@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 
 use crate::{
     args::{AgentArgs, AgentChatArgs, AgentRunArgs, AgentVerb},
+    named,
     output::Output,
     proto_json::to_json,
     reach,
@@ -119,12 +120,7 @@ async fn talk(args: &AgentArgs, output: &Output) -> Result<turn::Talk> {
 async fn once(args: AgentRunArgs, output: &Output) -> Result<()> {
     let text = match &args.text {
         Some(text) if text != "-" => text.clone(),
-        _ => {
-            let mut text = String::new();
-            let read = std::io::stdin().read_to_string(&mut text);
-            read.map_err(|error| Error::invalid("stdin", "standard input is not text").with_source(error))?;
-            text
-        }
+        _ => named::standard_input()?,
     };
     if text.trim().is_empty() {
         return Err(Error::invalid("TEXT", "there is nothing to say: give it as an argument, or pipe it in"));

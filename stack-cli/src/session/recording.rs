@@ -7,7 +7,7 @@ use llama_stack_proto::v1::{GetSessionRequest, GetTurnRequest, Session, Turn, st
 use serde_json::{Value, json};
 
 use super::{Client, client, turns};
-use crate::{args::ServerArgs, output::Output, proto_json, reach};
+use crate::{args::ServerArgs, named, output::Output, proto_json, reach};
 
 /// What `format` says in such a file.
 const FORMAT: &str = "llama-stack/session";
@@ -88,7 +88,7 @@ pub(super) async fn export(session: &str, file: Option<&Path>, server: &ServerAr
     let text = serde_json::to_string_pretty(&recording.to_json()?);
     let text = text.map_err(|error| Error::internal("the session cannot be written as JSON").with_source(error))? + "\n";
     let Some(file) = file else { return output.write(&text) };
-    std::fs::write(file, text).map_err(|error| Error::failed_precondition(format!("{}: cannot be written: {error}", file.display())))?;
+    std::fs::write(file, text).map_err(|error| named::unwritable(file, error))?;
     output.note(&format!("{}: {} turns", file.display(), recording.turns.len()));
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{client, question};
-use crate::{args::CalibrateArgs, output::Output, reach, table::table};
+use crate::{args::CalibrateArgs, named, output::Output, reach, table::table};
 
 /// Texts that are judged at once.
 const AT_ONCE: usize = 4;
@@ -98,8 +98,7 @@ fn score(verdict: &RunShieldResponse) -> Option<f64> {
 
 fn read(file: &Path) -> Result<Vec<Labelled>> {
     let place = file.display();
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Error::invalid("file", format!("{place} cannot be read: {error}")).with_source(error))?;
+    let text = named::text(file)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines.map(|(at, line)| labelled(line).map_err(|what| Error::invalid("file", format!("{place}:{}: {what}", at + 1)))).collect()
 }
