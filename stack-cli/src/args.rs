@@ -159,8 +159,14 @@ pub(crate) enum LogFormat {
 
 #[derive(Subcommand)]
 pub(crate) enum ModelVerb {
-    /// List the model files in the store
-    List(HomeArgs),
+    /// List the model files in the store; with --server the models of a running stack
+    List {
+        /// The stack to ask in place of the store
+        #[arg(long, value_name = "URL")]
+        server: Option<String>,
+        #[command(flatten)]
+        home: HomeArgs,
+    },
     /// Fetch a model of the built-in distributions, or all models of a manifest
     Pull {
         /// A model's id, a distribution or a manifest file

@@ -128,14 +128,15 @@ pub(crate) async fn run(args: BackupArgs, output: &Output) -> Result<()> {
         write(chunks?, &args.to, key.as_ref()).await
     };
     written.map_err(|error| reach::explained(error, server))?;
-    output.result(&summary(&args.to, verified(&args.to, key).await?), told)
+    output.result(&summary(&args.to, verified(&args.to, key, output).await?), told)
 }
 
 fn key(file: Option<&Path>) -> Result<Option<BackupKey>> {
     file.map(BackupKey::read).transpose()
 }
 
-async fn verified(archive: &Path, key: Option<BackupKey>) -> Result<Contents> {
+async fn verified(archive: &Path, key: Option<BackupKey>, output: &Output) -> Result<Contents> {
+    let _working = output.working("reading the archive");
     let path = archive.to_owned();
     let contents = tokio::task::spawn_blocking(move || backup::verify(&path, key.as_ref())).await;
     contents.map_err(|error| Error::internal("the archive could not be verified").with_source(error))?
@@ -172,7 +173,7 @@ fn is_stopped(home: &Path, manifest: &Manifest, instead: &str) -> Result<()> {
 pub(crate) async fn restore(args: RestoreArgs, output: &Output) -> Result<()> {
     let key = key(args.key_file.as_deref())?;
     if args.verify {
-        let contents = verified(&args.file, key).await?;
+        let contents = verified(&args.file, key, output).await?;
         return output.result(&summary(&args.file, contents), told);
     }
     let manifest = match &args.into {
@@ -181,12 +182,10 @@ pub(crate) async fn restore(args: RestoreArgs, output: &Output) -> Result<()> {
     };
     let home = home(args.home)?;
     is_stopped(&home, &manifest, "stop it first")?;
-    let options = Options { home, on_progress: output.progress() };
-    let restored = {
-        let _working = output.working("restoring");
-        backup::restore(args.file, key, &manifest, &registry(), options, args.replace).await?
-    };
-    output.result(&restored, |restored| {
+    let (on_progress, restoring) = output.progress_within("restoring");
+    let restored = backup::restore(args.file, key, &manifest, &registry(), Options { home, on_progress }, args.replace).await;
+    restoring.end();
+    output.result(&restored?, |restored| {
         let rows: u64 = restored.rows.values().sum();
         let again = match restored.documents_to_read_again {
             0 => String::new(),
@@ -215,7 +214,10 @@ struct Erased {
 pub(crate) async fn erase(args: EraseArgs, output: &Output) -> Result<()> {
     let server = &args.server.server;
     let request = EraseRequest { tenant: args.tenant.clone(), principal: args.principal.clone() };
-    let answer = connect(server)?.erase(&caller(), request).await.map_err(|error| reach::explained(error, server))?;
+    let answer = {
+        let _working = output.working("deleting");
+        connect(server)?.erase(&caller(), request).await.map_err(|error| reach::explained(error, server))?
+    };
     let erased = Erased { tenant: args.tenant, principal: args.principal, deleted: answer.deleted.into_iter().collect() };
     output.result(&erased, |erased| {
         let lines: String = erased.deleted.iter().map(|(what, count)| format!("  {count} {}\n", what.replace('_', " "))).collect();

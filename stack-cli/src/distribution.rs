@@ -108,8 +108,10 @@ fn show(source: &Source, output: &Output) -> Result<()> {
 async fn check(name: &str, named_home: Option<PathBuf>, output: &Output) -> Result<()> {
     let manifest = Source::find(name)?.manifest()?;
     let name = manifest.name.clone();
-    let options = Options { home: home(named_home)?, on_progress: output.progress() };
-    let providers = Stack::check(manifest, &registry(), options).await?.providers;
+    let (on_progress, building) = output.progress_within(&format!("{name} is built"));
+    let checked = Stack::check(manifest, &registry(), Options { home: home(named_home)?, on_progress }).await;
+    building.end();
+    let providers = checked?.providers;
     let line = |one: &Provider| match one.status() {
         ProviderStatus::Failing => format!("{}: {} ({}): not answering: {}", one.api, one.id, one.r#type, one.status_message),
         _ => format!("{}: {} ({})", one.api, one.id, one.r#type),

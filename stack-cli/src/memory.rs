@@ -81,7 +81,10 @@ pub(crate) async fn run(verb: MemoryVerb, output: &Output) -> Result<()> {
                 ModeChoice::Hybrid => SearchMode::Hybrid,
             });
             let request = QueryRequest { bank_ids: vec![bank_id(&bank)], text, top_k: top, ..QueryRequest::default() };
-            let found = search(&connect(&server)?, request, mode).await.map_err(|error| reach::explained(error, &server.server))?;
+            let found = {
+                let _working = output.working(&format!("{bank} is searched"));
+                search(&connect(&server)?, request, mode).await.map_err(|error| reach::explained(error, &server.server))?
+            };
             output.result(&found, |found| found.iter().map(shown).collect())
         }
         MemoryVerb::Migrate { from, to, bank, remove, server } => {
@@ -141,7 +144,10 @@ async fn add(memory: &Arc<dyn Memory>, bank_id: &str, files: Vec<PathBuf>, serve
         let document = Document { id: id.clone(), title, content: Some(Content::Data(read)), ..Document::default() };
         let request =
             InsertDocumentsRequest { bank_id: bank_id.to_owned(), documents: vec![document], ..InsertDocumentsRequest::default() };
-        let answer = memory.insert_documents(&crate::caller::caller(), request).await;
+        let answer = {
+            let _working = output.working(&format!("{id} is read"));
+            memory.insert_documents(&crate::caller::caller(), request).await
+        };
         let mut failures = answer.map_err(|error| reach::explained(error, &server.server))?.failures;
         let error = failures.pop().map(|failure| failure.error.unwrap_or_default().message);
         rows.push(Added { document: id, error });

@@ -14,9 +14,12 @@ use crate::{
     output::Output,
 };
 
+pub(crate) use show::{all, kind};
+
 pub(crate) async fn run(verb: ModelVerb, output: &Output) -> Result<()> {
     match verb {
-        ModelVerb::List(args) => list(&open(args)?, output).await,
+        ModelVerb::List { server: Some(server), .. } => show::list(&server, output).await,
+        ModelVerb::List { server: None, home } => list(&open(home)?, output).await,
         ModelVerb::Pull { model, home } => pull(&open(home)?, &model, output).await,
         ModelVerb::Show { model, server, home } => show::show(&model, &server.server, home, output).await,
         ModelVerb::PromptFormat { model, text, system, tools, server } => {

@@ -43,6 +43,15 @@ impl Drop for Working {
     }
 }
 
+/// What is shown until there is progress, or an end.
+pub(crate) struct Waiting(Arc<Mutex<Option<Working>>>);
+
+impl Waiting {
+    pub(crate) fn end(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 /// Text for people, or JSON for programs.
 #[derive(Clone, Default)]
 pub(crate) struct Output {
@@ -175,6 +184,18 @@ impl Output {
     /// Bars on a terminal, a line per item elsewhere, nothing under `--json`.
     pub(crate) fn progress(&self) -> OnProgress {
         self.progress_of("fetching", "fetched")
+    }
+
+    /// As [`Output::progress`], of work that takes long without it as well: `what` gives way to the first report, and goes with
+    /// what comes beside it.
+    pub(crate) fn progress_within(&self, what: &str) -> (OnProgress, Waiting) {
+        let (waiting, on_progress) = (Waiting(Arc::new(Mutex::new(Some(self.working(what))))), self.progress());
+        let gives_way = Waiting(waiting.0.clone());
+        let report: OnProgress = Arc::new(move |progress| {
+            gives_way.end();
+            on_progress(progress);
+        });
+        (report, waiting)
     }
 
     /// As [`Output::progress`]; the words stand before an item where there is no terminal.

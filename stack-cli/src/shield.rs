@@ -162,7 +162,10 @@ async fn test(args: ShieldTestArgs, output: &Output) -> Result<()> {
     };
     let client = client(&args.server.server)?;
     let begun = Instant::now();
-    let verdict = client.run_shield(&crate::caller::caller(), question(&args.shield, args.stage.into(), &text)).await;
+    let verdict = {
+        let _working = output.working(&format!("{} judges", args.shield));
+        client.run_shield(&crate::caller::caller(), question(&args.shield, args.stage.into(), &text)).await
+    };
     let verdict = verdict.map_err(|error| reach::explained(error, &args.server.server))?;
     output.result(&judged(verdict, begun.elapsed()), shown)
 }

@@ -98,9 +98,12 @@ fn a_server_stops_when_it_is_told_to_and_starts_again() {
 #[test]
 fn chat_without_a_server_says_how_to_start_one() {
     let home = tempfile::tempdir().unwrap();
-    let said = call_with_input(home.path(), &["chat", "--server", "http://127.0.0.1:9"], "hi\n");
-    assert_eq!(said.code, 4);
-    assert!(said.err.contains("llama-stack run starter"), "{}", said.err);
+    let models: [&[&str]; 2] = [&[], &["--model", "m"]];
+    for model in models {
+        let said = call_with_input(home.path(), &[&["chat", "--server", "http://127.0.0.1:9"][..], model].concat(), "hi\n");
+        assert_eq!(said.code, 4);
+        assert!(said.err.contains("llama-stack run starter"), "{}", said.err);
+    }
 }
 
 #[test]

@@ -83,6 +83,11 @@ fn providers_and_models_are_shown_with_what_they_bring() {
     assert_eq!(unknown.code, 3);
     assert!(unknown.err.contains("tools/builtin"), "{}", unknown.err);
 
+    insta::assert_snapshot!(steady(&stack.call(&["model", "list"]).out), @r"
+    MODEL KIND PROVIDER CONTEXT LABELS
+    scripted chat up 4096
+    scripted-embedding embedding up -
+    ");
     assert_eq!(stack.json(&["model", "show", MODEL])["provider_id"], "up");
     assert!(stack.call(&["model", "show", MODEL]).out.contains("chat"));
     let unknown = stack.call(&["model", "show", "nope"]);
@@ -151,6 +156,12 @@ fn an_agent_runs_and_its_calls_can_want_a_decision() {
     assert_eq!((&again["session_id"], &again["parent_turn_id"]), (&turn["session_id"], &turn["id"]));
     let branch = stack.json(&["agent", "run", "or else", "--after", turn["id"].as_str().unwrap()]);
     assert_eq!((&branch["session_id"], &branch["parent_turn_id"]), (&turn["session_id"], &turn["id"]));
+    let file = stack.home.path().join("session.json");
+    let file = file.to_str().unwrap();
+    assert_eq!(stack.json(&["session", "export", session, "--file", file])["turns"], 3);
+    let replayed = stack.call(&["session", "replay", file, "--strict"]);
+    assert_eq!(replayed.code, 0, "{}{}", replayed.out, replayed.err);
+    assert!(replayed.err.contains("turns: 3 of 3"), "{}", replayed.err);
     let failed = stack.call(&["agent", "run", "fail"]);
     assert_ne!(failed.code, 0, "{}", failed.out);
     assert_eq!(stack.call(&["agent", "run", "hello", "--agent", "agent_nope"]).code, 3);
@@ -367,7 +378,8 @@ fn a_batch_that_cannot_be_run_or_is_cancelled_says_so() {
     let failed = stack.call(&["batch", "show", &crooked, "--watch"]);
     assert_eq!(failed.code, 1, "{}", failed.err);
     assert!(failed.out.contains("line 1: ") && failed.err.contains("is failed"), "{}{}", failed.out, failed.err);
-    for flags in [&[][..], &["--errors"]] {
+    let which: [&[&str]; 2] = [&[], &["--errors"]];
+    for flags in which {
         let none = stack.call(&[&["batch", "results", &crooked][..], flags].concat());
         assert_eq!(none.code, 3, "{}", none.err);
     }

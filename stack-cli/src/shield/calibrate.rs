@@ -77,7 +77,12 @@ pub(super) async fn run(args: CalibrateArgs, output: &Output) -> Result<()> {
             Ok::<_, Error>((verdict.map_err(|error| reach::explained(error, server))?, unsafe_))
         }
     };
-    let verdicts: Vec<(RunShieldResponse, bool)> = stream::iter(texts.iter().map(judge)).buffered(AT_ONCE).try_collect().await?;
+    let (counts, total, mut done) = (output.counts(), texts.len() as u64, 0);
+    let judged = stream::iter(texts.iter().map(judge)).buffered(AT_ONCE).inspect_ok(|_| {
+        done += 1;
+        counts("texts", done, total);
+    });
+    let verdicts: Vec<(RunShieldResponse, bool)> = judged.try_collect().await?;
     let unscored = verdicts.iter().filter(|(verdict, _)| verdict.unscored).count();
     let scored: Vec<Scored> =
         verdicts.iter().filter_map(|(verdict, unsafe_)| Some(Scored { score: score(verdict)?, unsafe_: *unsafe_ })).collect();
