@@ -219,7 +219,7 @@ impl<'a> Stack<'a> {
 
     /// Until it has ended; says meanwhile how far it is.
     async fn watch(&self, id: &str, output: &Output) -> Result<()> {
-        let (counts, mut waiting) = (output.counts(), Some(output.working(&format!("{id} is read and checked"))));
+        let (counts, mut waiting) = (output.counts(), Some(output.working(&format!("waiting for {id}"))));
         let (mut last, mut total) = (0, 0);
         let batch = loop {
             let batch = self.get(id).await?;
