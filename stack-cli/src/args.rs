@@ -6,18 +6,22 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 mod agent;
+mod batch;
 mod distribution;
+mod file;
 mod process;
 mod provider;
 
 pub(crate) use agent::{AgentArgs, AgentChatArgs, AgentRunArgs, AgentVerb, Approve, ToolVerb};
+pub(crate) use batch::{BatchCreateArgs, BatchVerb};
 pub(crate) use distribution::{DistributionVerb, InitArgs, MemoryChoice, ModelsChoice, ShieldChoice, ToolChoice};
+pub(crate) use file::{FileVerb, ToArgs};
 pub(crate) use process::{DoctorArgs, LogsArgs, StopArgs};
 pub(crate) use provider::{Api, ApiVerb, CheckArgs, Language, NewArgs, ProviderVerb};
 
 /// An agent platform in one file: inference, safety, memory, tools and agents over gRPC and the OpenAI API.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong input, 3 not found, 4 not reachable.
+/// Exit codes: 0 done, 1 failed, 2 wrong input, 3 what was named is not there, 4 no answer.
 #[derive(Parser)]
 #[command(name = "llama-stack", version, propagate_version = true)]
 pub(crate) struct Cli {
@@ -76,6 +80,16 @@ pub(crate) enum Verb {
     Session {
         #[command(subcommand)]
         verb: SessionVerb,
+    },
+    /// Send files to a running stack, look at them, fetch and delete them
+    File {
+        #[command(subcommand)]
+        verb: FileVerb,
+    },
+    /// Have many requests run in the background, from a file
+    Batch {
+        #[command(subcommand)]
+        verb: BatchVerb,
     },
     /// Look at the shields of a running stack, try them, and find their thresholds
     Shield {
@@ -145,8 +159,14 @@ pub(crate) enum LogFormat {
 
 #[derive(Subcommand)]
 pub(crate) enum ModelVerb {
-    /// List the model files in the store
-    List(HomeArgs),
+    /// List the model files in the store; with --server the models of a running stack
+    List {
+        /// The stack to ask in place of the store
+        #[arg(long, value_name = "URL")]
+        server: Option<String>,
+        #[command(flatten)]
+        home: HomeArgs,
+    },
     /// Fetch a model of the built-in distributions, or all models of a manifest
     Pull {
         /// A model's id, a distribution or a manifest file

@@ -14,11 +14,11 @@ use llama_stack_server::{
     backup::{self, BackupKey, Contents, Sealing},
 };
 use serde::Serialize;
-use tokio::io::AsyncWriteExt as _;
 use tonic::transport::Channel;
 
 use crate::{
-    args::ServerArgs, caller::caller, distribution::Source, home::home, output::Output, reach, registry::registry, running::Running,
+    args::ServerArgs, caller::caller, distribution::Source, draft::Draft, home::home, output::Output, reach, registry::registry,
+    running::Running,
 };
 
 #[derive(Args)]
@@ -128,59 +128,39 @@ pub(crate) async fn run(args: BackupArgs, output: &Output) -> Result<()> {
         write(chunks?, &args.to, key.as_ref()).await
     };
     written.map_err(|error| reach::explained(error, server))?;
-    output.result(&summary(&args.to, verified(&args.to, key).await?), told)
+    output.result(&summary(&args.to, verified(&args.to, key, output).await?), told)
 }
 
 fn key(file: Option<&Path>) -> Result<Option<BackupKey>> {
     file.map(BackupKey::read).transpose()
 }
 
-async fn verified(archive: &Path, key: Option<BackupKey>) -> Result<Contents> {
+async fn verified(archive: &Path, key: Option<BackupKey>, output: &Output) -> Result<Contents> {
+    let _working = output.working("reading the archive");
     let path = archive.to_owned();
     let contents = tokio::task::spawn_blocking(move || backup::verify(&path, key.as_ref())).await;
     contents.map_err(|error| Error::internal("the archive could not be verified").with_source(error))?
 }
 
-/// A file that is there in whole or not at all.
+/// Sealed where there is a key.
 async fn write(mut chunks: EventStream<BackupChunk>, to: &Path, key: Option<&BackupKey>) -> Result<()> {
-    let mut name = to.as_os_str().to_owned();
-    name.push(".partial");
-    let draft = PathBuf::from(name);
-    let failed =
-        |error: std::io::Error| Error::failed_precondition(format!("{} cannot be written: {error}", to.display())).with_source(error);
-    let written = async {
-        let mut options = tokio::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        // It holds what people said to their agents.
-        #[cfg(unix)]
-        options.mode(0o600);
-        let mut file = options.open(&draft).await.map_err(failed)?;
-        let mut sealing = None;
-        if let Some(key) = key {
-            let (begun, head) = Sealing::begin(key)?;
-            file.write_all(&head).await.map_err(failed)?;
-            sealing = Some(begun);
-        }
-        while let Some(chunk) = chunks.next().await.transpose()? {
-            let data = match &mut sealing {
-                Some(sealing) => sealing.push(&chunk.data)?,
-                None => chunk.data,
-            };
-            file.write_all(&data).await.map_err(failed)?;
-        }
-        if let Some(sealing) = sealing {
-            file.write_all(&sealing.end()?).await.map_err(failed)?;
-        }
-        file.flush().await.map_err(failed)?;
-        file.sync_all().await.map_err(failed)?;
-        tokio::fs::rename(&draft, to).await.map_err(failed)
-    };
-    let written = written.await;
-    if written.is_err() {
-        // It may not have been made.
-        let _ = tokio::fs::remove_file(&draft).await;
+    let mut draft = Draft::begin(to).await?;
+    let mut sealing = None;
+    if let Some(key) = key {
+        let (begun, head) = Sealing::begin(key)?;
+        draft.write(&head).await?;
+        sealing = Some(begun);
     }
-    written
+    while let Some(chunk) = chunks.next().await.transpose()? {
+        match &mut sealing {
+            Some(sealing) => draft.write(&sealing.push(&chunk.data)?).await?,
+            None => draft.write(&chunk.data).await?,
+        }
+    }
+    if let Some(sealing) = sealing {
+        draft.write(&sealing.end()?).await?;
+    }
+    draft.finish().await
 }
 
 fn is_stopped(home: &Path, manifest: &Manifest, instead: &str) -> Result<()> {
@@ -193,7 +173,7 @@ fn is_stopped(home: &Path, manifest: &Manifest, instead: &str) -> Result<()> {
 pub(crate) async fn restore(args: RestoreArgs, output: &Output) -> Result<()> {
     let key = key(args.key_file.as_deref())?;
     if args.verify {
-        let contents = verified(&args.file, key).await?;
+        let contents = verified(&args.file, key, output).await?;
         return output.result(&summary(&args.file, contents), told);
     }
     let manifest = match &args.into {
@@ -202,12 +182,10 @@ pub(crate) async fn restore(args: RestoreArgs, output: &Output) -> Result<()> {
     };
     let home = home(args.home)?;
     is_stopped(&home, &manifest, "stop it first")?;
-    let options = Options { home, on_progress: output.progress() };
-    let restored = {
-        let _working = output.working("restoring");
-        backup::restore(args.file, key, &manifest, &registry(), options, args.replace).await?
-    };
-    output.result(&restored, |restored| {
+    let (on_progress, restoring) = output.progress_within("restoring");
+    let restored = backup::restore(args.file, key, &manifest, &registry(), Options { home, on_progress }, args.replace).await;
+    restoring.end();
+    output.result(&restored?, |restored| {
         let rows: u64 = restored.rows.values().sum();
         let again = match restored.documents_to_read_again {
             0 => String::new(),
@@ -236,7 +214,10 @@ struct Erased {
 pub(crate) async fn erase(args: EraseArgs, output: &Output) -> Result<()> {
     let server = &args.server.server;
     let request = EraseRequest { tenant: args.tenant.clone(), principal: args.principal.clone() };
-    let answer = connect(server)?.erase(&caller(), request).await.map_err(|error| reach::explained(error, server))?;
+    let answer = {
+        let _working = output.working("deleting");
+        connect(server)?.erase(&caller(), request).await.map_err(|error| reach::explained(error, server))?
+    };
     let erased = Erased { tenant: args.tenant, principal: args.principal, deleted: answer.deleted.into_iter().collect() };
     output.result(&erased, |erased| {
         let lines: String = erased.deleted.iter().map(|(what, count)| format!("  {count} {}\n", what.replace('_', " "))).collect();

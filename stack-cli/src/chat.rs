@@ -1,6 +1,6 @@
 //! `llama-stack chat`: talks to a model of a running stack, over gRPC.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 
 use futures::StreamExt;
 use llama_stack_core::{Error, Inference, Result, fold::ChatFold, grpc::Remote};
@@ -11,18 +11,20 @@ use rustyline::{DefaultEditor, error::ReadlineError};
 use serde_json::json;
 use tonic::transport::Channel;
 
-use crate::{args::ChatArgs, output::Output, reach};
+use crate::{args::ChatArgs, named, output::Output, reach};
 
-type Client = Remote<InferenceClient<Channel>>;
+pub(crate) type Client = Remote<InferenceClient<Channel>>;
 
 pub(crate) async fn run(args: ChatArgs, output: &Output) -> Result<()> {
-    let client = Client::new(reach::connect(&args.server.server)?);
+    let server = args.server.server;
+    let client = Client::new(reach::connect(&server)?);
     let model = match &args.model {
         Some(model) => model.clone(),
-        None => first_chat_model(&client, &args.server.server).await?,
+        None => first_chat_model(&client, &server).await?,
     };
     let mut chat = Chat {
         client,
+        server,
         model,
         messages: args.system.iter().map(Message::system).collect(),
         sampling: SamplingParams { max_tokens: args.max_tokens, ..SamplingParams::default() },
@@ -31,15 +33,19 @@ pub(crate) async fn run(args: ChatArgs, output: &Output) -> Result<()> {
     if std::io::stdin().is_terminal() { chat.converse().await } else { chat.answer_pipe().await }
 }
 
-async fn first_chat_model(client: &Client, server: &str) -> Result<String> {
+/// What answers where no model was named.
+pub(crate) async fn first_chat_model(client: &Client, server: &str) -> Result<String> {
     let request = ListModelsRequest { kind: ModelKind::Chat.into(), ..ListModelsRequest::default() };
     let models = client.list_models(&crate::caller::caller(), request).await.map_err(|error| reach::explained(error, server))?;
     let first = models.models.into_iter().next();
-    first.map(|model| model.id).ok_or_else(|| Error::failed_precondition("this stack has no chat model"))
+    first.map(|model| model.id).ok_or_else(|| {
+        Error::failed_precondition("this stack has no chat model; name a provider of one under providers.inference of its manifest")
+    })
 }
 
 struct Chat {
     client: Client,
+    server: String,
     model: String,
     messages: Vec<Message>,
     sampling: SamplingParams,
@@ -49,9 +55,7 @@ struct Chat {
 impl Chat {
     /// One question from a pipe, one answer.
     async fn answer_pipe(&mut self) -> Result<()> {
-        let mut question = String::new();
-        let read = std::io::stdin().read_to_string(&mut question);
-        read.map_err(|error| Error::invalid("stdin", "standard input is not text").with_source(error))?;
+        let question = named::standard_input()?;
         if question.trim().is_empty() {
             return Err(Error::invalid("stdin", "there is no question on standard input"));
         }
@@ -86,13 +90,23 @@ impl Chat {
     async fn ask(&mut self, question: String) -> Result<()> {
         self.messages.push(Message::user(question));
         let request = ChatRequest { sampling: Some(self.sampling.clone()), ..ChatRequest::new(&self.model, self.messages.clone()) };
-        let mut events = self.client.stream_chat(&crate::caller::caller(), request).await?;
+        let mut working = Some(self.output.working(&format!("{} reads", self.model)));
+        let cx = crate::caller::caller();
+        let begun = tokio::select! {
+            begun = self.client.stream_chat(&cx, request) => begun,
+            _ = tokio::signal::ctrl_c() => {
+                self.messages.pop();
+                return Ok(());
+            }
+        };
+        let mut events = begun.map_err(|error| reach::explained(error, &self.server))?;
         let mut fold = ChatFold::default();
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
                 _ = tokio::signal::ctrl_c() => None,
             };
+            drop(working.take());
             let Some(event) = event.transpose()? else { break };
             if let (Some(Event::Text(text)), false) = (&event.event, self.output.is_json()) {
                 self.output.write(text)?;

@@ -14,7 +14,7 @@ use llama_stack_proto::v1::{Provider, ProviderStatus};
 use llama_stack_server::{Options, Stack};
 use serde::Serialize;
 
-use crate::{args::DistributionVerb, home::home, output::Output, registry::registry};
+use crate::{args::DistributionVerb, home::home, named, output::Output, registry::registry};
 
 const BUILT_IN: [(&str, &str); 4] = [
     ("starter", include_str!("../../distributions/starter.yaml")),
@@ -43,9 +43,7 @@ impl Source {
         }
         let path = Path::new(name);
         if path.is_file() {
-            let text = std::fs::read_to_string(path);
-            let text = text.map_err(|error| Error::failed_precondition(format!("{name} cannot be read: {error}")).with_source(error))?;
-            return Ok(Self { name: name.into(), text });
+            return Ok(Self { name: name.into(), text: named::text(path)? });
         }
         let there: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
         Err(Error::not_found(format!("no distribution and no file {name:?}; built in are: {}", there.join(", "))))
@@ -110,8 +108,10 @@ fn show(source: &Source, output: &Output) -> Result<()> {
 async fn check(name: &str, named_home: Option<PathBuf>, output: &Output) -> Result<()> {
     let manifest = Source::find(name)?.manifest()?;
     let name = manifest.name.clone();
-    let options = Options { home: home(named_home)?, on_progress: output.progress() };
-    let providers = Stack::check(manifest, &registry(), options).await?.providers;
+    let (on_progress, building) = output.progress_within(&format!("{name} is built"));
+    let checked = Stack::check(manifest, &registry(), Options { home: home(named_home)?, on_progress }).await;
+    building.end();
+    let providers = checked?.providers;
     let line = |one: &Provider| match one.status() {
         ProviderStatus::Failing => format!("{}: {} ({}): not answering: {}", one.api, one.id, one.r#type, one.status_message),
         _ => format!("{}: {} ({})", one.api, one.id, one.r#type),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Subcommand};
 use llama_stack_core::{
-    Context, Error, Identity, Principal, Result,
+    Context, Identity, Principal, Result,
     context::{DEFAULT_TENANT, named},
     grpc::Remote,
     ids,
@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tonic::transport::Channel;
 
-use crate::{args::ServerArgs, caller::caller, distribution::Source, home::home, output::Output, reach, table::table};
+use crate::{args::ServerArgs, caller::caller, distribution::Source, home::home, named::pair, output::Output, reach, table::table};
 
 #[derive(Subcommand)]
 pub(crate) enum KeyVerb {
@@ -204,16 +204,10 @@ fn issued(issued: IssuedApiKey, output: &Output) -> Result<()> {
     output.result(&row, |row| format!("{}\n", row.secret.as_deref().unwrap_or_default()))
 }
 
-fn pair(text: &str) -> Result<(String, String)> {
-    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
-    let (name, value) = pair.ok_or_else(|| Error::invalid("attribute", format!("{text:?} must be NAME=VALUE")))?;
-    Ok((name.into(), value.into()))
-}
-
 pub(crate) async fn run(verb: KeyVerb, output: &Output) -> Result<()> {
     match verb {
         KeyVerb::Create { name, principal, roles, attributes, days, quota, place } => {
-            let attributes = attributes.iter().map(|text| pair(text)).collect::<Result<_>>()?;
+            let attributes = attributes.iter().map(|text| pair("attribute", text)).collect::<Result<_>>()?;
             let expires_after_seconds = days.unwrap_or_default().saturating_mul(24 * 60 * 60);
             let quota = quota.quota();
             let request = CreateApiKeyRequest { name, principal, roles, attributes, expires_after_seconds, quota };

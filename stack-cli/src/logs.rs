@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     args::LogsArgs,
     home::home,
-    log_file,
+    log_file, named,
     output::{Output, Tone},
 };
 
@@ -67,8 +67,7 @@ pub(crate) async fn run(args: LogsArgs, output: &Output) -> Result<()> {
     let files = log_file::files(&folder);
     let mut end = 0;
     for path in &files {
-        let bytes = fs::read(path)
-            .map_err(|error| Error::failed_precondition(format!("{} cannot be read: {error}", path.display())).with_source(error))?;
+        let bytes = fs::read(path).map_err(|error| named::unreadable(path, &error))?;
         end = bytes.len() as u64;
         text.push_str(&String::from_utf8_lossy(&bytes));
     }
@@ -109,8 +108,7 @@ fn print(lines: &[&str], output: &Output) -> Result<()> {
 
 /// Whole lines as they come; a file that was put aside is read to its end, then the new one.
 async fn follow(path: &Path, mut at: u64, wanted: &mut Wanted, output: &Output) -> Result<()> {
-    let unreadable =
-        |error: std::io::Error| Error::failed_precondition(format!("{} cannot be read: {error}", path.display())).with_source(error);
+    let unreadable = |error: std::io::Error| named::unreadable(path, &error);
     let mut file = File::open(path).map_err(unreadable)?;
     let mut rest = Vec::new();
     loop {

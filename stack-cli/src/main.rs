@@ -10,16 +10,20 @@ mod api;
 mod args;
 mod audit;
 mod backup;
+mod batch;
 mod caller;
 mod chat;
 mod distribution;
 mod doctor;
+mod draft;
+mod file;
 mod home;
 mod key;
 mod log_file;
 mod logs;
 mod memory;
 mod model;
+mod named;
 mod output;
 mod policy;
 mod processor;
@@ -74,6 +78,8 @@ fn main() -> ExitCode {
             Verb::Ps(args) => ps::run(args, &output).await,
             Verb::Chat(args) => chat::run(args, &output).await,
             Verb::Session { verb } => session::run(verb, &output).await,
+            Verb::File { verb } => file::run(verb, &output).await,
+            Verb::Batch { verb } => batch::run(verb, &output).await,
             Verb::Shield { verb } => shield::run(verb, &output).await,
             Verb::Safety { verb } => safety::run(verb, &output).await,
             Verb::Memory { verb } => memory::run(verb, &output).await,

@@ -14,6 +14,7 @@ use tonic::transport::Channel;
 
 use crate::{
     args::{BankChoice, MemoryVerb, ModeChoice, ServerArgs},
+    named,
     output::Output,
     reach,
 };
@@ -77,7 +78,10 @@ pub(crate) async fn run(verb: MemoryVerb, output: &Output) -> Result<()> {
                 ModeChoice::Hybrid => SearchMode::Hybrid,
             });
             let request = QueryRequest { bank_ids: vec![bank_id(&bank)], text, top_k: top, ..QueryRequest::default() };
-            let found = search(&connect(&server)?, request, page, mode).await.map_err(|error| reach::explained(error, &server.server))?;
+            let found = {
+                let _working = output.working(&format!("{bank} is searched"));
+                search(&connect(&server)?, request, page, mode).await.map_err(|error| reach::explained(error, &server.server))?
+            };
             output.result(&found, |found| found.iter().map(shown).collect())
         }
         MemoryVerb::Migrate { from, to, bank, remove, server } => {
@@ -125,15 +129,22 @@ fn bank_id(given: &str) -> String {
 
 /// One after the other: each is a message of its own. What is wrong with one leaves the others.
 async fn add(memory: &Arc<dyn Memory>, bank_id: &str, files: Vec<PathBuf>, server: &ServerArgs, output: &Output) -> Result<()> {
+    // Before any is sent: a slip of the pen leaves the bank as it is.
+    for path in &files {
+        std::fs::metadata(path).map_err(|error| named::unreadable(path, &error))?;
+    }
     let mut rows = Vec::with_capacity(files.len());
     for path in files {
         let id = path.display().to_string();
-        let read = std::fs::read(&path).map_err(|error| Error::not_found(format!("{id} cannot be read")).with_source(error))?;
+        let read = std::fs::read(&path).map_err(|error| named::unreadable(&path, &error))?;
         let title = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let document = Document { id: id.clone(), title, content: Some(Content::Data(read)), ..Document::default() };
         let request =
             InsertDocumentsRequest { bank_id: bank_id.to_owned(), documents: vec![document], ..InsertDocumentsRequest::default() };
-        let answer = memory.insert_documents(&crate::caller::caller(), request).await;
+        let answer = {
+            let _working = output.working(&format!("{id} is read"));
+            memory.insert_documents(&crate::caller::caller(), request).await
+        };
         let mut failures = answer.map_err(|error| reach::explained(error, &server.server))?.failures;
         let error = failures.pop().map(|failure| failure.error.unwrap_or_default().message);
         rows.push(Added { document: id, error });

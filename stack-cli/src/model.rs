@@ -2,7 +2,7 @@
 
 mod show;
 
-use llama_stack_core::{Error, Manifest, Result};
+use llama_stack_core::{Code, Error, Manifest, Result};
 use llama_stack_models::{ModelSpec, ModelStore, StoredFile};
 use serde::Serialize;
 use serde_json::json;
@@ -14,9 +14,12 @@ use crate::{
     output::Output,
 };
 
+pub(crate) use show::{all, kind};
+
 pub(crate) async fn run(verb: ModelVerb, output: &Output) -> Result<()> {
     match verb {
-        ModelVerb::List(args) => list(&open(args)?, output).await,
+        ModelVerb::List { server: Some(server), .. } => show::list(&server, output).await,
+        ModelVerb::List { server: None, home } => list(&open(home)?, output).await,
         ModelVerb::Pull { model, home } => pull(&open(home)?, &model, output).await,
         ModelVerb::Show { model, server, home } => show::show(&model, &server.server, home, output).await,
         ModelVerb::PromptFormat { model, text, system, tools, server } => {
@@ -120,14 +123,17 @@ pub(crate) fn specs(manifest: &Manifest) -> Result<Vec<ModelSpec>> {
     Ok(specs)
 }
 
-async fn verify(store: &ModelStore, name: Option<&str>, output: &Output) -> Result<()> {
-    let names: Vec<String> = match name {
+async fn verify(store: &ModelStore, file: Option<&str>, output: &Output) -> Result<()> {
+    let names: Vec<String> = match file {
         Some(name) => vec![name.to_owned()],
         None => store.list().await?.into_iter().map(|file| file.name).collect(),
     };
     let (mut wrong, on_progress) = (Vec::new(), output.progress_of("reading", "read"));
     for name in &names {
         if let Err(error) = store.verify(name, &on_progress).await {
+            if file.is_some() && error.code() == Code::NotFound {
+                return Err(error);
+            }
             output.note(&format!("{name}: {error}"));
             wrong.push(name.clone());
         }
@@ -135,11 +141,7 @@ async fn verify(store: &ModelStore, name: Option<&str>, output: &Output) -> Resu
     output.result(&json!({ "verified": names.len() - wrong.len(), "wrong": wrong }), |_| {
         format!("{} of {} good\n", names.len() - wrong.len(), names.len())
     })?;
-    if wrong.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::new(llama_stack_core::Code::DataLoss, "files are damaged; remove them and pull again"))
-    }
+    if wrong.is_empty() { Ok(()) } else { Err(Error::new(Code::DataLoss, "files are damaged; remove them and pull again")) }
 }
 
 async fn remove(store: &ModelStore, name: &str, output: &Output) -> Result<()> {

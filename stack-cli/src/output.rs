@@ -43,6 +43,15 @@ impl Drop for Working {
     }
 }
 
+/// What is shown until there is progress, or an end.
+pub(crate) struct Waiting(Arc<Mutex<Option<Working>>>);
+
+impl Waiting {
+    pub(crate) fn end(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 /// Text for people, or JSON for programs.
 #[derive(Clone, Default)]
 pub(crate) struct Output {
@@ -66,8 +75,13 @@ impl Output {
 
     /// Raw text, at once: pieces of a streamed answer.
     pub(crate) fn write(&self, text: &str) -> Result<()> {
+        self.write_bytes(text.as_bytes())
+    }
+
+    /// What is not text perhaps: the content of a file.
+    pub(crate) fn write_bytes(&self, bytes: &[u8]) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        match out.write_all(bytes).and_then(|()| out.flush()) {
             // `llama-stack … | head` has seen enough.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
             result => result.map_err(|error| Error::internal("standard output cannot be written").with_source(error)),
@@ -147,12 +161,7 @@ impl Output {
                 cause = error.source();
             }
         }
-        ExitCode::from(match error.code() {
-            Code::InvalidArgument => 2,
-            Code::NotFound => 3,
-            Code::Unavailable | Code::DeadlineExceeded => 4,
-            _ => 1,
-        })
+        ExitCode::from(exit_code(error.code()))
     }
 
     /// Before there is anything to go on with.
@@ -181,6 +190,18 @@ impl Output {
     /// Bars on a terminal, a line per item elsewhere, nothing under `--json`.
     pub(crate) fn progress(&self) -> OnProgress {
         self.progress_of("fetching", "fetched")
+    }
+
+    /// As [`Output::progress`], of work that takes long without it as well: `what` gives way to the first report, and goes with
+    /// what comes beside it.
+    pub(crate) fn progress_within(&self, what: &str) -> (OnProgress, Waiting) {
+        let (waiting, on_progress) = (Waiting(Arc::new(Mutex::new(Some(self.working(what))))), self.progress());
+        let gives_way = Waiting(waiting.0.clone());
+        let report: OnProgress = Arc::new(move |progress| {
+            gives_way.end();
+            on_progress(progress);
+        });
+        (report, waiting)
     }
 
     /// As [`Output::progress`]; the words stand before an item where there is no terminal.
@@ -213,6 +234,19 @@ impl Output {
                 }
             }
         })
+    }
+}
+
+/// The one rule, for what this program finds out and for what a stack answers alike.
+fn exit_code(code: Code) -> u8 {
+    match code {
+        // What was typed is wrong, or what is in a file that it names. `clap` ends with the same.
+        Code::InvalidArgument => 2,
+        // Something that was named is not there: a file, a stack, a model, an id.
+        Code::NotFound => 3,
+        // Nobody answers, or not in time.
+        Code::Unavailable | Code::DeadlineExceeded => 4,
+        _ => 1,
     }
 }
 

@@ -10,7 +10,7 @@ use llama_stack_server::{
 };
 use serde::Serialize;
 
-use crate::{distribution::Source, output::Output};
+use crate::{distribution::Source, named, output::Output};
 
 #[derive(Subcommand)]
 pub(crate) enum PolicyVerb {
@@ -80,9 +80,7 @@ fn explain(args: ExplainArgs, output: &Output) -> Result<()> {
     let unknown =
         || Error::invalid("action", format!("no action {:?}; it must be like Agents.DeleteAgent, an RPC of the contract", args.action));
     let action = actions().find(|action| action.name() == args.action).ok_or_else(unknown)?;
-    let pair = |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let wrong = || Error::invalid("attribute", "an attribute must be NAME=VALUE");
-    let attributes: BTreeMap<String, String> = args.attributes.iter().map(|text| pair(text).ok_or_else(wrong)).collect::<Result<_>>()?;
+    let attributes: BTreeMap<String, String> = args.attributes.iter().map(|text| named::pair("attribute", text)).collect::<Result<_>>()?;
     let principal = Principal { id: args.principal, tenant: args.tenant, roles: args.roles };
     let (kind, id, owner) = (args.kind.as_str(), args.id.as_str(), args.owner.as_deref());
     let verdict = policies.decide(&Access { principal: &principal, attributes: &attributes, action: &action, kind, id, owner });

@@ -1,12 +1,14 @@
 //! Messages of the contract as JSON and back, by protobuf's own mapping with the names of the `.proto` files.
 
-use std::{io::Read as _, path::Path, sync::OnceLock};
+use std::{path::Path, sync::OnceLock};
 
 use llama_stack_core::{Error, Result};
 use llama_stack_proto::DESCRIPTORS;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::Value;
+
+use crate::named;
 
 /// `name` is the message's in its package, for example `Turn`.
 pub(crate) fn to_json(name: &str, message: &impl Message) -> Result<Value> {
@@ -20,17 +22,10 @@ pub(crate) fn to_json(name: &str, message: &impl Message) -> Result<Value> {
 /// The JSON of a file; `-` is standard input.
 ///
 /// # Errors
-/// `NotFound` it cannot be read · `InvalidArgument` it is no JSON
+/// As [`named::unreadable`] · `InvalidArgument` it is no JSON
 pub(crate) fn read(file: &Path) -> Result<Value> {
-    let name = file.display();
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).map(drop)
-    } else {
-        std::fs::read_to_string(file).map(|read| text = read)
-    };
-    read.map_err(|error| Error::not_found(format!("{name}: cannot be read: {error}")))?;
-    serde_json::from_str(&text).map_err(|error| Error::invalid("file", format!("{name}: not JSON: {error}")))
+    let text = named::text(file)?;
+    serde_json::from_str(&text).map_err(|error| Error::invalid("file", format!("{}: not JSON: {error}", file.display())))
 }
 
 /// # Errors

@@ -1,15 +1,14 @@
 //! `llama-stack ps`: what a running stack runs.
 
-use llama_stack_core::{Inference, Result, Stack, grpc::Remote};
+use llama_stack_core::{Result, Stack, grpc::Remote};
 use llama_stack_inference::UpstreamFigures;
-use llama_stack_proto::v1::{
-    GetInfoRequest, ListModelsRequest, Model, StackInfo, inference_client::InferenceClient, stack_client::StackClient,
-};
+use llama_stack_proto::v1::{GetInfoRequest, Model, StackInfo, inference_client::InferenceClient, stack_client::StackClient};
 use serde::Serialize;
 use tonic::transport::Channel;
 
 use crate::{
     args::ServerArgs,
+    model,
     output::{Output, Tone},
     reach,
     table::table,
@@ -48,7 +47,10 @@ pub(crate) async fn run(args: ServerArgs, output: &Output) -> Result<()> {
     let channel = reach::connect(&args.server)?;
     let (cx, stack) = (crate::caller::caller(), Remote::<StackClient<Channel>>::new(channel.clone()));
     let info = stack.get_info(&cx, GetInfoRequest {}).await.map_err(|error| reach::explained(error, &args.server))?;
-    let models = Remote::<InferenceClient<Channel>>::new(channel).list_models(&cx, ListModelsRequest::default()).await?.models;
+    let models = {
+        let _working = output.working("asking each model");
+        model::all(&Remote::<InferenceClient<Channel>>::new(channel)).await.map_err(|error| reach::explained(error, &args.server))?
+    };
     output.result(&report(info, models), |report| coloured(&text(report), output))
 }
 
@@ -63,7 +65,7 @@ fn row(model: Model) -> Row {
     let read = number("prompt_tokens").filter(|read| *read > 0);
     let prefix_hits = number("cached_tokens").zip(read).map(|(cached, read)| cached as f64 / read as f64);
     Row {
-        kind: model.kind().as_str_name().trim_start_matches("MODEL_KIND_").to_lowercase(),
+        kind: model::kind(&model),
         engine: said("engine"),
         engine_reason: said("engine_reason"),
         state: said("state"),

@@ -1,4 +1,4 @@
-//! How a stack is reached, and what to say where none answers.
+//! How a stack is reached, and what to say where it does not answer.
 
 use std::{error::Error as _, time::Duration};
 
@@ -47,14 +47,10 @@ fn pem(variable: &str, what: &str) -> Result<Option<Vec<u8>>> {
     Ok(Some(pem))
 }
 
+/// With what to do where no stack answers, or one that wants to know who asks.
 pub(crate) fn explained(error: Error, server: &str) -> Error {
     if error.code() == Code::Unauthenticated {
-        let sentence = format!("{}; this program shows what {} holds", error.message(), caller::VARIABLE);
-        let told = Error::new(Code::Unauthenticated, sentence);
-        return match error.reason() {
-            Some(reason) => told.with_reason(reason),
-            None => told,
-        };
+        return and(&error, &format!("{} must hold a key of {server}, which `llama-stack key create` makes", caller::VARIABLE));
     }
     if error.reason() != Some("upstream_unreachable") {
         return error;
@@ -72,4 +68,22 @@ pub(crate) fn explained(error: Error, server: &str) -> Error {
         return Error::unavailable(format!("{sentence} (with TLS it begins with https://)"));
     }
     Error::unavailable(sentence)
+}
+
+/// As [`explained`]; where something is not there, also with the verb that lists what is.
+pub(crate) fn listed(error: Error, server: &str, verb: &str) -> Error {
+    let error = explained(error, server);
+    match error.code() {
+        Code::NotFound => and(&error, &format!("`llama-stack {verb}` shows what there is")),
+        _ => error,
+    }
+}
+
+/// The same error, with more at its end.
+fn and(error: &Error, more: &str) -> Error {
+    let longer = Error::new(error.code(), format!("{}; {more}", error.message()));
+    match error.reason() {
+        Some(reason) => longer.with_reason(reason),
+        None => longer,
+    }
 }

@@ -66,14 +66,18 @@ async fn audit(server: &str, session: &str, output: &Output) -> Result<()> {
     let safety = shield::client(server)?;
     let request = GetSessionRequest { id: session.to_owned() };
     agents.get_session(&crate::caller::caller(), request).await.map_err(|error| reach::explained(error, server))?;
-    let turns = turns(&agents, session).await?;
+    let turns = turns(&agents, session).await.map_err(|error| reach::explained(error, server))?;
     let by_id: HashMap<&str, &Turn> = turns.iter().map(|turn| (turn.id.as_str(), turn)).collect();
-    let mut rows = Vec::new();
+    let steps = turns.iter().flat_map(|turn| &turn.steps);
+    let total = steps.filter(|step| matches!(step.step, Some(Step::Shield(_)))).count() as u64;
+    let (mut rows, counts) = (Vec::new(), output.counts());
     for turn in &turns {
         let history = history(turn, &by_id);
         for (at, step) in turn.steps.iter().enumerate() {
             if let Some(Step::Shield(shield)) = &step.step {
-                rows.push(again(&safety, turn, at, shield, &history).await?);
+                let row = again(&safety, turn, at, shield, &history).await;
+                rows.push(row.map_err(|error| reach::explained(error, server))?);
+                counts("verdicts", rows.len() as u64, total);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `llama-stack shield`: the shields of a running stack, over gRPC.
 
 use std::{
-    io::{IsTerminal, Read},
+    io::IsTerminal,
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ mod calibrate;
 
 use crate::{
     args::{ShieldTestArgs, ShieldVerb, Stage},
+    named,
     output::Output,
     reach,
     table::table,
@@ -158,7 +159,10 @@ async fn test(args: ShieldTestArgs, output: &Output) -> Result<()> {
     };
     let client = client(&args.server.server)?;
     let begun = Instant::now();
-    let verdict = client.run_shield(&crate::caller::caller(), question(&args.shield, args.stage.into(), &text)).await;
+    let verdict = {
+        let _working = output.working(&format!("{} judges", args.shield));
+        client.run_shield(&crate::caller::caller(), question(&args.shield, args.stage.into(), &text)).await
+    };
     let verdict = verdict.map_err(|error| reach::explained(error, &args.server.server))?;
     output.result(&judged(verdict, begun.elapsed()), shown)
 }
@@ -169,9 +173,7 @@ fn read(asked: bool) -> Result<String> {
     if !asked && std::io::stdin().is_terminal() {
         return Err(absent());
     }
-    let mut text = String::new();
-    let read = std::io::stdin().read_to_string(&mut text);
-    read.map_err(|error| Error::invalid("stdin", "standard input is not text").with_source(error))?;
+    let text = named::standard_input()?;
     if text.trim().is_empty() { Err(absent()) } else { Ok(text.trim_end_matches('\n').to_owned()) }
 }
 

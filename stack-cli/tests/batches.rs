@@ -12,13 +12,15 @@ use std::{
 
 use futures::stream;
 use llama_stack_core::{Context, EventStream, Inference, Priority, Result};
-use llama_stack_proto::v1::{ChatEvent, ChatRequest, FinishReason, ListModelsRequest, ListModelsResponse, Model, ModelKind};
+use llama_stack_proto::v1::{ChatEvent, ChatRequest, FinishReason, ListModelsRequest, ListModelsResponse, Model, ModelKind, Usage};
 use serde_json::{Value, json};
 use support::Server;
 use tokio::sync::Semaphore;
 
 const LINES: usize = 60;
 const AT_ONCE: usize = 4;
+/// Of each answer.
+const USED: Usage = Usage { prompt_tokens: 7, completion_tokens: 3, cached_tokens: 2, reasoning_tokens: 1 };
 
 /// Answers as often as the test lets it, and counts what it was asked.
 struct Gated {
@@ -38,7 +40,7 @@ impl Inference for Gated {
         let text = request.messages.last().unwrap().joined_text();
         *self.asked.lock().unwrap().entry(text.clone()).or_default() += 1;
         self.answers.acquire().await.unwrap().forget();
-        Ok(Box::pin(stream::iter([Ok(ChatEvent::text(0, text)), Ok(ChatEvent::finish(0, FinishReason::Stop))])))
+        Ok(Box::pin(stream::iter([Ok(ChatEvent::text(0, text)), Ok(ChatEvent::finish(0, FinishReason::Stop)), Ok(ChatEvent::usage(USED))])))
     }
 }
 
@@ -119,6 +121,12 @@ async fn a_killed_server_costs_no_answer_and_runs_no_answered_line_again() {
     let batch = client.until(&id, |batch| batch["status"] == "completed").await;
     assert_eq!(batch["request_counts"], json!({ "total": LINES, "completed": LINES, "failed": 0 }));
     assert_eq!(batch["error_file_id"], Value::Null);
+    // Of each line's one answer, on both sides of the kill.
+    let usage = json!({
+        "input_tokens": 7 * LINES, "input_tokens_details": { "cached_tokens": 2 * LINES },
+        "output_tokens": 3 * LINES, "output_tokens_details": { "reasoning_tokens": LINES }, "total_tokens": 10 * LINES,
+    });
+    assert_eq!((&batch["usage"], &batch["model"]), (&usage, &json!("gated")));
 
     let output = client.get(&format!("/v1/files/{}/content", batch["output_file_id"].as_str().unwrap())).await;
     let output: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

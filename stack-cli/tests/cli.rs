@@ -98,16 +98,20 @@ fn a_server_stops_when_it_is_told_to_and_starts_again() {
 #[test]
 fn chat_without_a_server_says_how_to_start_one() {
     let home = tempfile::tempdir().unwrap();
-    let said = call_with_input(home.path(), &["chat", "--server", "http://127.0.0.1:9"], "hi\n");
-    assert_eq!(said.code, 4);
-    assert!(said.err.contains("llama-stack run starter"), "{}", said.err);
+    let models: [&[&str]; 2] = [&[], &["--model", "m"]];
+    for model in models {
+        let said = call_with_input(home.path(), &[&["chat", "--server", "http://127.0.0.1:9"][..], model].concat(), "hi\n");
+        assert_eq!(said.code, 4);
+        assert!(said.err.contains("llama-stack run starter"), "{}", said.err);
+    }
 }
 
 #[test]
 fn completions_are_scripts() {
     let home = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
-        assert!(call(home.path(), &["completions", shell]).out.contains("llama-stack"));
+        let script = call(home.path(), &["completions", shell]).out;
+        assert!(script.contains("llama-stack") && script.contains("batch") && script.contains("/v1/embeddings"), "{shell}");
     }
 }
 
@@ -210,4 +214,14 @@ fn policies_of_access_are_checked_and_asked() {
     let said = call(home.path(), &["policy", "check", &manifest(home.path(), &of_tools)]);
     assert_eq!(said.code, 2);
     assert!(said.err.contains("policy.text") && said.err.contains("@id"), "{}", said.err);
+}
+
+#[test]
+fn a_stack_that_wants_a_key_says_where_it_goes() {
+    let home = tempfile::tempdir().unwrap();
+    let file = manifest(home.path(), &format!("{REMOTE}server:\n  auth:\n    api_keys: true\n"));
+    let server = Server::start(home.path(), &file);
+    let said = call(home.path(), &["session", "list", "--server", &server.url]);
+    assert_eq!(said.code, 1, "{}", said.out);
+    assert!(said.err.contains("LLAMA_STACK_API_KEY") && said.err.contains("llama-stack key create"), "{}", said.err);
 }

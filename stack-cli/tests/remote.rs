@@ -15,7 +15,7 @@ use llama_stack_tests::{
     scripted::{MODEL, Scripted},
     served::{self, OnSocket},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Said, Server, call, call_with_input};
 use tokio::runtime::Runtime;
 
@@ -78,11 +78,16 @@ fn providers_and_models_are_shown_with_what_they_bring() {
     tools      builtin   inline::builtin  answers
     ");
     assert_eq!(stack.json(&["provider", "list", "--api", "tools"]).as_array().unwrap().len(), 1);
-    assert_eq!(stack.json(&["provider", "show", "tools/builtin"])["brings"], serde_json::json!(["calculator", "clock"]));
+    assert_eq!(stack.json(&["provider", "show", "tools/builtin"])["brings"], json!(["calculator", "clock"]));
     let unknown = stack.call(&["provider", "show", "nope"]);
     assert_eq!(unknown.code, 3);
     assert!(unknown.err.contains("tools/builtin"), "{}", unknown.err);
 
+    insta::assert_snapshot!(steady(&stack.call(&["model", "list"]).out), @r"
+    MODEL KIND PROVIDER CONTEXT LABELS
+    scripted chat up 4096
+    scripted-embedding embedding up -
+    ");
     assert_eq!(stack.json(&["model", "show", MODEL])["provider_id"], "up");
     assert!(stack.call(&["model", "show", MODEL]).out.contains("chat"));
     let unknown = stack.call(&["model", "show", "nope"]);
@@ -95,7 +100,7 @@ fn an_agent_is_kept_shown_changed_and_deleted() {
     let stack = Stack::start();
     let file = stack.home.path().join("agent.json");
     let path = file.to_str().unwrap();
-    let config = serde_json::json!({ "model": MODEL, "name": "Sums", "tools": ["calculator"], "limits": { "max_steps": 3 } });
+    let config = json!({ "model": MODEL, "name": "Sums", "tools": ["calculator"], "limits": { "max_steps": 3 } });
     std::fs::write(&file, config.to_string()).unwrap();
     let made = stack.json(&["agent", "create", path]);
     let id = made["id"].as_str().unwrap();
@@ -151,6 +156,12 @@ fn an_agent_runs_and_its_calls_can_want_a_decision() {
     assert_eq!((&again["session_id"], &again["parent_turn_id"]), (&turn["session_id"], &turn["id"]));
     let branch = stack.json(&["agent", "run", "or else", "--after", turn["id"].as_str().unwrap()]);
     assert_eq!((&branch["session_id"], &branch["parent_turn_id"]), (&turn["session_id"], &turn["id"]));
+    let file = stack.home.path().join("session.json");
+    let file = file.to_str().unwrap();
+    assert_eq!(stack.json(&["session", "export", session, "--file", file])["turns"], 3);
+    let replayed = stack.call(&["session", "replay", file, "--strict"]);
+    assert_eq!(replayed.code, 0, "{}{}", replayed.out, replayed.err);
+    assert!(replayed.err.contains("turns: 3 of 3"), "{}", replayed.err);
     let failed = stack.call(&["agent", "run", "fail"]);
     assert_ne!(failed.code, 0, "{}", failed.out);
     assert_eq!(stack.call(&["agent", "run", "hello", "--agent", "agent_nope"]).code, 3);
@@ -196,7 +207,7 @@ fn a_pools_upstreams_are_shown_with_what_became_of_their_requests() {
     let metrics = runtime.block_on(async {
         let http = reqwest::Client::new();
         for _ in 0..4 {
-            let body = serde_json::json!({ "model": MODEL, "messages": [{ "role": "user", "content": "hello" }] });
+            let body = json!({ "model": MODEL, "messages": [{ "role": "user", "content": "hello" }] });
             let answer = http.post(format!("{}/v1/chat/completions", server.url)).json(&body).send().await.unwrap();
             assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
         }
@@ -218,4 +229,185 @@ fn a_pools_upstreams_are_shown_with_what_became_of_their_requests() {
     assert!(metrics.contains("llama_stack_generations_in_flight 0"), "{metrics}");
     let shown = call(home.path(), &["ps", "--server", &server.url]);
     assert!(shown.out.contains("UPSTREAM") && shown.out.contains("pool/a") && shown.out.contains("2/2 up"), "{}{}", shown.out, shown.err);
+}
+
+/// The words of a text, with one for each id and each time: those are others at each run.
+fn steady(text: &str) -> String {
+    let word = |word: &str| match word {
+        id if id.starts_with("batch_") => "BATCH".to_owned(),
+        id if id.starts_with("file-") => "FILE".to_owned(),
+        time if time.starts_with("20") && time.contains('T') && time.ends_with('Z') => "TIME".to_owned(),
+        other => other.to_owned(),
+    };
+    let line = |line: &str| line.split_whitespace().map(word).collect::<Vec<_>>().join(" ");
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn requests(bodies: &[Value]) -> String {
+    let line = |(n, body): (usize, &Value)| {
+        let line = json!({ "custom_id": format!("c{n}"), "method": "POST", "url": "/v1/chat/completions", "body": body });
+        format!("{line}\n")
+    };
+    bodies.iter().enumerate().map(line).collect()
+}
+
+fn saying(text: &str) -> Value {
+    json!({ "model": MODEL, "messages": [{ "role": "user", "content": text }] })
+}
+
+#[test]
+fn files_are_sent_shown_fetched_and_deleted() {
+    let stack = Stack::start();
+    let [notes, page] = ["notes.txt", "page.md"].map(|name| stack.home.path().join(name));
+    // More than a message holds.
+    let content = "The pump starts at dawn.\n".repeat(100_000);
+    fs::write(&notes, &content).unwrap();
+    fs::write(&page, "# Pumps\n").unwrap();
+    let (notes, page) = (notes.to_str().unwrap(), page.to_str().unwrap());
+    assert!(stack.call(&["file", "list"]).out.contains("file upload"));
+    let sent = stack.call(&["file", "upload", notes, page, "--days", "2"]);
+    assert_eq!(sent.code, 0, "{}", sent.err);
+    let ids: Vec<&str> = sent.out.lines().collect();
+    assert!(ids.len() == 2 && ids.iter().all(|id| id.starts_with("file-")), "{}", sent.out);
+    insta::assert_snapshot!(steady(&stack.call(&["file", "list"]).out), @r"
+    FILE SIZE PURPOSE CREATED NAME
+    FILE 8 B user_data TIME page.md
+    FILE 2.5 MB user_data TIME notes.txt
+    ");
+    assert_eq!(stack.json(&["file", "list", "--limit", "1"]).as_array().unwrap().len(), 1);
+    assert_eq!(stack.json(&["file", "list", "--purpose", "batch"]), json!([]));
+    let shown = stack.json(&["file", "show", ids[0]]);
+    assert_eq!((&shown["filename"], &shown["bytes"]), (&json!("notes.txt"), &json!(content.len())), "{shown}");
+    assert!(shown["expires"].is_string() && stack.call(&["file", "show", ids[0]]).out.contains("notes.txt"));
+
+    assert!(stack.call(&["file", "download", ids[0]]).out == content, "other bytes come back");
+    let copy = stack.home.path().join("copy");
+    let fetch = ["file", "download", ids[0], "--output", copy.to_str().unwrap()];
+    assert_eq!(stack.json(&fetch)["bytes"], content.len());
+    assert!(fs::read_to_string(&copy).unwrap() == content, "other bytes are in the file");
+    let again = stack.call(&fetch);
+    assert_eq!(again.code, 1);
+    assert!(again.err.contains("--force"), "{}", again.err);
+    assert_eq!(stack.call(&[&fetch[..], &["--force"]].concat()).code, 0);
+    assert_eq!(
+        fs::read_dir(stack.home.path())
+            .unwrap()
+            .filter(|entry| { entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "partial") })
+            .count(),
+        0,
+        "a draft was left"
+    );
+    assert_eq!(stack.call(&["file", "download", ids[0], "--json"]).code, 2);
+
+    assert_eq!(stack.call(&["file", "upload", page, "--purpose", "nothing"]).code, 2);
+    assert_eq!(stack.call(&["file", "delete", ids[1]]).out, format!("deleted {}\n", ids[1]));
+    for verb in ["show", "download", "delete"] {
+        let gone = stack.call(&["file", verb, ids[1]]);
+        assert_eq!(gone.code, 3, "{verb}: {}", gone.err);
+        assert!(gone.err.contains("llama-stack file list"), "{}", gone.err);
+    }
+}
+
+#[test]
+fn a_batch_is_made_watched_and_its_answers_are_fetched() {
+    let stack = Stack::start();
+    let input = stack.home.path().join("in.jsonl");
+    fs::write(&input, requests(&[saying("hello"), json!({ "model": 5 }), saying("hello")])).unwrap();
+    let input = input.to_str().unwrap();
+    let create = ["batch", "create", input, "--endpoint", "/v1/chat/completions"];
+    assert!(stack.call(&["batch", "list"]).out.contains("batch create"));
+    let made = stack.call(&[&create[..], &["--metadata", "team=blue"]].concat());
+    assert_eq!(made.code, 0, "{}", made.err);
+    assert!(made.err.contains("--watch"), "{}", made.err);
+    let id = made.out.trim_end();
+
+    let watched = stack.call(&["batch", "show", id, "--watch"]);
+    assert_eq!(watched.code, 0, "{}{}", watched.out, watched.err);
+    assert!(watched.err.contains(&format!("{id}: 3 of 3")), "{}", watched.err);
+    insta::assert_snapshot!(steady(&watched.out), @r"
+    id BATCH
+    status completed
+    endpoint /v1/chat/completions
+    lines 3 of 3 done, 1 failed
+    model scripted
+    tokens 8: 2 read (0 cached), 6 written (0 reasoning)
+    input FILE
+    output FILE
+    errors FILE
+    created TIME
+    ended TIME
+    metadata team=blue
+    ");
+    insta::assert_snapshot!(steady(&stack.call(&["batch", "list"]).out), @r"
+    BATCH STATUS DONE FAILED ENDPOINT CREATED
+    BATCH completed 3 of 3 1 /v1/chat/completions TIME
+    ");
+    let shown = stack.json(&["batch", "show", id]);
+    assert_eq!((&shown["completed"], &shown["usage"]["total_tokens"], &shown["metadata"]["team"]), (&json!(2), &json!(8), &json!("blue")));
+
+    let answers = stack.call(&["batch", "results", id]).out;
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said: Vec<(&Value, &Value)> =
+        answers.iter().map(|answer| (&answer["custom_id"], &answer["response"]["body"]["choices"][0]["message"]["content"])).collect();
+    let hello = json!("you said: hello");
+    assert_eq!(said, [(&json!("c0"), &hello), (&json!("c2"), &hello)]);
+    let target = stack.home.path().join("errors.jsonl");
+    let fetch = ["batch", "results", id, "--errors", "--output", target.to_str().unwrap()];
+    assert_eq!(stack.call(&fetch).code, 0);
+    let errors = fs::read_to_string(&target).unwrap();
+    assert!(errors.lines().count() == 1 && errors.contains("\"c1\""), "{errors}");
+    assert_eq!(stack.call(&fetch).code, 1, "a file was written over");
+    let ended = stack.call(&["batch", "cancel", id]);
+    assert_eq!(ended.out, format!("{id} is completed\n"), "{}", ended.err);
+
+    // By the id of a file that is there.
+    let again = stack.json(&["batch", "create", shown["input_file_id"].as_str().unwrap(), "--endpoint", "/v1/chat/completions"]);
+    assert_eq!(again["input_file_id"], shown["input_file_id"]);
+}
+
+#[test]
+fn a_batch_that_cannot_be_run_or_is_cancelled_says_so() {
+    let stack = Stack::start();
+    let file = |name: &str, text: &str| {
+        let path = stack.home.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let create = |file: &str| stack.call(&["batch", "create", file, "--endpoint", "/v1/chat/completions"]).out.trim_end().to_owned();
+    let crooked = create(&file("crooked.jsonl", "nonsense\n"));
+    let failed = stack.call(&["batch", "show", &crooked, "--watch"]);
+    assert_eq!(failed.code, 1, "{}", failed.err);
+    assert!(failed.out.contains("line 1: ") && failed.err.contains("is failed"), "{}{}", failed.out, failed.err);
+    let which: [&[&str]; 2] = [&[], &["--errors"]];
+    for flags in which {
+        let none = stack.call(&[&["batch", "results", &crooked][..], flags].concat());
+        assert_eq!(none.code, 3, "{}", none.err);
+    }
+
+    let slow = create(&file("slow.jsonl", &requests(&[saying("hang")])));
+    let early = stack.call(&["batch", "results", &slow]);
+    assert_eq!(early.code, 1);
+    assert!(early.err.contains("--watch"), "{}", early.err);
+    let cancelled = stack.call(&["batch", "cancel", &slow]);
+    assert!(cancelled.code == 0 && cancelled.out.starts_with(&format!("{slow} is cancel")), "{}{}", cancelled.out, cancelled.err);
+    let watched = stack.call(&["batch", "show", &slow, "--watch", "--json"]);
+    let shown: Value = serde_json::from_str(&watched.out).unwrap();
+    assert_eq!((watched.code, &shown["status"]), (1, &json!("cancelled")), "{}", watched.err);
+
+    // A batch that is refused leaves nothing of what was sent for it.
+    let kept = stack.json(&["file", "list", "--purpose", "batch"]);
+    let good = file("good.jsonl", &requests(&[saying("hello")]));
+    let asked = ["batch", "create", &good, "--endpoint", "/v1/chat/completions"];
+    for wrong in [&["--window", "soon"][..], &["--metadata", "blue"]] {
+        let refused = stack.call(&[&asked[..], wrong].concat());
+        assert_eq!(refused.code, 2, "{wrong:?}: {}", refused.err);
+    }
+    assert_eq!(stack.json(&["file", "list", "--purpose", "batch"]), kept);
+    assert_eq!(stack.call(&["batch", "create", &good, "--endpoint", "/v1/nothing"]).code, 2);
+    assert_eq!(stack.call(&["batch", "create", "file-none", "--endpoint", "/v1/embeddings"]).code, 3);
+    for verb in ["show", "cancel", "results"] {
+        let unknown = stack.call(&["batch", verb, "batch_none"]);
+        assert_eq!(unknown.code, 3, "{verb}: {}", unknown.err);
+        assert!(unknown.err.contains("llama-stack batch list"), "{}", unknown.err);
+    }
 }

@@ -99,7 +99,8 @@ fn shields_are_listed_tried_and_calibrated() {
     assert!(strict["threshold"].as_f64().unwrap() > 0.9, "{strict}");
     let lenient = stack.json(&["shield", "calibrate", "guard", "--file", file, "--fpr", "0.5"]);
     assert_eq!((&lenient["recall"], &lenient["false_positives"]), (&1.0.into(), &0.5.into()));
-    assert!(stack.call(&["shield", "calibrate", "guard", "--file", file]).out.contains("RECALL"));
+    let shown = stack.call(&["shield", "calibrate", "guard", "--file", file]);
+    assert!(shown.out.contains("RECALL") && shown.err.contains("texts: 4 of 4"), "{}{}", shown.out, shown.err);
     fs::write(file, "{\"text\":\"a\"}\n").unwrap();
     let crooked = stack.call(&["shield", "calibrate", "guard", "--file", file]);
     assert_eq!(crooked.code, 2);
@@ -115,7 +116,9 @@ fn verdicts_of_a_journal_are_asked_for_anew() {
     assert_eq!((&audit["verdicts"], &audit["same"], &audit["differ"]), (&1.into(), &1.into(), &0.into()), "{audit}");
     assert_eq!(audit["rows"][0]["now"], "unsafe S1,S9");
     assert_eq!(stack.upstream.seen().len(), 2, "the guard is really asked, though its verdict is known");
-    assert!(stack.call(&["safety", "audit", &session]).out.ends_with("1 verdicts: 1 the same, 0 differ, 0 not asked for\n"));
+    let shown = stack.call(&["safety", "audit", &session]);
+    assert!(shown.out.ends_with("1 verdicts: 1 the same, 0 differ, 0 not asked for\n"), "{}", shown.out);
+    assert!(shown.err.contains("verdicts: 1 of 1"), "{}", shown.err);
     assert_eq!(stack.call(&["safety", "audit", "session_nope"]).code, 3);
 }
 

@@ -184,6 +184,12 @@ fn a_chat_streams_is_cut_off_by_ctrl_c_and_goes_on() {
     terminal.until("words that come and come", |screen| screen.lines().filter(|line| is_counting(line)).count() >= 2);
     terminal.press(&["C-c"]);
     terminal.until("a prompt after the answer was cut off", is_asked);
+    // What says nothing for longer than a second is waited for in sight.
+    terminal.enter("hang");
+    terminal.until_shows(&format!("{MODEL} reads"));
+    terminal.press(&["C-c"]);
+    let screen = terminal.until("a prompt in place of what was waited for", is_asked);
+    assert!(!screen.contains(&format!("{MODEL} reads")), "{screen}");
     terminal.enter("count 7");
     terminal.until("the next answer", |screen| screen.contains("1 2 3 4 5 6 7\n") && is_asked(screen));
     terminal.press(&["C-c"]);

@@ -283,7 +283,11 @@ fn a_bank_is_made_filled_and_searched() {
 #[test]
 fn remote_verbs_without_a_server_say_how_to_start_one() {
     let home = tempfile::tempdir().unwrap();
-    let verbs: [&[&str]; 8] = [
+    let verbs: [&[&str]; 12] = [
+        &["file", "list"],
+        &["file", "download", "file-x"],
+        &["batch", "list"],
+        &["batch", "show", "batch_x", "--watch"],
         &["tool", "list"],
         &["tool", "call", "clock"],
         &["agent", "list"],
@@ -301,4 +305,59 @@ fn remote_verbs_without_a_server_say_how_to_start_one() {
     let check = call(home.path(), &["provider", "check", "http://127.0.0.1:9"]);
     assert_eq!(check.code, 4);
     assert!(check.err.contains("start the provider"), "{}", check.err);
+}
+
+/// One rule for all verbs: what was named, and is not there.
+#[test]
+fn what_was_named_and_is_not_there_ends_with_3() {
+    let home = tempfile::tempdir().unwrap();
+    let [nowhere, archive] = ["nowhere", "archive"].map(|name| home.path().join(name).to_str().unwrap().to_owned());
+    let (nowhere, archive) = (nowhere.as_str(), archive.as_str());
+    let verbs: [&[&str]; 24] = [
+        &["run", nowhere],
+        &["doctor", nowhere],
+        &["distribution", "check", nowhere],
+        &["distribution", "show", nowhere],
+        &["distribution", "diff", "starter", nowhere],
+        &["distribution", "import", nowhere],
+        &["policy", "check", nowhere],
+        &["key", "list", "--offline", nowhere],
+        &["model", "pull", nowhere],
+        &["model", "verify", "nowhere"],
+        &["model", "remove", "nowhere"],
+        &["agent", "create", nowhere],
+        &["agent", "update", "agent_1", nowhere],
+        &["session", "replay", nowhere],
+        &["memory", "add", "bank_1", nowhere],
+        &["shield", "calibrate", "guard", "--file", nowhere],
+        &["file", "upload", nowhere],
+        &["batch", "create", nowhere, "--endpoint", "/v1/embeddings"],
+        &["backup", "--to", archive, "--key-file", nowhere],
+        &["restore", nowhere],
+        &["restore", nowhere, "--verify"],
+        &["stop"],
+        &["logs"],
+        &["api", "describe", "Nowhere"],
+    ];
+    for verb in verbs {
+        let said = call(home.path(), verb);
+        assert_eq!(said.code, 3, "{verb:?}: {}{}", said.out, said.err);
+        let error: Value = serde_json::from_str(&call(home.path(), &[verb, &["--json"]].concat()).err).unwrap();
+        assert_eq!(error["error"]["code"], "NOT_FOUND", "{verb:?}: {error}");
+    }
+    // It is there, and is no file.
+    let folder = home.path().to_str().unwrap();
+    let wrong: [&[&str]; 7] = [
+        &["distribution", "import", folder],
+        &["agent", "create", folder],
+        &["session", "replay", folder],
+        &["memory", "add", "bank_1", folder],
+        &["shield", "calibrate", "guard", "--file", folder],
+        &["file", "upload", folder],
+        &["batch", "create", folder, "--endpoint", "/v1/embeddings"],
+    ];
+    for verb in wrong {
+        let said = call(home.path(), verb);
+        assert_eq!(said.code, 2, "{verb:?}: {}{}", said.out, said.err);
+    }
 }

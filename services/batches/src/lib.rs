@@ -18,6 +18,7 @@ mod job;
 mod run;
 mod runner;
 mod service;
+mod used;
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream::FuturesUnordered};
 use llama_stack_core::{Code, Error, Result, ids};
 use llama_stack_proto::v1::{Batch, BatchStatus};
-use llama_stack_store::BatchLine;
+use llama_stack_store::{BatchLine, LineUsage};
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -14,6 +14,7 @@ use crate::{
     check::{Asked, request},
     input::{self, Line},
     job::{Job, Stopped, gone, left},
+    used,
 };
 
 /// How often a line is asked that finds no room.
@@ -114,15 +115,22 @@ impl Job {
             }
         };
         drop(permit);
-        let failed = !(200..300).contains(&answer.status);
-        let response = json!({ "status_code": answer.status, "request_id": answer.request_id, "body": answer.body });
-        self.keep(number, failed, &custom_id, response, Value::Null).await
+        self.keep(number, &custom_id, Ok(answer)).await
     }
 
-    async fn keep(&self, line: u64, failed: bool, custom_id: &str, response: Value, error: Value) -> Result<BatchStatus> {
+    /// Keeps what a line was answered, or why it was not run.
+    async fn keep(&self, line: u64, custom_id: &str, answer: Result<Answer, Value>) -> Result<BatchStatus> {
+        let (failed, used, response, error) = match answer {
+            Ok(answer) => {
+                let (failed, used) = (!(200..300).contains(&answer.status), used::by(&answer.body));
+                let response = json!({ "status_code": answer.status, "request_id": answer.request_id, "body": answer.body });
+                (failed, used, response, Value::Null)
+            }
+            Err(error) => (true, LineUsage::default(), Value::Null, error),
+        };
         let written = json!({ "id": ids::new("batch_req"), "custom_id": custom_id, "response": response, "error": error });
         let result = BatchLine { line, failed, body: written.to_string().into_bytes() };
-        self.batcher.store.record_batch_line(&self.held, result).await
+        self.batcher.store.record_batch_line(&self.held, result, used).await
     }
 
     /// Gives every line that was not run the answer that it was not.
@@ -136,7 +144,7 @@ impl Job {
                 let custom_id = request(&line, &endpoint).map(|asked| asked.custom_id).unwrap_or_default();
                 let message = "this request could not be run before the completion window was over";
                 let error = json!({ "code": "batch_expired", "message": message });
-                job.keep(line.number, true, &custom_id, Value::Null, error).await.map(drop)
+                job.keep(line.number, &custom_id, Err(error)).await.map(drop)
             }
             .boxed()
         });

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use llama_stack_core::{Batches, Code, Context, Error, Result, ids};
 use llama_stack_proto::v1::{
-    Batch, BatchStatus, CancelBatchRequest, CreateBatchRequest, GetBatchRequest, GetFileRequest, ListBatchesRequest, ListBatchesResponse,
+    Batch, BatchStatus, BatchUsage, CancelBatchRequest, CreateBatchRequest, GetBatchRequest, GetFileRequest, ListBatchesRequest,
+    ListBatchesResponse,
 };
 
 use crate::{Batcher, ENDPOINTS, author};
@@ -51,6 +52,7 @@ impl Batches for Batcher {
             metadata: request.metadata,
             owner: cx.principal().id.clone(),
             output_expires_after_seconds: request.output_expires_after_seconds,
+            usage: Some(BatchUsage::default()),
             ..Batch::default()
         };
         self.store.insert_batch(&batch, &author::of(cx)).await?;

@@ -39,8 +39,15 @@ impl Ask for Echo {
             asked.push((cx.clone(), body.clone()));
             asked.iter().filter(|(_, asked)| asked["say"] == said.as_str()).count()
         };
-        let answer =
-            |status| Answer { status, request_id: cx.request_id().unwrap().into(), body: json!({ "said": said }), retry_after: None };
+        let answer = |status: u16| {
+            let usage = json!({ "prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": { "cached_tokens": 4 } });
+            let body = if status == 200 {
+                json!({ "said": said, "model": body["model"].as_str().unwrap_or("echo"), "usage": usage })
+            } else {
+                json!({ "said": said })
+            };
+            Answer { status, request_id: cx.request_id().unwrap().into(), body, retry_after: None }
+        };
         match said.as_str() {
             "hang" => std::future::pending().await,
             "fail" => answer(400),
@@ -140,6 +147,10 @@ async fn answers_and_refusals_are_two_files_in_the_order_of_the_input() {
     assert_eq!((batch.status(), batch.completion_window.as_str()), (BatchStatus::Validating, "24h"));
     let batch = ended(&batcher, &cx, &batch.id).await;
     assert_eq!((batch.status(), batch.total, batch.completed, batch.failed), (BatchStatus::Completed, 4, 3, 1), "{batch:?}");
+    // Of three answers: a refusal used nothing, and neither did the one that found no room at first.
+    let usage = batch.usage.unwrap();
+    assert_eq!((usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens), (30, 12, 6, 0));
+    assert_eq!(batch.model, "echo");
     let told = |answers: Vec<Value>| -> Vec<(String, Value, Value)> {
         let one = |answer: &Value| {
             assert!(answer["id"].as_str().unwrap().starts_with("batch_req_") && answer["error"].is_null(), "{answer}");
@@ -157,6 +168,21 @@ async fn answers_and_refusals_are_two_files_in_the_order_of_the_input() {
     for (cx, _) in echo.asked.lock().unwrap().iter() {
         assert_eq!((cx.principal(), cx.priority()), (ann().principal(), Priority::Batch));
     }
+}
+
+#[tokio::test]
+async fn a_batch_of_several_models_names_none() {
+    let site = Site::new().await;
+    let (batcher, _) = site.running(1_000);
+    let cx = ann();
+    let line = |model: &str| {
+        let body = json!({ "say": model, "model": model });
+        json!({ "custom_id": model, "method": "POST", "url": CHAT, "body": body }).to_string() + "\n"
+    };
+    let input = site.upload(&cx, "batch", line("one") + &line("other")).await;
+    let id = batcher.create_batch(&cx, asking(input)).await.unwrap().id;
+    let batch = ended(&batcher, &cx, &id).await;
+    assert_eq!((batch.completed, batch.model.as_str(), batch.usage.unwrap().total_tokens()), (2, "", 24));
 }
 
 #[tokio::test]

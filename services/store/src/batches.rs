@@ -5,7 +5,7 @@ mod lines;
 
 use async_trait::async_trait;
 use llama_stack_core::{Result, ids};
-use llama_stack_proto::v1::{Batch, BatchStatus, Caller};
+use llama_stack_proto::v1::{Batch, BatchStatus, BatchUsage, Caller};
 use prost::Message as _;
 
 use crate::{
@@ -18,13 +18,14 @@ use crate::{
 
 pub(crate) use lease::BATCHES;
 pub use lease::HeldBatch;
-pub use lines::{BatchLine, LineResults};
+pub use lines::{BatchLine, LineResults, LineUsage};
 
 const INSERT: &str = "INSERT INTO batches (tenant, id, owner, roles, status, total, completed, failed, runner, epoch, lease_until_us, \
-                      body, author) VALUES ($1, $2, $3, $4, $5, 0, 0, 0, '', 0, 0, $6, $7)";
-const GET: &str = "SELECT body, status, total, completed, failed, owner, roles, author FROM batches \
-                   WHERE tenant = $1 AND id = $2 AND ($3 = '' OR owner = $3)";
-const LIST: &str = "SELECT body, status, total, completed, failed FROM batches \
+                      body, author, models) VALUES ($1, $2, $3, $4, $5, 0, 0, 0, '', 0, 0, $6, $7, 0)";
+const GET: &str = "SELECT body, status, total, completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens, model, \
+                   models, owner, roles, author FROM batches WHERE tenant = $1 AND id = $2 AND ($3 = '' OR owner = $3)";
+const LIST: &str = "SELECT body, status, total, completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens, model, \
+                    models FROM batches \
                     WHERE tenant = $1 AND id < $2 AND ($3 = '' OR owner = $3) ORDER BY id DESC LIMIT $4";
 /// Changes nothing, and holds the row until the transaction ends.
 const LOCK: &str = "UPDATE batches SET epoch = epoch WHERE tenant = $1 AND id = $2 AND ($3 = '' OR owner = $3)";
@@ -141,14 +142,14 @@ impl Store {
     pub async fn batch_and_author(&self, tenant: &str, id: &str, owner: &str) -> Result<(Batch, Caller)> {
         let rows = self.read(GET, args![tenant, id, owner]).await?;
         let row = rows.first().ok_or_else(|| not_found("batch", id))?;
-        let author: Caller = failure::decode_column(row, 7)?;
+        let author: Caller = failure::decode_column(row, 13)?;
         if !author.principal.is_empty() {
             return Ok((counted(row)?, author));
         }
         // One that was made before authors were kept.
         let before = || {
-            let roles = row.text(6)?.split(',').filter(|role| !role.is_empty()).map(Into::into).collect();
-            Ok(Caller { principal: row.text(5)?, tenant: tenant.into(), roles, ..Caller::default() })
+            let roles = row.text(12)?.split(',').filter(|role| !role.is_empty()).map(Into::into).collect();
+            Ok(Caller { principal: row.text(11)?, tenant: tenant.into(), roles, ..Caller::default() })
         };
         Ok((counted(row)?, before().map_err(|error| failure::report(&error))?))
     }
@@ -180,7 +181,7 @@ impl Store {
     }
 }
 
-/// The batch of a row that begins with body, status, total, completed and failed.
+/// The batch of a row that begins with body, status, the counts of lines, those of tokens, and its models.
 fn counted(row: &Row) -> Result<Batch> {
     let mut batch: Batch = failure::decode(row)?;
     let read = |column| row.int(column).map_err(|error| failure::report(&error));
@@ -188,5 +189,13 @@ fn counted(row: &Row) -> Result<Batch> {
     batch.total = read(2)?.unsigned_abs();
     batch.completed = read(3)?.unsigned_abs();
     batch.failed = read(4)?.unsigned_abs();
+    let models = read(10)?;
+    if models >= 0 {
+        let tokens = |column| read(column).map(i64::unsigned_abs);
+        let (input_tokens, cached_tokens) = (tokens(5)?, tokens(6)?);
+        let (output_tokens, reasoning_tokens) = (tokens(7)?, tokens(8)?);
+        batch.usage = Some(BatchUsage { input_tokens, cached_tokens, output_tokens, reasoning_tokens });
+    }
+    batch.model = if models == 1 { row.text(9).map_err(|error| failure::report(&error))? } else { String::new() };
     Ok(batch)
 }

@@ -6,13 +6,14 @@ mod fixture;
 
 use fixture::{Fixture, TENANT, later, of};
 use llama_stack_core::{Code, ids};
-use llama_stack_proto::v1::{Batch, BatchStatus, Caller};
-use llama_stack_store::{BatchLine, DailyUsage, HeldBatch, LineResults};
+use llama_stack_proto::v1::{Batch, BatchStatus, BatchUsage, Caller};
+use llama_stack_store::{BatchLine, DailyUsage, HeldBatch, LineResults, LineUsage};
 use prost_types::Timestamp;
 
 on!(sqlite, memory, postgres: [
     a_batch_goes_to_one_and_an_old_owner_is_refused,
     a_lines_first_answer_stays_and_is_counted_once,
+    what_answers_used_is_added_up_once,
     a_cancel_is_not_overruled,
     a_batch_that_has_ended_can_be_forgotten_and_one_that_runs_cannot,
     a_persons_batches_are_forgotten_while_they_run_and_their_runner_is_refused,
@@ -52,7 +53,7 @@ async fn a_batch_goes_to_one_and_an_old_owner_is_refused(fixture: &Fixture) {
     // The lease runs out, and another takes it.
     let taken = store.claim_batches(later("third", 120), 1).await.unwrap();
     assert_eq!((taken[0].batch_id.as_str(), taken[0].epoch), (first.id.as_str(), 2));
-    let refused = store.record_batch_line(&one[0], answer(1, false, "late")).await.unwrap_err();
+    let refused = store.record_batch_line(&one[0], answer(1, false, "late"), LineUsage::default()).await.unwrap_err();
     assert_eq!((refused.code(), refused.reason()), (Code::Aborted, Some("lease_lost")));
     assert_eq!(store.advance_batch(&one[0], &batch).await.unwrap_err().reason(), Some("lease_lost"));
     assert!(store.renew_batches(of("one")).await.unwrap().is_empty());
@@ -67,7 +68,7 @@ async fn a_batch_goes_to_one_and_an_old_owner_is_refused(fixture: &Fixture) {
 async fn a_lines_first_answer_stays_and_is_counted_once(fixture: &Fixture) {
     let (store, held) = (&fixture.store, claimed(fixture).await);
     for line in [answer(2, false, "two"), answer(1, false, "one"), answer(3, true, "three"), answer(2, true, "again")] {
-        assert_eq!(store.record_batch_line(&held, line).await.unwrap(), BatchStatus::Validating);
+        assert_eq!(store.record_batch_line(&held, line, LineUsage::default()).await.unwrap(), BatchStatus::Validating);
     }
     let batch = store.get_batch(TENANT, &held.batch_id, "").await.unwrap();
     assert_eq!((batch.completed, batch.failed), (2, 1));
@@ -86,6 +87,34 @@ async fn a_lines_first_answer_stays_and_is_counted_once(fixture: &Fixture) {
     assert_eq!(store.get_batch(TENANT, &held.batch_id, "bob").await.unwrap_err().code(), Code::NotFound);
 }
 
+fn used(model: &str, input: u64) -> LineUsage {
+    let tokens = BatchUsage { input_tokens: input, cached_tokens: 1, output_tokens: 2, reasoning_tokens: 1 };
+    LineUsage { tokens, model: model.into() }
+}
+
+async fn what_answers_used_is_added_up_once(fixture: &Fixture) {
+    let (store, held) = (&fixture.store, claimed(fixture).await);
+    let now = async || store.get_batch(TENANT, &held.batch_id, "").await.unwrap();
+    assert_eq!((now().await.usage, now().await.model.as_str()), (Some(BatchUsage::default()), ""));
+    let record = async |line, used| store.record_batch_line(&held, answer(line, false, "said"), used).await.unwrap();
+    record(1, used("m", 10)).await;
+    record(2, LineUsage::default()).await;
+    record(3, used("m", 5)).await;
+    // Its answer is there: what a second one used is not this line's.
+    record(3, used("other", 1_000)).await;
+    let wanted = BatchUsage { input_tokens: 15, cached_tokens: 2, output_tokens: 4, reasoning_tokens: 2 };
+    assert_eq!((now().await.usage, now().await.model.as_str()), (Some(wanted), "m"));
+    // Whoever goes on with it goes on with its sums, and a step of the batch leaves them.
+    let taken = store.claim_batches(later("another", 120), 1).await.unwrap().pop().unwrap();
+    store.advance_batch(&taken, &Batch { status: BatchStatus::InProgress.into(), ..Batch::default() }).await.unwrap();
+    store.record_batch_line(&taken, answer(4, false, "said"), used("other", u64::MAX)).await.unwrap();
+    let batch = &store.list_batches(TENANT, "", "", 1).await.unwrap()[0];
+    assert_eq!(batch.usage.as_ref().unwrap().input_tokens, 15 + u64::from(u32::MAX));
+    assert_eq!(batch.model, "", "two models have answered");
+    store.record_batch_line(&taken, answer(5, false, "said"), used("m", 0)).await.unwrap();
+    assert_eq!(now().await.model, "");
+}
+
 async fn a_cancel_is_not_overruled(fixture: &Fixture) {
     let (store, held) = (&fixture.store, claimed(fixture).await);
     let batch = store.get_batch(TENANT, &held.batch_id, "").await.unwrap();
@@ -96,7 +125,7 @@ async fn a_cancel_is_not_overruled(fixture: &Fixture) {
     let on = Batch { status: BatchStatus::InProgress.into(), total: 5, ..batch };
     let told = store.advance_batch(&held, &on).await.unwrap();
     assert_eq!((told.status(), told.total, told.cancelling), (BatchStatus::Cancelling, 5, cancelled.cancelling));
-    assert_eq!(store.record_batch_line(&held, answer(1, false, "one")).await.unwrap(), BatchStatus::Cancelling);
+    assert_eq!(store.record_batch_line(&held, answer(1, false, "one"), LineUsage::default()).await.unwrap(), BatchStatus::Cancelling);
     assert_eq!(store.renew_batches(of("one")).await.unwrap()[0].status, BatchStatus::Cancelling);
     let end = Batch { status: BatchStatus::Cancelled.into(), ..told };
     assert_eq!(store.advance_batch(&held, &end).await.unwrap().status(), BatchStatus::Cancelled);

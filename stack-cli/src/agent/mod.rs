@@ -3,19 +3,18 @@
 mod kept;
 mod turn;
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 
-use llama_stack_core::{Agents, Error, Inference, Result, grpc::Remote};
-use llama_stack_proto::v1::{
-    Agent, AgentConfig, ListAgentsRequest, ListModelsRequest, ModelKind, SamplingParams, TurnStatus, agents_client::AgentsClient,
-    inference_client::InferenceClient,
-};
+use llama_stack_core::{Agents, Error, Result, grpc::Remote};
+use llama_stack_proto::v1::{Agent, AgentConfig, ListAgentsRequest, SamplingParams, TurnStatus, agents_client::AgentsClient};
 use rustyline::{DefaultEditor, error::ReadlineError};
 use serde::Serialize;
 use tonic::transport::Channel;
 
 use crate::{
     args::{AgentArgs, AgentChatArgs, AgentRunArgs, AgentVerb},
+    chat::{Client as Models, first_chat_model},
+    named,
     output::Output,
     proto_json::to_json,
     reach,
@@ -84,13 +83,7 @@ async fn config(args: &AgentArgs) -> Result<Option<AgentConfig>> {
     let server = &args.server.server;
     let model = match &args.model {
         Some(model) => model.clone(),
-        None => {
-            let request = ListModelsRequest { kind: ModelKind::Chat.into(), ..ListModelsRequest::default() };
-            let models = Remote::<InferenceClient<Channel>>::new(reach::connect(server)?);
-            let models = models.list_models(&crate::caller::caller(), request).await.map_err(|error| reach::explained(error, server))?;
-            let first = models.models.into_iter().next();
-            first.map(|model| model.id).ok_or_else(|| Error::failed_precondition("this stack has no chat model"))?
-        }
+        None => first_chat_model(&Models::new(reach::connect(server)?), server).await?,
     };
     let mut tools = args.tool.clone();
     tools.extend(args.require_approval.iter().filter(|name| !args.tool.contains(name)).cloned());
@@ -119,12 +112,7 @@ async fn talk(args: &AgentArgs, output: &Output) -> Result<turn::Talk> {
 async fn once(args: AgentRunArgs, output: &Output) -> Result<()> {
     let text = match &args.text {
         Some(text) if text != "-" => text.clone(),
-        _ => {
-            let mut text = String::new();
-            let read = std::io::stdin().read_to_string(&mut text);
-            read.map_err(|error| Error::invalid("stdin", "standard input is not text").with_source(error))?;
-            text
-        }
+        _ => named::standard_input()?,
     };
     if text.trim().is_empty() {
         return Err(Error::invalid("TEXT", "there is nothing to say: give it as an argument, or pipe it in"));

@@ -64,10 +64,14 @@ impl Talk {
 
     async fn follow(&self, mut events: EventStream<TurnEvent>) -> Result<Pause> {
         let (mut id, mut waits) = (String::new(), None);
+        // Gone while there are words, and back for what comes after a step.
+        let working = || Some(self.output.working("the agent is at work"));
+        let mut silence = working();
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
                 _ = tokio::signal::ctrl_c(), if !id.is_empty() => {
+                    drop(silence);
                     let turn = self.client.cancel_turn(&crate::caller::caller(), CancelTurnRequest { id: id.clone() }).await?;
                     self.show("\n(stopped)\n")?;
                     return Ok(Pause::Ended(Box::new(turn)));
@@ -82,10 +86,15 @@ impl Talk {
             match event.event {
                 Some(Event::Delta(delta)) => {
                     if let Some(chat_event::Event::Text(text)) = delta.event.and_then(|event| event.event) {
+                        silence = None;
                         self.show(&text)?;
                     }
                 }
-                Some(Event::StepCompleted(step)) => self.step(&step)?,
+                Some(Event::StepCompleted(step)) => {
+                    drop(silence.take());
+                    self.step(&step)?;
+                    silence = working();
+                }
                 Some(Event::AwaitingTools(awaited)) => waits = Some(awaited.approvals),
                 Some(Event::Resumed(_)) => waits = None,
                 Some(Event::Ended(turn)) => return Ok(Pause::Ended(turn)),

@@ -6,7 +6,9 @@ use std::{
     path::Path,
 };
 
-use llama_stack_core::{Code, Error, Result};
+use llama_stack_core::Result;
+
+use crate::named;
 
 /// # Errors
 /// `AlreadyExists` where the file is there, unless `force`.
@@ -16,10 +18,7 @@ pub(super) fn write(path: &Path, text: &str, force: bool) -> Result<()> {
     let opened = if force { options.create(true).truncate(true).open(path) } else { options.create_new(true).open(path) };
     let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => Error::new(
-            Code::AlreadyExists,
-            format!("{} is there already; name another file, or write over it with --force", path.display()),
-        ),
-        _ => Error::failed_precondition(format!("{} cannot be written: {error}", path.display())).with_source(error),
+        ErrorKind::AlreadyExists => named::taken(path),
+        _ => named::unwritable(path, error),
     })
 }

@@ -2,18 +2,68 @@
 
 use llama_stack_core::{Code, Error, Inference, Result, grpc::Remote};
 use llama_stack_proto::v1::{
-    GetModelRequest, Message, Model, Part, Role, TokenizeRequest, ToolCall, ToolDefinition, ToolResult, inference_client::InferenceClient,
-    part::Content,
+    GetModelRequest, ListModelsRequest, Message, Model, Part, Role, TokenizeRequest, ToolCall, ToolDefinition, ToolResult,
+    inference_client::InferenceClient, part::Content,
 };
 use serde::Serialize;
 use serde_json::json;
 use tonic::transport::Channel;
 
 use super::{open, size, specs};
-use crate::{args::HomeArgs, distribution, output::Output, proto_json::to_json, reach};
+use crate::{args::HomeArgs, distribution, output::Output, proto_json::to_json, reach, table::table};
 
-fn client(server: &str) -> Result<Remote<InferenceClient<Channel>>> {
-    Ok(Remote::<InferenceClient<Channel>>::new(reach::connect(server)?))
+type Client = Remote<InferenceClient<Channel>>;
+
+fn client(server: &str) -> Result<Client> {
+    Ok(Client::new(reach::connect(server)?))
+}
+
+/// All models, page by page.
+pub(crate) async fn all(client: &Client) -> Result<Vec<Model>> {
+    let (mut models, mut request) = (Vec::new(), ListModelsRequest::default());
+    loop {
+        let page = client.list_models(&crate::caller::caller(), request.clone()).await?;
+        models.extend(page.models);
+        if page.next_page_token.is_empty() {
+            return Ok(models);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// In a word.
+pub(crate) fn kind(model: &Model) -> String {
+    model.kind().as_str_name().trim_start_matches("MODEL_KIND_").to_lowercase()
+}
+
+/// A model of a running stack.
+#[derive(Serialize)]
+struct Listed {
+    id: String,
+    kind: String,
+    provider: String,
+    context_length: u32,
+    labels: Vec<String>,
+}
+
+pub(super) async fn list(server: &str, output: &Output) -> Result<()> {
+    let models = all(&client(server)?).await.map_err(|error| reach::explained(error, server))?;
+    let row = |model: Model| Listed {
+        kind: kind(&model),
+        id: model.id,
+        provider: model.provider_id,
+        context_length: model.context_length,
+        labels: model.labels,
+    };
+    let rows: Vec<Listed> = models.into_iter().map(row).collect();
+    output.result(&rows, |rows| {
+        if rows.is_empty() {
+            return "this stack has no models; name some under providers.inference, see docs/models.md\n".into();
+        }
+        let context = |row: &Listed| if row.context_length > 0 { row.context_length.to_string() } else { "-".into() };
+        let line = |row: &Listed| [row.id.clone(), row.kind.clone(), row.provider.clone(), context(row), row.labels.join(",")];
+        table(["MODEL", "KIND", "PROVIDER", "CONTEXT", "LABELS"], rows.iter().map(line))
+    })
 }
 
 pub(super) async fn show(id: &str, server: &str, home: HomeArgs, output: &Output) -> Result<()> {
@@ -31,8 +81,7 @@ pub(super) async fn show(id: &str, server: &str, home: HomeArgs, output: &Output
 }
 
 fn text(model: &Model) -> String {
-    let kind = model.kind().as_str_name().trim_start_matches("MODEL_KIND_").to_lowercase();
-    let mut rows = vec![("id", model.id.clone()), ("kind", kind), ("provider", model.provider_id.clone())];
+    let mut rows = vec![("id", model.id.clone()), ("kind", kind(model)), ("provider", model.provider_id.clone())];
     if model.provider_model_id != model.id && !model.provider_model_id.is_empty() {
         rows.push(("there called", model.provider_model_id.clone()));
     }
@@ -123,7 +172,10 @@ pub(super) async fn prompt_format(question: Question, server: &str, output: &Out
         messages.push(Message::tool(vec![result]));
     }
     let request = TokenizeRequest { model: question.model.clone(), messages, tools, ..TokenizeRequest::default() };
-    let response = client(server)?.tokenize(&crate::caller::caller(), request).await;
+    let response = {
+        let _working = output.working(&format!("waiting for {}", question.model));
+        client(server)?.tokenize(&crate::caller::caller(), request).await
+    };
     let response = response.map_err(|error| match error.code() {
         Code::Unimplemented => Error::new(
             Code::Unimplemented,

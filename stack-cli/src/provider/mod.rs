@@ -3,17 +3,17 @@
 mod check;
 mod new;
 
-use llama_stack_core::{Error, Inference, Memory, Result, Safety, Stack, grpc::Remote};
+use llama_stack_core::{Error, Memory, Result, Safety, Stack, grpc::Remote};
 use llama_stack_proto::v1::{
-    ListBanksRequest, ListModelsRequest, ListProvidersRequest, ListShieldsRequest, Provider, ProviderStatus,
-    inference_client::InferenceClient, memory_client::MemoryClient, safety_client::SafetyClient, stack_client::StackClient,
-    tools_client::ToolsClient,
+    ListBanksRequest, ListProvidersRequest, ListShieldsRequest, Provider, ProviderStatus, inference_client::InferenceClient,
+    memory_client::MemoryClient, safety_client::SafetyClient, stack_client::StackClient, tools_client::ToolsClient,
 };
 use serde::Serialize;
 use tonic::transport::Channel;
 
 use crate::{
     args::{Api, ProviderVerb},
+    model,
     output::{Output, Tone},
     reach, registry,
     table::table,
@@ -56,7 +56,10 @@ async fn rows(api: Option<Api>, server: &str) -> Result<Vec<Row>> {
 }
 
 async fn list(api: Option<Api>, server: &str, output: &Output) -> Result<()> {
-    let rows = rows(api, server).await?;
+    let rows = {
+        let _working = output.working("asking each provider");
+        rows(api, server).await?
+    };
     output.result(&rows, |rows| {
         if rows.is_empty() {
             return "this stack has no such providers; name some in its manifest, see `llama-stack provider types`\n".into();
@@ -76,7 +79,10 @@ struct Shown {
 }
 
 async fn show(name: &str, server: &str, output: &Output) -> Result<()> {
-    let all = rows(None, server).await?;
+    let all = {
+        let _working = output.working("asking each provider");
+        rows(None, server).await?
+    };
     let (api, id) = name.split_once('/').map_or((None, name), |(api, id)| (Some(api), id));
     let ids: Vec<String> = all.iter().map(|row| format!("{}/{}", row.api, row.id)).collect();
     let mut found: Vec<Row> = all.into_iter().filter(|row| row.id == id && api.is_none_or(|api| api == row.api)).collect();
@@ -87,7 +93,7 @@ async fn show(name: &str, server: &str, output: &Output) -> Result<()> {
         }
         (None, _) => return Err(Error::not_found(format!("this stack has no provider {name:?}; there is: {}", ids.join(", ")))),
     };
-    let brings = if row.ok { brings(&row, server).await? } else { Vec::new() };
+    let brings = if row.ok { brings(&row, server).await.map_err(|error| reach::explained(error, server))? } else { Vec::new() };
     output.result(&Shown { row, brings }, |Shown { row, brings }| {
         let (tone, status) = if row.ok { (Tone::Good, "answers") } else { (Tone::Bad, "failing") };
         let mut text = format!("{}/{}  {}  {}", row.api, row.id, row.r#type, output.paint(tone, status));
@@ -103,8 +109,7 @@ async fn brings(row: &Row, server: &str) -> Result<Vec<String>> {
     let (cx, channel) = (crate::caller::caller(), reach::connect(server)?);
     let names: Vec<(String, String)> = match row.api.as_str() {
         "inference" => {
-            let request = ListModelsRequest::default();
-            let listed = Remote::<InferenceClient<Channel>>::new(channel).list_models(&cx, request).await?.models;
+            let listed = model::all(&Remote::<InferenceClient<Channel>>::new(channel)).await?;
             listed.into_iter().map(|model| (model.provider_id, model.id)).collect()
         }
         "safety" => {

@@ -7,7 +7,7 @@ use llama_stack_proto::v1::{GetSessionRequest, GetTurnRequest, Session, Turn, st
 use serde_json::{Value, json};
 
 use super::{Client, client, turns};
-use crate::{args::ServerArgs, output::Output, proto_json, reach};
+use crate::{args::ServerArgs, named, output::Output, proto_json, reach};
 
 /// What `format` says in such a file.
 const FORMAT: &str = "llama-stack/session";
@@ -57,7 +57,7 @@ pub(super) async fn fetch(client: &Client, session: &str, server: &str) -> Resul
     let cx = crate::caller::caller();
     let found = client.get_session(&cx, GetSessionRequest { id: session.to_owned() }).await;
     let session = found.map_err(|error| reach::explained(error, server))?;
-    let turns = turns(client, &cx, &session.id).await?;
+    let turns = turns(client, &cx, &session.id).await.map_err(|error| reach::explained(error, server))?;
     let (mut called, mut open) = (Vec::new(), children(&turns));
     while let Some(id) = open.pop() {
         match client.get_turn(&cx, GetTurnRequest { id }).await {
@@ -84,11 +84,14 @@ fn children(turns: &[Turn]) -> Vec<String> {
 }
 
 pub(super) async fn export(session: &str, file: Option<&Path>, server: &ServerArgs, output: &Output) -> Result<()> {
-    let recording = fetch(&client(server)?, session, &server.server).await?;
+    let recording = {
+        let _working = output.working(&format!("{session} is fetched"));
+        fetch(&client(server)?, session, &server.server).await?
+    };
     let text = serde_json::to_string_pretty(&recording.to_json()?);
     let text = text.map_err(|error| Error::internal("the session cannot be written as JSON").with_source(error))? + "\n";
     let Some(file) = file else { return output.write(&text) };
-    std::fs::write(file, text).map_err(|error| Error::failed_precondition(format!("{}: cannot be written: {error}", file.display())))?;
+    std::fs::write(file, text).map_err(|error| named::unwritable(file, error))?;
     output.note(&format!("{}: {} turns", file.display(), recording.turns.len()));
-    Ok(())
+    output.result(&json!({ "id": session, "file": file.display().to_string(), "turns": recording.turns.len() }), |_| String::new())
 }

@@ -49,7 +49,8 @@ struct Outcome {
 pub(super) async fn run(args: ReplayArgs, output: &Output) -> Result<()> {
     let recording = Recording::read(&args.file)?;
     let replay = Replay::new(&args, &recording).await?;
-    let report = replay.run(recording).await?;
+    let report = replay.run(recording, &output.counts()).await;
+    let report = report.map_err(|error| reach::explained(error, &args.server.server))?;
     let differ = report.differ;
     output.result(&report, text)?;
     if differ > 0 && args.strict {
@@ -79,7 +80,7 @@ impl<'a> Replay<'a> {
         Ok(Self { args, client, definitions, session_id: session.id })
     }
 
-    async fn run(&self, recording: Recording) -> Result<Report> {
+    async fn run(&self, recording: Recording, on_count: &dyn Fn(&str, u64, u64)) -> Result<Report> {
         let mut replayed: HashMap<String, String> = HashMap::new();
         let mut rows = Vec::new();
         for turn in &recording.turns {
@@ -87,6 +88,7 @@ impl<'a> Replay<'a> {
             let row = self.turn(turn, parent).await?;
             replayed.insert(turn.id.clone(), row.turn_id.clone());
             rows.push(row);
+            on_count("turns", rows.len() as u64, recording.turns.len() as u64);
         }
         let differ = rows.iter().filter(|row| !row.same).count();
         Ok(Report { session_id: self.session_id.clone(), turns: rows, differ })

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{client, question};
-use crate::{args::CalibrateArgs, output::Output, reach, table::table};
+use crate::{args::CalibrateArgs, named, output::Output, reach, table::table};
 
 /// Texts that are judged at once.
 const AT_ONCE: usize = 4;
@@ -77,7 +77,12 @@ pub(super) async fn run(args: CalibrateArgs, output: &Output) -> Result<()> {
             Ok::<_, Error>((verdict.map_err(|error| reach::explained(error, server))?, unsafe_))
         }
     };
-    let verdicts: Vec<(RunShieldResponse, bool)> = stream::iter(texts.iter().map(judge)).buffered(AT_ONCE).try_collect().await?;
+    let (counts, total, mut done) = (output.counts(), texts.len() as u64, 0);
+    let judged = stream::iter(texts.iter().map(judge)).buffered(AT_ONCE).inspect_ok(|_| {
+        done += 1;
+        counts("texts", done, total);
+    });
+    let verdicts: Vec<(RunShieldResponse, bool)> = judged.try_collect().await?;
     let unscored = verdicts.iter().filter(|(verdict, _)| verdict.unscored).count();
     let scored: Vec<Scored> =
         verdicts.iter().filter_map(|(verdict, unsafe_)| Some(Scored { score: score(verdict)?, unsafe_: *unsafe_ })).collect();
@@ -98,8 +103,7 @@ fn score(verdict: &RunShieldResponse) -> Option<f64> {
 
 fn read(file: &Path) -> Result<Vec<Labelled>> {
     let place = file.display();
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Error::invalid("file", format!("{place} cannot be read: {error}")).with_source(error))?;
+    let text = named::text(file)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines.map(|(at, line)| labelled(line).map_err(|what| Error::invalid("file", format!("{place}:{}: {what}", at + 1)))).collect()
 }

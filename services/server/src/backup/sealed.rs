@@ -38,11 +38,16 @@ impl BackupKey {
     /// A file whose first line is 64 hexadecimal digits.
     ///
     /// # Errors
-    /// `NotFound` no such file · `InvalidArgument` it holds no key (`bad_backup_key`). What it holds is not shown.
+    /// `NotFound` no such file · `FailedPrecondition` it cannot be read · `InvalidArgument` it holds no key (`bad_backup_key`). What
+    /// it holds is not shown.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let message = format!("the key file {} cannot be read: {error}", path.display());
-            let code = if error.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::InvalidArgument };
+            let code = match error.kind() {
+                io::ErrorKind::NotFound => Code::NotFound,
+                io::ErrorKind::IsADirectory | io::ErrorKind::InvalidData => Code::InvalidArgument,
+                _ => Code::FailedPrecondition,
+            };
             Error::new(code, message).with_field("key-file").with_source(error)
         })?;
         Self::parse(text.lines().next().unwrap_or_default().trim())

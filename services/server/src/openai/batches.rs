@@ -59,6 +59,8 @@ struct BatchObject {
     id: String,
     object: &'static str,
     endpoint: String,
+    /// That the answers name; null until there is one, and where they name several.
+    model: Option<String>,
     errors: Option<Errors>,
     input_file_id: String,
     completion_window: String,
@@ -76,6 +78,8 @@ struct BatchObject {
     cancelling_at: Option<i64>,
     cancelled_at: Option<i64>,
     request_counts: Counts,
+    /// What the answers up to now used; null of a batch that was made before this was counted.
+    usage: Option<Usage>,
     metadata: Option<HashMap<String, String>>,
 }
 
@@ -85,6 +89,40 @@ struct Counts {
     total: u64,
     completed: u64,
     failed: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BatchUsage")]
+struct Usage {
+    input_tokens: u64,
+    input_tokens_details: InputTokens,
+    output_tokens: u64,
+    output_tokens_details: OutputTokens,
+    total_tokens: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BatchInputTokens")]
+struct InputTokens {
+    cached_tokens: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BatchOutputTokens")]
+struct OutputTokens {
+    reasoning_tokens: u64,
+}
+
+impl From<&v1::BatchUsage> for Usage {
+    fn from(usage: &v1::BatchUsage) -> Self {
+        Self {
+            input_tokens: usage.input_tokens,
+            input_tokens_details: InputTokens { cached_tokens: usage.cached_tokens },
+            output_tokens: usage.output_tokens,
+            output_tokens_details: OutputTokens { reasoning_tokens: usage.reasoning_tokens },
+            total_tokens: usage.total_tokens(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -119,7 +157,8 @@ impl From<v1::Batch> for BatchObject {
         Self {
             object: "batch",
             errors: Some(errors).filter(|errors| !errors.is_empty()).map(|data| Errors { object: "list", data }),
-            status: word(status),
+            model: told(&batch.model),
+            status: status.word(),
             output_file_id: told(&batch.output_file_id),
             error_file_id: told(&batch.error_file_id),
             created_at: ids::unix_seconds(batch.created.as_ref()),
@@ -132,25 +171,13 @@ impl From<v1::Batch> for BatchObject {
             cancelling_at: seconds(batch.cancelling),
             cancelled_at: ended_as(BatchStatus::Cancelled),
             request_counts: Counts { total: batch.total, completed: batch.completed, failed: batch.failed },
+            usage: batch.usage.as_ref().map(Usage::from),
             metadata: Some(batch.metadata).filter(|metadata| !metadata.is_empty()),
             id: batch.id,
             endpoint: batch.endpoint,
             input_file_id: batch.input_file_id,
             completion_window: batch.completion_window,
         }
-    }
-}
-
-fn word(status: BatchStatus) -> &'static str {
-    match status {
-        BatchStatus::Unspecified | BatchStatus::Validating => "validating",
-        BatchStatus::InProgress => "in_progress",
-        BatchStatus::Finalizing => "finalizing",
-        BatchStatus::Cancelling => "cancelling",
-        BatchStatus::Completed => "completed",
-        BatchStatus::Failed => "failed",
-        BatchStatus::Expired => "expired",
-        BatchStatus::Cancelled => "cancelled",
     }
 }
 

@@ -64,6 +64,17 @@ async fn every_endpoint_answers_in_a_batch_as_it_does_alone() {
         assert_eq!((&batch["endpoint"], &batch["metadata"]), (&json!(endpoint), &json!({ "a": "b" })));
         let output = content(&server, &batch["output_file_id"]).await;
         assert_eq!(output.len(), 2);
+        // The sums of what the answers themselves say, and the model that they name.
+        let sum = |places: [&str; 2]| -> u64 {
+            let of = |answer: &Value| places.iter().find_map(|place| answer["response"]["body"]["usage"][*place].as_u64());
+            output.iter().filter_map(of).sum()
+        };
+        let (input, written) = (sum(["prompt_tokens", "input_tokens"]), sum(["completion_tokens", "output_tokens"]));
+        let usage = &batch["usage"];
+        assert_eq!((&usage["input_tokens"], &usage["output_tokens"]), (&json!(input), &json!(written)), "{endpoint} {batch}");
+        assert_eq!(usage["total_tokens"], json!(input + written));
+        assert!(usage["input_tokens_details"]["cached_tokens"].is_u64() && usage["output_tokens_details"]["reasoning_tokens"].is_u64());
+        assert_eq!(batch["model"], output[0]["response"]["body"]["model"], "{endpoint} {batch}");
         for answer in &output {
             assert_eq!(answer["response"]["body"].pointer(place), Some(&wanted), "{endpoint} {answer}");
         }
@@ -88,7 +99,7 @@ async fn what_cannot_be_run_is_said_by_line_or_by_field() {
     let file = upload(&server, "batch", "{\"custom_id\":\"a\"}\nnonsense").await;
     let asked = |file: &Value, endpoint: &str| json!({ "input_file_id": file, "endpoint": endpoint, "completion_window": "24h" });
     let batch = server.json("POST", "/v1/batches", asked(&file, "/v1/embeddings")).await;
-    assert_eq!((&batch["status"], &batch["output_file_id"]), (&json!("validating"), &Value::Null));
+    assert_eq!((&batch["status"], &batch["output_file_id"], &batch["model"]), (&json!("validating"), &Value::Null, &Value::Null));
     let batch = ended(&server, batch["id"].as_str().unwrap()).await;
     assert_eq!((&batch["status"], &batch["errors"]["object"]), (&json!("failed"), &json!("list")));
     let told: Vec<(&Value, &Value)> =

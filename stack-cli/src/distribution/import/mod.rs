@@ -9,14 +9,14 @@ mod providers;
 #[cfg(test)]
 mod tests;
 
-use std::{io::Read, net::IpAddr, path::Path};
+use std::{net::IpAddr, path::Path};
 
 use llama_stack_core::{Error, Manifest, Result, manifest};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{kept, yaml};
-use crate::output::Output;
+use crate::{named, output::Output};
 
 /// Something that did not come over as it was.
 #[derive(Debug, PartialEq, Serialize)]
@@ -49,7 +49,7 @@ struct Imported {
 }
 
 pub(super) fn run(file: &Path, target: Option<&Path>, force: bool, output: &Output) -> Result<()> {
-    let text = read(file)?;
+    let text = named::text(file)?;
     let (manifest, notes) = convert(&text, &file.display().to_string())?;
     if let Some(target) = target {
         kept::write(target, &manifest, force)?;
@@ -67,15 +67,6 @@ pub(super) fn run(file: &Path, target: Option<&Path>, force: bool, output: &Outp
         output.note(&format!("{shown} is written; look at it whole with `llama-stack distribution check {shown}`"));
     }
     Ok(())
-}
-
-fn read(file: &Path) -> Result<String> {
-    if file.as_os_str() == "-" {
-        let mut text = String::new();
-        let read = std::io::stdin().read_to_string(&mut text);
-        return read.map(|_| text).map_err(|error| Error::invalid("stdin", "standard input is not text").with_source(error));
-    }
-    std::fs::read_to_string(file).map_err(|error| Error::not_found(format!("{} cannot be read: {error}", file.display())))
 }
 
 /// The manifest's text, and what did not come over as it was.

@@ -1,0 +1,58 @@
+//! What the command line names: files, standard input, pairs. One rule for what is wrong with them.
+
+use std::{
+    io::{self, ErrorKind, Read as _},
+    path::Path,
+};
+
+use llama_stack_core::{Code, Error, Result};
+
+/// The text of a file; `-` is standard input.
+///
+/// # Errors
+/// As [`unreadable`].
+pub(crate) fn text(file: &Path) -> Result<String> {
+    if file == Path::new("-") {
+        return standard_input();
+    }
+    std::fs::read_to_string(file).map_err(|error| unreadable(file, &error))
+}
+
+/// All of it.
+///
+/// # Errors
+/// `InvalidArgument` it is not text.
+pub(crate) fn standard_input() -> Result<String> {
+    let mut text = String::new();
+    let read = io::stdin().read_to_string(&mut text);
+    read.map(|_| text).map_err(|error| Error::invalid("stdin", "standard input is not text").with_source(error))
+}
+
+/// `NotFound` the file is not there · `InvalidArgument` it is a folder, or not text · `FailedPrecondition` it cannot be read.
+pub(crate) fn unreadable(file: &Path, error: &io::Error) -> Error {
+    let code = match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Code::NotFound,
+        ErrorKind::IsADirectory | ErrorKind::InvalidData => Code::InvalidArgument,
+        _ => Code::FailedPrecondition,
+    };
+    Error::new(code, format!("{} cannot be read: {error}", file.display())).with_field("file")
+}
+
+/// The file cannot be written, whatever it is.
+pub(crate) fn unwritable(file: &Path, error: io::Error) -> Error {
+    Error::failed_precondition(format!("{} cannot be written: {error}", file.display())).with_source(error)
+}
+
+/// A file that is there already, and is not written over without `--force`.
+pub(crate) fn taken(file: &Path) -> Error {
+    let message = format!("{} is there already; name another file, or write over it with --force", file.display());
+    Error::new(Code::AlreadyExists, message)
+}
+
+/// # Errors
+/// `InvalidArgument` the text is not NAME=VALUE.
+pub(crate) fn pair(field: &str, text: &str) -> Result<(String, String)> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, value) = pair.ok_or_else(|| Error::invalid(field, format!("{text:?} must be NAME=VALUE")))?;
+    Ok((name.into(), value.into()))
+}
