@@ -74,6 +74,33 @@ const cases = {
     await answers(page).nth(2).filter({ hasText: "1 2 3" }).waitFor();
     return page;
   },
+  "an answer's Markdown is shown as it is meant, and nothing in it acts on the page": async () => {
+    const page = await visit("/");
+    const lines = [
+      "so", "", "## Plan", "", "1. *one*", "   - nested `code`", "   - [ ] open", "2. two", "", "   more of two", "3. three", "",
+      "| name | size |", "|---|--:|", "| a \\| b | **7** |", "", "> quoted", "", "---", "~~~js", "let a_b_c = 1;", "~~~",
+      "[good](https://example.com/a_(b)) [bad](javascript:window.acted=1) <img src=x onerror=window.acted=1> <script>window.acted=1</script>",
+    ];
+    await say(page, lines.join("\n"));
+    const shown = answers(page).locator(".markdown");
+    await shown.getByRole("heading", { name: "Plan" }).waitFor();
+    await shown.getByText("<script>window.acted=1</script>").waitFor();
+    const seen = await shown.evaluate((node) => ({
+      items: [...node.querySelectorAll(":scope > ol > li")].map((item) => item.innerText.split("\n").filter(Boolean)),
+      row: [...node.querySelectorAll("td")].map((cell) => `${cell.className}:${cell.innerHTML}`),
+      rest: [...node.querySelectorAll(":scope > blockquote, :scope > hr, .fence code")].map((part) => part.innerText),
+      links: [...node.querySelectorAll("a")].map((link) => link.getAttribute("href")),
+      alive: node.querySelectorAll("img, script").length + Number("acted" in window),
+    }));
+    assert.deepEqual(seen, {
+      items: [["one", "nested code", "☐ open"], ["two", "more of two"], ["three"]],
+      row: [":a | b", "number:<strong>7</strong>"],
+      rest: ["quoted", "", "let a_b_c = 1;"],
+      links: ["https://example.com/a_(b)"],
+      alive: 0,
+    });
+    return page;
+  },
   "an error of the API is shown with its message": async () => {
     const page = await visit("/");
     await say(page, "fail");
@@ -203,9 +230,11 @@ const cases = {
     await page.getByLabel("Name").fill("laws");
     await page.getByRole("button", { name: "Create" }).click();
     await page.getByRole("heading", { name: /^laws/ }).waitFor();
-    await page.getByLabel("Add files").setInputFiles({ name: "laws.txt", mimeType: "text/plain", buffer: Buffer.from("The king may not veto laws.") });
+    const file = (name, text) => ({ name, mimeType: "text/plain", buffer: Buffer.from(text) });
+    await page.getByLabel("Add files").setInputFiles([file("laws.txt", "The king may not veto laws."), file("taxes.txt", "Salt is taxed.")]);
+    await page.getByRole("row", { name: /taxes\.txt completed/ }).waitFor();
     await page.getByRole("row", { name: /laws\.txt completed/ }).waitFor();
-    await page.getByRole("button", { name: "Chunks" }).click();
+    await page.getByRole("row", { name: /laws\.txt/ }).getByRole("button", { name: "Chunks" }).click();
     await page.getByRole("dialog").getByText("The king may not veto laws.").waitFor();
     await page.keyboard.press("Escape");
     await page.getByLabel("Query").fill("veto");

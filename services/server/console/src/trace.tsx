@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import type { Json } from "./api";
-import { Badge, pretty, seconds } from "./ui";
+import { Badge, count, pretty, seconds } from "./ui";
 
 interface Row {
   lane: "model" | "tool" | "shield" | "other";
@@ -49,7 +49,7 @@ function row(step: Json): Row {
         detail: [["message", step.message ?? ""], ["categories", (step.categories ?? []).join(", ")], ["scores", Object.entries(step.scores).map(([code, score]) => `${code} ${(score as number).toFixed(3)}`).join("\n")], ["judged", `${step.judged_bytes} bytes, ${step.known_bytes} known from before`], ["error", step.error ?? ""]],
       };
     case "tool_list":
-      return { lane: "tool", title: `tools of ${step.server_label}`, note: step.error ? "" : `${step.tools.length} tools`, tone: "violet", state: step.error ? "error" : undefined, detail: [["tools", step.tools.join(", ")], ["error", step.error ?? ""]] };
+      return { lane: "tool", title: `tools of ${step.server_label}`, note: step.error ? "" : count(step.tools.length, "tool"), tone: "violet", state: step.error ? "error" : undefined, detail: [["tools", step.tools.join(", ")], ["error", step.error ?? ""]] };
     case "handoff":
       return { lane: "other", title: `hands off to ${step.agent_id}`, note: "", tone: "violet", detail: [["result", step.result ?? ""]] };
     case "compaction":
@@ -73,7 +73,7 @@ export function Trace({ trace }: { trace?: Json }) {
         <div class="tabs" role="tablist" aria-label="Form of the trace">
           {["timeline", "graph"].map((name) => <button key={name} type="button" role="tab" aria-selected={form === name} onClick={() => setForm(name)}>{name === "timeline" ? "Timeline" : "Graph"}</button>)}
         </div>
-        <span class="sub">{trace.data.length} steps · {tokens(trace.usage)} · {seconds(to - from)}{trace.cost > 0 && ` · ${trace.cost.toFixed(4)}`}</span>
+        <span class="sub">{count(trace.data.length, "step")} · {tokens(trace.usage)} · {seconds(to - from)}{trace.cost > 0 && ` · ${trace.cost.toFixed(4)}`}</span>
       </div>
       {form === "timeline" ? <Timeline rows={rows} from={from} to={to} /> : <Graph rows={rows} />}
     </div>

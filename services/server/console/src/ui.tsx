@@ -182,6 +182,7 @@ export const bytes = (count: number) => {
   while (count >= 1_000 && at < units.length - 1) [count, at] = [count / 1_000, at + 1];
   return `${at === 0 ? count : count.toFixed(1)} ${units[at]}`;
 };
+export const count = (number: number, thing: string) => `${number} ${thing}${number === 1 ? "" : "s"}`;
 export const when = (unix: number) => (unix ? new Date(unix * 1_000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }) : "–");
 
 /** JSON as people read it; other text as it is. */
