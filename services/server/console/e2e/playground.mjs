@@ -101,6 +101,43 @@ const cases = {
     });
     return page;
   },
+  "an answer is asked for again, a question is changed, and the chat is still there when the page is loaded again": async () => {
+    const page = await visit("/");
+    await say(page, "count 2");
+    await answers(page).filter({ hasText: "1 2" }).waitFor();
+    const asked = page.waitForRequest((request) => request.url().endsWith("/v1/chat/completions"));
+    await page.getByRole("button", { name: "Regenerate" }).click();
+    assert.deepEqual((await asked).postDataJSON().messages, [{ role: "user", content: "count 2" }]);
+    await page.getByText(/2 in · 2 out/).waitFor();
+    await page.reload();
+    await answers(page).filter({ hasText: "1 2" }).waitFor();
+    await page.getByRole("button", { name: "Edit", exact: true }).click();
+    assert.equal(await message(page).inputValue(), "count 2");
+    await say(page, "count 4");
+    await answers(page).filter({ hasText: "1 2 3 4" }).waitFor();
+    assert.equal(await answers(page).count(), 1);
+    // What still comes of an answer does not bring back a chat that was left.
+    await say(page, "forever");
+    await answers(page).nth(1).filter({ hasText: "5 6 7" }).waitFor();
+    await page.getByRole("button", { name: "New chat" }).click();
+    await page.getByText("Ask a model of this stack").waitFor();
+    await say(page, "count 3");
+    await answers(page).filter({ hasText: "1 2 3" }).waitFor();
+    assert.equal(await answers(page).count(), 1);
+
+    await page.getByRole("link", { name: "Agents" }).click();
+    await say(page, "count 5");
+    await answers(page).filter({ hasText: "1 2 3 4 5" }).waitFor();
+    const { data: [before] } = await answer("GET", "/v1/responses?limit=1");
+    const done = page.waitForResponse((response) => response.url().endsWith("/v1/responses"));
+    await page.getByRole("button", { name: "Regenerate" }).click();
+    await (await done).finished();
+    await answers(page).filter({ hasText: "1 2 3 4 5" }).waitFor();
+    const { data: [after] } = await answer("GET", "/v1/responses?limit=1");
+    assert.notEqual(after.id, before.id);
+    assert.equal(after.previous_response_id, before.previous_response_id);
+    return page;
+  },
   "an error of the API is shown with its message": async () => {
     const page = await visit("/");
     await say(page, "fail");
@@ -119,6 +156,20 @@ const cases = {
     }
     await page.keyboard.press("Escape");
     await dialog.waitFor({ state: "hidden" });
+    // Who asks is said in each; the key itself is in none.
+    await page.getByRole("button", { name: /^Credentials/ }).click();
+    await page.getByLabel("API key", { exact: true }).fill("lsk_secret");
+    await page.getByLabel("Tenant", { exact: true }).fill("acme");
+    await page.getByRole("button", { name: "Done" }).click();
+    // Longer than an argument of a program may be.
+    await message(page).fill("long ".repeat(30_000));
+    await page.getByRole("button", { name: "View code" }).click();
+    for (const language of ["curl", "Python", "TypeScript", "Rust", "grpcurl"]) {
+      await dialog.getByRole("tab", { name: language, exact: true }).click();
+      const written = await dialog.locator("pre").innerText();
+      assert(written.includes("LLAMA_STACK_API_KEY") && written.includes("acme") && !written.includes("lsk_secret"), `${language}: ${written.slice(0, 800)}`);
+      if (/curl/.test(language)) assert.match(written, /-d @-? [^]*<<'JSON'\n\{[^]*\}\nJSON\n$/);
+    }
     return page;
   },
   "a turn with a tool is traced": async () => {

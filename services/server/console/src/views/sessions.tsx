@@ -5,7 +5,7 @@ import { type Json, events, get, remove } from "../api";
 import { Exchange } from "../items";
 import { go } from "../state";
 import { Trace } from "../trace";
-import { type Turn, begun, take, trace, whole } from "../turn";
+import { type Turn, begun, take, trace, waiting, whole } from "../turn";
 import { Badge, Button, Empty, Failure, Page, when } from "../ui";
 import { continueFrom, turns as working } from "./agents";
 
@@ -176,7 +176,7 @@ function Session({ session, reload }: { session: Json; reload: () => Promise<voi
       </section>
       {shown && (
         <section class="section" aria-label="Turn">
-          <h2>Turn {replaying && <><Badge tone="info">replay</Badge><Button kind="quiet" icon="stop" onClick={() => replaying.abort()}>Stop</Button></>}</h2>
+          <h2>Turn {waiting(shown).length > 0 && <Button kind="main" onClick={() => fork(turns!.find(({ id }) => id === shown.id))}>Decide</Button>}{replaying && <><Badge tone="info">replay</Badge><Button kind="quiet" icon="stop" onClick={() => replaying.abort()}>Stop</Button></>}</h2>
           <div class="turn-view"><Exchange turn={shown} /><Trace trace={shown.trace} /></div>
         </section>
       )}

@@ -6,6 +6,7 @@ import type { Call } from "../code";
 import { loaded, shields } from "../state";
 import { Badge, Button, CodeButton, Empty, Failure, Field, Page, Select, seconds } from "../ui";
 import { Windows, cut, judge, outcome as outcomeOf } from "../windows";
+import { ToSettings } from "./chat";
 
 const text = signal("");
 const chosen = signal<Set<string> | null>(null);
@@ -61,7 +62,7 @@ export function Shields() {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) void run();
   };
   return (
-    <Page title="Shields" actions={<CodeButton call={call} disabled={shields.value.length === 0} />}>
+    <Page title="Shields" actions={<><ToSettings /><CodeButton call={call} disabled={shields.value.length === 0} /></>}>
       {loaded.value && shields.value.length === 0
         ? <Empty title="No shield"><p>This stack's manifest names none under <code>providers.safety</code>.</p></Empty>
         : (
