@@ -341,6 +341,24 @@ const cases = {
     assert.equal(list[0].previous_response_id, first.id, "the fork does not go on from the first turn");
     return page;
   },
+  "a call that waits since before is decided from its session, with the tools that it was asked with": async () => {
+    const tool = { type: "mcp", server_label: "builtin", connector_id: "builtin", allowed_tools: ["calculator"], require_approval: "always" };
+    await answer("POST", "/v1/responses", { model: "scripted", input: 'call calculator {"expression": "6 * 9"}', tools: [tool] });
+    const page = await visit("/#/sessions");
+    await page.getByRole("navigation", { name: "Sessions" }).getByText("6 * 9").click();
+    const turns = page.getByRole("list", { name: "Turns" }).getByRole("listitem");
+    await turns.filter({ hasText: "6 * 9" }).getByRole("button").first().click();
+    await page.getByRole("button", { name: "Decide" }).click();
+    await page.getByRole("checkbox", { name: /calculator/, checked: true }).waitFor();
+    await page.getByRole("button", { name: "Approve" }).click();
+    await answers(page).nth(1).filter({ hasText: "the tool said: 54" }).waitFor();
+    await page.getByRole("link", { name: "Sessions" }).click();
+    await page.getByRole("navigation", { name: "Sessions" }).getByText("6 * 9").click();
+    await turns.filter({ hasText: "6 * 9" }).getByRole("button").first().click();
+    await page.locator('[data-item="approval"]').getByText("decided").waitFor();
+    assert.equal(await page.getByRole("button", { name: "Decide" }).count(), 0, "it was decided already");
+    return page;
+  },
   "models, requests, metrics and the API reference show what the stack has": async () => {
     const page = await visit("/#/models");
     await page.getByRole("row", { name: /scripted-embedding.*embedding/ }).waitFor();
@@ -365,6 +383,9 @@ const cases = {
     await page.getByRole("button", { name: "CreateTurn", exact: true }).click();
     await page.getByText("Begins a turn and streams what happens in it.").waitFor();
     await page.getByText("parent_turn_id").first().waitFor();
+    await page.getByRole("tab", { name: "gRPC" }).press("ArrowLeft");
+    await page.locator('[role="tab"]:focus', { hasText: "HTTP" }).waitFor();
+    await page.getByRole("textbox", { name: "Filter routes" }).waitFor();
     return page;
   },
   "a stack that does not answer is told, and is back when it is": async () => {
@@ -397,6 +418,26 @@ const cases = {
     await page.locator('button[aria-label="Send"]:enabled').waitFor();
     await page.keyboard.press("Enter");
     await answers(page).filter({ hasText: "1 2" }).waitFor();
+    // The page follows what is written, unless the reader has gone elsewhere.
+    await say(page, `so\n${"\n\nmore".repeat(60)}\n\nlast`);
+    await page.waitForFunction(() => {
+      const shown = [...document.querySelectorAll('[data-role="assistant"] p')].at(-1);
+      return shown?.innerText === "last" && shown.getBoundingClientRect().bottom < innerHeight;
+    });
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.waitForFunction(() => document.querySelector("aside.panel").getBoundingClientRect().top < innerHeight / 2);
+    await say(page, "forever");
+    await answers(page).nth(2).filter({ hasText: "5 6 7" }).waitFor();
+    await page.keyboard.press("Escape");
+    await answers(page).nth(2).getByText("stopped").waitFor();
+    await page.keyboard.press("Alt+8");
+    await page.waitForURL("**/#/metrics");
+    await page.locator(".skip").focus();
+    await page.keyboard.press("Enter");
+    await page.locator("main:focus").waitFor();
+    assert.match(page.url(), /#\/metrics$/);
+    await page.keyboard.press("Alt+1");
+    await message(page).waitFor();
     const nameless = await page.evaluate(() => [...document.querySelectorAll("button, input, select, textarea, a")].filter((node) => !(node.ariaLabel || node.innerText?.trim() || node.textContent.trim() || node.labels?.length)).map((node) => node.outerHTML));
     assert.deepEqual(nameless, [], "controls without a name");
     return page;

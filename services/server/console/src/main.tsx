@@ -82,6 +82,7 @@ function App() {
         return go(VIEWS[Number(digit[1]) - 1].id);
       }
       const typing = (event.target as HTMLElement).closest("input, textarea, select, dialog");
+      if (event.key === "Escape" && !document.querySelector("dialog[open]")) document.querySelector<HTMLElement>('main button[aria-label="Stop"]')?.click();
       if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
       if (event.key === "?") setDialog("keys");
       if (event.key === "/") {
@@ -95,7 +96,15 @@ function App() {
 
   return (
     <div class={`shell ${menu ? "menu-open" : ""}`}>
-      <a class="skip" href="#main">Skip to content</a>
+      <a
+        class="skip"
+        href="#main"
+        onClick={(event) => {
+          // The part after `#` says which view is open.
+          event.preventDefault();
+          document.getElementById("main")?.focus();
+        }}
+      >Skip to content</a>
       <header class="bar">
         <Button kind="quiet" icon="menu" label="Menu" aria-expanded={menu} onClick={() => setMenu(!menu)} />
         <span class="brand">llama-stack</span>

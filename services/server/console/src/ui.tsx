@@ -133,6 +133,32 @@ export function Dialog({ title, onClose, children }: { title: string; onClose: (
   );
 }
 
+/** Tabs as a keyboard expects them: one stop, and arrows from one to the next. */
+export function Tabs({ label, names, chosen, onChoose, children }: {
+  label: string;
+  names: readonly string[];
+  chosen: string;
+  onChoose: (name: string) => void;
+  children?: ComponentChildren;
+}) {
+  const press = (event: JSX.TargetedKeyboardEvent<HTMLButtonElement>) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const at = (names.indexOf(chosen) + step + names.length) % names.length;
+    onChoose(names[at]);
+    event.currentTarget.parentElement?.querySelectorAll<HTMLElement>('[role="tab"]')[at]?.focus();
+  };
+  return (
+    <div class="tabs" role="tablist" aria-label={label}>
+      {names.map((name) => (
+        <button key={name} type="button" role="tab" aria-selected={name === chosen} tabIndex={name === chosen ? 0 : -1} onClick={() => onChoose(name)} onKeyDown={press}>{name}</button>
+      ))}
+      {children}
+    </div>
+  );
+}
+
 /** The call that a view makes, as a program would make it. */
 export function CodeButton({ call, disabled }: { call: () => Call; disabled?: boolean }) {
   const [open, setOpen] = useState(false);
@@ -147,13 +173,10 @@ export function CodeButton({ call, disabled }: { call: () => Call; disabled?: bo
       <Button icon="code" onClick={() => setOpen(true)} disabled={disabled}>View code</Button>
       {open && (
         <Dialog title="View code" onClose={() => setOpen(false)}>
-          <div class="tabs" role="tablist" aria-label="Language">
-            {LANGUAGES.map((name) => (
-              <button key={name} type="button" role="tab" aria-selected={name === language} onClick={() => choose(name)}>{name}</button>
-            ))}
+          <Tabs label="Language" names={LANGUAGES} chosen={language} onChoose={choose}>
             <span class="spacer" />
             <CopyButton text={written} />
-          </div>
+          </Tabs>
           <pre class="code" tabIndex={0}><code>{written}</code></pre>
         </Dialog>
       )}

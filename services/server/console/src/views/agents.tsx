@@ -63,8 +63,7 @@ function request(input: Json, previous?: string): Json {
   const list = toolList();
   if (list.length > 0) {
     body.tools = list;
-    // What a person decided goes on with a call; it asks for no other one.
-    if (choice.value !== "auto" && input[0]?.type !== "mcp_approval_response") body.tool_choice = choice.value;
+    if (choice.value !== "auto") body.tool_choice = choice.value;
     if (maxCalls.value) body.max_tool_calls = Number(maxCalls.value);
   }
   if (guarded.value.size > 0) body.guardrails = [...guarded.value];
@@ -76,6 +75,7 @@ function request(input: Json, previous?: string): Json {
 async function run(turn: Turn, body: Json) {
   const control = new AbortController();
   running.value = control;
+  turn.request = body;
   const before = turns.value;
   const show = growing(turns, before, turn);
   shown.value = before.length;
@@ -126,7 +126,10 @@ function decide(at: number, decisions: Json[]) {
   const turn = turns.value[at];
   for (const item of turn.items) if (item.type === "mcp_approval_request") item.decided = true;
   turns.value = [...turns.value];
-  void run(begun("", { decisions }), request(decisions, turn.id));
+  const body = request(decisions, turn.id);
+  // As the calls were asked for, whatever is set by now; a decision asks for no other one.
+  const { tool_choice, ...same } = turn.request ?? body;
+  void run(begun("", { decisions }), { ...same, input: decisions, previous_response_id: turn.id });
 }
 
 function stop() {
@@ -135,10 +138,21 @@ function stop() {
   if (id) void post(`/v1/responses/${id}/cancel`, {}).catch(() => undefined);
 }
 
-/** Goes on from a response of a session, in a new branch. */
+/** Goes on from a response of a session, in a new branch, with what that response was made with. */
 export function continueFrom(past: Turn[]) {
   turns.value = past;
   shown.value = past.length - 1;
+  const { agent_id, model, instructions: told, tools: had = [], guardrails = [], max_output_tokens, max_tool_calls } = past.at(-1)?.response ?? {};
+  who.value = agent_id ? `agent:${agent_id}` : model ?? "";
+  if (agent_id) return;
+  const connectors: Json[] = had.filter(({ type }: Json) => type === "mcp");
+  instructions.value = told ?? "";
+  picked.value = new Set(connectors.flatMap(({ allowed_tools }) => allowed_tools ?? []));
+  approval.value = connectors.some(({ require_approval }) => require_approval === "always") ? "always" : "never";
+  searched.value = new Set(had.flatMap(({ vector_store_ids }: Json) => vector_store_ids ?? []));
+  guarded.value = new Set(guardrails);
+  maxTokens.value = String(max_output_tokens ?? "");
+  maxCalls.value = String(max_tool_calls ?? "");
 }
 
 function call(): Call {
@@ -270,7 +284,7 @@ export function Agents() {
           <Composer value={draft.value} onInput={(text) => (draft.value = text)} images={images.value} onImages={(list) => (images.value = list)} onSend={submit} busy={busy} onStop={stop} placeholder="A task, Enter to send" disabled={!chosen()} />
         </div>
         <section class="panel trace-panel" aria-label="Trace">
-          <h2>Trace {traced && <Badge tone={traced.live ? "info" : traced.status === "completed" ? "good" : "warn"}>{traced.live ? "runs" : traced.trace?.status?.replaceAll("_", " ") ?? traced.status}</Badge>}</h2>
+          <h2>Trace {traced && <Badge tone={traced.live ? "info" : (traced.trace?.status ?? traced.status) === "completed" ? "good" : "warn"}>{traced.live ? "runs" : (traced.trace?.status ?? traced.status).replaceAll("_", " ")}</Badge>}</h2>
           <Trace trace={traced?.trace} />
         </section>
         <Settings />

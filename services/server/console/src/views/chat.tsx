@@ -206,7 +206,6 @@ export function Composer({ value, onInput, images, onImages, onSend, busy, onSto
     node.style.height = `${Math.min(node.scrollHeight, 220)}px`;
   }, [value]);
   const press = (event: KeyboardEvent) => {
-    if (event.key === "Escape" && busy) onStop();
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     onSend();
