@@ -388,6 +388,24 @@ const cases = {
     await page.getByRole("textbox", { name: "Filter routes" }).waitFor();
     return page;
   },
+  "a stack that wants to know who calls is told a key, and nothing is called empty before": async () => {
+    const page = await visit("/docs");
+    const error = { message: "this stack wants to know who calls", type: "invalid_request_error", code: "missing_credentials", param: null };
+    await page.route("**/v1/**", (route) =>
+      route.request().headers().authorization === "Bearer lsk_key" ? route.continue() : route.fulfill({ status: 401, json: { error } }));
+    await page.goto(`${base}/#/stores`);
+    await page.getByText("this stack wants to know who calls", { exact: true }).waitFor();
+    assert.equal(await page.getByText("No vector store").count(), 0);
+    await page.getByRole("button", { name: "Enter an API key" }).click();
+    await page.getByLabel("API key", { exact: true }).fill("lsk_key");
+    await page.getByRole("button", { name: "Done" }).click();
+    await page.getByRole("button", { name: "New store" }).first().waitFor();
+    assert.equal(await page.getByText("wants to know").count(), 0);
+    await page.getByRole("link", { name: "Chat" }).click();
+    await say(page, "count 2");
+    await answers(page).filter({ hasText: "1 2" }).waitFor();
+    return page;
+  },
   "a stack that does not answer is told, and is back when it is": async () => {
     const page = await visit("/");
     await say(page, "forever");
