@@ -236,6 +236,7 @@ export function useFollow(list: unknown[]) {
   const box = useRef<HTMLDivElement>(null);
   const follows = useRef(true);
   const known = useRef(0);
+  const was = useRef(0);
   /** On a narrow screen the page scrolls, and the column with the composer is a part of it. */
   const outer = () => (getComputedStyle(box.current!).overflowY === "visible" ? box.current!.parentElement! : null);
   useEffect(() => {
@@ -246,17 +247,23 @@ export function useFollow(list: unknown[]) {
     if (column) column.scrollIntoView({ block: "end" });
     else box.current!.scrollTop = box.current!.scrollHeight;
   }, [list]);
+  /** `left`: what is below the end of the view. It grows while the event is under way, so only who went up, or past the end, has left. */
+  const scrolled = (place: number, left: number) => {
+    if (Math.abs(left) < 60) follows.current = true;
+    else if (place < was.current || left < 0) follows.current = false;
+    was.current = place;
+  };
   useEffect(() => {
-    const scrolled = () => {
+    const page = () => {
       const column = outer();
-      if (column) follows.current = Math.abs(column.getBoundingClientRect().bottom - innerHeight) < 60;
+      if (column) scrolled(scrollY, column.getBoundingClientRect().bottom - innerHeight);
     };
-    addEventListener("scroll", scrolled, { passive: true });
-    return () => removeEventListener("scroll", scrolled);
+    addEventListener("scroll", page, { passive: true });
+    return () => removeEventListener("scroll", page);
   }, []);
   const onScroll = () => {
-    const node = box.current!;
-    follows.current = node.scrollHeight - node.scrollTop - node.clientHeight < 60;
+    const { scrollTop, scrollHeight, clientHeight } = box.current!;
+    scrolled(scrollTop, scrollHeight - scrollTop - clientHeight);
   };
   return { ref: box, onScroll };
 }
