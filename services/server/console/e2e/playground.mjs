@@ -74,6 +74,70 @@ const cases = {
     await answers(page).nth(2).filter({ hasText: "1 2 3" }).waitFor();
     return page;
   },
+  "an answer's Markdown is shown as it is meant, and nothing in it acts on the page": async () => {
+    const page = await visit("/");
+    const lines = [
+      "so", "", "## Plan", "", "1. *one*", "   - nested `code`", "   - [ ] open", "2. two", "", "   more of two", "3. three", "",
+      "| name | size |", "|---|--:|", "| a \\| b | **7** |", "", "> quoted", "", "---", "~~~js", "let a_b_c = 1;", "~~~",
+      "[good](https://example.com/a_(b)) [bad](javascript:window.acted=1) <img src=x onerror=window.acted=1> <script>window.acted=1</script>",
+    ];
+    await say(page, lines.join("\n"));
+    const shown = answers(page).locator(".markdown");
+    await shown.getByRole("heading", { name: "Plan" }).waitFor();
+    await shown.getByText("<script>window.acted=1</script>").waitFor();
+    const seen = await shown.evaluate((node) => ({
+      items: [...node.querySelectorAll(":scope > ol > li")].map((item) => item.innerText.split("\n").filter(Boolean)),
+      row: [...node.querySelectorAll("td")].map((cell) => `${cell.className}:${cell.innerHTML}`),
+      rest: [...node.querySelectorAll(":scope > blockquote, :scope > hr, .fence code")].map((part) => part.innerText),
+      links: [...node.querySelectorAll("a")].map((link) => link.getAttribute("href")),
+      alive: node.querySelectorAll("img, script").length + Number("acted" in window),
+    }));
+    assert.deepEqual(seen, {
+      items: [["one", "nested code", "☐ open"], ["two", "more of two"], ["three"]],
+      row: [":a | b", "number:<strong>7</strong>"],
+      rest: ["quoted", "", "let a_b_c = 1;"],
+      links: ["https://example.com/a_(b)"],
+      alive: 0,
+    });
+    return page;
+  },
+  "an answer is asked for again, a question is changed, and the chat is still there when the page is loaded again": async () => {
+    const page = await visit("/");
+    await say(page, "count 2");
+    await answers(page).filter({ hasText: "1 2" }).waitFor();
+    const asked = page.waitForRequest((request) => request.url().endsWith("/v1/chat/completions"));
+    await page.getByRole("button", { name: "Regenerate" }).click();
+    assert.deepEqual((await asked).postDataJSON().messages, [{ role: "user", content: "count 2" }]);
+    await page.getByText(/2 in · 2 out/).waitFor();
+    await page.reload();
+    await answers(page).filter({ hasText: "1 2" }).waitFor();
+    await page.getByRole("button", { name: "Edit", exact: true }).click();
+    assert.equal(await message(page).inputValue(), "count 2");
+    await say(page, "count 4");
+    await answers(page).filter({ hasText: "1 2 3 4" }).waitFor();
+    assert.equal(await answers(page).count(), 1);
+    // What still comes of an answer does not bring back a chat that was left.
+    await say(page, "forever");
+    await answers(page).nth(1).filter({ hasText: "5 6 7" }).waitFor();
+    await page.getByRole("button", { name: "New chat" }).click();
+    await page.getByText("Ask a model of this stack").waitFor();
+    await say(page, "count 3");
+    await answers(page).filter({ hasText: "1 2 3" }).waitFor();
+    assert.equal(await answers(page).count(), 1);
+
+    await page.getByRole("link", { name: "Agents" }).click();
+    await say(page, "count 5");
+    await answers(page).filter({ hasText: "1 2 3 4 5" }).waitFor();
+    const { data: [before] } = await answer("GET", "/v1/responses?limit=1");
+    const done = page.waitForResponse((response) => response.url().endsWith("/v1/responses"));
+    await page.getByRole("button", { name: "Regenerate" }).click();
+    await (await done).finished();
+    await answers(page).filter({ hasText: "1 2 3 4 5" }).waitFor();
+    const { data: [after] } = await answer("GET", "/v1/responses?limit=1");
+    assert.notEqual(after.id, before.id);
+    assert.equal(after.previous_response_id, before.previous_response_id);
+    return page;
+  },
   "an error of the API is shown with its message": async () => {
     const page = await visit("/");
     await say(page, "fail");
@@ -92,6 +156,20 @@ const cases = {
     }
     await page.keyboard.press("Escape");
     await dialog.waitFor({ state: "hidden" });
+    // Who asks is said in each; the key itself is in none.
+    await page.getByRole("button", { name: /^Credentials/ }).click();
+    await page.getByLabel("API key", { exact: true }).fill("lsk_secret");
+    await page.getByLabel("Tenant", { exact: true }).fill("acme");
+    await page.getByRole("button", { name: "Done" }).click();
+    // Longer than an argument of a program may be.
+    await message(page).fill("long ".repeat(30_000));
+    await page.getByRole("button", { name: "View code" }).click();
+    for (const language of ["curl", "Python", "TypeScript", "Rust", "grpcurl"]) {
+      await dialog.getByRole("tab", { name: language, exact: true }).click();
+      const written = await dialog.locator("pre").innerText();
+      assert(written.includes("LLAMA_STACK_API_KEY") && written.includes("acme") && !written.includes("lsk_secret"), `${language}: ${written.slice(0, 800)}`);
+      if (/curl/.test(language)) assert.match(written, /-d @-? [^]*<<'JSON'\n\{[^]*\}\nJSON\n$/);
+    }
     return page;
   },
   "a turn with a tool is traced": async () => {
@@ -203,9 +281,11 @@ const cases = {
     await page.getByLabel("Name").fill("laws");
     await page.getByRole("button", { name: "Create" }).click();
     await page.getByRole("heading", { name: /^laws/ }).waitFor();
-    await page.getByLabel("Add files").setInputFiles({ name: "laws.txt", mimeType: "text/plain", buffer: Buffer.from("The king may not veto laws.") });
+    const file = (name, text) => ({ name, mimeType: "text/plain", buffer: Buffer.from(text) });
+    await page.getByLabel("Add files").setInputFiles([file("laws.txt", "The king may not veto laws."), file("taxes.txt", "Salt is taxed.")]);
+    await page.getByRole("row", { name: /taxes\.txt completed/ }).waitFor();
     await page.getByRole("row", { name: /laws\.txt completed/ }).waitFor();
-    await page.getByRole("button", { name: "Chunks" }).click();
+    await page.getByRole("row", { name: /laws\.txt/ }).getByRole("button", { name: "Chunks" }).click();
     await page.getByRole("dialog").getByText("The king may not veto laws.").waitFor();
     await page.keyboard.press("Escape");
     await page.getByLabel("Query").fill("veto");
@@ -261,6 +341,24 @@ const cases = {
     assert.equal(list[0].previous_response_id, first.id, "the fork does not go on from the first turn");
     return page;
   },
+  "a call that waits since before is decided from its session, with the tools that it was asked with": async () => {
+    const tool = { type: "mcp", server_label: "builtin", connector_id: "builtin", allowed_tools: ["calculator"], require_approval: "always" };
+    await answer("POST", "/v1/responses", { model: "scripted", input: 'call calculator {"expression": "6 * 9"}', tools: [tool] });
+    const page = await visit("/#/sessions");
+    await page.getByRole("navigation", { name: "Sessions" }).getByText("6 * 9").click();
+    const turns = page.getByRole("list", { name: "Turns" }).getByRole("listitem");
+    await turns.filter({ hasText: "6 * 9" }).getByRole("button").first().click();
+    await page.getByRole("button", { name: "Decide" }).click();
+    await page.getByRole("checkbox", { name: /calculator/, checked: true }).waitFor();
+    await page.getByRole("button", { name: "Approve" }).click();
+    await answers(page).nth(1).filter({ hasText: "the tool said: 54" }).waitFor();
+    await page.getByRole("link", { name: "Sessions" }).click();
+    await page.getByRole("navigation", { name: "Sessions" }).getByText("6 * 9").click();
+    await turns.filter({ hasText: "6 * 9" }).getByRole("button").first().click();
+    await page.locator('[data-item="approval"]').getByText("decided").waitFor();
+    assert.equal(await page.getByRole("button", { name: "Decide" }).count(), 0, "it was decided already");
+    return page;
+  },
   "models, requests, metrics and the API reference show what the stack has": async () => {
     const page = await visit("/#/models");
     await page.getByRole("row", { name: /scripted-embedding.*embedding/ }).waitFor();
@@ -285,6 +383,27 @@ const cases = {
     await page.getByRole("button", { name: "CreateTurn", exact: true }).click();
     await page.getByText("Begins a turn and streams what happens in it.").waitFor();
     await page.getByText("parent_turn_id").first().waitFor();
+    await page.getByRole("tab", { name: "gRPC" }).press("ArrowLeft");
+    await page.locator('[role="tab"]:focus', { hasText: "HTTP" }).waitFor();
+    await page.getByRole("textbox", { name: "Filter routes" }).waitFor();
+    return page;
+  },
+  "a stack that wants to know who calls is told a key, and nothing is called empty before": async () => {
+    const page = await visit("/docs");
+    const error = { message: "this stack wants to know who calls", type: "invalid_request_error", code: "missing_credentials", param: null };
+    await page.route("**/v1/**", (route) =>
+      route.request().headers().authorization === "Bearer lsk_key" ? route.continue() : route.fulfill({ status: 401, json: { error } }));
+    await page.goto(`${base}/#/stores`);
+    await page.getByText("this stack wants to know who calls", { exact: true }).waitFor();
+    assert.equal(await page.getByText("No vector store").count(), 0);
+    await page.getByRole("button", { name: "Enter an API key" }).click();
+    await page.getByLabel("API key", { exact: true }).fill("lsk_key");
+    await page.getByRole("button", { name: "Done" }).click();
+    await page.getByRole("button", { name: "New store" }).first().waitFor();
+    assert.equal(await page.getByText("wants to know").count(), 0);
+    await page.getByRole("link", { name: "Chat" }).click();
+    await say(page, "count 2");
+    await answers(page).filter({ hasText: "1 2" }).waitFor();
     return page;
   },
   "a stack that does not answer is told, and is back when it is": async () => {
@@ -317,6 +436,26 @@ const cases = {
     await page.locator('button[aria-label="Send"]:enabled').waitFor();
     await page.keyboard.press("Enter");
     await answers(page).filter({ hasText: "1 2" }).waitFor();
+    // The page follows what is written, unless the reader has gone elsewhere.
+    await say(page, `so\n${"\n\nmore".repeat(60)}\n\nlast`);
+    await page.waitForFunction(() => {
+      const shown = [...document.querySelectorAll('[data-role="assistant"] p')].at(-1);
+      return shown?.innerText === "last" && shown.getBoundingClientRect().bottom < innerHeight;
+    });
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.waitForFunction(() => document.querySelector("aside.panel").getBoundingClientRect().top < innerHeight / 2);
+    await say(page, "forever");
+    await answers(page).nth(2).filter({ hasText: "5 6 7" }).waitFor();
+    await page.keyboard.press("Escape");
+    await answers(page).nth(2).getByText("stopped").waitFor();
+    await page.keyboard.press("Alt+8");
+    await page.waitForURL("**/#/metrics");
+    await page.locator(".skip").focus();
+    await page.keyboard.press("Enter");
+    await page.locator("main:focus").waitFor();
+    assert.match(page.url(), /#\/metrics$/);
+    await page.keyboard.press("Alt+1");
+    await message(page).waitFor();
     const nameless = await page.evaluate(() => [...document.querySelectorAll("button, input, select, textarea, a")].filter((node) => !(node.ariaLabel || node.innerText?.trim() || node.textContent.trim() || node.labels?.length)).map((node) => node.outerHTML));
     assert.deepEqual(nameless, [], "controls without a name");
     return page;

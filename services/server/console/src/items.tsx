@@ -68,6 +68,8 @@ function Item({ item }: { item: Json }) {
       return <Call badge="web search" title={item.action?.query ?? ""} status={item.status} />;
     case "file_search_call":
       return <Call badge="file search" title={(item.queries ?? []).join(" · ")} status={item.status} result={item.results?.map((found: Json) => `${found.filename ?? found.file_id} (${found.score?.toFixed?.(3) ?? "–"})\n${found.text ?? ""}`).join("\n\n")} />;
+    case "mcp_approval_request":
+      return <Call badge="approval" title={item.name} status={item.decided ? "decided" : "waits"} args={item.arguments} />;
     case "compaction":
       return <Call badge="summary" title="the history so far" />;
     default:
@@ -96,7 +98,7 @@ export function Exchange({ turn, decide, retry }: { turn: Turn; decide?: (decisi
       <article class="message assistant" aria-label="Agent" data-role="assistant" data-status={turn.live ? "live" : turn.status}>
         <div class="who">Agent</div>
         <div class="items">
-          {turn.items.map((item, index) => <Item key={item?.id ?? index} item={item} />)}
+          {turn.items.map((item, index) => !(decide && pending.includes(item)) && <Item key={item?.id ?? index} item={item} />)}
           {turn.live && <span class="cursor" aria-hidden="true" />}
         </div>
         {turn.incomplete && <div class="refusal" role="note"><Badge tone="bad">{turn.incomplete.replaceAll("_", " ")}</Badge> {INCOMPLETE[turn.incomplete] ?? "A limit of the turn was met."}</div>}

@@ -3,7 +3,7 @@ import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { apiKey, reachable, tenant } from "./api";
 import { go, listError, refresh, route, theme, watch } from "./state";
-import { Button, Dialog, Failure, Field, Icon } from "./ui";
+import { Button, Dialog, Empty, Failure, Field, Icon } from "./ui";
 import { Agents } from "./views/agents";
 import { Chat } from "./views/chat";
 import { Docs } from "./views/docs";
@@ -68,6 +68,8 @@ function App() {
   const [menu, setMenu] = useState(false);
   const current = VIEWS.find((view) => view.id === route.value[0]) ?? VIEWS[0];
   const look = THEMES[theme.value] ?? THEMES[""];
+  // The reference is for everybody.
+  const locked = listError.value?.status === 401 && current.id !== "docs";
 
   useEffect(() => {
     document.title = `${current.name} · llama-stack`;
@@ -82,6 +84,7 @@ function App() {
         return go(VIEWS[Number(digit[1]) - 1].id);
       }
       const typing = (event.target as HTMLElement).closest("input, textarea, select, dialog");
+      if (event.key === "Escape" && !document.querySelector("dialog[open]")) document.querySelector<HTMLElement>('main button[aria-label="Stop"]')?.click();
       if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
       if (event.key === "?") setDialog("keys");
       if (event.key === "/") {
@@ -95,7 +98,15 @@ function App() {
 
   return (
     <div class={`shell ${menu ? "menu-open" : ""}`}>
-      <a class="skip" href="#main">Skip to content</a>
+      <a
+        class="skip"
+        href="#main"
+        onClick={(event) => {
+          // The part after `#` says which view is open.
+          event.preventDefault();
+          document.getElementById("main")?.focus();
+        }}
+      >Skip to content</a>
       <header class="bar">
         <Button kind="quiet" icon="menu" label="Menu" aria-expanded={menu} onClick={() => setMenu(!menu)} />
         <span class="brand">llama-stack</span>
@@ -137,8 +148,18 @@ function App() {
             <Button icon="refresh" onClick={() => refresh()}>Try now</Button>
           </div>
         )}
-        <Failure error={listError.value} retry={() => refresh()} />
-        <current.view key={current.id} />
+        {locked ? (
+          <Empty title="This stack wants to know who calls">
+            <p>{listError.value?.message}</p>
+            <Button kind="main" icon="key" onClick={() => setDialog("access")}>Enter an API key</Button>
+          </Empty>
+        ) : (
+          <>
+            <Failure error={listError.value} retry={() => refresh()} />
+            {/* Another caller sees other things: a view begins anew. */}
+            <current.view key={`${current.id} ${apiKey.value} ${tenant.value}`} />
+          </>
+        )}
       </main>
       {dialog === "access" && <Access onClose={() => setDialog("")} />}
       {dialog === "keys" && <Shortcuts onClose={() => setDialog("")} />}

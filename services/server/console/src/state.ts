@@ -1,5 +1,5 @@
 /** What views share: where we are, what the stack has, how the page looks. */
-import { effect, signal } from "@preact/signals";
+import { type Signal, effect, signal } from "@preact/signals";
 import { ApiError, type Json, apiKey, get, reachable, tenant } from "./api";
 
 /** The view: the part of the address after `#/`, or `docs` by its path. */
@@ -30,6 +30,25 @@ effect(() => {
     localStorage.removeItem("llama-stack.theme");
   }
 });
+
+/**
+ * The last entry of a list, which goes on changing. It is shown at most once a frame, since who waits for the page would else
+ * wait for each word of an answer, and no more once it is not in the list.
+ */
+export function growing<T extends object>(list: Signal<T[]>, before: T[], entry: T) {
+  let shown: T | undefined;
+  let due = 0;
+  const now = () => {
+    cancelAnimationFrame(due);
+    due = 0;
+    const next = { ...entry };
+    if (!shown) list.value = [...before, next];
+    else if (list.value.includes(shown)) list.value = list.value.map((one) => (one === shown ? next : one));
+    else return;
+    shown = next;
+  };
+  return { now, soon: () => void (due ||= requestAnimationFrame(now)) };
+}
 
 export const models = signal<Json[]>([]);
 export const shields = signal<Json[]>([]);

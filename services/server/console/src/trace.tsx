@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import type { Json } from "./api";
-import { Badge, pretty, seconds } from "./ui";
+import { Badge, Tabs, count, pretty, seconds } from "./ui";
 
 interface Row {
   lane: "model" | "tool" | "shield" | "other";
@@ -49,7 +49,7 @@ function row(step: Json): Row {
         detail: [["message", step.message ?? ""], ["categories", (step.categories ?? []).join(", ")], ["scores", Object.entries(step.scores).map(([code, score]) => `${code} ${(score as number).toFixed(3)}`).join("\n")], ["judged", `${step.judged_bytes} bytes, ${step.known_bytes} known from before`], ["error", step.error ?? ""]],
       };
     case "tool_list":
-      return { lane: "tool", title: `tools of ${step.server_label}`, note: step.error ? "" : `${step.tools.length} tools`, tone: "violet", state: step.error ? "error" : undefined, detail: [["tools", step.tools.join(", ")], ["error", step.error ?? ""]] };
+      return { lane: "tool", title: `tools of ${step.server_label}`, note: step.error ? "" : count(step.tools.length, "tool"), tone: "violet", state: step.error ? "error" : undefined, detail: [["tools", step.tools.join(", ")], ["error", step.error ?? ""]] };
     case "handoff":
       return { lane: "other", title: `hands off to ${step.agent_id}`, note: "", tone: "violet", detail: [["result", step.result ?? ""]] };
     case "compaction":
@@ -62,7 +62,7 @@ function row(step: Json): Row {
 const good = (state: string) => state === "safe";
 
 export function Trace({ trace }: { trace?: Json }) {
-  const [form, setForm] = useState("timeline");
+  const [form, setForm] = useState("Timeline");
   if (!trace || trace.data.length === 0) return <p class="sub">The steps of the turn are shown here as it does them.</p>;
   const rows: { step: Json; row: Row }[] = trace.data.map((step: Json) => ({ step, row: row(step) }));
   const from = trace.created_ms;
@@ -70,12 +70,10 @@ export function Trace({ trace }: { trace?: Json }) {
   return (
     <div class="trace">
       <div class="trace-head">
-        <div class="tabs" role="tablist" aria-label="Form of the trace">
-          {["timeline", "graph"].map((name) => <button key={name} type="button" role="tab" aria-selected={form === name} onClick={() => setForm(name)}>{name === "timeline" ? "Timeline" : "Graph"}</button>)}
-        </div>
-        <span class="sub">{trace.data.length} steps · {tokens(trace.usage)} · {seconds(to - from)}{trace.cost > 0 && ` · ${trace.cost.toFixed(4)}`}</span>
+        <Tabs label="Form of the trace" names={["Timeline", "Graph"]} chosen={form} onChoose={setForm} />
+        <span class="sub">{count(trace.data.length, "step")} · {tokens(trace.usage)} · {seconds(to - from)}{trace.cost > 0 && ` · ${trace.cost.toFixed(4)}`}</span>
       </div>
-      {form === "timeline" ? <Timeline rows={rows} from={from} to={to} /> : <Graph rows={rows} />}
+      {form === "Timeline" ? <Timeline rows={rows} from={from} to={to} /> : <Graph rows={rows} />}
     </div>
   );
 }
@@ -112,18 +110,33 @@ function Timeline({ rows, from, to }: { rows: { step: Json; row: Row }[]; from: 
   );
 }
 
+/** What a node follows from: calls from the answer that asked for them, and the next from all of them. */
+function causes(nodes: { lane: string; call?: boolean }[], index: number): number[] {
+  const before = index - 1;
+  if (!nodes[before].call) return [before];
+  let first = before;
+  while (nodes[first - 1]?.call) first--;
+  if (nodes[index].call) return [first - 1];
+  return Array.from({ length: index - first }, (_, at) => first + at);
+}
+
 /** One lane for each kind of party, one line down for each step. */
 function Graph({ rows }: { rows: { step: Json; row: Row }[] }) {
   const [width, high, top] = [420, 44, 34];
   const x = (lane: string) => 54 + Math.max(0, LANES.indexOf((lane === "other" ? "tool" : lane) as never)) * 104;
-  const nodes = [{ lane: "you", title: "asks", state: undefined as string | undefined }, ...rows.map(({ row }) => row)];
+  const nodes: { lane: string; title: string; state?: string; call?: boolean }[] = [{ lane: "you", title: "asks" }, ...rows.map(({ step, row }) => ({ ...row, call: step.type === "tool" }))];
   const last = rows.at(-1)?.step;
-  if (last?.type !== "shield" || last.outcome === "safe") nodes.push({ lane: "you", title: last?.ended_ms ? "read the answer" : "wait", state: undefined });
+  if (last?.type !== "shield" || last.outcome === "safe") nodes.push({ lane: "you", title: last?.ended_ms ? "read the answer" : "wait" });
   const y = (index: number) => top + 20 + index * high;
   const edges: ComponentChildren[] = [];
   for (let index = 1; index < nodes.length; index++) {
-    const [x1, y1, x2, y2] = [x(nodes[index - 1].lane), y(index - 1) + 13, x(nodes[index].lane), y(index) - 14];
-    edges.push(<path class="edge" d={`M${x1} ${y1} C${x1} ${y1 + 14} ${x2} ${y2 - 14} ${x2} ${y2}`} />);
+    for (const from of causes(nodes, index)) {
+      const [x1, y1, x2, y2] = [x(nodes[from].lane), y(from), x(nodes[index].lane), y(index)];
+      // To calls that stand below one another and from them, at their sides.
+      if (index - from === 1) edges.push(<path class="edge" d={`M${x1} ${y1 + 13} C${x1} ${y1 + 27} ${x2} ${y2 - 28} ${x2} ${y2 - 14}`} />);
+      else if (nodes[index].call) edges.push(<path class="edge" d={`M${x1 - 12} ${y1 + 13} C${x1 - 12} ${y2 - 5} ${x2 - 90} ${y2 - 5} ${x2 - 51} ${y2 - 5}`} />);
+      else edges.push(<path class="edge" d={`M${x1 - 50} ${y1 + 6} C${x1 - 78} ${y1 + 6} ${x2 + 14} ${y1 + 20} ${x2 + 14} ${y2 - 14}`} />);
+    }
   }
   const short = (text: string) => (text.length > 16 ? `${text.slice(0, 15)}…` : text);
   return (

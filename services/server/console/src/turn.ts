@@ -7,6 +7,10 @@ export interface Turn {
   images?: string[];
   /** Decisions that the turn was begun with, where there were any. */
   decisions?: Json[];
+  /** The request that it was begun with, from this page. */
+  request?: Json;
+  /** The response, where the turn was begun elsewhere or earlier. */
+  response?: Json;
   id: string;
   status: string;
   items: Json[];

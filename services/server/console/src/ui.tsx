@@ -30,6 +30,7 @@ const PATHS: Record<string, string> = {
   image: "M2.500 3.500h11v9h-11zM2.500 10.500l3-3 2.500 2.500 2-2 3.500 3.500M10.200 6a.6.6 0 1 0 .01 0",
   edit: "M3 13l.6-2.600L11 3l2 2-7.400 7.400z",
   refresh: "M13 8a5 5 0 1 1-1.500-3.500M13 2.500V5h-2.500",
+  settings: "M3 5h6M12 5h1M3 11h1M7 11h6M10.500 3.500v3M5.500 9.500v3",
   menu: "M3 5h10M3 8h10M3 11h10",
 };
 
@@ -132,6 +133,32 @@ export function Dialog({ title, onClose, children }: { title: string; onClose: (
   );
 }
 
+/** Tabs as a keyboard expects them: one stop, and arrows from one to the next. */
+export function Tabs({ label, names, chosen, onChoose, children }: {
+  label: string;
+  names: readonly string[];
+  chosen: string;
+  onChoose: (name: string) => void;
+  children?: ComponentChildren;
+}) {
+  const press = (event: JSX.TargetedKeyboardEvent<HTMLButtonElement>) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const at = (names.indexOf(chosen) + step + names.length) % names.length;
+    onChoose(names[at]);
+    event.currentTarget.parentElement?.querySelectorAll<HTMLElement>('[role="tab"]')[at]?.focus();
+  };
+  return (
+    <div class="tabs" role="tablist" aria-label={label}>
+      {names.map((name) => (
+        <button key={name} type="button" role="tab" aria-selected={name === chosen} tabIndex={name === chosen ? 0 : -1} onClick={() => onChoose(name)} onKeyDown={press}>{name}</button>
+      ))}
+      {children}
+    </div>
+  );
+}
+
 /** The call that a view makes, as a program would make it. */
 export function CodeButton({ call, disabled }: { call: () => Call; disabled?: boolean }) {
   const [open, setOpen] = useState(false);
@@ -146,13 +173,10 @@ export function CodeButton({ call, disabled }: { call: () => Call; disabled?: bo
       <Button icon="code" onClick={() => setOpen(true)} disabled={disabled}>View code</Button>
       {open && (
         <Dialog title="View code" onClose={() => setOpen(false)}>
-          <div class="tabs" role="tablist" aria-label="Language">
-            {LANGUAGES.map((name) => (
-              <button key={name} type="button" role="tab" aria-selected={name === language} onClick={() => choose(name)}>{name}</button>
-            ))}
+          <Tabs label="Language" names={LANGUAGES} chosen={language} onChoose={choose}>
             <span class="spacer" />
             <CopyButton text={written} />
-          </div>
+          </Tabs>
           <pre class="code" tabIndex={0}><code>{written}</code></pre>
         </Dialog>
       )}
@@ -182,6 +206,7 @@ export const bytes = (count: number) => {
   while (count >= 1_000 && at < units.length - 1) [count, at] = [count / 1_000, at + 1];
   return `${at === 0 ? count : count.toFixed(1)} ${units[at]}`;
 };
+export const count = (number: number, thing: string) => `${number} ${thing}${number === 1 ? "" : "s"}`;
 export const when = (unix: number) => (unix ? new Date(unix * 1_000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }) : "–");
 
 /** JSON as people read it; other text as it is. */

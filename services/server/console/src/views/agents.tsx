@@ -5,12 +5,12 @@ import { type Json, events, post } from "../api";
 import type { Call } from "../code";
 import { parts } from "../images";
 import { Exchange } from "../items";
-import { agents, chatModels, route, shields, stores, tools } from "../state";
+import { agents, chatModels, growing, route, shields, stores, tools } from "../state";
 import { Trace } from "../trace";
 import { type Turn, begun, take, trace, tracer } from "../turn";
 import { Badge, Button, CodeButton, Empty, Field, Page, Select } from "../ui";
 import { AgentCard, type AgentFields, AgentForm, fieldsOf } from "./agent-form";
-import { Composer, useFollow } from "./chat";
+import { Composer, ToSettings, useFollow } from "./chat";
 
 export const turns = signal<Turn[]>([]);
 const draft = signal("");
@@ -63,8 +63,7 @@ function request(input: Json, previous?: string): Json {
   const list = toolList();
   if (list.length > 0) {
     body.tools = list;
-    // What a person decided goes on with a call; it asks for no other one.
-    if (choice.value !== "auto" && input[0]?.type !== "mcp_approval_response") body.tool_choice = choice.value;
+    if (choice.value !== "auto") body.tool_choice = choice.value;
     if (maxCalls.value) body.max_tool_calls = Number(maxCalls.value);
   }
   if (guarded.value.size > 0) body.guardrails = [...guarded.value];
@@ -76,15 +75,16 @@ function request(input: Json, previous?: string): Json {
 async function run(turn: Turn, body: Json) {
   const control = new AbortController();
   running.value = control;
+  turn.request = body;
   const before = turns.value;
-  const show = () => (turns.value = [...before, { ...turn }]);
+  const show = growing(turns, before, turn);
   shown.value = before.length;
-  show();
-  const look = tracer(turn, show);
+  show.now();
+  const look = tracer(turn, show.soon);
   try {
     for await (const event of events("/v1/responses", body, control.signal)) {
       take(turn, event);
-      show();
+      show.soon();
       void look(event);
     }
   } catch (error) {
@@ -92,10 +92,10 @@ async function run(turn: Turn, body: Json) {
     else turn.error = error;
   }
   turn.live = false;
-  running.value = null;
-  show();
+  if (running.value === control) running.value = null;
+  show.now();
   await trace(turn);
-  show();
+  show.now();
 }
 
 const lastId = () => turns.value.findLast((turn) => turn.id && turn.status !== "failed" && turn.status !== "cancelled")?.id;
@@ -114,11 +114,22 @@ function submit() {
   void run(begun(text, { images: pictures }), request(said(text, pictures), lastId()));
 }
 
+/** Asks the last turn's question once more: a branch beside it. */
+function again() {
+  const last = turns.value.at(-1);
+  if (!last || running.value || !chosen()) return;
+  turns.value = turns.value.slice(0, -1);
+  void run(begun(last.input, { images: last.images }), request(said(last.input, last.images ?? []), lastId()));
+}
+
 function decide(at: number, decisions: Json[]) {
   const turn = turns.value[at];
   for (const item of turn.items) if (item.type === "mcp_approval_request") item.decided = true;
   turns.value = [...turns.value];
-  void run(begun("", { decisions }), request(decisions, turn.id));
+  const body = request(decisions, turn.id);
+  // As the calls were asked for, whatever is set by now; a decision asks for no other one.
+  const { tool_choice, ...same } = turn.request ?? body;
+  void run(begun("", { decisions }), { ...same, input: decisions, previous_response_id: turn.id });
 }
 
 function stop() {
@@ -127,10 +138,21 @@ function stop() {
   if (id) void post(`/v1/responses/${id}/cancel`, {}).catch(() => undefined);
 }
 
-/** Goes on from a response of a session, in a new branch. */
+/** Goes on from a response of a session, in a new branch, with what that response was made with. */
 export function continueFrom(past: Turn[]) {
   turns.value = past;
   shown.value = past.length - 1;
+  const { agent_id, model, instructions: told, tools: had = [], guardrails = [], max_output_tokens, max_tool_calls } = past.at(-1)?.response ?? {};
+  who.value = agent_id ? `agent:${agent_id}` : model ?? "";
+  if (agent_id) return;
+  const connectors: Json[] = had.filter(({ type }: Json) => type === "mcp");
+  instructions.value = told ?? "";
+  picked.value = new Set(connectors.flatMap(({ allowed_tools }) => allowed_tools ?? []));
+  approval.value = connectors.some(({ require_approval }) => require_approval === "always") ? "always" : "never";
+  searched.value = new Set(had.flatMap(({ vector_store_ids }: Json) => vector_store_ids ?? []));
+  guarded.value = new Set(guardrails);
+  maxTokens.value = String(max_output_tokens ?? "");
+  maxCalls.value = String(max_tool_calls ?? "");
 }
 
 function call(): Call {
@@ -144,6 +166,8 @@ function call(): Call {
   if (searched.value.size > 0) config.file_search = { bank_ids: [...searched.value].map((id) => id.replace("vs_", "bank_")) };
   if (guarded.value.size > 0) config.input_shields = config.output_shields = [...guarded.value];
   if (body.tool_choice) config.tool_choice = { mode: "MODE_REQUIRED" };
+  if (picked.value.size > 0 && approval.value === "always") config.require_approval = [...picked.value];
+  if (body.max_output_tokens) config.sampling = { max_tokens: body.max_output_tokens };
   if (body.max_tool_calls) config.limits = { max_tool_calls: body.max_tool_calls };
   const message: Json = { input: [{ role: "ROLE_USER", parts: parts(input, pictures) }] };
   if (body.agent_id) message.agent_id = body.agent_id;
@@ -233,14 +257,15 @@ export function Agents() {
   const busy = running.value !== null;
   const traced = turns.value[shown.value] ?? turns.value.at(-1);
   const clear = () => {
-    running.value?.abort();
+    if (busy) stop();
+    running.value = null;
     turns.value = [];
     shown.value = -1;
   };
   return (
     <Page
       title="Agents"
-      actions={<><CodeButton call={call} /><Button icon="plus" onClick={clear} disabled={turns.value.length === 0}>New session</Button></>}
+      actions={<><ToSettings /><CodeButton call={call} /><Button icon="plus" onClick={clear} disabled={turns.value.length === 0}>New session</Button></>}
     >
       <div class="split three">
         <div class="column">
@@ -249,14 +274,17 @@ export function Agents() {
             {turns.value.map((turn, index) => (
               <div key={index} class={`turn ${turn === traced && turns.value.length > 1 ? "turn-shown" : ""}`}>
                 <Exchange turn={turn} decide={(decisions) => decide(index, decisions)} />
-                {turns.value.length > 1 && turn.id && turn !== traced && <div class="message"><Button kind="quiet" onClick={() => (shown.value = index)}>Show its trace</Button></div>}
+                <div class="message message-actions">
+                  {turns.value.length > 1 && turn.id && turn !== traced && <Button kind="quiet" onClick={() => (shown.value = index)}>Show its trace</Button>}
+                  {index === turns.value.length - 1 && !turn.live && !turn.decisions && <Button kind="quiet" icon="refresh" disabled={busy} onClick={again}>Regenerate</Button>}
+                </div>
               </div>
             ))}
           </div>
           <Composer value={draft.value} onInput={(text) => (draft.value = text)} images={images.value} onImages={(list) => (images.value = list)} onSend={submit} busy={busy} onStop={stop} placeholder="A task, Enter to send" disabled={!chosen()} />
         </div>
         <section class="panel trace-panel" aria-label="Trace">
-          <h2>Trace {traced && <Badge tone={traced.live ? "info" : traced.status === "completed" ? "good" : "warn"}>{traced.live ? "runs" : traced.trace?.status?.replaceAll("_", " ") ?? traced.status}</Badge>}</h2>
+          <h2>Trace {traced && <Badge tone={traced.live ? "info" : (traced.trace?.status ?? traced.status) === "completed" ? "good" : "warn"}>{traced.live ? "runs" : (traced.trace?.status ?? traced.status).replaceAll("_", " ")}</Badge>}</h2>
           <Trace trace={traced?.trace} />
         </section>
         <Settings />

@@ -1,12 +1,12 @@
 /** Chat with any model: what it says as it says it, what it cost, and how to ask the same from a program. */
-import { signal } from "@preact/signals";
+import { effect, signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { type Json, events } from "../api";
 import type { Call } from "../code";
 import { Pictures, parts, usePictures } from "../images";
 import { Markdown } from "../markdown";
-import { chatModels, loaded, refresh } from "../state";
-import { Badge, Button, CodeButton, Empty, Failure, Field, Page, Select, seconds } from "../ui";
+import { chatModels, growing, loaded, refresh } from "../state";
+import { Badge, Button, CodeButton, CopyButton, Empty, Failure, Field, Page, Select, seconds } from "../ui";
 
 interface Said {
   role: "user" | "assistant";
@@ -23,8 +23,9 @@ interface Said {
   error?: unknown;
 }
 
-// Kept while another view is looked at.
-const said = signal<Said[]>([]);
+const KEPT = "llama-stack.chat";
+// Kept while another view is looked at, and when the page is loaded again.
+const said = signal<Said[]>(JSON.parse(sessionStorage.getItem(KEPT) ?? "[]"));
 const draft = signal("");
 const images = signal<string[]>([]);
 const model = signal("");
@@ -32,6 +33,19 @@ const system = signal("");
 const temperature = signal("0.7");
 const maxTokens = signal("512");
 const running = signal<AbortController | null>(null);
+
+/** What can be gone on with. A question that failed, for example by an image that the model cannot see, would fail again with each that follows. */
+const sound = () => said.value.filter((message, index, all) => !message.error && !all[index + 1]?.error);
+
+effect(() => {
+  if (running.value) return;
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify(sound()));
+  } catch {
+    // More pictures than a tab may keep: the chat lasts as long as the page does.
+    sessionStorage.removeItem(KEPT);
+  }
+});
 
 /** A text by itself, or a text and its pictures. */
 const content = ({ text, images }: Said): Json =>
@@ -52,10 +66,10 @@ async function run(messages: Said[]) {
   const control = new AbortController();
   running.value = control;
   const answer: Said = { role: "assistant", text: "", model: chosen() };
-  const show = () => (said.value = [...messages, { ...answer }]);
+  const show = growing(said, messages, answer);
   const began = performance.now();
   const body = ask(messages);
-  show();
+  show.now();
   try {
     for await (const chunk of events("/v1/chat/completions", body, control.signal)) {
       const choice = chunk.choices?.[0];
@@ -66,15 +80,15 @@ async function run(messages: Said[]) {
       for (const call of tool_calls ?? []) answer.calls = (answer.calls ?? "") + (call.function?.name ?? "") + (call.function?.arguments ?? "");
       if (choice?.finish_reason) answer.finish = choice.finish_reason;
       if (chunk.usage) answer.usage = chunk.usage;
-      show();
+      show.soon();
     }
   } catch (error) {
     if ((error as Error).name === "AbortError") answer.finish = "stopped";
     else answer.error = error;
   }
   answer.totalMs = performance.now() - began;
-  running.value = null;
-  show();
+  if (running.value === control) running.value = null;
+  show.now();
 }
 
 /** What is about to be said; nothing where there is neither text nor picture. */
@@ -88,13 +102,21 @@ function submit() {
   const asked = drafted();
   if (!asked || running.value || !chosen()) return;
   [draft.value, images.value] = ["", []];
-  // A question that failed, for example by an image that the model cannot see, would fail again with each that follows.
-  void run([...said.value.filter((message, index, all) => !message.error && !all[index + 1]?.error), asked]);
+  void run([...sound(), asked]);
 }
 
+/** Asks the last question once more, with the settings as they are now. */
 function again() {
   const upTo = said.value.findLastIndex((message) => message.role === "user");
-  if (upTo >= 0 && !running.value) void run(said.value.slice(0, upTo + 1));
+  if (upTo >= 0 && !running.value && chosen()) void run(said.value.slice(0, upTo + 1));
+}
+
+/** Takes a question back into the composer, and what followed it out of the chat. */
+function edit(index: number) {
+  const { text, images: pictures = [] } = said.value[index];
+  [draft.value, images.value] = [text, pictures];
+  said.value = said.value.slice(0, index);
+  document.querySelector<HTMLElement>(".composer textarea")?.focus();
 }
 
 const messages = (list: Said[]) => {
@@ -140,7 +162,8 @@ function Figures({ message }: { message: Said }) {
   );
 }
 
-function Message({ message, live }: { message: Said; live: boolean }) {
+/** `last`: the newest answer, which can be asked for again. */
+function Message({ message, index, live, busy, last }: { message: Said; index: number; live: boolean; busy: boolean; last: boolean }) {
   return (
     <article class={`message ${message.role}`} aria-label={message.role === "user" ? "You" : message.model} data-role={message.role}>
       <div class="who">{message.role === "user" ? "You" : message.model}</div>
@@ -151,6 +174,14 @@ function Message({ message, live }: { message: Said; live: boolean }) {
       {live && <span class="cursor" aria-hidden="true" />}
       <Failure error={message.error} retry={again} />
       <Figures message={message} />
+      {!live && (
+        <div class="message-actions">
+          {message.text && <CopyButton text={message.text} />}
+          {message.role === "user"
+            ? <Button kind="quiet" icon="edit" disabled={busy} onClick={() => edit(index)}>Edit</Button>
+            : last && !message.error && <Button kind="quiet" icon="refresh" disabled={busy} onClick={again}>Regenerate</Button>}
+        </div>
+      )}
     </article>
   );
 }
@@ -175,7 +206,6 @@ export function Composer({ value, onInput, images, onImages, onSend, busy, onSto
     node.style.height = `${Math.min(node.scrollHeight, 220)}px`;
   }, [value]);
   const press = (event: KeyboardEvent) => {
-    if (event.key === "Escape" && busy) onStop();
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     onSend();
@@ -201,19 +231,47 @@ export function Composer({ value, onInput, images, onImages, onSend, busy, onSto
   );
 }
 
-/** Follows what is written at the end, unless the reader has scrolled up. */
-export function useFollow(what: unknown) {
+/** Follows what is written at the end, unless the reader has scrolled away. What is newly asked is always shown. */
+export function useFollow(list: unknown[]) {
   const box = useRef<HTMLDivElement>(null);
   const follows = useRef(true);
+  const known = useRef(0);
+  const was = useRef(0);
+  /** On a narrow screen the page scrolls, and the column with the composer is a part of it. */
+  const outer = () => (getComputedStyle(box.current!).overflowY === "visible" ? box.current!.parentElement! : null);
   useEffect(() => {
-    if (follows.current && box.current) box.current.scrollTop = box.current.scrollHeight;
-  }, [what]);
+    if (list.length > known.current) follows.current = true;
+    known.current = list.length;
+    if (!follows.current || list.length === 0) return;
+    const column = outer();
+    if (column) column.scrollIntoView({ block: "end" });
+    else box.current!.scrollTop = box.current!.scrollHeight;
+  }, [list]);
+  /** `left`: what is below the end of the view. It grows while the event is under way, so only who went up, or past the end, has left. */
+  const scrolled = (place: number, left: number) => {
+    if (Math.abs(left) < 60) follows.current = true;
+    else if (place < was.current || left < 0) follows.current = false;
+    was.current = place;
+  };
+  useEffect(() => {
+    const page = () => {
+      const column = outer();
+      if (column) scrolled(scrollY, column.getBoundingClientRect().bottom - innerHeight);
+    };
+    addEventListener("scroll", page, { passive: true });
+    return () => removeEventListener("scroll", page);
+  }, []);
   const onScroll = () => {
-    const node = box.current;
-    if (node) follows.current = node.scrollHeight - node.scrollTop - node.clientHeight < 60;
+    const { scrollTop, scrollHeight, clientHeight } = box.current!;
+    scrolled(scrollTop, scrollHeight - scrollTop - clientHeight);
   };
   return { ref: box, onScroll };
 }
+
+/** To the settings, which are below on a narrow screen. */
+export const ToSettings = () => (
+  <span class="narrow-only"><Button icon="settings" onClick={() => document.querySelector("aside.panel")?.scrollIntoView()}>Settings</Button></span>
+);
 
 const HINTS = ["Explain in three sentences what a vector index does.", "Write a Rust function that reverses the words of a line.", "Was ist der Unterschied zwischen gRPC und REST?"];
 
@@ -223,6 +281,7 @@ export function Chat() {
   const busy = running.value !== null;
   const clear = () => {
     running.value?.abort();
+    running.value = null;
     said.value = [];
   };
   return (
@@ -230,6 +289,7 @@ export function Chat() {
       title="Chat"
       actions={
         <>
+          <ToSettings />
           <CodeButton call={call} />
           <Button icon="plus" onClick={clear} disabled={said.value.length === 0}>New chat</Button>
         </>
@@ -245,7 +305,9 @@ export function Chat() {
                   <ul class="hints">{HINTS.map((hint) => <li key={hint}><button type="button" onClick={() => { draft.value = hint; document.querySelector<HTMLElement>(".composer textarea")?.focus(); }}>{hint}</button></li>)}</ul>
                 </Empty>
               ))}
-            {said.value.map((message, index) => <Message key={index} message={message} live={busy && index === said.value.length - 1} />)}
+            {said.value.map((message, index, { length }) => (
+              <Message key={index} message={message} index={index} live={busy && index === length - 1} busy={busy} last={index === length - 1} />
+            ))}
           </div>
           <Composer
             value={draft.value}
@@ -255,7 +317,7 @@ export function Chat() {
             onSend={submit}
             busy={busy}
             onStop={() => running.value?.abort()}
-            placeholder="Message, Enter to send, Shift Enter for a new line; images can be pasted"
+            placeholder="Message; Shift Enter for a new line"
             disabled={!chosen()}
           />
         </div>

@@ -4,7 +4,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { type Json, apiKey, get, tenant } from "../api";
 import type { Call } from "../code";
 import { Inline } from "../markdown";
-import { Badge, Button, CodeButton, Empty, Failure, Field, Page, pretty, seconds } from "../ui";
+import { Badge, Button, CodeButton, Empty, Failure, Field, Page, Tabs, pretty, seconds } from "../ui";
 import { Grpc } from "./grpc";
 
 const doc = signal<Json | null>(null);
@@ -200,9 +200,7 @@ function Operation({ route }: { route: Route }) {
 
 export function Docs() {
   const doors = (
-    <div class="tabs" role="tablist" aria-label="Protocol">
-      {["HTTP", "gRPC"].map((name) => <button key={name} type="button" role="tab" aria-selected={protocol.value === name} onClick={() => (protocol.value = name)}>{name}</button>)}
-    </div>
+    <Tabs label="Protocol" names={["HTTP", "gRPC"]} chosen={protocol.value} onChoose={(name) => (protocol.value = name)} />
   );
   const lead = doc.value && <>{doc.value.info.summary} Version {doc.value.info.version}, <a href="/openapi.json">openapi.json</a></>;
   return <Page title="API reference" lead={lead} actions={doors}>{protocol.value === "gRPC" ? <Grpc /> : <Http />}</Page>;

@@ -36,7 +36,7 @@ function Plot({ name, unit, lines }: { name: string; unit: string; lines: { labe
   const number = (value: number) => (value >= 100 ? Math.round(value) : value.toFixed(value >= 10 ? 1 : 2));
   return (
     <figure class="plot">
-      <figcaption><strong>{name}</strong><span class="spacer" />{lines.map((line) => <span class={`legend ${line.tone}`} key={line.label}>{line.label} {number(line.points.at(-1)?.value ?? 0)} {unit}</span>)}</figcaption>
+      <figcaption><strong>{name}{unit}</strong><span class="spacer" />{lines.map((line) => <span class={`legend ${line.tone}`} key={line.label}>{line.label} {number(line.points.at(-1)?.value ?? 0)}</span>)}</figcaption>
       <svg viewBox="0 0 400 92" preserveAspectRatio="none" role="img" aria-label={`${name}, at most ${number(peak)} ${unit}`}>
         <path class="grid" d="M0 90H400M0 48H400M0 6H400" />
         {lines.map((line) => line.points.length > 1 && <path key={line.label} class={`series ${line.tone}`} d={line.points.map((point, index) => `${index ? "L" : "M"}${x(point.at).toFixed(1)} ${y(point.value).toFixed(1)}`).join("")} />)}

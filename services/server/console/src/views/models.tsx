@@ -3,7 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { get, text } from "../api";
 import { type Sample, read, sum } from "../prometheus";
 import { loaded, models, refresh } from "../state";
-import { Badge, Button, Empty, Failure, Page, bytes } from "../ui";
+import { Badge, Button, Empty, Failure, Page, bytes, seconds } from "../ui";
 
 const TONES: Record<string, string> = { chat: "good", embedding: "info", classifier: "violet", reranker: "warn" };
 /** Told in columns of their own, or by the metrics. */
@@ -31,7 +31,7 @@ export function Models() {
   const tokens = (model: string, direction: string) => sum(metrics, "llama_stack_tokens_total", { model, direction });
   const first = (model: string) => {
     const [total, count] = ["sum", "count"].map((part) => sum(metrics, `llama_stack_time_to_first_token_seconds_${part}`, { model }));
-    return count > 0 ? `${Math.round((total / count) * 1_000)} ms` : "–";
+    return count > 0 ? seconds((total / count) * 1_000) : "";
   };
   /** While an answer is written: the mean of all answers so far. */
   const speed = (model: string) => {
@@ -44,7 +44,7 @@ export function Models() {
         <Failure error={error} retry={load} />
         {loaded.value && models.value.length === 0 ? <Empty title="No model"><p>The manifest names models under <code>providers.inference</code>.</p></Empty> : (
           <div class="table-box"><table>
-            <thead><tr><th>Model</th><th>Kind</th><th>Engine</th><th>State</th><th class="number">Requests</th><th class="number">Memory</th><th class="number">Context</th><th class="number">Input tokens</th><th class="number">cached</th><th class="number">Output tokens</th><th class="number">First token</th><th class="number">Tokens/s</th></tr></thead>
+            <thead><tr><th>Model</th><th>Kind</th><th>Engine</th><th>State</th><th class="number">Requests</th><th class="number">Memory</th><th class="number">Context</th><th class="number">Tokens/s</th><th class="number">Input tokens</th><th class="number">Output tokens</th></tr></thead>
             <tbody>
               {models.value.map((model) => {
                 const [input, cached, output] = ["input", "cached", "output"].map((direction) => tokens(model.id, direction));
@@ -58,11 +58,9 @@ export function Models() {
                     <td class="number">{said.requests ?? "–"}{Number(said.waiting) > 0 && <div class="sub">{said.waiting} wait</div>}</td>
                     <td class="number">{said.memory_bytes ? bytes(Number(said.memory_bytes)) : "–"}</td>
                     <td class="number">{model.context_length?.toLocaleString() ?? "–"}{model.embedding_dimension && <div class="sub">{model.embedding_dimension} dimensions</div>}</td>
-                    <td class="number">{input ? input.toLocaleString() : "–"}</td>
-                    <td class="number">{input ? `${Math.round((cached / input) * 100)}%` : "–"}</td>
+                    <td class="number">{speed(model.id)}{first(model.id) && <div class="sub">first after {first(model.id)}</div>}</td>
+                    <td class="number">{input ? input.toLocaleString() : "–"}{input > 0 && <div class="sub">{Math.round((cached / input) * 100)}% cached</div>}</td>
                     <td class="number">{output ? output.toLocaleString() : "–"}</td>
-                    <td class="number">{first(model.id)}</td>
-                    <td class="number">{speed(model.id)}</td>
                   </tr>
                 );
               })}

@@ -58,7 +58,7 @@ export function Requests() {
                   <td class="time">{new Date(one.started_at * 1_000).toLocaleTimeString()}</td>
                   <td class="mono">{one.method} {one.route}</td>
                   <td><Badge tone={isGood(one.code) ? "good" : /^5|INTERNAL/.test(one.code) ? "bad" : "warn"}>{one.code}</Badge></td>
-                  <td>{one.principal}</td>
+                  <td class="whole">{one.principal}</td>
                   <td class="number">{seconds(one.seconds * 1_000)}<svg class="bar-time" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true"><rect x={100 - Math.max(1, (one.seconds / longest) * 100)} width={Math.max(1, (one.seconds / longest) * 100)} height="4" class="bar-own" /></svg></td>
                   <td class="mono sub">{one.id}</td>
                 </tr>

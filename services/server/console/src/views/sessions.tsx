@@ -5,13 +5,32 @@ import { type Json, events, get, remove } from "../api";
 import { Exchange } from "../items";
 import { go } from "../state";
 import { Trace } from "../trace";
-import { type Turn, begun, take, trace, whole } from "../turn";
+import { type Turn, begun, take, trace, waiting, whole } from "../turn";
 import { Badge, Button, Empty, Failure, Page, when } from "../ui";
 import { continueFrom, turns as working } from "./agents";
 
 const sessions = signal<Json[]>([]);
 const next = signal<string | null>(null);
 const open = signal("");
+
+/** What a session that has no name began with. */
+const beginnings = signal<Record<string, string>>({});
+
+/** Reads how sessions began, a few at a time. One that cannot be read keeps its date. */
+async function read(list: Json[]) {
+  const unread = list.filter(({ id, name, metadata }) => !name && !metadata.title && !(id in beginnings.value));
+  const worker = async () => {
+    for (let one = unread.shift(); one; one = unread.shift()) {
+      const { id } = one;
+      const turns = await get(`/v1/conversations/${encodeURIComponent(id)}/turns?limit=1`).catch(() => ({ data: [] }));
+      const text = turns.data[0]?.input.trim().slice(0, 80);
+      if (text) beginnings.value = { ...beginnings.value, [id]: text };
+    }
+  };
+  await Promise.all(Array.from({ length: 4 }, worker));
+}
+
+const titleOf = (session: Json): string => session.name || session.metadata.title || beginnings.value[session.id] || when(session.created_at);
 
 /** Of one session, in the tree. */
 const MOST_TURNS = 1_000;
@@ -49,6 +68,7 @@ export function Sessions() {
       const page = await get(`/v1/conversations?limit=50${more && next.value ? `&page=${encodeURIComponent(next.value)}` : ""}`);
       sessions.value = more ? [...sessions.value, ...page.data] : page.data;
       next.value = page.next_page;
+      void read(page.data);
       setError(null);
     } catch (error) {
       setError(error);
@@ -62,8 +82,8 @@ export function Sessions() {
         <nav class="panel list" aria-label="Sessions">
           {sessions.value.map((one) => (
             <button type="button" key={one.id} class="list-item" aria-current={one === session ? "true" : undefined} onClick={() => (open.value = one.id)}>
-              <span>{one.name || one.metadata.title || when(one.created_at)}</span>
-              <span class="sub mono">…{one.id.slice(-12)}</span>
+              <span class="list-title">{titleOf(one)}</span>
+              <span class="sub">{when(one.created_at)}</span>
             </button>
           ))}
           {next.value && <Button onClick={() => load(true)}>More</Button>}
@@ -105,7 +125,10 @@ function Session({ session, reload }: { session: Json; reload: () => Promise<voi
 
   const past = async (turn: Json): Promise<Turn> => {
     const read = begun(turn.input, { live: false, images: await pictures(turn.id) });
-    whole(read, await get(`/v1/responses/${turn.id}?include[]=file_search_call.results`));
+    read.response = await get(`/v1/responses/${turn.id}?include[]=file_search_call.results`);
+    whole(read, read.response);
+    // A turn that goes on from calls says what became of them.
+    if (turns?.some((other) => other.previous_response_id === turn.id)) for (const item of waiting(read)) item.decided = true;
     await trace(read);
     return read;
   };
@@ -168,15 +191,15 @@ function Session({ session, reload }: { session: Json; reload: () => Promise<voi
   return (
     <>
       <section class="section">
-        <h2>{session.name || when(session.created_at)}<span class="spacer" /><Button kind="quiet" icon="trash" label="Delete this session" onClick={erase} /></h2>
-        <p class="sub mono">{session.id}{session.agent_id && ` · agent ${session.agent_id}`}</p>
+        <h2>{titleOf(session)}<span class="spacer" /><Button kind="quiet" icon="trash" label="Delete this session" onClick={erase} /></h2>
+        <p class="sub mono">{session.id} · {when(session.created_at)}{session.agent_id && ` · agent ${session.agent_id}`}</p>
         <Failure error={error} />
         {turns?.length === 0 && <p class="sub">It has no turns.</p>}
         {turns && <ul class="tree" aria-label="Turns">{branches(tree(turns), 0)}</ul>}
       </section>
       {shown && (
         <section class="section" aria-label="Turn">
-          <h2>Turn {replaying && <><Badge tone="info">replay</Badge><Button kind="quiet" icon="stop" onClick={() => replaying.abort()}>Stop</Button></>}</h2>
+          <h2>Turn {waiting(shown).length > 0 && <Button kind="main" onClick={() => fork(turns!.find(({ id }) => id === shown.id))}>Decide</Button>}{replaying && <><Badge tone="info">replay</Badge><Button kind="quiet" icon="stop" onClick={() => replaying.abort()}>Stop</Button></>}</h2>
           <div class="turn-view"><Exchange turn={shown} /><Trace trace={shown.trace} /></div>
         </section>
       )}

@@ -4,8 +4,9 @@ import { useState } from "preact/hooks";
 import { type Json, post } from "../api";
 import type { Call } from "../code";
 import { loaded, shields } from "../state";
-import { Badge, Button, CodeButton, Empty, Failure, Field, Page, Select, seconds } from "../ui";
+import { Badge, Button, CodeButton, CopyButton, Empty, Failure, Field, Page, Select, count, seconds } from "../ui";
 import { Windows, cut, judge, outcome as outcomeOf } from "../windows";
+import { ToSettings } from "./chat";
 
 const text = signal("");
 const chosen = signal<Set<string> | null>(null);
@@ -61,7 +62,7 @@ export function Shields() {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) void run();
   };
   return (
-    <Page title="Shields" actions={<CodeButton call={call} disabled={shields.value.length === 0} />}>
+    <Page title="Shields" actions={<><ToSettings /><CodeButton call={call} disabled={shields.value.length === 0} /></>}>
       {loaded.value && shields.value.length === 0
         ? <Empty title="No shield"><p>This stack's manifest names none under <code>providers.safety</code>.</p></Empty>
         : (
@@ -115,6 +116,8 @@ function Verdict({ shield, result }: { shield: Json; result: Json }) {
   const scores: [string, number][] = Object.entries(result.scores ?? {}).sort((a: any, b: any) => b[1] - a[1]) as [string, number][];
   const names = new Map<string, string>((shield.params.categories ?? []).map((one: Json) => [one.code, one.name]));
   const threshold = shield.params.threshold;
+  const [all, setAll] = useState(false);
+  const shownScores = all ? scores : scores.filter(([, score], index) => index < 3 || score >= 0.01);
   const outcome = outcomeOf(result);
   return (
     <article class="verdict" data-outcome={outcome} aria-label={`Verdict of ${shield.identifier}`}>
@@ -124,7 +127,7 @@ function Verdict({ shield, result }: { shield: Json; result: Json }) {
       {violation?.metadata.reason && <p class="sub">{violation.metadata.reason}</p>}
       {scores.length > 0 && (
         <dl class="scores">
-          {scores.map(([code, score]) => [
+          {shownScores.map(([code, score]) => [
             <dt>{code} <span class="sub">{names.get(code)}</span></dt>,
             <dd>
               <svg viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label={`${code} ${score.toFixed(3)}`}>
@@ -137,11 +140,12 @@ function Verdict({ shield, result }: { shield: Json; result: Json }) {
           ])}
         </dl>
       )}
+      {shownScores.length < scores.length && <Button kind="quiet" onClick={() => setAll(true)}>{`${count(scores.length - shownScores.length, "more score")} below 0.01`}</Button>}
       {findings.length > 0 && <div class="plain-text">{pieces(result.judged, findings)}</div>}
       {findings.length > 0 && <ul class="sub">{findings.map((one: Json) => <li>{one.code}: {one.detail}</li>)}</ul>}
       {redacted && <><span class="field-label">What is used in its place</span><div class="plain-text">{redacted}</div></>}
       {result.windows && <Windows list={result.windows} threshold={threshold} />}
-      {!result.error && <Button kind="quiet" onClick={() => navigator.clipboard?.writeText(JSON.stringify(result, null, 2))}>Copy as JSON</Button>}
+      {!result.error && <CopyButton text={JSON.stringify(result, null, 2)} label="Copy as JSON" />}
     </article>
   );
 }

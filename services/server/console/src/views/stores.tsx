@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { type Json, everything, get, post, remove } from "../api";
 import type { Call } from "../code";
 import { models, refresh, stores } from "../state";
-import { Badge, Button, CodeButton, Dialog, Empty, Failure, Field, Page, Select, bytes, when } from "../ui";
+import { Badge, Button, CodeButton, Dialog, Empty, Failure, Field, Page, Select, bytes, count, when } from "../ui";
 
 const MODES = ["hybrid", "vector", "keyword"] as const;
 const open = signal("");
@@ -12,6 +12,8 @@ const query = signal("");
 const most = signal("5");
 const tone: Record<string, string> = { completed: "good", in_progress: "info", failed: "bad", cancelled: "warn", expired: "warn" };
 
+/** Words that all passages have weigh next to nothing, and are still in an order. */
+const score = (value: number) => (value !== 0 && Math.abs(value) < 0.001 ? value.toExponential(1) : value.toFixed(3));
 const at = (id: string, rest = "") => `/v1/vector_stores/${encodeURIComponent(id)}${rest}`;
 const searchBody = (mode: string): Json => ({ query: query.value || "What is it about?", max_num_results: Number(most.value) || 5, search_mode: mode });
 
@@ -43,7 +45,7 @@ export function Stores() {
           {stores.value.map((one) => (
             <button type="button" key={one.id} class="list-item" aria-current={one === store ? "true" : undefined} onClick={() => (open.value = one.id)}>
               <span>{one.name || one.id}</span>
-              <span class="sub">{one.file_counts.total} files · {bytes(one.usage_bytes)}</span>
+              <span class="sub">{count(one.file_counts.total, "file")} · {bytes(one.usage_bytes)}</span>
             </button>
           ))}
           {stores.value.length === 0 && <span class="sub">No store yet.</span>}
@@ -108,9 +110,10 @@ function Store({ store, reload }: { store: Json; reload: () => Promise<void> }) 
     return () => clearTimeout(later);
   }, [files]);
 
-  const add = async (list: FileList | null) => {
+  /** Takes files, not the browser's list of them, which is emptied once its event is over. */
+  const add = async (list: File[]) => {
     setError(null);
-    for (const file of list ?? []) {
+    for (const file of list) {
       setSending((names) => [...names, file.name]);
       try {
         const form = new FormData();
@@ -129,7 +132,7 @@ function Store({ store, reload }: { store: Json; reload: () => Promise<void> }) 
   const drop = (event: DragEvent) => {
     event.preventDefault();
     setOver(false);
-    void add(event.dataTransfer?.files ?? null);
+    void add([...(event.dataTransfer?.files ?? [])]);
   };
   const doing = (work: () => Promise<unknown>) => async () => {
     try {
@@ -158,7 +161,7 @@ function Store({ store, reload }: { store: Json; reload: () => Promise<void> }) 
       <section class="section" aria-labelledby="files-title">
         <h2 id="files-title">Files</h2>
         <label class={`drop ${over ? "over" : ""}`} onDragOver={(event) => { event.preventDefault(); setOver(true); }} onDragLeave={() => setOver(false)} onDrop={drop}>
-          <input type="file" multiple class="visually-hidden" aria-label="Add files" onChange={(event) => { void add(event.currentTarget.files); event.currentTarget.value = ""; }} />
+          <input type="file" multiple class="visually-hidden" aria-label="Add files" onChange={(event) => { void add([...(event.currentTarget.files ?? [])]); event.currentTarget.value = ""; }} />
           {sending.length > 0 ? `Sending ${sending.join(", ")} …` : <span>Drop files here, or <span class="link">choose some</span>. Text, Markdown, HTML, PDF, Office, code.</span>}
         </label>
         <Failure error={error} />
@@ -183,7 +186,7 @@ function Store({ store, reload }: { store: Json; reload: () => Promise<void> }) 
       </section>
       <Search store={store} />
       {chunks && (
-        <Dialog title={`${chunks.file.filename || chunks.file.id}: ${chunks.parts.length} chunks`} onClose={() => setChunks(null)}>
+        <Dialog title={`${chunks.file.filename || chunks.file.id}: ${count(chunks.parts.length, "chunk")}`} onClose={() => setChunks(null)}>
           <ol class="chunks">{chunks.parts.map((part: Json) => <li><pre class="code wrap">{part.text}</pre></li>)}</ol>
         </Dialog>
       )}
@@ -232,7 +235,7 @@ function Search({ store }: { store: Json }) {
                   const others = MODES.filter((other) => other !== mode && ids(other).includes(text)).map((other) => `${other} ${ids(other).indexOf(text) + 1}`);
                   return (
                     <li>
-                      <div class="found-head"><strong>{one.score.toFixed(3)}</strong> <span class="sub">{one.filename || one.file_id}</span></div>
+                      <div class="found-head"><strong>{score(one.score)}</strong> <span class="sub">{one.filename || one.file_id}</span></div>
                       <div class="found-text">{text}</div>
                       {others.length > 0 && <div class="sub">also {others.join(", ")}</div>}
                     </li>
