@@ -140,6 +140,24 @@ async fn an_unknown_route_and_a_wrong_method_are_error_objects() {
     insta::assert_snapshot!(response.text().await.unwrap(), @r#"{"error":{"message":"/v1/chat/completions does not take PUT","type":"invalid_request_error","param":null,"code":"method_not_allowed"}}"#);
 }
 
+/// In the form of every other error, with the parameter's name.
+#[tokio::test]
+async fn a_wrong_query_or_path_is_an_error_object() {
+    let server = start().await;
+    for (url, param) in [
+        ("/v1/files?limit=abc", Some("limit")),
+        ("/v1/batches?limit=-1", Some("limit")),
+        ("/v1/responses/resp_1?stream=maybe", Some("stream")),
+        ("/v1/conversations?limit=1.5", Some("limit")),
+        ("/v1/responses/%ff", None),
+    ] {
+        let response = server.get(url).await;
+        assert_eq!(response.status(), 400, "{url}");
+        let error: Value = response.json().await.unwrap();
+        assert_eq!((error["error"]["type"].as_str(), error["error"]["param"].as_str()), (Some("invalid_request_error"), param), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_body_over_the_limit_is_413() {
     let server = start_with("server: { max_body_bytes: 2000 }\n").await;

@@ -24,7 +24,7 @@ pub(crate) mod tools;
 mod transcript;
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::State,
     response::{IntoResponse, Response as HttpResponse, sse::Event},
     routing::{get, post},
 };
@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sse;
 use crate::{
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path, Query},
     openapi::{Api, Operation},
 };
 use page::{ItemList, PageQuery};
