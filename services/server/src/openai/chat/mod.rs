@@ -16,8 +16,6 @@ pub(crate) use request::CreateChat;
 pub(crate) use response::{Completion, finish};
 pub(crate) use stream::Chunk;
 
-use llama_stack_core::Error;
-
 use super::{fields, sse};
 use crate::http::{ApiError, AppState, Caller, Json};
 
@@ -25,7 +23,7 @@ pub(crate) async fn create(State(state): State<AppState>, Caller(cx): Caller, Js
     let (streams, usage, limit) = (body.streams()?, body.include_usage(), body.limit());
     let request = body.into_proto()?;
     let model = request.model.clone();
-    let renamed = |error: Error| fields::of_chat(error, limit);
+    let renamed = |error| fields::of_chat(error, limit);
     if streams {
         let events = cx.within(state.inference.stream_chat(&cx, request)).await.map_err(renamed)?;
         return Ok(sse::respond(cx, events, stream::Chunks::new(model, usage)).await.map_err(renamed)?);
