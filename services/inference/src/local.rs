@@ -12,10 +12,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use indexmap::IndexMap;
+use prost_types::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Registry, Result, Table, no_such_model, page};
+use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Registry, Result, Table, ids, no_such_model, page};
 use llama_stack_models::{ModelSpec, ModelStore, Resolved, gguf};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, ClassifyRequest, ClassifyResponse, CompleteEvent, CompleteRequest, EmbedRequest, EmbedResponse,
@@ -75,6 +76,8 @@ struct Local {
     /// By model id.
     models: IndexMap<String, (Arc<dyn Inference>, Choice)>,
     providers: Vec<Arc<dyn Inference>>,
+    /// When the models came to this stack.
+    since: Timestamp,
 }
 
 async fn build(engines: Arc<Engines>, config: Config, deps: Deps) -> Result<Arc<dyn Inference>> {
@@ -114,7 +117,7 @@ async fn build(engines: Arc<Engines>, config: Config, deps: Deps) -> Result<Arc<
     }
     let of = |choice: &Choice| providers.get(choice.engine).cloned();
     let models = chosen.into_iter().filter_map(|(id, choice)| Some((id, (of(&choice)?, choice)))).collect();
-    Ok(Arc::new(Local { models, providers: providers.into_values().collect() }))
+    Ok(Arc::new(Local { models, providers: providers.into_values().collect(), since: ids::now() }))
 }
 
 impl Config {
@@ -198,6 +201,7 @@ impl Local {
         if let Some((_, choice)) = self.models.get(&model.id) {
             model.metadata.insert("engine_reason".into(), choice.why.clone());
         }
+        model.created = model.created.or(Some(self.since));
         model
     }
 }
@@ -276,6 +280,14 @@ mod tests {
         assert_eq!(taken(&engines(&BOTH[1..], false), of("qwen2")), MISTRALRS, "there is no other");
         let none = choose(&engines(&BOTH[1..], false), None, &model(Some(of("gemma2")))).unwrap_err();
         assert_eq!((none.reason(), none.field()), (Some("no_engine"), Some("files")));
+    }
+
+    #[test]
+    fn a_model_without_a_time_of_its_own_is_as_old_as_the_stack() {
+        let time = |seconds| Timestamp { seconds, nanos: 0 };
+        let local = Local { models: IndexMap::new(), providers: Vec::new(), since: time(7) };
+        let told = |created| local.explained(Model { created, ..Model::default() }).created;
+        assert_eq!((told(None), told(Some(time(3)))), (Some(time(7)), Some(time(3))));
     }
 
     /// Llama 3.1 and later, Phi, and Llama 3 without its tokenizer.

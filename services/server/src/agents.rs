@@ -12,10 +12,7 @@
 
 mod fields;
 
-use axum::{
-    extract::{Path, Query, State},
-    routing::get,
-};
+use axum::{extract::State, routing::get};
 use llama_stack_core::{Context, Result};
 use llama_stack_proto::v1::{
     Agent, AgentConfig, CreateAgentRequest, DeleteAgentRequest, GetAgentRequest, ListAgentsRequest, UpdateAgentRequest,
@@ -24,7 +21,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path, Query},
     journal::{PageQuery, next},
     openapi::{Api, Operation, route},
 };

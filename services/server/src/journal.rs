@@ -11,10 +11,7 @@ mod steps;
 
 use std::collections::BTreeMap;
 
-use axum::{
-    extract::{Path, Query, State},
-    routing::get,
-};
+use axum::{extract::State, routing::get};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,7 +20,7 @@ use llama_stack_core::{Code, Error, Result, ids::unix_seconds};
 use llama_stack_proto::v1::{GetSessionRequest, GetTurnRequest, ListSessionsRequest, ListTurnsRequest, Session, Turn, TurnStatus, Usage};
 
 use crate::{
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path, Query},
     openai::{conversation_id, no_conversation, response_id, session_id, turn_id},
     openapi::{Api, Operation, route},
 };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     routing::{get, post},
 };
 use schemars::JsonSchema;
@@ -16,7 +16,7 @@ use llama_stack_proto::v1::{
 };
 
 use crate::{
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path},
     openai::chat::RequestMessage,
     openapi::{Api, Operation, route},
 };

@@ -1,7 +1,7 @@
 //! Tools and tool groups over HTTP: a view of `Tools`.
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::State,
     routing::{get, post},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -16,7 +16,7 @@ use llama_stack_proto::v1::{
 };
 
 use crate::{
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path, Query},
     openapi::{Api, Operation, route},
 };
 

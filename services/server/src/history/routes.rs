@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    extract::{Path, Query, State},
-    routing::get,
-};
+use axum::{extract::State, routing::get};
 use llama_stack_core::{Code, Error, Result};
 use llama_stack_proto::v1::{
     AuditEvent, AuditKind, GetTurnTraceRequest, ListAuditEventsRequest, ListRequestsRequest, RequestRecord, TraceSpan,
@@ -15,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path, Query},
     openapi::{Api, Operation, route},
 };
 

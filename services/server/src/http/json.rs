@@ -133,7 +133,7 @@ fn explain<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
             return syntax(format!("the body is not valid JSON: {inner}"));
         }
         let path = error.path().to_string();
-        wrong_field(if path == "." { "" } else { &path }, &inner.to_string())
+        wrong_field("the body", &path, &inner.to_string())
     })?;
     reader.end().map_err(|error| syntax(format!("the body is not valid JSON: {error}")))?;
     Ok(value)
@@ -143,14 +143,16 @@ fn syntax(message: impl Into<String>) -> Error {
     Error::new(Code::InvalidArgument, message).with_reason("invalid_json")
 }
 
-/// `text` is serde's, with its ` at line 1 column 2`, which says nothing that the path does not say better.
-fn wrong_field(path: &str, text: &str) -> Error {
+/// `path` is serde's, and so is `text`, with its ` at line 1 column 2`, which says nothing that the path does not say
+/// better. `whole`: what there is no path in.
+pub(super) fn wrong_field(whole: &str, path: &str, text: &str) -> Error {
+    let path = if path == "." { "" } else { path };
     let text = text.rfind(" at line ").map_or(text, |end| &text[..end]);
     if let Some(field) = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
         let path = if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
         return Error::invalid(&path, format!("{path}: missing field")).with_reason("missing_field");
     }
-    let place = if path.is_empty() { "the body" } else { path };
+    let place = if path.is_empty() { whole } else { path };
     let error = Error::new(Code::InvalidArgument, format!("{place}: {text}")).with_reason("invalid_type");
     if path.is_empty() { error } else { error.with_field(path) }
 }

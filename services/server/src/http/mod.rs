@@ -12,6 +12,7 @@ mod cors;
 mod error;
 mod json;
 mod observe;
+mod params;
 mod probes;
 mod site;
 
@@ -36,6 +37,7 @@ pub(crate) use cors::layer as cors;
 pub(crate) use error::{ApiError, ErrorBody};
 pub(crate) use json::{Json, read};
 pub(crate) use observe::{code, grpc_code, observe, route};
+pub(crate) use params::{Path, Query};
 pub(crate) use site::{Site, guard as site_guard};
 
 use crate::{

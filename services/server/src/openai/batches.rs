@@ -5,7 +5,7 @@ mod ask;
 use std::collections::HashMap;
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::State,
     routing::{get, post},
 };
 use llama_stack_core::{Code, Error, Result, ids};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use ask::InProcess;
 
 use crate::{
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path, Query},
     openapi::{Api, Operation, route},
 };
 

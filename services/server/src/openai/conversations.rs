@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::State,
     routing::{get, post},
 };
 use futures::StreamExt;
@@ -27,7 +27,7 @@ use super::responses::{
     see, steps,
 };
 use crate::{
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path, Query},
     journal,
     openapi::{Api, Operation, route},
 };

@@ -6,15 +6,18 @@ use serde::{Deserialize, Serialize};
 use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{EmbedInput, EmbedRequest, EmbedResponse, Tokens, embed_input};
 
-use super::one_or_many::{Inputs, Prompt};
+use super::{
+    fields,
+    one_or_many::{Inputs, Prompt},
+};
 use crate::http::{ApiError, AppState, Caller, Json};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct CreateEmbedding {
     model: String,
     input: Inputs,
-    #[serde(default)]
-    encoding_format: Encoding,
+    /// Default `float`.
+    encoding_format: Option<Encoding>,
     /// Shortens the vectors, for models that were trained for it.
     dimensions: Option<u32>,
     user: Option<String>,
@@ -62,8 +65,9 @@ pub(crate) async fn create(
     Caller(cx): Caller,
     Json(body): Json<CreateEmbedding>,
 ) -> Result<Json<EmbeddingList>, ApiError> {
-    let (encoding, model) = (body.encoding_format, body.model.clone());
-    let response = cx.within(state.inference.embed(&cx, body.into_proto()?)).await?;
+    let (encoding, model, one) = (body.encoding_format.unwrap_or_default(), body.model.clone(), body.input.is_one());
+    let response = cx.within(state.inference.embed(&cx, body.into_proto()?)).await;
+    let response = response.map_err(|error| fields::of_embedding(error, one))?;
     Ok(Json(EmbeddingList::new(response, model, encoding)))
 }
 

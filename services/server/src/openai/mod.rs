@@ -17,6 +17,7 @@ pub(crate) mod chat;
 mod completions;
 mod conversations;
 mod embeddings;
+mod fields;
 pub(crate) mod files;
 mod format;
 mod generation;

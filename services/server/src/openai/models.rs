@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use llama_stack_core::ids::unix_seconds;
 use llama_stack_proto::v1::{GetModelRequest, ListModelsRequest, Model, ModelKind};
 
-use crate::http::{ApiError, AppState, Caller, Json};
+use crate::http::{ApiError, AppState, Caller, Json, Path};
 
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ModelList {

@@ -134,6 +134,14 @@ impl<'de> Deserialize<'de> for Input {
 }
 
 impl Inputs {
+    /// Whether there is one input, which is in no list.
+    pub(crate) fn is_one(&self) -> bool {
+        match self {
+            TextOr::Text(_) => true,
+            TextOr::List(list) => matches!(list.first(), Some(Input::Token(_))),
+        }
+    }
+
     /// The prompts, in order. A flat list of tokens is one prompt.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::State,
     routing::{get, post},
 };
 use llama_stack_agents::render_prompt;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path, Query},
     openapi::{Api, Operation, route},
 };
 

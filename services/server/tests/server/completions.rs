@@ -35,3 +35,15 @@ async fn a_continuation_is_streamed() {
     let body = json!({ "model": "parrot", "prompt": "Once", "stream": true, "stream_options": { "include_usage": true } });
     assert_snapshot!(server.transcript(PATH, &body).await);
 }
+
+/// Tokens stand where they are in the text, which begins with the prompt.
+#[tokio::test]
+async fn an_echo_moves_the_places_of_tokens() {
+    let server = start().await;
+    let mut body = json!({ "model": "parrot", "prompt": "Once", "echo": true, "logprobs": 1 });
+    let choice = server.answer(PATH, &body).await["choices"][0].clone();
+    assert_eq!((&choice["text"], &choice["logprobs"]["text_offset"]), (&json!("Once!"), &json!([4])));
+    body["stream"] = true.into();
+    let told = server.transcript(PATH, &body).await;
+    assert!(told.contains(r#""text_offset":[4]"#), "{told}");
+}

@@ -19,6 +19,9 @@ async fn vectors_come_as_base64() {
     let answer = server.answer(PATH, &body).await;
     // 1.0 is 00 00 80 3f, 0.5 is 00 00 00 3f.
     assert_eq!(answer["data"][1]["embedding"], "AACAPwAAAD8=");
+    // Null is as good as nothing, here as in every field that may be left out.
+    let body = json!({ "model": "org/vectors", "input": "a", "encoding_format": null });
+    assert!(server.answer(PATH, &body).await["data"][0]["embedding"].is_array());
 }
 
 #[tokio::test]

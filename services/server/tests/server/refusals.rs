@@ -87,6 +87,21 @@ async fn negative_and_absurd_limits_are_refused() {
     }
 }
 
+/// `param` is the client's own name of a field, whatever the contract calls it.
+#[tokio::test]
+async fn a_field_that_a_service_refuses_has_the_clients_name() {
+    let server = start().await;
+    refused(&server, CHAT, with("temperature", json!(9)), 400, Some("temperature"), "temperature is 9").await;
+    refused(&server, CHAT, with("max_completion_tokens", json!(0)), 400, Some("max_completion_tokens"), "at least 1").await;
+    let tools = json!([{ "type": "function", "function": { "name": "a b" } }]);
+    refused(&server, CHAT, with("tools", tools), 400, Some("tools[0].function.name"), "a b").await;
+    let completion = json!({ "model": "parrot", "prompt": "a", "top_p": 7 });
+    refused(&server, "/v1/completions", completion, 400, Some("top_p"), "top_p is 7").await;
+    let embedding = |input: Value| json!({ "model": "org/vectors", "input": input });
+    refused(&server, "/v1/embeddings", embedding(json!("")), 400, Some("input"), "empty").await;
+    refused(&server, "/v1/embeddings", embedding(json!(["a", ""])), 400, Some("input[1]"), "empty").await;
+}
+
 #[tokio::test]
 async fn a_conversation_that_cannot_be_is_refused() {
     let server = start().await;
@@ -138,6 +153,24 @@ async fn an_unknown_route_and_a_wrong_method_are_error_objects() {
     let response = server.http.request(Method::PUT, server.url(CHAT)).send().await.unwrap();
     assert_eq!((response.status(), response.headers()["allow"].to_str().unwrap()), (StatusCode::METHOD_NOT_ALLOWED, "POST"));
     insta::assert_snapshot!(response.text().await.unwrap(), @r#"{"error":{"message":"/v1/chat/completions does not take PUT","type":"invalid_request_error","param":null,"code":"method_not_allowed"}}"#);
+}
+
+/// In the form of every other error, with the parameter's name.
+#[tokio::test]
+async fn a_wrong_query_or_path_is_an_error_object() {
+    let server = start().await;
+    for (url, param) in [
+        ("/v1/files?limit=abc", Some("limit")),
+        ("/v1/batches?limit=-1", Some("limit")),
+        ("/v1/responses/resp_1?stream=maybe", Some("stream")),
+        ("/v1/conversations?limit=1.5", Some("limit")),
+        ("/v1/responses/%ff", None),
+    ] {
+        let response = server.get(url).await;
+        assert_eq!(response.status(), 400, "{url}");
+        let error: Value = response.json().await.unwrap();
+        assert_eq!((error["error"]["type"].as_str(), error["error"]["param"].as_str()), (Some("invalid_request_error"), param), "{error}");
+    }
 }
 
 #[tokio::test]

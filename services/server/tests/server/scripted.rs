@@ -183,9 +183,11 @@ impl Inference for Script {
 
     async fn stream_complete(&self, _cx: &Context, request: CompleteRequest) -> Result<EventStream<CompleteEvent>> {
         let Some(Prompt::Text(prompt)) = &request.prompt else { return Err(Error::unimplemented("tokens")) };
-        let mut first = CompleteEvent::text(0, format!("{prompt}!"));
+        let echo = request.echo.then(|| Ok(CompleteEvent::text(0, prompt.clone())));
+        let mut first = CompleteEvent::text(0, if request.echo { "!".to_owned() } else { format!("{prompt}!") });
         first.logprobs = request.logprobs.then(|| logprob("!")).into_iter().collect();
-        Ok(Box::pin(stream::iter([Ok(first), Ok(CompleteEvent::finish(0, FinishReason::Length)), Ok(CompleteEvent::usage(usage()))])))
+        let events = [Ok(first), Ok(CompleteEvent::finish(0, FinishReason::Length)), Ok(CompleteEvent::usage(usage()))];
+        Ok(Box::pin(stream::iter(echo.into_iter().chain(events))))
     }
 
     /// The longest is the best.

@@ -302,7 +302,10 @@ async fn a_response_searches_files_and_cites_them() {
     assert_eq!(server.json("GET", &path, Value::Null).await["output"][0]["results"], output[0]["results"]);
 
     let lost = json!({ "model": "parrot", "input": "search", "tools": [{ "type": "file_search", "vector_store_ids": ["vs_0"] }] });
-    assert_eq!(server.refused("POST", "/v1/responses", lost).await, (404, json!("vector_store_ids[0]"), json!("vector_store_not_found")));
+    assert_eq!(
+        server.refused("POST", "/v1/responses", lost).await,
+        (404, json!("tools[0].vector_store_ids[0]"), json!("vector_store_not_found"))
+    );
 }
 
 #[tokio::test]

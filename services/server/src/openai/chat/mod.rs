@@ -16,17 +16,18 @@ pub(crate) use request::CreateChat;
 pub(crate) use response::{Completion, finish};
 pub(crate) use stream::Chunk;
 
-use super::sse;
+use super::{fields, sse};
 use crate::http::{ApiError, AppState, Caller, Json};
 
 pub(crate) async fn create(State(state): State<AppState>, Caller(cx): Caller, Json(body): Json<CreateChat>) -> Result<Response, ApiError> {
-    let (streams, usage) = (body.streams()?, body.include_usage());
+    let (streams, usage, limit) = (body.streams()?, body.include_usage(), body.limit());
     let request = body.into_proto()?;
     let model = request.model.clone();
+    let renamed = |error| fields::of_chat(error, limit);
     if streams {
-        let events = cx.within(state.inference.stream_chat(&cx, request)).await?;
-        return Ok(sse::respond(cx, events, stream::Chunks::new(model, usage)).await?);
+        let events = cx.within(state.inference.stream_chat(&cx, request)).await.map_err(renamed)?;
+        return Ok(sse::respond(cx, events, stream::Chunks::new(model, usage)).await.map_err(renamed)?);
     }
-    let response = cx.within(state.inference.chat(&cx, request)).await?;
+    let response = cx.within(state.inference.chat(&cx, request)).await.map_err(renamed)?;
     Ok(Json(Completion::new(response, model)).into_response())
 }

@@ -44,6 +44,11 @@ generation! {
 }
 
 impl CreateChat {
+    /// What the client calls its bound on the answer.
+    pub(crate) fn limit(&self) -> &'static str {
+        if self.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" }
+    }
+
     /// # Errors
     /// `InvalidArgument`, with the path of the field.
     pub(crate) fn into_proto(mut self) -> Result<ChatRequest> {

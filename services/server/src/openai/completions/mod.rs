@@ -16,7 +16,7 @@ use llama_stack_proto::v1::{CompleteEvent, CompleteRequest};
 pub(crate) use request::CreateCompletion;
 pub(crate) use response::Completion;
 
-use super::sse;
+use super::{fields::of_completion, sse};
 use crate::http::{ApiError, AppState, Caller, Json};
 
 /// Prompts of one request that run at once.
@@ -29,13 +29,14 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let (streams, usage) = (body.streams()?, body.include_usage());
     let (model, requests) = (body.model().to_owned(), body.into_protos()?);
+    let echo = requests.iter().any(|request| request.echo);
     if streams {
-        let events = cx.within(merged(&state, &cx, requests)).await?;
-        return Ok(sse::respond(cx, events, stream::Pieces::new(model, usage)).await?);
+        let events = cx.within(merged(&state, &cx, requests)).await.map_err(of_completion)?;
+        return Ok(sse::respond(cx, events, stream::Pieces::new(model, usage)).await.map_err(of_completion)?);
     }
     let calls = requests.into_iter().map(|request| state.inference.complete(&cx, request));
-    let responses: Vec<_> = cx.within(streams::iter(calls).buffered(AT_ONCE).try_collect()).await?;
-    Ok(Json(Completion::whole(responses, model)).into_response())
+    let responses: Vec<_> = cx.within(streams::iter(calls).buffered(AT_ONCE).try_collect()).await.map_err(of_completion)?;
+    Ok(Json(Completion::whole(responses, model, echo)).into_response())
 }
 
 /// The events of all prompts, as they come. The choices of the second prompt are numbered after those of the first.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use llama_stack_proto::v1::{self, CompleteResponse};
+use llama_stack_proto::v1::{self, CompleteResponse, TokenLogprob};
 
 use crate::openai::{FINGERPRINT, chat::finish, logprobs::CompletionLogprobs, new_id, now, usage::Usage};
 
@@ -43,22 +43,29 @@ impl Completion {
         }
     }
 
-    /// One response per prompt, in order.
-    pub(super) fn whole(responses: Vec<CompleteResponse>, model: String) -> Self {
+    /// One response per prompt, in order. `echo`: each begins with its prompt, which may have no log-probabilities.
+    pub(super) fn whole(responses: Vec<CompleteResponse>, model: String, echo: bool) -> Self {
         let mut completion = Self::new(model);
         let mut usage = v1::Usage::default();
         for response in responses {
             usage.add(&response.usage.unwrap_or_default());
             for choice in response.choices {
+                let mut offset = if echo { unscored(&choice.text, &choice.logprobs) } else { 0 };
                 completion.choices.push(Choice {
                     index: completion.choices.len(),
                     finish_reason: finish(choice.finish_reason()),
                     text: choice.text,
-                    logprobs: CompletionLogprobs::new(choice.logprobs, &mut 0),
+                    logprobs: CompletionLogprobs::new(choice.logprobs, &mut offset),
                 });
             }
         }
         completion.usage = Some(Some(Usage::from(&usage)));
         completion
     }
+}
+
+/// Characters of a text before its tokens that have log-probabilities.
+fn unscored(text: &str, tokens: &[TokenLogprob]) -> usize {
+    let scored: usize = tokens.iter().map(|token| token.token.chars().count()).sum();
+    text.chars().count().saturating_sub(scored)
 }

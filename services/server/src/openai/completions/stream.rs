@@ -27,6 +27,7 @@ pub(super) struct Pieces {
 struct Progress {
     /// Characters so far.
     offset: usize,
+    begun: bool,
     ended: bool,
 }
 
@@ -58,7 +59,11 @@ impl Encode<CompleteEvent> for Pieces {
             self.choices.resize(index + 1, Progress::default());
         }
         let progress = &mut self.choices[index];
-        progress.ended = finish_reason.is_some();
+        // A prompt that is echoed comes first, and may have no log-probabilities.
+        if !progress.begun && event.logprobs.is_empty() {
+            progress.offset = text.chars().count();
+        }
+        (progress.begun, progress.ended) = (true, finish_reason.is_some());
         let logprobs = CompletionLogprobs::new(event.logprobs, &mut progress.offset);
         self.frame.choices = vec![Choice { index, text, logprobs, finish_reason }];
         out.push(sse::data(&self.frame));

@@ -3,17 +3,27 @@
 use llama_stack_core::{Code, Error, Result};
 use llama_stack_proto::v1::{ApprovalDecision, Citation, Image, Message, Part, Role, ToolCall, ToolResult, image::Source, part::Content};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::{compaction, steps::FILE_SEARCH};
+use crate::openai::one_or_many::TextOr;
 
 /// A text, or a list of items.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum Input {
     Text(String),
     Items(Vec<Value>),
+}
+
+impl<'de> Deserialize<'de> for Input {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match TextOr::deserialize(deserializer)? {
+            TextOr::Text(text) => Self::Text(text),
+            TextOr::List(items) => Self::Items(items),
+        })
+    }
 }
 
 /// What items come to.

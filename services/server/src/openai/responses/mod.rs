@@ -24,7 +24,7 @@ pub(crate) mod tools;
 mod transcript;
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::State,
     response::{IntoResponse, Response as HttpResponse, sse::Event},
     routing::{get, post},
 };
@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sse;
 use crate::{
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path, Query},
     openapi::{Api, Operation, route},
 };
 use page::{ItemList, PageQuery};
@@ -97,18 +97,24 @@ fn streamed(lines: impl Stream<Item = transcript::Line> + Send + 'static) -> Htt
 
 /// The runtime names fields of a turn; the client knows those of its request, and its tools, which are of these kinds.
 fn renamed(error: Error, kinds: &[String]) -> Error {
+    // Items in a row may be one message: which of them it was is not known here.
+    if error.field().is_some_and(|field| field.starts_with("input[") && field.contains("].parts")) {
+        return error.with_field("input");
+    }
     let field = error.field().and_then(|field| field.strip_prefix("config.")).map(|field| {
         let field = field.strip_prefix("sampling.").unwrap_or(field);
         if field.contains("_shields[") {
             return "guardrails".to_owned();
         }
         if let Some(field) = field.strip_prefix("file_search.") {
-            return field.replacen("bank_ids", "vector_store_ids", 1).replacen("max_results", "max_num_results", 1);
+            let field = field.replacen("bank_ids", "vector_store_ids", 1).replacen("max_results", "max_num_results", 1);
+            let tool = kinds.iter().position(|kind| kind == steps::FILE_SEARCH);
+            return tool.map_or(field.clone(), |index| format!("tools[{index}].{field}"));
         }
         tools::place(field, kinds).unwrap_or_else(|| field.replacen("response_format.json_schema", "text.format", 1))
     });
     match field {
-        Some(field) if field.starts_with("vector_store_ids") && error.reason() == Some("bank_not_found") => {
+        Some(field) if field.contains("vector_store_ids") && error.reason() == Some("bank_not_found") => {
             let message = "a vector store that file_search names is not there";
             Error::not_found(message).with_reason("vector_store_not_found").with_field(field)
         }

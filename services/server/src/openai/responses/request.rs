@@ -230,6 +230,10 @@ impl CreateResponse {
         if self.max_output_tokens == Some(0) {
             return Err(Error::invalid("max_output_tokens", "max_output_tokens must be at least 1"));
         }
+        // In the contract 0 is no bound; here it would be taken for none allowed.
+        if self.max_tool_calls == Some(0) {
+            return Err(Error::invalid("max_tool_calls", "max_tool_calls must be at least 1; for no calls say tool_choice: \"none\""));
+        }
         if self.top_logprobs.is_some_and(|count| count > 20) {
             return Err(Error::invalid("top_logprobs", "top_logprobs must be 0 to 20"));
         }

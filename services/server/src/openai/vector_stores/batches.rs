@@ -1,7 +1,7 @@
 //! File batches: a batch is an ingestion, and its files are the documents that it brought.
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::State,
     routing::{get, post},
 };
 use llama_stack_core::{Error, Result, ids as core_ids};
@@ -19,7 +19,7 @@ use super::{
     stores::FileCounts,
 };
 use crate::{
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path, Query},
     openapi::{Api, Operation, route},
 };
 

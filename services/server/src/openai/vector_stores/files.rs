@@ -1,7 +1,7 @@
 //! Files of a vector store: each is a document of the bank, with the file's id.
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::State,
     routing::{get, post},
 };
 use futures::FutureExt as _;
@@ -21,7 +21,7 @@ use super::{
     page::{List, ListQuery, PAGE},
 };
 use crate::{
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path, Query},
     openapi::{Api, Operation, route},
 };
 

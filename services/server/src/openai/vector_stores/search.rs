@@ -1,6 +1,6 @@
 //! Search in a vector store.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use futures::future::try_join_all;
 use llama_stack_core::{Context, Error, Result, attributes};
 use llama_stack_proto::v1::{ListModelsRequest, ModelKind, QueryRequest, QueryResponse, ScoredChunk, SearchMode};
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     history::of_page,
-    http::{ApiError, AppState, Caller, Json},
+    http::{ApiError, AppState, Caller, Json, Path},
     openai::one_or_many::TextOr,
 };
 

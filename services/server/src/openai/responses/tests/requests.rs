@@ -310,6 +310,9 @@ fn what_is_wrong_or_not_here_is_refused_by_name() {
     assert_eq!(wrong(json!({ "input": [] })).1, "input");
     assert_eq!(wrong(json!({ "input": null })).1, "input");
     assert_eq!(wrong(json!({ "model": null })).1, "model");
+    assert_eq!(wrong(json!({ "max_tool_calls": 0 })).1, "max_tool_calls");
+    let number = serde_json::from_value::<CreateResponse>(json!({ "model": "m", "input": 5 })).unwrap_err().to_string();
+    assert!(number.contains("expected a string or an array"), "{number}");
     assert_eq!(wrong(json!({ "input": [{ "type": "compaction", "encrypted_content": "???" }] })).1, "input[0].encrypted_content");
     assert_eq!(wrong(json!({ "tool_choice": 3 })).1, "tool_choice");
     assert_eq!(wrong(json!({ "include": ["everything"] })).1, "include[0]");
