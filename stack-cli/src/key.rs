@@ -1,6 +1,6 @@
 //! `llama-stack key`: API keys, of a running stack or straight in its store.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use clap::{Args, Subcommand};
 use llama_stack_core::{

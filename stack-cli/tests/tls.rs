@@ -46,7 +46,8 @@ fn a_stack_behind_tls_is_reached_with_its_authority_and_a_certificate_of_ones_ow
     let good = asked(&server.url, &[trusts, shows, its_key]);
     assert_eq!(good.code, 0, "{}", good.err);
     let plain = server.url.replace("https://", "http://");
-    let refusals: [(&str, &[(&str, &str)], &str); 5] = [
+    type Refusal<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let refusals: [Refusal<'_>; 5] = [
         (&server.url, &[], "LLAMA_STACK_CA"),
         (&server.url, &[trusts], "LLAMA_STACK_API_KEY"),
         (&server.url, &[trusts, shows], "go together"),

@@ -496,5 +496,6 @@ mod tests {
     }
 }
 
-#[cfg(all(test, feature = "qdrant"))]
+#[cfg(test)]
+#[cfg(feature = "qdrant")]
 mod between_indexes;
