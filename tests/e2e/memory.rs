@@ -349,7 +349,7 @@ async fn a_file_that_expires_or_gets_too_old_leaves_every_bank() {
     let of = |id: &str| Document { id: id.into(), content: Some(Content::FileId(id.into())), ..Document::default() };
     for bank in [&one, &other] {
         memory::inserted(&stack.memory, &cx, bank, vec![of(stays), of(&old.id), of(&over.id)]).await;
-        let read = GetDocumentRequest { bank_id: bank.id.clone(), document_id: over.id.clone() };
+        let read = GetDocumentRequest { bank_id: bank.id.clone(), document_id: over.id.clone(), ..GetDocumentRequest::default() };
         assert_eq!(stack.memory.get_document(&cx, read).await.unwrap().expires, over.expires, "it is not there longer than its file");
     }
     let home = stack.stop().await;

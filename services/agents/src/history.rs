@@ -9,7 +9,8 @@ use std::{
 };
 
 use llama_stack_core::{Code, Context, Inference, Result};
-use llama_stack_proto::v1::{Message, Turn, step::Step};
+use llama_stack_proto::v1::{Message, Part, Turn, step::Step};
+use prost::Message as _;
 
 use crate::{
     compact,
@@ -17,8 +18,10 @@ use crate::{
     runtime::Shared,
 };
 
-/// Of encoded messages, over all tenants. More than the context of any model is never needed for one session.
+/// Over all tenants. More than the context of any model is never needed for one session.
 const KEPT_BYTES: usize = 64 << 20;
+/// What a turn takes besides its messages: itself, its keys, its places in the table and the queue.
+const TURN_BYTES: usize = size_of::<Past>() + 512;
 
 /// The messages of turns that were used lately.
 pub(crate) struct Histories(Mutex<Kept>);
@@ -88,7 +91,7 @@ impl Histories {
     pub(crate) fn keep(&self, tenant: &str, turn: &Turn) -> Arc<Past> {
         let messages = messages(turn);
         let base = compaction(turn).map(|made| Base { messages: compacted(made), provenance: made.provenance.clone() });
-        let bytes = messages.iter().chain(base.iter().flat_map(|base| &base.messages)).map(prost::Message::encoded_len).sum();
+        let bytes = TURN_BYTES + messages.iter().chain(base.iter().flat_map(|base| &base.messages)).map(weight).sum::<usize>();
         let (parent, answers, erased) = (turn.parent_turn_id.clone(), answers(turn), erased(turn));
         let past = Arc::new(Past { parent, answers, messages, base, bytes, tokens: Mutex::default(), erased });
         self.change(|kept| kept.put((tenant.to_owned(), turn.id.clone()), past.clone()));
@@ -106,6 +109,11 @@ impl Histories {
     fn change<T>(&self, change: impl FnOnce(&mut Kept) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// What a message takes in memory, nearly: what it says, and what that is kept in, which is more where it says little.
+fn weight(message: &Message) -> usize {
+    message.encoded_len() + size_of::<Message>() + message.parts.len() * size_of::<Part>()
 }
 
 impl Past {
@@ -245,7 +253,7 @@ fn drop_results(message: &mut Message, orphaned: &HashSet<String>) {
 
 #[cfg(test)]
 mod tests {
-    use llama_stack_proto::v1::{Citation, InferenceStep, Part, Role};
+    use llama_stack_proto::v1::{Citation, InferenceStep, Role};
 
     use super::*;
 
@@ -265,7 +273,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let histories = Histories::with_capacity(1_000);
+        let histories = Histories::with_capacity(20_000);
         for n in 0..100 {
             histories.keep("t", &Turn { id: n.to_string(), input: vec![Message::user("x".repeat(100))], ..Turn::default() });
         }
@@ -273,7 +281,7 @@ mod tests {
             histories.keep("t", &Turn { id: "99".into(), input: vec![Message::user("again")], ..Turn::default() });
         }
         let (turns, order, bytes) = histories.change(|kept| (kept.turns.len(), kept.order.len(), kept.bytes));
-        assert!(turns > 1 && order < 200 && bytes <= 1_000 && bytes > 500, "{turns} {order} {bytes}");
+        assert!(turns > 1 && order < 200 && bytes <= 20_000 && bytes > 10_000, "{turns} {order} {bytes}");
         assert!(histories.get(&("t".into(), "99".into())).is_some());
         assert!(histories.get(&("u".into(), "99".into())).is_none());
         histories.forget("t", "99");

@@ -15,6 +15,7 @@ mod observe;
 mod params;
 mod probes;
 mod site;
+mod unread;
 
 use std::{
     net::SocketAddr,

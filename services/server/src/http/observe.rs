@@ -23,14 +23,14 @@ use tracing::Instrument;
 
 use llama_stack_core::{Code, Error};
 
-use super::{ApiError, AppState, error::Failure};
+use super::{ApiError, AppState, error::Failure, unread::spared};
 use crate::{grpc, metrics::Metrics, request_id};
 
 pub(crate) async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let id = request_id::ensure(request.headers_mut());
     let mut seen = Seen::new(state.metrics.clone(), &request);
     let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default(), method = seen.method, route = %seen.route);
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let answer = AssertUnwindSafe(next.run(spared(request))).catch_unwind().instrument(span.clone()).await;
     let mut response = answer.unwrap_or_else(|panic| defect(panic.as_ref()));
     span.in_scope(|| report(&response));
     seen.code = code(&response);

@@ -64,6 +64,31 @@ async fn a_body_that_stops_is_408() {
     }
 }
 
+/// Whoever is refused before the body was read gets to send all of it, reads why, and asks again on the same connection.
+#[tokio::test]
+async fn a_refusal_spares_who_is_still_sending() {
+    let server = start_with("").await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let body = vec![b'x'; 16 << 20];
+    let refused = [
+        ("POST /v1/nothing", "application/json", "404"),
+        ("GET /v1/models", "application/json", "200"),
+        ("POST /v1/embeddings", "text/plain", "400"),
+    ];
+    for (asked, kind, status) in refused {
+        let head = format!("{asked} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
+        let sent = async {
+            stream.write_all(head.as_bytes()).await?;
+            stream.write_all(&body).await
+        };
+        timeout(PATIENCE, sent).await.expect("nobody reads it").unwrap_or_else(|error| panic!("{asked}: {error}"));
+        let mut answer = vec![0; 64 << 10];
+        let read = timeout(PATIENCE, stream.read(&mut answer)).await.expect("no answer").unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{asked}: {answer}");
+    }
+}
+
 /// Small pieces, each in time, are slow as well.
 #[tokio::test]
 async fn a_body_that_drips_is_408() {
