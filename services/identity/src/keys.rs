@@ -27,6 +27,7 @@ impl ApiKeys {
             attributes: key.attributes.into_iter().collect(),
             credential: key.id,
             quota: key.quota.as_ref().map(Quota::from).unwrap_or_default(),
+            key_tenant: None,
         })
     }
 }

@@ -103,6 +103,7 @@ impl Gate {
             attributes: Default::default(),
             credential: format!("{DELEGATE}{}", who.credential),
             quota: who.quota,
+            key_tenant: Some(who.principal.tenant),
         })
     }
 }
