@@ -94,10 +94,12 @@ impl Sweeper {
         if !self.is_of(what, &tenant, &id, whose).await? {
             return Ok(0);
         }
+        if matches!(what, What::Files) && self.store.is_batch_input(&tenant, &id).await? {
+            return Ok(0);
+        }
         let cx = admin(tenant);
         match what {
             What::Sessions => gone(self.agents.delete_session(&cx, DeleteSessionRequest { id }).await),
-            What::Files if self.store.is_batch_input(cx.tenant(), &id).await? => Ok(0),
             What::Files => gone(self.files.delete_file(&cx, DeleteFileRequest { id }).await),
             What::Batches => gone(self.store.forget_batch(cx.tenant(), &id).await),
         }
