@@ -57,8 +57,8 @@ pub(crate) async fn today(store: &Store, author: &Caller) -> Result<Context> {
     }
     let quota = key.quota.as_ref().map(Quota::from).unwrap_or_default();
     if delegate.is_some() {
-        return Ok(asking(&Authenticated { quota, ..made }));
+        return Ok(asking(&Authenticated { quota, key_tenant: Some(key.tenant), ..made }));
     }
     let principal = Principal { id: key.principal, tenant: key.tenant, roles: key.roles };
-    Ok(asking(&Authenticated { principal, attributes: key.attributes.into_iter().collect(), credential: key.id, quota }))
+    Ok(asking(&Authenticated { principal, attributes: key.attributes.into_iter().collect(), credential: key.id, quota, key_tenant: None }))
 }

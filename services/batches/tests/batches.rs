@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use llama_stack_batches::{Answer, Ask, Batcher};
-use llama_stack_core::{Authenticated, Batches, Code, Context, Deps, Files, Principal, Priority, ids, manifest};
+use llama_stack_core::{Authenticated, Batches, Code, Context, Deps, Files, Principal, Priority, context::DELEGATE, ids, manifest};
 use llama_stack_files::StoredFiles;
 use llama_stack_proto::v1::{
     ApiKey, Batch, BatchStatus, Caller, CancelBatchRequest, CreateBatchRequest, FileHeader, GetBatchRequest, GetFileRequest,
@@ -294,6 +294,24 @@ async fn a_batch_runs_as_its_key_is_now_and_stops_asking_when_the_key_is_revoked
     let first = &asked[0].0;
     assert!(first.principal().roles.is_empty(), "the role that the key has no more was used");
     assert_eq!((first.attributes()["team"].as_str(), first.priority()), ("blue", Priority::Batch));
+}
+
+/// What its key may is the key's own tenant's, whoever the batch is of.
+#[tokio::test]
+async fn a_batch_of_one_whom_a_delegate_spoke_for_is_charged_to_the_delegates_key() {
+    let site = Site::new().await;
+    let key = ApiKey { id: ids::new("key"), tenant: "gate".into(), principal: "gateway".into(), ..ApiKey::default() };
+    site.store.insert_api_key(&key, "hash").await.unwrap();
+    let credential = format!("{DELEGATE}{}", key.id);
+    let who = Authenticated { principal: ann().principal().clone(), credential, ..Authenticated::default() };
+    let cx = Context::default().with_authenticated(&who);
+    let input = site.upload(&cx, "batch", lines(&["a"])).await;
+    let (batcher, echo) = site.running(1);
+    let id = batcher.create_batch(&cx, asking(input)).await.unwrap().id;
+    assert_eq!(ended(&batcher, &cx, &id).await.completed, 1);
+    let asked = echo.asked.lock().unwrap();
+    let shown = asked[0].0.key().unwrap();
+    assert_eq!((asked[0].0.tenant(), shown.id, shown.tenant), ("acme", key.id.as_str(), "gate"));
 }
 
 #[tokio::test]

@@ -49,6 +49,8 @@ struct Inner {
     credential: String,
     /// What the credential limits. Never read from a request.
     quota: Quota,
+    /// As [`Authenticated::key_tenant`].
+    key_tenant: Option<String>,
     /// What this process shows to the stack that it calls. Never read from a request, so never a caller's.
     bearer: Option<Secret>,
     /// Who asks is not told to whoever is called.
@@ -87,6 +89,18 @@ pub struct Authenticated {
     /// An API key's id, or `jwt`, `introspection`, `certificate`; empty where none was shown.
     pub credential: String,
     /// What an API key was made with.
+    pub quota: Quota,
+    /// The tenant that an API key is of, where its holder speaks for another. None: the principal's.
+    pub key_tenant: Option<String>,
+}
+
+/// An API key that was shown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ShownKey<'a> {
+    pub id: &'a str,
+    /// Its own, whomever its holder speaks for.
+    pub tenant: &'a str,
+    /// What it was made with.
     pub quota: Quota,
 }
 
@@ -198,6 +212,7 @@ impl Context {
             inner.attributes = who.attributes.clone();
             inner.credential.clone_from(&who.credential);
             inner.quota = who.quota;
+            inner.key_tenant.clone_from(&who.key_tenant);
         })
     }
 
@@ -233,11 +248,12 @@ impl Context {
         &self.0.credential
     }
 
-    /// The API key that was shown, by a delegate or the caller, and what it was made with.
-    pub fn key(&self) -> Option<(&str, Quota)> {
+    /// The API key that was shown, by a delegate or the caller.
+    pub fn key(&self) -> Option<ShownKey<'_>> {
         let credential = self.credential();
         let id = credential.strip_prefix(DELEGATE).unwrap_or(credential);
-        id.starts_with(KEY).then_some((id, self.0.quota))
+        let tenant = self.0.key_tenant.as_deref().unwrap_or(self.tenant());
+        id.starts_with(KEY).then_some(ShownKey { id, tenant, quota: self.0.quota })
     }
 
     pub fn deadline(&self) -> Option<Instant> {

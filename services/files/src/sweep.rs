@@ -86,14 +86,17 @@ async fn expired(store: &Store, contents: &dyn Contents, derived: &dyn Derived) 
         let Some(last) = over.last() else { return failed.map_or(Ok(()), Err) };
         after = Some(last.clone());
         for file in over {
-            if let Err(error) = end(contents, derived, &file).await {
+            if let Err(error) = end(store, contents, derived, &file).await {
                 failed.get_or_insert(error);
             }
         }
     }
 }
 
-async fn end(contents: &dyn Contents, derived: &dyn Derived, file: &ExpiredFile) -> Result<()> {
+async fn end(store: &Store, contents: &dyn Contents, derived: &dyn Derived, file: &ExpiredFile) -> Result<()> {
+    if store.is_batch_input(&file.tenant, &file.id).await? {
+        return Ok(());
+    }
     derived.forget(&file.tenant, &file.id).await?;
     match contents.delete(&file.tenant, &file.id, &file.blob).await {
         // Another process, or its owner, was faster.

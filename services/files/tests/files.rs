@@ -12,7 +12,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use llama_stack_core::{Code, Context, Deps, Error, Files, Result, ids, manifest};
 use llama_stack_files::{Copies, Derived, StoredFiles};
 use llama_stack_proto::v1::{
-    DeleteFileRequest, File, FileHeader, GetFileRequest, ListFilesRequest, UploadFileRequest, upload_file_request::Message,
+    Batch, BatchStatus, Caller, DeleteFileRequest, File, FileHeader, GetFileRequest, ListFilesRequest, UploadFileRequest,
+    upload_file_request::Message,
 };
 use llama_stack_store::{Durability, PartedUpload, Store};
 use llama_stack_tests::s3::{self, Mood, Server};
@@ -35,6 +36,7 @@ on_both! {
     racing_uploads_and_deletions_keep_what_was_acknowledged,
     a_start_removes_what_a_crash_left_and_what_has_expired,
     an_expired_file_stays_until_what_was_made_of_it_is_gone,
+    an_expired_file_stays_until_the_batch_that_reads_it_has_ended,
     a_file_that_is_being_read_can_be_deleted,
     lists_go_on_where_they_stopped,
 }
@@ -276,6 +278,33 @@ async fn an_expired_file_stays_until_what_was_made_of_it_is_gone(bucket: Option<
     };
     tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
     assert_eq!(left().await, [first.id]);
+}
+
+async fn an_expired_file_stays_until_the_batch_that_reads_it_has_ended(bucket: Option<Server>) {
+    let site = site(bucket).await;
+    let over = |seconds| File { id: ids::new("file"), expires: Some(prost_types::Timestamp { seconds, nanos: 0 }), ..File::default() };
+    let (input, last) = (over(1), over(2));
+    for file in [&input, &last] {
+        site.store.insert_file("acme", file, &format!("cd{}", "0".repeat(62))).await.unwrap();
+    }
+    let status = BatchStatus::InProgress.into();
+    let batch = Batch { id: ids::new("batch"), input_file_id: input.id.clone(), status, ..Batch::default() };
+    site.store.insert_batch(&batch, &Caller { principal: "ann".into(), tenant: "acme".into(), ..Caller::default() }).await.unwrap();
+    let left = async || site.store.expired_files(None, 10).await.unwrap().into_iter().map(|file| file.id).collect::<Vec<_>>();
+    // Whoever begins to look again looks at once.
+    let sweep = async |gone: &str| {
+        site.files.expire(Arc::new(Readers::default()), site.deps.shutdown.clone());
+        let gone = async {
+            while left().await.iter().any(|id| id == gone) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
+    };
+    sweep(&last.id).await;
+    assert_eq!(left().await, [input.id.clone()]);
+    assert_eq!(site.store.forget_batches("acme", None).await.unwrap(), 1);
+    sweep(&input.id).await;
 }
 
 async fn a_file_that_is_being_read_can_be_deleted(bucket: Option<Server>) {

@@ -1,9 +1,9 @@
 //! API keys of the store, as credentials.
 
-use llama_stack_core::{Authenticated, Principal, Result, ids, manifest::Quota};
+use llama_stack_core::{Authenticated, Principal, Result, manifest::Quota};
 use llama_stack_store::Store;
 
-use crate::{authenticator::wrong, secret};
+use crate::{authenticator::wrong, secret, service::is_over};
 
 pub(crate) struct ApiKeys(pub(crate) Store);
 
@@ -18,8 +18,7 @@ impl ApiKeys {
         let hashes = record.as_ref().map(|record| record.hashes.clone()).filter(|hashes| !hashes.is_empty());
         let matches = hashes.unwrap_or_else(|| vec![String::new()]).iter().fold(false, |any, hash| secret::is(shown, hash) | any);
         let key = record.filter(|_| matches).ok_or_else(refused)?.key;
-        let now = ids::now();
-        if key.revoked.is_some() || key.expires.is_some_and(|end| (end.seconds, end.nanos) <= (now.seconds, now.nanos)) {
+        if key.revoked.is_some() || is_over(&key) {
             return Err(refused());
         }
         Ok(Authenticated {
@@ -27,6 +26,7 @@ impl ApiKeys {
             attributes: key.attributes.into_iter().collect(),
             credential: key.id,
             quota: key.quota.as_ref().map(Quota::from).unwrap_or_default(),
+            key_tenant: None,
         })
     }
 }

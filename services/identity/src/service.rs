@@ -65,6 +65,12 @@ fn after(seconds: u64) -> Timestamp {
     Timestamp { seconds: now.seconds.saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX)), ..now }
 }
 
+/// Whether its time is over.
+pub(crate) fn is_over(key: &ApiKey) -> bool {
+    let now = ids::now();
+    key.expires.is_some_and(|end| (end.seconds, end.nanos) <= (now.seconds, now.nanos))
+}
+
 /// A key of the request, for its principal or else the caller.
 fn made(caller: &Principal, request: CreateApiKeyRequest) -> Result<ApiKey> {
     if request.name.chars().count() > 128 || request.name.chars().any(char::is_control) {
@@ -146,6 +152,10 @@ impl Identity for ApiKeyBook {
             let message = format!("API key {:?} is revoked; make another", key.id);
             return Err(Error::new(Code::FailedPrecondition, message).with_reason("api_key_revoked"));
         }
+        if is_over(&key) {
+            let message = format!("API key {:?} has expired, and another secret would be of no use; make another key", key.id);
+            return Err(Error::new(Code::FailedPrecondition, message).with_reason("api_key_expired"));
+        }
         let (secret, hash) = secret::issue(&key.id)?;
         key.rotated = Some(ids::now());
         self.store.rotate_api_key(&key, &hash, (request.grace_seconds > 0).then(|| after(request.grace_seconds))).await?;
@@ -189,4 +199,29 @@ fn checked(id: String) -> Result<String> {
         return Err(Error::invalid("id", "id must be an API key's id, key_…"));
     }
     Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_core::manifest::Durability;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_that_has_expired_is_not_given_another_secret() {
+        let store = Store::open("sqlite::memory:", Durability::Process).await.unwrap();
+        let (cx, now) = (Context::test("acme"), ids::now());
+        let ends = |seconds: i64| Some(Timestamp { seconds: now.seconds + seconds, ..now });
+        let key = |expires| ApiKey { id: ids::new("key"), tenant: "acme".into(), expires, ..ApiKey::default() };
+        let (expired, good) = (key(ends(-1)), key(ends(3_600)));
+        for key in [&expired, &good] {
+            store.insert_api_key(key, "hash").await.unwrap();
+        }
+        let book = ApiKeyBook::new(store.clone());
+        let rotate = async |id: &str| book.rotate_api_key(&cx, RotateApiKeyRequest { id: id.into(), grace_seconds: 0 }).await;
+        let error = rotate(&expired.id).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Code::FailedPrecondition, Some("api_key_expired")));
+        assert_eq!(store.api_key_record(&expired.id).await.unwrap().unwrap().hashes, ["hash"]);
+        assert!(rotate(&good.id).await.unwrap().key.unwrap().rotated.is_some());
+    }
 }

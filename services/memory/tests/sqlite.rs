@@ -8,12 +8,12 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use banks::Stand;
+use banks::{FILES, Stand};
 use futures::StreamExt as _;
 use llama_stack_core::{Code, Context, Memory};
 use llama_stack_proto::v1::{
     Bank, CancelIngestionRequest, DeleteDocumentsRequest, Document, DocumentStatus, GetIngestionRequest, Ingestion, InsertDocumentsRequest,
-    ListChunksRequest, SearchMode,
+    ListChunksRequest, SearchMode, document::Content,
 };
 use llama_stack_tests::{conformance::memory, served};
 use serde_json::json;
@@ -125,6 +125,38 @@ async fn the_same_content_is_not_embedded_again() {
     assert_eq!(stand.worded.embedded.load(Ordering::SeqCst), before);
     memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats sleep")]).await;
     assert_eq!(stand.worded.embedded.load(Ordering::SeqCst), before + 1);
+}
+
+/// Else it would be deleted with a file that it is not made of any more, and outlive its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_goes_with_the_file_it_was_last_made_of_though_the_content_is_the_same() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    let of = |file: &str| Document { id: "a".into(), content: Some(Content::FileId(file.into())), ..Document::default() };
+    // As the store knows it, and as its passage says.
+    let made_of = async || {
+        let mut files = Vec::new();
+        for file in FILES {
+            if !stand.store.documents_of_file(cx.tenant(), file).await.unwrap().is_empty() {
+                files.push(file.to_owned());
+            }
+        }
+        let listed = ListChunksRequest { bank_id: bank.id.clone(), ..ListChunksRequest::default() };
+        files.extend(stand.memory.list_chunks(&cx, listed).await.unwrap().chunks.into_iter().map(|chunk| chunk.file_id));
+        files
+    };
+    for file in FILES {
+        memory::inserted(&stand.memory, &cx, &bank, vec![of(file)]).await;
+        assert_eq!(made_of().await, [file, file]);
+    }
+    let ingestion = background(&stand, &cx, &bank, vec![of(FILES[0])]).await;
+    let get = GetIngestionRequest { bank_id: bank.id.clone(), id: ingestion.id };
+    let told: Vec<_> = timeout(memory::NEVER, stand.memory.watch_ingestion(&cx, get).await.unwrap().collect()).await.unwrap();
+    assert_eq!(told.last().unwrap().as_ref().unwrap().completed, 1);
+    assert_eq!(made_of().await, [FILES[0], FILES[0]]);
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr")]).await;
+    assert_eq!(made_of().await, [""]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Files, and what banks have read of them: who deletes a file deletes both, and so does a file's end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use llama_stack_core::{Code, Context, EventStream, Files, Memory, Principal, Result};
@@ -11,10 +11,20 @@ use llama_stack_proto::v1::{
 };
 use llama_stack_store::Store;
 
+/// How long a bank may take to forget one document: whoever waits for one that does not answer waits in vain, and so do all behind it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 pub(crate) struct Filed {
-    pub(crate) files: Arc<dyn Files>,
-    pub(crate) memory: Arc<dyn Memory>,
-    pub(crate) store: Store,
+    files: Arc<dyn Files>,
+    memory: Arc<dyn Memory>,
+    store: Store,
+    patience: Duration,
+}
+
+impl Filed {
+    pub(crate) fn new(files: Arc<dyn Files>, memory: Arc<dyn Memory>, store: Store) -> Self {
+        Self { files, memory, store, patience: PATIENCE }
+    }
 }
 
 #[async_trait]
@@ -50,12 +60,66 @@ impl Derived for Filed {
         let admin = Context::new(Principal { id: "files".into(), tenant: tenant.into(), roles: vec!["admin".into()] });
         for (bank_id, document) in self.store.documents_of_file(tenant, file_id).await? {
             let request = DeleteDocumentsRequest { bank_id, document_ids: vec![document] };
-            match self.memory.delete_documents(&admin, request).await {
+            let admin = admin.clone().with_timeout(self.patience);
+            match admin.within(self.memory.delete_documents(&admin, request)).await {
                 // The bank has gone meanwhile, or its provider from the manifest.
                 Err(error) if error.code() == Code::NotFound => {}
                 deleted => drop(deleted?),
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_core::ids;
+    use llama_stack_proto::v1::{Bank, DeleteDocumentsResponse, Document, document::Content};
+    use llama_stack_store::{Author, Durability, InsertedDocument};
+    use tokio::sync::Mutex;
+
+    use super::*;
+
+    struct NoFiles;
+
+    impl Files for NoFiles {}
+
+    /// Forgets, and never answers for the bank that is held.
+    #[derive(Default)]
+    struct Forgetful {
+        held: String,
+        forgot: Mutex<Vec<String>>,
+    }
+
+    #[async_trait]
+    impl Memory for Forgetful {
+        async fn delete_documents(&self, _cx: &Context, request: DeleteDocumentsRequest) -> Result<DeleteDocumentsResponse> {
+            if request.bank_id == self.held {
+                std::future::pending::<()>().await;
+            }
+            self.forgot.lock().await.extend(request.document_ids);
+            Ok(DeleteDocumentsResponse::default())
+        }
+    }
+
+    /// Else one provider that hangs would end the expiry of all files.
+    #[tokio::test]
+    async fn a_bank_that_never_answers_is_given_up_and_the_file_waits_for_it() {
+        let store = Store::open("sqlite::memory:", Durability::Process).await.unwrap();
+        let banks = [ids::new("bank"), ids::new("bank")];
+        for (bank, file) in banks.iter().zip(["file-held", "file-free"]) {
+            let made = Bank { id: bank.clone(), provider_id: "sqlite".into(), created: Some(ids::now()), ..Bank::default() };
+            assert!(store.insert_bank("acme", &made).await.unwrap());
+            let content = Some(Content::FileId(file.into()));
+            let document = Document { id: format!("of {file}"), content, created: Some(ids::now()), ..Document::default() };
+            let inserted = vec![InsertedDocument { document, revision: ids::new("rev") }];
+            store.put_documents("acme", bank, &Author::default(), "me", inserted, None).await.unwrap();
+        }
+        let memory = Arc::new(Forgetful { held: banks[0].clone(), ..Forgetful::default() });
+        let filed = Filed { patience: Duration::from_millis(50), ..Filed::new(Arc::new(NoFiles), memory.clone(), store) };
+        assert_eq!(filed.forget("acme", "file-held").await.unwrap_err().code(), Code::DeadlineExceeded);
+        let free = Filed { patience: PATIENCE, ..filed };
+        free.forget("acme", "file-free").await.unwrap();
+        assert_eq!(*memory.forgot.lock().await, ["of file-free"]);
     }
 }

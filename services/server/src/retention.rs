@@ -80,20 +80,28 @@ impl Sweeper {
                 if whose.tenant().is_some_and(|one| tenant != one) {
                     return Ok(deleted);
                 }
-                if !self.is_of(what, &tenant, &id, whose).await? {
-                    continue;
-                }
-                let cx = admin(tenant);
-                deleted += match what {
-                    What::Sessions => gone(self.agents.delete_session(&cx, DeleteSessionRequest { id }).await)?,
-                    // A bank that has read it may not answer: the others do not wait for that.
-                    What::Files => gone(self.files.delete_file(&cx, DeleteFileRequest { id }).await).unwrap_or_else(|error| {
-                        tracing::warn!(error = ?error, "a file is not deleted yet, as retention says");
-                        0
-                    }),
-                    What::Batches => gone(self.store.forget_batch(cx.tenant(), &id).await)?,
-                };
+                // One that cannot go yet keeps no other from going.
+                deleted += self.delete(what, tenant, id, whose).await.unwrap_or_else(|error| {
+                    tracing::warn!(error = ?error, ?what, "one is not deleted yet, as retention says");
+                    0
+                });
             }
+        }
+    }
+
+    /// Where it is theirs.
+    async fn delete(&self, what: What, tenant: String, id: String, whose: Whose<'_>) -> Result<u64> {
+        if !self.is_of(what, &tenant, &id, whose).await? {
+            return Ok(0);
+        }
+        if matches!(what, What::Files) && self.store.is_batch_input(&tenant, &id).await? {
+            return Ok(0);
+        }
+        let cx = admin(tenant);
+        match what {
+            What::Sessions => gone(self.agents.delete_session(&cx, DeleteSessionRequest { id }).await),
+            What::Files => gone(self.files.delete_file(&cx, DeleteFileRequest { id }).await),
+            What::Batches => gone(self.store.forget_batch(cx.tenant(), &id).await),
         }
     }
 
@@ -147,7 +155,7 @@ impl<'a> Whose<'a> {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum What {
     Sessions,
     Files,
@@ -175,10 +183,24 @@ mod tests {
     };
     use llama_stack_files::StoredFiles;
     use llama_stack_proto::v1::{
-        Batch, BatchStatus, Caller, FileHeader, ListFilesRequest, Session, UploadFileRequest, upload_file_request::Message,
+        Batch, BatchStatus, Caller, DeleteSessionResponse, FileHeader, ListFilesRequest, Session, UploadFileRequest,
+        upload_file_request::Message,
     };
 
     use super::*;
+
+    /// Does not delete this session.
+    struct Holding(Arc<dyn Agents>, &'static str);
+
+    #[async_trait::async_trait]
+    impl Agents for Holding {
+        async fn delete_session(&self, cx: &Context, request: DeleteSessionRequest) -> Result<DeleteSessionResponse> {
+            if request.id == self.1 {
+                return Err(llama_stack_core::Error::unavailable("not now"));
+            }
+            self.0.delete_session(cx, request).await
+        }
+    }
 
     /// A stack, and its database beside it.
     async fn built(home: &std::path::Path) -> (crate::Stack, Store) {
@@ -214,6 +236,35 @@ mod tests {
         assert_eq!(sweeper.sweep(days_ago(-9)).await.unwrap(), [1, 0, 0], "the other session is 38 days old then, and the file 9");
         assert_eq!(sweeper.sweep(days_ago(-11)).await.unwrap(), [0, 1, 0]);
         assert!(stack.files.list_files(&cx, ListFilesRequest::default()).await.unwrap().files.is_empty());
+        stack.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_cannot_go_yet_keeps_nothing_else_and_what_a_batch_reads_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let (stack, store) = built(home.path()).await;
+        let (cx, now) = (Context::test("acme"), ids::now());
+        let created = Some(Timestamp { seconds: now.seconds - 20 * DAY, nanos: 0 });
+        for id in ["a", "held", "z"] {
+            store.put_session("acme", &Session { id: id.into(), created, ..Session::default() }).await.unwrap();
+        }
+        let header = FileHeader { filename: "a.jsonl".into(), purpose: "batch".into(), ..FileHeader::default() };
+        let parts = [Message::Header(header), Message::Data(b"{}".to_vec())];
+        let parts = futures::stream::iter(parts.map(|message| Ok(UploadFileRequest { message: Some(message) })));
+        let input_file_id = stack.files.upload_file(&cx, Box::pin(parts)).await.unwrap().id;
+        let status = BatchStatus::InProgress.into();
+        let reading = Batch { id: ids::new("batch"), input_file_id, status, created: Some(now), ..Batch::default() };
+        // Nothing is served, so nobody runs it.
+        let author = Caller { principal: "ann".into(), tenant: "acme".into(), ..Caller::default() };
+        store.insert_batch(&reading, &author).await.unwrap();
+        let retention = Retention { sessions_days: 10, files_days: 10, batches_days: 10, ..Retention::default() };
+        let agents = Arc::new(Holding(stack.agents.clone(), "held"));
+        let sweeper = Sweeper { store: store.clone(), agents, files: stack.files.clone(), retention };
+        let later = Timestamp { seconds: now.seconds + 11 * DAY, nanos: now.nanos };
+        assert_eq!(sweeper.sweep(later).await.unwrap(), [2, 0, 0]);
+        assert!(store.get_session("acme", "held").await.is_ok());
+        store.forget_batches("acme", None).await.unwrap();
+        assert_eq!(sweeper.sweep(later).await.unwrap(), [0, 1, 0]);
         stack.close().await;
     }
 

@@ -187,7 +187,7 @@ impl Stack {
         runtime.admitting(Turns(limits.clone()));
         let agents: Arc<dyn Agents> = runtime.clone();
         let history = History::new(agents.clone(), store.clone(), requests.clone());
-        let filed = Arc::new(Filed { files: stored.clone(), memory: memory.clone(), store: store.clone() });
+        let filed = Arc::new(Filed::new(stored.clone(), memory.clone(), store.clone()));
         kept_files.expire(filed.clone(), shutdown.clone());
         let files: Arc<dyn Files> = filed;
         let batcher = Batcher::new(store.clone(), stored, manifest.batches.clone(), tasks.clone(), shutdown.clone());

@@ -43,6 +43,10 @@ const DELETE: &str = "DELETE FROM banks WHERE tenant = $1 AND id = $2 AND provid
 /// Kept for good: what a turn under way found in it is not written any more.
 const BURY: &str = "INSERT INTO deleted_banks (tenant, bank_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
+/// Says of a bank that it holds what is remembered of its owner: its purpose, and under which name its metadata have it. Those that were
+/// made before banks had purposes, and copies, have it in their metadata alone.
+pub const PERSONAL_MEMORY: (&str, &str) = ("llama_stack.purpose", "personal_memory");
+
 /// Which banks of a provider, in which order, from where.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BankList<'a> {

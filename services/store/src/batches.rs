@@ -27,6 +27,7 @@ const GET: &str = "SELECT body, status, total, completed, failed, input_tokens, 
 const LIST: &str = "SELECT body, status, total, completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens, model, \
                     models FROM batches \
                     WHERE tenant = $1 AND id < $2 AND ($3 = '' OR owner = $3) ORDER BY id DESC LIMIT $4";
+const UNFINISHED: &str = "SELECT body FROM batches WHERE tenant = $1 AND status <= 4";
 /// Changes nothing, and holds the row until the transaction ends.
 const LOCK: &str = "UPDATE batches SET epoch = epoch WHERE tenant = $1 AND id = $2 AND ($3 = '' OR owner = $3)";
 const LOCK_HELD: &str = "UPDATE batches SET epoch = epoch WHERE tenant = $1 AND id = $2 AND epoch = $3";
@@ -152,6 +153,16 @@ impl Store {
             Ok(Caller { principal: row.text(11)?, tenant: tenant.into(), roles, ..Caller::default() })
         };
         Ok((counted(row)?, before().map_err(|error| failure::report(&error))?))
+    }
+
+    /// Whether a batch that has not ended reads this file.
+    pub async fn is_batch_input(&self, tenant: &str, file_id: &str) -> Result<bool> {
+        for row in self.read(UNFINISHED, args![tenant]).await? {
+            if failure::decode::<Batch>(&row)?.input_file_id == file_id {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Newest first, from after the id `after`; from the newest where it is empty.

@@ -29,6 +29,9 @@ const OWNED: &str = "SELECT id FROM owners WHERE tenant = $1 AND principal = $2 
 const KEYS: &str = "SELECT id, body FROM api_keys WHERE tenant = $1";
 const FORGET_KEY: &str = "DELETE FROM api_keys WHERE tenant = $1 AND id = $2";
 const FORGET_USAGE: &str = "DELETE FROM daily_usage WHERE tenant = $1 AND principal = $2";
+/// Named as [`DailyUsage::of_key`] does.
+const FORGET_LATE_USAGE: &str = "DELETE FROM daily_usage WHERE tenant = $1 AND principal LIKE '/%' AND NOT EXISTS (SELECT 1 FROM api_keys \
+                                 WHERE api_keys.tenant = daily_usage.tenant AND '/' || api_keys.id = daily_usage.principal)";
 const BATCHES: &str = "SELECT id FROM batches WHERE tenant = $1 AND ($2 = '' OR owner = $2)";
 const FORGET_BATCH: &str = "DELETE FROM batches WHERE tenant = $1 AND id = $2";
 const FORGET_REPETITION: &str = "DELETE FROM idempotency_keys WHERE tenant = $1 AND turn_id = $2";
@@ -59,6 +62,8 @@ impl Command for Erase {
         for turn in &self.turns {
             *counts.entry("idempotency_keys".to_owned()).or_default() += conn.execute(FORGET_REPETITION, args![&self.tenant, turn]).await?;
         }
+        // What was counted of keys that are forgotten, and was told only after they were.
+        *counts.entry("daily_usage".to_owned()).or_default() += conn.execute(FORGET_LATE_USAGE, args![&self.tenant]).await?;
         // Those that refer to others first.
         for (table, column) in self.tables.iter().rev() {
             let (name, tenant) = (&table.name, Arg::from(&self.tenant));
@@ -174,7 +179,8 @@ impl Store {
     }
 
     /// Deletes the rows of a tenant, or of one person of it, from every table but those of files and banks, whose services delete
-    /// more than rows. `turns`: those of the person. Counts by table, of those that had any.
+    /// more than rows; and what was used with API keys that are forgotten. `turns`: those of the person. Counts by table, of those that
+    /// had any.
     pub async fn erase_rows(&self, tenant: &str, principal: Option<&str>, turns: Vec<String>) -> Result<BTreeMap<String, u64>> {
         let all = tables::after(&tables::known_migrations()).await?.into_iter();
         let all =

@@ -14,9 +14,7 @@ use crate::{
 };
 
 const INSERT: &str = "INSERT INTO files (tenant, id, owner, purpose, blob, expires_us, body) VALUES ($1, $2, $3, $4, $5, $6, $7)";
-/// An expired file is gone, whether it has been swept yet or not.
-const GET: &str = "SELECT body, blob FROM files WHERE tenant = $1 AND id = $2 AND ($3 = '' OR owner = $3) \
-                   AND (expires_us = 0 OR expires_us > $4)";
+const GET: &str = "SELECT body, blob, expires_us FROM files WHERE tenant = $1 AND id = $2 AND ($3 = '' OR owner = $3)";
 const OLDEST_FIRST: &str = "SELECT body FROM files WHERE tenant = $1 AND id > $2 AND ($3 = '' OR owner = $3) \
                             AND ($4 = '' OR purpose = $4) AND (expires_us = 0 OR expires_us > $5) ORDER BY id LIMIT $6";
 const NEWEST_FIRST: &str = "SELECT body FROM files WHERE tenant = $1 AND id < $2 AND ($3 = '' OR owner = $3) \
@@ -149,11 +147,16 @@ impl Store {
     /// A file and where its content lies. `owner`: only theirs; anyone's where it is empty.
     ///
     /// # Errors
-    /// `NotFound` no such file, another's, or one whose time is over
+    /// `NotFound` no such file, another's, or one whose time is over, whether it has been swept yet or not; but for what a batch reads
     pub async fn get_file(&self, tenant: &str, id: &str, owner: &str) -> Result<(File, String)> {
-        let rows = self.read(GET, args![tenant, id, owner, micros(Some(&ids::now()))]).await?;
+        let rows = self.read(GET, args![tenant, id, owner]).await?;
         let row = rows.first().ok_or_else(|| not_found("file", id))?;
-        Ok((failure::decode(row)?, row.text(1).map_err(|error| failure::report(&error))?))
+        let report = |error: sqlx::Error| failure::report(&error);
+        let expires = row.int(2).map_err(report)?;
+        if expires > 0 && expires <= micros(Some(&ids::now())) && !self.is_batch_input(tenant, id).await? {
+            return Err(not_found("file", id));
+        }
+        Ok((failure::decode(row)?, row.text(1).map_err(report)?))
     }
 
     pub async fn list_files(&self, tenant: &str, list: FileList<'_>) -> Result<Vec<File>> {

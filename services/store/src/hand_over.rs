@@ -3,15 +3,17 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use llama_stack_core::Result;
+use llama_stack_core::{Result, ids};
 use llama_stack_proto::v1::{Bank, Batch, File, TurnEvent, turn_event::Event};
 use prost::Message;
 
 use crate::{
     Store,
+    banks::PERSONAL_MEMORY,
     command::{Command, Failure, Outcome},
     failure,
     sql::{Conn, args},
+    turns::micros,
 };
 
 /// Rows that are read at once, and changed in one transaction.
@@ -68,6 +70,12 @@ const BANKS: Owned = Owned {
     within: Some("UPDATE bank_documents SET principal = $4 WHERE tenant = $1 AND bank_id = $2 AND principal = $3"),
     given: |body, to| Ok(Bank { owner: to.into(), ..Bank::decode(body)? }.encode_to_vec()),
 };
+/// Banks that are for nothing by their column, in the order in which their owner's memory looks at them.
+const UNCLAIMED: &str = "SELECT id, body FROM banks WHERE tenant = $1 AND owner = $2 AND purpose = '' AND doomed = 0 AND id > $3 \
+                         AND (expires_us = 0 OR expires_us > $4) ORDER BY id LIMIT $5";
+const CLAIM: &str = "UPDATE banks SET purpose = $4 WHERE tenant = $1 AND id = $2 AND owner = $3 AND purpose = '' AND doomed = 0 \
+                     AND NOT EXISTS (SELECT 1 FROM banks b WHERE b.tenant = $1 AND b.provider_id = banks.provider_id AND b.owner = $3 \
+                     AND b.purpose = $4 AND b.doomed = 0)";
 const BATCHES: Owned = Owned {
     ids: "SELECT id FROM batches WHERE tenant = $1 AND owner = $2 ORDER BY id LIMIT $3",
     take: "UPDATE batches SET owner = $4 WHERE tenant = $1 AND id = $2 AND owner = $3",
@@ -104,6 +112,23 @@ struct MoveNoted {
 impl Command for MoveNoted {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         Ok(Outcome::Changed(conn.execute(MOVE_NOTED, args![&self.tenant, &self.from, &self.to]).await?))
+    }
+}
+
+/// Makes the first of these the one for what is remembered of its owner, where they have none for that.
+struct Claim {
+    tenant: String,
+    owner: String,
+    ids: Vec<String>,
+}
+
+#[async_trait]
+impl Command for Claim {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        for id in &self.ids {
+            conn.execute(CLAIM, args![&self.tenant, id, &self.owner, PERSONAL_MEMORY.1]).await?;
+        }
+        Ok(Outcome::Done)
     }
 }
 
@@ -150,6 +175,8 @@ impl Store {
             }
         }
         count += self.changed(MoveNoted { tenant: tenant.into(), from: from.into(), to: to.into() }).await?;
+        // What comes must not take the place of what they have.
+        self.claim(tenant, to).await?;
         for owned in [FILES, BANKS, BATCHES] {
             loop {
                 let rows = self.read(owned.ids, args![tenant, from, PAGE]).await?;
@@ -162,6 +189,26 @@ impl Store {
             }
         }
         Ok(count)
+    }
+
+    /// What is remembered of them may be in a bank that is older than purposes.
+    async fn claim(&self, tenant: &str, owner: &str) -> Result<()> {
+        let (mut after, now) = (String::new(), micros(Some(&ids::now())));
+        loop {
+            let rows = self.read(UNCLAIMED, args![tenant, owner, &after, now, PAGE]).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = last.text(0).map_err(|error| failure::report(&error))?;
+            let mut ids = Vec::new();
+            for row in &rows {
+                let bank: Bank = failure::decode_column(row, 1)?;
+                if bank.metadata.get(PERSONAL_MEMORY.0).is_some_and(|is| is == PERSONAL_MEMORY.1) {
+                    ids.push(row.text(0).map_err(|error| failure::report(&error))?);
+                }
+            }
+            if !ids.is_empty() {
+                self.write(Claim { tenant: tenant.into(), owner: owner.into(), ids }).await?;
+            }
+        }
     }
 
     async fn changed(&self, command: impl Command + 'static) -> Result<u64> {

@@ -7,7 +7,7 @@ mod fixture;
 use fixture::{Fixture, TENANT, later, of};
 use llama_stack_core::{Code, ids};
 use llama_stack_proto::v1::{Bank, BankKind, Document, DocumentStatus, Ingestion, document::Content};
-use llama_stack_store::{Author, BankList, DocumentList, InsertedDocument, PendingDocument, Store};
+use llama_stack_store::{Author, BankList, DocumentList, InsertedDocument, PERSONAL_MEMORY, PendingDocument, Store};
 
 on!(sqlite, memory, postgres: [
     a_bank_is_its_tenants_and_providers,
@@ -22,6 +22,7 @@ on!(sqlite, memory, postgres: [
     expired_documents_are_told,
     documents_are_known_by_their_file,
     an_owner_has_one_bank_for_a_purpose,
+    who_takes_over_anothers_banks_keeps_their_own_for_a_purpose_though_it_only_says_so,
 ]);
 
 const PROVIDER: &str = "sqlite";
@@ -345,4 +346,22 @@ async fn an_owner_has_one_bank_for_a_purpose(Fixture { store, .. }: &Fixture) {
     assert_eq!((there("bob").await, there("ann").await), (Some(bobs.id), None));
     let given = store.get_bank(TENANT, PROVIDER, &next.id).await.unwrap();
     assert_eq!((given.owner.as_str(), given.purpose.as_str()), ("bob", ""));
+}
+
+/// Banks that are older than purposes have theirs in their metadata.
+async fn who_takes_over_anothers_banks_keeps_their_own_for_a_purpose_though_it_only_says_so(Fixture { store, .. }: &Fixture) {
+    let (name, purpose) = PERSONAL_MEMORY;
+    let said = |owner: &str| Bank { metadata: [(name.to_owned(), purpose.to_owned())].into(), ..bank(owner) };
+    let there = async |owner: &str| store.bank_for(TENANT, PROVIDER, owner, purpose, &ids::now()).await.unwrap().map(|bank| bank.id);
+    // Bob's are old, a copy among them; Ann's is not; and Eve, who has none, takes it over from Bob in the end.
+    let (anns, bobs) = (Bank { purpose: purpose.into(), ..said("ann") }, said("bob"));
+    for bank in [&anns, &bobs, &said("bob"), &bank("bob")] {
+        kept(store, bank).await;
+    }
+    assert_eq!((there("ann").await.as_ref(), there("bob").await), (Some(&anns.id), None));
+    store.hand_over(TENANT, "ann", "bob", false).await.unwrap();
+    assert_eq!(there("bob").await.as_ref(), Some(&bobs.id));
+    assert_eq!(store.get_bank(TENANT, PROVIDER, &anns.id).await.unwrap().purpose, "");
+    store.hand_over(TENANT, "bob", "eve", false).await.unwrap();
+    assert_eq!((there("eve").await, there("bob").await), (Some(bobs.id), None));
 }

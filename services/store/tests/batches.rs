@@ -6,7 +6,7 @@ mod fixture;
 
 use fixture::{Fixture, TENANT, later, of};
 use llama_stack_core::{Code, ids};
-use llama_stack_proto::v1::{Batch, BatchStatus, BatchUsage, Caller};
+use llama_stack_proto::v1::{Batch, BatchStatus, BatchUsage, Caller, File};
 use llama_stack_store::{BatchLine, DailyUsage, HeldBatch, LineResults, LineUsage};
 use prost_types::Timestamp;
 
@@ -17,6 +17,7 @@ on!(sqlite, memory, postgres: [
     a_cancel_is_not_overruled,
     a_batch_that_has_ended_can_be_forgotten_and_one_that_runs_cannot,
     a_persons_batches_are_forgotten_while_they_run_and_their_runner_is_refused,
+    what_a_batch_reads_is_there_until_it_has_ended_whatever_its_time,
     usage_adds_up,
     what_others_added_lately_is_found_without_asking_for_each,
 ]);
@@ -159,6 +160,24 @@ async fn a_persons_batches_are_forgotten_while_they_run_and_their_runner_is_refu
     assert_eq!(store.get_batch(TENANT, &held.batch_id, "").await.unwrap_err().code(), Code::NotFound);
     assert_eq!(store.record_batch_line(&held, answer(2, false, "two")).await.unwrap_err().reason(), Some("lease_lost"));
     assert!(store.recorded_batch_lines(&held).await.unwrap().is_empty());
+}
+
+async fn what_a_batch_reads_is_there_until_it_has_ended_whatever_its_time(fixture: &Fixture) {
+    let store = &fixture.store;
+    let over = || File { id: ids::new("file"), expires: Some(Timestamp { seconds: 1, nanos: 0 }), ..File::default() };
+    let (input, other) = (over(), over());
+    for (tenant, file) in [(TENANT, &input), (TENANT, &other), ("other", &input)] {
+        store.insert_file(tenant, file, "blob").await.unwrap();
+    }
+    let status = BatchStatus::Validating.into();
+    let batch = Batch { id: ids::new("batch"), input_file_id: input.id.clone(), status, created: Some(ids::now()), ..Batch::default() };
+    store.insert_batch(&batch, &Caller { principal: "ann".into(), tenant: TENANT.into(), ..Caller::default() }).await.unwrap();
+    let is_there = async |tenant: &str, file: &File| store.get_file(tenant, &file.id, "").await.is_ok();
+    assert!(store.is_batch_input(TENANT, &input.id).await.unwrap() && is_there(TENANT, &input).await);
+    assert!(!is_there(TENANT, &other).await && !is_there("other", &input).await);
+    let held = store.claim_batches(of("one"), 1).await.unwrap().pop().unwrap();
+    store.advance_batch(&held, &Batch { status: BatchStatus::Completed.into(), ..batch }).await.unwrap();
+    assert!(!store.is_batch_input(TENANT, &input.id).await.unwrap() && !is_there(TENANT, &input).await);
 }
 
 async fn usage_adds_up(fixture: &Fixture) {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Banks,
     access::{Want, author},
-    ingest::{Read, gone},
+    ingest::{Read, alike, gone},
     worker::Busy,
 };
 
@@ -76,9 +76,7 @@ impl Banks {
             (waits.sha256, waits.bytes, waits.error) = (String::new(), size(&waits), None);
             if let Some(there) = there {
                 waits.created = there.created;
-                if (&there.media_type, &there.chunking) == (&waits.media_type, &waits.chunking)
-                    && there.status() == DocumentStatus::Completed
-                {
+                if alike(&there, &waits) && there.status() == DocumentStatus::Completed {
                     // Its chunks are of this content; if the new one is the same, they stay.
                     (waits.sha256, waits.chunk_count) = (there.sha256, there.chunk_count);
                 }

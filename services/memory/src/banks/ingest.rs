@@ -89,7 +89,8 @@ impl Banks {
             document.created = before.document.created;
             // One that waits to be inserted says by its hash what its chunks were made of; by none, that there may be none.
             let same = |there: &Document| {
-                (&there.sha256, &there.media_type, &there.chunking) == (&document.sha256, &document.media_type, &document.chunking)
+                there.sha256 == document.sha256
+                    && alike(there, &document)
                     && matches!(there.status(), DocumentStatus::Completed | DocumentStatus::InProgress)
             };
             if same(&before.document) {
@@ -251,6 +252,15 @@ impl Banks {
         let model = self.models()?.get_model(cx, GetModelRequest { id: bank.embedding_model.clone() }).await?;
         Ok(Some(model.context_length as usize).filter(|length| *length > 0))
     }
+}
+
+/// Whether both are read and cut alike, and go with the same file: then what is the same in both has the same chunks.
+pub(super) fn alike(one: &Document, other: &Document) -> bool {
+    let file = |document: &Document| match &document.content {
+        Some(Content::FileId(id)) => Some(id.clone()),
+        _ => None,
+    };
+    (&one.media_type, &one.chunking, file(one)) == (&other.media_type, &other.chunking, file(other))
 }
 
 /// Of two ends the first; none is never.

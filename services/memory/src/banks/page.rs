@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::query::{Found, MAX_QUERIES, MAX_TEXT};
 
-/// How far pages go.
+/// How far pages go: what gives the last of these has no token.
 pub(super) const MOST: usize = 1_000;
 
 /// A page of a query, as its request asks for it.
@@ -37,8 +37,7 @@ struct Token {
 
 impl Page {
     /// # Errors
-    /// `InvalidArgument` for a token that an answer to this query never gave (`bad_page_token`), and at the end of what can be
-    /// read (`too_many_pages`).
+    /// `InvalidArgument` for a token that an answer to this query never gave (`bad_page_token`).
     pub(super) fn new(request: &QueryRequest) -> Result<Self> {
         let query = query(request);
         if request.page_token.is_empty() {
@@ -48,10 +47,6 @@ impl Page {
             let message = "page_token is not one that an answer to this query gave: all else of the request must be as it was";
             Error::invalid("page_token", message).with_reason("bad_page_token")
         })?;
-        if token.given.len() >= MOST {
-            let message = format!("the {MOST} best are all that can be read of a search: narrow it, by a filter for example");
-            return Err(Error::invalid("page_token", message).with_reason("too_many_pages"));
-        }
         let rewritten = Some(token.rewritten).filter(|texts| !texts.is_empty());
         Ok(Self { query, given: token.given.into_iter().collect(), rewritten })
     }
@@ -73,9 +68,12 @@ impl Page {
         }
     }
 
-    /// The token of the next page, after this one gave `found`.
+    /// The token of the next page, after this one gave `found`; empty where pages go no further.
     pub(super) fn next(self, banks: &[Bank], found: &[Found], rewritten: &[String]) -> String {
-        let given = self.given.into_iter().chain(found.iter().map(|found| place(banks, found))).collect();
+        let given: Vec<u64> = self.given.into_iter().chain(found.iter().map(|found| place(banks, found))).collect();
+        if given.len() >= MOST {
+            return String::new();
+        }
         URL_SAFE_NO_PAD.encode(Token { query: self.query, given, rewritten: rewritten.to_vec() }.encode_to_vec())
     }
 }
@@ -87,7 +85,7 @@ fn read(token: &str) -> Option<Token> {
 /// Whether a token of this query may look so: whoever made it, what it asks for is within what may be asked.
 fn fits(token: &Token, request: &QueryRequest) -> bool {
     let text = |text: &String| !text.trim().is_empty() && text.len() <= MAX_TEXT;
-    (1..=MOST).contains(&token.given.len())
+    (1..MOST).contains(&token.given.len())
         && token.rewritten.is_empty() == request.rewrite_model.is_empty()
         && token.rewritten.len() <= MAX_QUERIES as usize
         && token.rewritten.iter().all(text)
@@ -152,7 +150,11 @@ mod tests {
             assert_eq!(error.field(), Some("page_token"));
             error.reason().map(str::to_owned).unwrap()
         };
-        assert_eq!(reason(&asked(&after(&ids, &[]))), "too_many_pages");
+        // With the last of them the list ends, and so do tokens.
+        assert_eq!(nearly.next(&banks, &found(&ids[..1]), &[]), "");
+        assert_eq!(after(&ids, &[]), "");
+        let beyond = Token { query: query(&asked("")), given: (0..MOST as u64).collect(), rewritten: Vec::new() };
+        assert_eq!(reason(&asked(&URL_SAFE_NO_PAD.encode(beyond.encode_to_vec()))), "bad_page_token");
         let token = after(&ids[..1], &[]);
         for other in [
             QueryRequest { text: "dogs".into(), ..asked(&token) },

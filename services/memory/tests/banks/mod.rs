@@ -2,10 +2,32 @@
 
 use std::{path::Path, sync::Arc};
 
-use llama_stack_core::{Deps, Inference, Memory, Registry};
+use futures::stream;
+use llama_stack_core::{Context, Deps, Error, EventStream, Files, Inference, Memory, Registry, Result};
+use llama_stack_proto::v1::{File, FileChunk, GetFileRequest};
 use llama_stack_store::{Durability, Store};
 use llama_stack_tests::worded::Worded;
 use serde_json::{Value, json};
+
+/// Files with one and the same content, and no others.
+pub const FILES: [&str; 2] = ["file-one", "file-two"];
+
+struct Twins;
+
+#[async_trait::async_trait]
+impl Files for Twins {
+    async fn get_file(&self, _cx: &Context, request: GetFileRequest) -> Result<File> {
+        if !FILES.contains(&request.id.as_str()) {
+            return Err(Error::not_found("no such file"));
+        }
+        Ok(File { id: request.id, filename: "cats.txt".into(), media_type: "text/plain".into(), bytes: 9, ..File::default() })
+    }
+
+    async fn download_file(&self, _cx: &Context, _request: GetFileRequest) -> Result<EventStream<FileChunk>> {
+        let chunk: Result<FileChunk> = Ok(FileChunk { data: b"cats purr".to_vec() });
+        Ok(Box::pin(stream::iter([chunk])))
+    }
+}
 
 pub struct Stand {
     pub memory: Arc<dyn Memory>,
@@ -35,6 +57,7 @@ impl Stand {
         deps.provider_id = "sqlite".into();
         deps.inference = Some(worded.clone() as Arc<dyn Inference>);
         deps.extensions.insert(store.clone());
+        deps.extensions.insert::<Arc<dyn Files>>(Arc::new(Twins));
         let mut registry = Registry::default();
         llama_stack_memory::register(&mut registry);
         let memory = registry.memory.build("inline::sqlite", config, deps.clone()).await.unwrap();

@@ -40,10 +40,10 @@ impl Gate {
         // Requests that show nothing are no attempts.
         let address = request.extensions().get::<PeerAddress>().map(|PeerAddress(address)| *address).filter(|_| shows);
         let Some(address) = address else { return self.identify(request).await };
-        self.attempts.check(address)?;
+        let place = self.attempts.begin(address).await?;
         let identified = self.identify(request).await;
         if identified.as_ref().is_err_and(|error| error.code() == Code::Unauthenticated) {
-            self.attempts.failed(address);
+            place.failed();
         }
         identified
     }
@@ -103,6 +103,7 @@ impl Gate {
             attributes: Default::default(),
             credential: format!("{DELEGATE}{}", who.credential),
             quota: who.quota,
+            key_tenant: Some(who.principal.tenant),
         })
     }
 }

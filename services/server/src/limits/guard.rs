@@ -68,7 +68,7 @@ pub(crate) async fn guard(State(state): State<AppState>, mut request: Request, n
 fn is_limited(state: &AppState, request: &Request) -> bool {
     let (who, inner) = (request.extensions().get::<Authenticated>(), request.extensions().get::<Context>());
     let key = match (inner, who) {
-        (Some(cx), _) => cx.key().map(|(_, own)| own),
+        (Some(cx), _) => cx.key().map(|key| key.quota),
         (None, who) => who.map(|who| who.quota),
     };
     state.limits.config.has_quotas() || key.is_some_and(|own| !own.is_none())

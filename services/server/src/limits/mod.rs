@@ -25,6 +25,7 @@ use std::{
 
 use llama_stack_core::{
     Context, Error, Result,
+    context::ShownKey,
     manifest::{self, Price, Quota},
 };
 use llama_stack_proto::v1::Usage;
@@ -137,15 +138,19 @@ impl Limits {
     }
 
     /// Whether anybody is limited, or this API key is.
-    fn limit(&self, key: Option<(&str, Quota)>) -> bool {
-        self.config.has_quotas() || key.is_some_and(|(_, own)| !own.is_none())
+    fn limit(&self, key: Option<ShownKey<'_>>) -> bool {
+        self.config.has_quotas() || key.is_some_and(|key| !key.quota.is_none())
     }
 
     /// Those that limit this caller.
     fn quotas(&self, cx: &Context) -> impl Iterator<Item = (Subject, Quota)> {
         let (tenant, id) = (cx.tenant(), &cx.principal().id);
         let subject = |principal: String| Subject { tenant: tenant.to_owned(), principal };
-        let of_key = cx.key().map(|(key, own)| (subject(DailyUsage::of_key(key)), self.config.of_key(key, own)));
+        // One account, however many tenants its holder speaks for.
+        let of_key = cx.key().map(|key| {
+            let subject = Subject { tenant: key.tenant.to_owned(), principal: DailyUsage::of_key(key.id) };
+            (subject, self.config.of_key(key.id, key.quota))
+        });
         let of_principal = (subject(id.clone()), self.config.of_principal(tenant, id));
         let of_tenant = (subject(String::new()), self.config.of_tenant(tenant));
         let all = [of_key, Some(of_principal), Some(of_tenant)];

@@ -348,6 +348,26 @@ async fn a_key_has_limits_of_its_own_over_both_protocols_and_keeps_them_when_it_
     assert_eq!(issue(&server, &admin, json!({ "turns": 1 })).await["error"]["type"], "invalid_request_error");
 }
 
+/// Whoever speaks for others says of which tenant those are: that makes no new account.
+#[tokio::test]
+async fn a_delegates_key_has_one_account_for_all_tenants_that_it_names() {
+    let mut book = None;
+    let more = "server: { auth: { api_keys: true, delegates: [gateway] } }\nlimits: { each_key: { requests_per_minute: 2 } }\n";
+    let server = serve(more, |stack| book = Some(stack.identity.clone())).await;
+    let operator = Principal { id: "root".into(), tenant: "acme".into(), roles: vec!["operator".into()] };
+    let request = CreateApiKeyRequest { principal: "gate".into(), roles: vec!["gateway".into()], ..CreateApiKeyRequest::default() };
+    let secret = book.unwrap().create_api_key(&Context::new(operator), request).await.unwrap().secret;
+    let ask = async |tenant: &str| {
+        let request = server.http.post(server.url(CHAT)).bearer_auth(&secret).header("x-llama-stack-tenant", tenant);
+        request.header("x-llama-stack-principal", "ann").json(&chat("hi")).send().await.unwrap()
+    };
+    for (tenant, left) in [("bank", "1"), ("law", "0")] {
+        let response = ask(tenant).await;
+        assert_eq!((response.status(), header(&response, "x-ratelimit-remaining-requests")), (StatusCode::OK, left));
+    }
+    assert_eq!(code(ask("zeta").await).await, "rate_limit_exceeded");
+}
+
 /// Nine tokens an answer.
 #[tokio::test]
 async fn what_a_day_allows_is_counted_for_each_key_and_known_after_a_restart() {

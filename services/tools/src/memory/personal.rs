@@ -7,6 +7,7 @@ use llama_stack_proto::v1::{
     Bank, BankKind, CreateBankRequest, DeleteDocumentsRequest, Document, GetBankRequest, InsertDocumentsRequest, InvokeToolResponse,
     ListBanksRequest, Part, QueryRequest, SearchMode, Value, document::Content, value::Value as Is,
 };
+use llama_stack_store::PERSONAL_MEMORY;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
@@ -16,8 +17,6 @@ use super::{
 };
 use crate::said;
 
-/// Says of a bank that it holds what is remembered of its owner: its purpose, and under which name its metadata have it.
-const PURPOSE: (&str, &str) = ("llama_stack.purpose", "personal_memory");
 const MAX_TEXT: usize = 4_096;
 const DAY: i64 = 24 * 3600;
 /// People whose bank is known without asking.
@@ -137,10 +136,10 @@ impl Personal {
         loop {
             let page = self.memory.list_banks(cx, request.clone()).await?;
             for bank in page.banks.into_iter().filter(|bank| bank.owner == cx.principal().id) {
-                if bank.purpose == PURPOSE.1 {
+                if bank.purpose == PERSONAL_MEMORY.1 {
                     return Ok(Some(bank));
                 }
-                if said.is_none() && bank.metadata.get(PURPOSE.0).is_some_and(|is| is == PURPOSE.1) {
+                if said.is_none() && bank.metadata.get(PERSONAL_MEMORY.0).is_some_and(|is| is == PERSONAL_MEMORY.1) {
                     said = Some(bank);
                 }
             }
@@ -158,8 +157,8 @@ impl Personal {
             kind: kind.into(),
             provider_id: self.config.provider_id.clone(),
             embedding_model: self.config.embedding_model.clone(),
-            metadata: HashMap::from([(PURPOSE.0.to_owned(), PURPOSE.1.to_owned())]),
-            purpose: PURPOSE.1.into(),
+            metadata: HashMap::from([(PERSONAL_MEMORY.0.to_owned(), PERSONAL_MEMORY.1.to_owned())]),
+            purpose: PERSONAL_MEMORY.1.into(),
             ..CreateBankRequest::default()
         };
         self.memory.create_bank(cx, request).await
