@@ -12,7 +12,7 @@ use llama_stack_core::{Error, Manifest, Result};
 use llama_stack_server::{Options, Stack};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::{EnvFilter, fmt::writer::MakeWriterExt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, filter::Directive, fmt::writer::MakeWriterExt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     args::{LogFormat, RunArgs},
@@ -108,12 +108,24 @@ async fn stop_signal() -> bool {
     interrupt.await.is_ok()
 }
 
+/// Whatever `RUST_LOG` says: a panic is a line, since nothing else tells of it; and what names a session of MCP, which is as good as a
+/// credential to who has it, is none.
+const ALWAYS: [&str; 2] = ["llama_stack::panic=error", "rmcp::transport::streamable_http_client[{session_id}]=off"];
+
+fn filter(asked: EnvFilter) -> Result<EnvFilter> {
+    ALWAYS.iter().try_fold(asked, |filter, always| {
+        let always = always.parse::<Directive>();
+        let always = always.map_err(|error| Error::internal("logging could not start").with_source(error))?;
+        Ok(filter.add_directive(always))
+    })
+}
+
 /// Logs go to standard error and to `server.log` beside the state.
 fn start_logging(folder: &Path, format: LogFormat) -> Result<()> {
     let log = LogFile::open(folder)
         .map_err(|error| Error::failed_precondition(format!("{} cannot be written: {error}", folder.display())).with_source(error))?;
     // The engines speak much at `info`; this project's own words are what an operator wants.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,llama_stack=info"));
+    let filter = filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,llama_stack=info")))?;
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Text => {
@@ -138,7 +150,7 @@ fn panicked(panic: &PanicHookInfo<'_>) {
     // With RUST_BACKTRACE.
     let trace = Backtrace::capture();
     let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
-    tracing::error!(thread, place, backtrace = trace.as_deref(), "panicked");
+    tracing::error!(target: "llama_stack::panic", thread, place, backtrace = trace.as_deref(), "panicked");
     tracing::debug!(place, said = panic.payload_as_str().unwrap_or_default(), "what the panic said");
 }
 
@@ -148,20 +160,45 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_panic_is_logged_with_its_place_and_without_its_words() {
+    /// The lines of `work` where `RUST_LOG` asks for these.
+    fn logged(asked: &str, work: impl FnOnce()) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let log = Arc::new(fs::File::create(&path).unwrap());
-        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(log).with_max_level(tracing::Level::INFO).finish();
+        let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(log);
+        let lines = tracing_subscriber::registry().with(filter(EnvFilter::new(asked)).unwrap()).with(lines);
+        tracing::subscriber::with_default(lines, work);
+        fs::read_to_string(&path).unwrap()
+    }
+
+    #[test]
+    fn a_panic_is_logged_with_its_place_and_without_its_words_whatever_is_asked_for() {
         // The panics of other tests are theirs.
         let (before, mine) = (Arc::new(panic::take_hook()), thread::current().id());
         let others = before.clone();
         panic::set_hook(Box::new(move |panic| if thread::current().id() == mine { panicked(panic) } else { others(panic) }));
-        let broken = tracing::subscriber::with_default(lines, || panic::catch_unwind(|| panic!("somebody's words")));
+        let said = ["warn,llama_stack=info", "h2=trace", "off"].map(|asked| {
+            logged(asked, || {
+                let broken = panic::catch_unwind(|| panic!("somebody's words"));
+                assert!(broken.is_err());
+            })
+        });
         panic::set_hook(Box::new(move |panic| before(panic)));
-        let said = fs::read_to_string(&path).unwrap();
-        assert!(broken.is_err() && said.contains("ERROR") && said.contains("run.rs:"), "{said}");
-        assert!(!said.contains("somebody"), "{said}");
+        for said in said {
+            assert!(said.contains("ERROR") && said.contains("run.rs:"), "{said}");
+            assert!(!said.contains("somebody"), "{said}");
+        }
+    }
+
+    /// As rmcp logs it when it cannot end a session.
+    #[test]
+    fn a_session_of_mcp_is_named_at_no_level() {
+        for asked in ["trace", "rmcp::transport::streamable_http_client=trace"] {
+            let said = logged(asked, || {
+                tracing::error!(target: "rmcp::transport::streamable_http_client", session_id = "a-secret", "fail to delete session");
+                tracing::error!(target: "rmcp::transport::streamable_http_client", "fail to get common stream");
+            });
+            assert!(said.contains("common stream") && !said.contains("a-secret"), "{said}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
+use tokio::task::JoinError;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -119,6 +120,9 @@ struct Inner {
 }
 
 impl Error {
+    /// What is told of a panic as a cause: what it says itself may quote what was being read.
+    pub const PANICKED: &str = "a panic, which the log has with its place";
+
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let message = bounded(message.into(), LONGEST_MESSAGE);
         Self(Box::new(Inner { code, message, reason: None, field: None, retry_after: None, source: None }))
@@ -175,9 +179,16 @@ impl Error {
         self
     }
 
+    /// The cause, for the log. Of a task that broke off, which tells its panic's words, only that it did.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        let source: Box<dyn StdError + Send + Sync> = source.into();
+        let broken = source.downcast_ref::<JoinError>().map(JoinError::is_panic);
+        self.0.source = Some(match broken {
+            Some(true) => Self::PANICKED.into(),
+            Some(false) => "its task was cancelled".into(),
+            None => source,
+        });
         self
     }
 
@@ -315,6 +326,19 @@ mod tests {
             assert_eq!(back.retry_after(), Some(Duration::from_secs(3)));
             assert_eq!(Code::from_name(code.name()), code);
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_panic_says_is_no_cause_that_is_logged() {
+        let broken = tokio::task::spawn_blocking::<_, ()>(|| panic!("somebody's words")).await.unwrap_err();
+        assert!(broken.to_string().contains("somebody's words"));
+        let error = Error::internal("reading broke off").with_source(broken);
+        assert_eq!(error.source().unwrap().to_string(), Error::PANICKED);
+        assert!(!format!("{error:?}").contains("words"), "{error:?}");
+        let task = tokio::spawn(std::future::pending::<()>());
+        task.abort();
+        let error = Error::internal("reading broke off").with_source(task.await.unwrap_err());
+        assert_eq!(error.source().unwrap().to_string(), "its task was cancelled");
     }
 
     #[test]

@@ -45,7 +45,8 @@ pub struct ModelSpec {
     #[serde(default)]
     pub context_length: Option<u32>,
     /// Under which licence its weights are, as an expression of SPDX: `Apache-2.0`, or `LicenseRef-llama-3.1` for one that SPDX does
-    /// not list. Told of the model; nothing is decided by it.
+    /// not list. Told of the model, whose use does not depend on it. What has other letters than such an expression is an error that
+    /// stops the start; whether SPDX lists it is not asked.
     #[serde(default)]
     pub license: Option<String>,
     /// Settings of one engine, read by it with [`ModelSpec::options`].

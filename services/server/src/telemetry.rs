@@ -6,6 +6,7 @@
 mod instruments;
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     path::Path,
     time::{Duration, SystemTime},
@@ -183,7 +184,12 @@ impl Span {
 
     /// Notes that the answer itself tells of a failure, of this stable kind.
     pub(crate) fn fail_as(&mut self, kind: &str) {
+        self.fail_with(kind, "");
+    }
+
+    /// As [`Span::fail_as`], with what the caller is told.
+    pub(crate) fn fail_with(&mut self, kind: &str, told: impl Into<Cow<'static, str>>) {
         self.set("error.type", kind.to_owned());
-        self.0.set_status(Status::error(""));
+        self.0.set_status(Status::error(told));
     }
 }

@@ -52,11 +52,13 @@ impl Kind {
         const UNIQUE: u32 = 2067;
         const PRIMARY_KEY: u32 = 1555;
         const FOREIGN_KEY: u32 = 787;
+        // There is no room for the memory that processes share, which is a file; a disk that fails says so in other places too.
+        const IOERR_SHMSIZE: u32 = 4874;
         match (extended & 0xff, extended) {
             (_, UNIQUE | PRIMARY_KEY) => Kind::Duplicate,
             (_, FOREIGN_KEY) => Kind::Orphan,
             (5 | 6, _) => Kind::Busy,
-            (13, _) => Kind::DiskFull,
+            (13, _) | (_, IOERR_SHMSIZE) => Kind::DiskFull,
             (10, _) => Kind::DiskFailed,
             (11 | 26, _) => Kind::Damaged,
             (3 | 8 | 14 | 23, _) => Kind::Unusable,
@@ -163,6 +165,8 @@ mod tests {
         // SQLITE_BUSY_SNAPSHOT, SQLITE_FULL, SQLITE_CORRUPT_VTAB, SQLITE_NOTADB, SQLITE_CANTOPEN_ISDIR, SQLITE_CONSTRAINT_CHECK
         let sqlite = [517, 13, 267, 26, 526, 275].map(Kind::of_sqlite);
         assert_eq!(sqlite, [Kind::Busy, Kind::DiskFull, Kind::Damaged, Kind::Damaged, Kind::Unusable, Kind::Defect]);
+        // SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE
+        assert_eq!([4874, 778].map(Kind::of_sqlite), [Kind::DiskFull, Kind::DiskFailed]);
         let postgres = ["40P01", "53100", "XX001", "53300", "28P01", "23514"].map(Kind::of_postgres);
         assert_eq!(postgres, [Kind::Busy, Kind::DiskFull, Kind::Damaged, Kind::Unavailable, Kind::Unusable, Kind::Defect]);
     }

@@ -58,7 +58,7 @@ fn holds(name: &str) {
         rounds = rounds.saturating_sub(1);
         goes_on.then(|| mutator.next_input())
     });
-    for input in seeds.into_iter().chain(mutations) {
+    for (at, input) in (1_u64..).zip(seeds.into_iter().chain(mutations)) {
         let begun = Instant::now();
         sender.send(input.clone()).unwrap();
         match ended.recv_timeout(PATIENCE) {
@@ -68,10 +68,10 @@ fn holds(name: &str) {
             }
             Ok((_, Ok(()))) => {}
             Ok((input, Err(panic))) => {
-                eprintln!("{name} breaks on {} bytes, with the seed {seed}: {}", input.len(), kept(name, &input));
+                eprintln!("{name} breaks on {} bytes, input {at} of the seed {seed}: {}", input.len(), kept(name, &input));
                 resume_unwind(panic);
             }
-            Err(_) => panic!("{name} does not come back from {} bytes, with the seed {seed}: {}", input.len(), kept(name, &input)),
+            Err(_) => panic!("{name} does not come back from {} bytes, input {at} of the seed {seed}: {}", input.len(), kept(name, &input)),
         }
     }
     drop(sender);

@@ -126,6 +126,6 @@ async fn here(tasks: &TaskTracker, limits: &Limits, filename: &str, media_type: 
 }
 
 /// What went wrong between the two processes.
-fn broken(error: std::io::Error) -> Error {
+fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::internal("a process that reads files could not be run").with_reason("parser_failed").with_source(error)
 }

@@ -56,7 +56,7 @@ impl Pool {
         match spoken {
             Ok(Ok(answer)) => {
                 let read = self.tasks.spawn_blocking(move || serde_json::from_slice::<wire::Answer>(&answer)).await;
-                read.map_err(io::Error::other).and_then(|read| Ok(read?)).map_err(broken)?.into()
+                read.map_err(broken)?.map_err(broken)?.into()
             }
             Ok(Err(error)) => Err(worker.end(error).await),
             Err(_) => Err(failure::limits(format!("it was not done in {} seconds", limits.time.as_secs()))),

@@ -81,7 +81,8 @@ impl Loaded {
 pub(crate) fn caught<T>(id: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let said = said(&*panic);
-        tracing::error!(model = id, cause = said, "the engine broke while it was loading");
+        tracing::error!(model = id, "the engine broke while it was loading");
+        tracing::debug!(model = id, said, "what the panic said");
         Err(unusable(id, &format!("the engine broke on its files: {}", said.lines().next().unwrap_or_default())))
     })
 }

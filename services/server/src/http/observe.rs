@@ -47,7 +47,7 @@ fn defect(panic: &(dyn Any + Send)) -> Response {
     let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     tracing::debug!(said = said.unwrap_or_default(), "a request's work panicked");
     let error = Error::internal("the server failed on this request").with_reason("internal_error");
-    ApiError::from(error.with_source("a panic, which the log has with its place")).into_response()
+    ApiError::from(error.with_source(Error::PANICKED)).into_response()
 }
 
 /// The log knows what the client is not told.

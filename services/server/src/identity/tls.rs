@@ -78,7 +78,7 @@ impl Tls {
             let path = format!("server.tls.{}", error.field().unwrap_or("cert"));
             manifest.lines.error(&path, error.message())
         };
-        let config = read(&files).and_then(|pem| config(&pem)).map_err(placed)?;
+        let config = read(&files).and_then(|pem| config(&files, &pem)).map_err(placed)?;
         Ok(Some(Arc::new(Self { files, current: ArcSwap::from_pointee(config) })))
     }
 
@@ -103,7 +103,7 @@ impl Tls {
             if known.as_ref() == Some(&pem) {
                 continue;
             }
-            match config(&pem) {
+            match config(&self.files, &pem) {
                 Ok(config) => {
                     if known.is_some() {
                         tracing::info!("the certificates were read again");
@@ -133,7 +133,20 @@ fn certificates(field: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'s
     Ok(found)
 }
 
-fn config(pem: &Pem) -> Result<ServerConfig> {
+/// # Errors
+/// `InvalidArgument`, which names the file.
+fn config(files: &manifest::Tls, pem: &Pem) -> Result<ServerConfig> {
+    configured(pem).map_err(|error| {
+        let file = match (error.field(), &files.client_ca) {
+            (Some("key"), _) => &files.key,
+            (Some("client_ca"), Some(file)) => file,
+            _ => &files.cert,
+        };
+        error.context(file.display())
+    })
+}
+
+fn configured(pem: &Pem) -> Result<ServerConfig> {
     let key = PrivateKeyDer::from_pem_slice(&pem.key);
     let key = key.map_err(|error| Error::invalid("key", "holds no private key in PEM").with_source(error.to_string()))?;
     let builder = match &pem.client_ca {
@@ -154,4 +167,21 @@ fn config(pem: &Pem) -> Result<ServerConfig> {
     let mut config = config.map_err(|error| Error::invalid("cert", format!("does not go with its key: {error}")).with_source(error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_names_its_file() {
+        let files = manifest::Tls { cert: "a/cert.pem".into(), key: "a/key.pem".into(), client_ca: Some("a/ca.pem".into()) };
+        let none = || Pem { cert: Vec::new(), key: b"none".to_vec(), client_ca: Some(Vec::new()) };
+        let told = config(&files, &none()).unwrap_err();
+        assert_eq!((told.field(), told.message()), (Some("key"), "a/key.pem: holds no private key in PEM"));
+        // Any key will do: it is looked at before the others, and compared with none of them here.
+        let key = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n".to_vec();
+        let told = config(&files, &Pem { key, ..none() }).unwrap_err();
+        assert!(told.message().starts_with("a/ca.pem: holds no certificate"), "{told}");
+    }
 }

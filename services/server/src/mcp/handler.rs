@@ -16,7 +16,7 @@ use llama_stack_tools::mcp::IDEMPOTENCY_KEY;
 
 use super::{agents, banks, content, span};
 use crate::{
-    telemetry::Telemetry,
+    telemetry::{Span, Telemetry},
     tools::{every_tool, parameters},
 };
 
@@ -56,11 +56,11 @@ impl ServerHandler for Handler {
     }
 
     async fn call_tool(&self, request: CallToolRequestParams, context: RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
-        let (mut span, cx) = span::begin(self.telemetry.as_deref(), caller(&context)?, &request.name, &context);
+        let (mut span, cx) = span::begin(self.telemetry.as_deref(), caller(&context)?, &context);
         let answer = tokio::select! {
             // The client has gone, or wants it no longer.
             () = context.ct.cancelled() => Err(refused(Error::new(Code::Cancelled, "the call was cancelled"))),
-            result = self.call(&cx, request) => result.map_err(refused),
+            result = self.call(&cx, &mut span, request) => result.map_err(refused),
         };
         span::end(&mut span, &answer);
         answer.map(CallToolResponse::Complete)
@@ -68,10 +68,11 @@ impl ServerHandler for Handler {
 }
 
 impl Handler {
-    async fn call(&self, cx: &Context, request: CallToolRequestParams) -> Result<CallToolResult> {
+    async fn call(&self, cx: &Context, span: &mut Option<Span>, request: CallToolRequestParams) -> Result<CallToolResult> {
         let (name, arguments) = (request.name.into_owned(), request.arguments.unwrap_or_default());
         let tools = every_tool(&*self.tools, cx, String::new()).await?;
         if tools.iter().any(|tool| name_of(tool) == name) {
+            span::found(span, &name);
             let request = InvokeToolRequest { name, arguments: Value::Object(arguments).to_string(), call_id: String::new() };
             let response = cx.within(self.tools.invoke_tool(cx, request)).await?;
             let content = response.parts.into_iter().map(content::block).collect::<Result<_>>()?;
@@ -82,10 +83,12 @@ impl Handler {
         let Some((_, agent)) = agents.into_iter().find(|(of, _)| *of == name) else {
             let banks = banks::named(&*self.memory, cx, taken).await?;
             if let Some((_, bank)) = banks.into_iter().find(|(of, _)| *of == name) {
+                span::found(span, &name);
                 return banks::search(&*self.memory, cx, &bank, &arguments).await;
             }
             return Err(Error::not_found(format!("no tool {name:?}; tools/list says what there is")));
         };
+        span::found(span, &name);
         match arguments.get("input").and_then(Value::as_str) {
             Some(input) => cx.within(agents::ask(&*self.agents, cx, &agent.id, input)).await,
             None => Ok(CallToolResult::error(vec![ContentBlock::text(format!("{name} needs one argument: input, a text"))])),

@@ -10,29 +10,30 @@ use llama_stack_core::Context;
 
 use crate::telemetry::{Span, Telemetry};
 
-/// The protocol lets names of tools be this long.
+/// Of a request's id, which is the caller's to choose.
 const MAX_CHARS: usize = 128;
 
-/// The span, where traces are sent, and the context below it.
-pub(super) fn begin(
-    telemetry: Option<&Telemetry>,
-    cx: Context,
-    tool: &str,
-    context: &RequestContext<RoleServer>,
-) -> (Option<Span>, Context) {
+/// The span, where traces are sent, and the context below it. It has no tool's name before it is known that there is one, or callers
+/// could make up any number of names for spans; and that a tool is executed is said by the span below it.
+pub(super) fn begin(telemetry: Option<&Telemetry>, cx: Context, context: &RequestContext<RoleServer>) -> (Option<Span>, Context) {
     let Some(telemetry) = telemetry else { return (None, cx) };
-    let short = |text: &str| text.chars().take(MAX_CHARS).collect::<String>();
+    let id: String = context.id.to_string().chars().take(MAX_CHARS).collect();
     let mut attributes = vec![
         KeyValue::new("mcp.method.name", "tools/call"),
-        KeyValue::new("gen_ai.operation.name", "execute_tool"),
-        KeyValue::new("gen_ai.tool.name", short(tool)),
-        KeyValue::new("jsonrpc.request.id", short(&context.id.to_string())),
+        KeyValue::new("jsonrpc.request.id", id),
         KeyValue::new("network.transport", "tcp"),
         KeyValue::new("network.protocol.name", "http"),
     ];
     attributes.extend(context.protocol_version().map(|version| KeyValue::new("mcp.protocol.version", version.to_string())));
-    let (span, below) = telemetry.span(&cx, format!("tools/call {}", short(tool)), SpanKind::Server, attributes);
+    let (span, below) = telemetry.span(&cx, "tools/call".to_owned(), SpanKind::Server, attributes);
     (Some(span), below)
+}
+
+/// There is a tool of this name.
+pub(super) fn found(span: &mut Option<Span>, tool: &str) {
+    let Some(span) = span else { return };
+    span.rename(format!("tools/call {tool}"));
+    span.set("gen_ai.tool.name", tool.to_owned());
 }
 
 pub(super) fn end(span: &mut Option<Span>, answer: &Result<CallToolResult, ErrorData>) {
@@ -41,7 +42,7 @@ pub(super) fn end(span: &mut Option<Span>, answer: &Result<CallToolResult, Error
         Err(error) => {
             let code = error.code.0.to_string();
             span.set("rpc.response.status_code", code.clone());
-            span.fail_as(&code);
+            span.fail_with(&code, error.message.clone());
         }
         Ok(result) if result.is_error == Some(true) => span.fail_as("tool_error"),
         Ok(_) => {}

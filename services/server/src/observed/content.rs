@@ -4,9 +4,21 @@ use serde_json::{Value, json};
 
 use llama_stack_proto::v1::{ChatChoice, FinishReason, Message, Part, part::Content};
 
+/// Bytes of one attribute. A batch of spans goes in one message, of which collectors take 4 MiB: with a longer one all would be lost.
+const LONGEST: usize = 64 << 10;
+
+/// The beginning of what is too long, so no JSON any more: it ends with `…`.
+pub(super) fn bounded(mut text: String) -> String {
+    if text.len() > LONGEST {
+        text.truncate(text.floor_char_boundary(LONGEST - '…'.len_utf8()));
+        text.push('…');
+    }
+    text
+}
+
 /// Messages in the form of `gen_ai.input.messages`.
 pub(super) fn messages(messages: &[Message]) -> String {
-    Value::from(messages.iter().map(message).collect::<Vec<_>>()).to_string()
+    bounded(Value::from(messages.iter().map(message).collect::<Vec<_>>()).to_string())
 }
 
 /// Answers in the form of `gen_ai.output.messages`.
@@ -16,12 +28,12 @@ pub(super) fn answers(choices: &[ChatChoice]) -> String {
         answer["finish_reason"] = finish(choice.finish_reason()).into();
         Some(answer)
     });
-    Value::from(answers.collect::<Vec<_>>()).to_string()
+    bounded(Value::from(answers.collect::<Vec<_>>()).to_string())
 }
 
 /// What a tool brought, as `gen_ai.tool.call.result`.
 pub(super) fn result(parts: &[Part]) -> String {
-    Value::from(contents(parts)).to_string()
+    bounded(Value::from(contents(parts)).to_string())
 }
 
 /// As the schema of answers writes it; spans have the reasons in the API's words.
@@ -54,5 +66,18 @@ fn part(content: &Content) -> Value {
             json!({ "type": "tool_call", "id": call.id, "name": call.name, "arguments": arguments(&call.arguments) })
         }
         Content::ToolResult(result) => json!({ "type": "tool_call_response", "id": result.call_id, "response": result.joined_text() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_large_result_does_not_take_the_place_of_a_batch() {
+        let large = result(&[Part { content: Some(Content::Text("é".repeat(8 << 20))), ..Part::default() }]);
+        assert!(large.len() <= LONGEST && large.len() > LONGEST - 8 && large.ends_with("é…"), "{} bytes", large.len());
+        let small = result(&[Part { content: Some(Content::Text("é".into())), ..Part::default() }]);
+        assert_eq!(small, r#"[{"type":"text","content":"é"}]"#);
     }
 }

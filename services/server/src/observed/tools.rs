@@ -20,7 +20,7 @@ impl Tools for Observed<dyn Tools> {
         };
         let (mut span, below) = self.span(cx, "execute_tool", &request.name, SpanKind::Internal, attributes);
         if let (true, Some(span)) = (self.captures(), &mut span) {
-            span.set("gen_ai.tool.call.arguments", request.arguments.clone());
+            span.set("gen_ai.tool.call.arguments", content::bounded(request.arguments.clone()));
         }
         let response = noted(&mut span, self.inner.invoke_tool(&below, request).await)?;
         if let (true, Some(span)) = (response.is_error, &mut span) {

@@ -89,6 +89,8 @@ const ERROR: i32 = 2;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Status {
+    #[prost(string, tag = "2")]
+    message: String,
     #[prost(int32, tag = "3")]
     code: i32,
 }
@@ -397,6 +399,7 @@ async fn noting() -> (SocketAddr, Arc<Mutex<Vec<Value>>>) {
                 noted.lock().unwrap().push(asked["params"]["_meta"].clone());
                 match asked["params"]["arguments"]["say"].as_str() {
                     Some("never") => return refused(-32050),
+                    Some("later") => std::future::pending().await,
                     Some("sorry") => json!({ "content": [{ "type": "text", "text": "sorry" }], "isError": true }),
                     _ => json!({ "content": [{ "type": "text", "text": "noon" }] }),
                 }
@@ -428,7 +431,6 @@ async fn a_call_of_an_mcp_server_is_a_span_whose_context_goes_along_in_meta() {
     assert_eq!((&call.trace_id, &call.parent_span_id), (&tool.trace_id, &tool.span_id));
     for (key, value) in [
         ("mcp.method.name", "tools/call"),
-        ("gen_ai.operation.name", "execute_tool"),
         ("gen_ai.tool.name", "now"),
         ("mcp.protocol.version", "2025-06-18"),
         ("network.transport", "tcp"),
@@ -436,6 +438,8 @@ async fn a_call_of_an_mcp_server_is_a_span_whose_context_goes_along_in_meta() {
     ] {
         assert_eq!(call.text(key).as_deref(), Some(value), "{key}");
     }
+    // One call is counted once, by the span of the tool.
+    assert!(call.value("gen_ai.operation.name").is_none() && tool.value("gen_ai.operation.name").is_some(), "{spans:?}");
     assert_eq!((call.kind, call.integer("server.port")), (CLIENT, Some(address.port().into())));
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let expected = format!("00-{}-{}-01", hex(&call.trace_id), hex(&call.span_id));
@@ -460,6 +464,20 @@ async fn a_call_that_fails_at_an_mcp_server_is_an_error_of_its_kind() {
     assert!(spans.iter().any(|span| span.text("rpc.response.status_code").as_deref() == Some("-32050")), "{spans:?}");
 }
 
+/// The tool's caller is told in words, so only the span says it to programs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_an_mcp_server_does_not_answer_in_time_is_an_error() {
+    let (address, _) = noting().await;
+    let config = format!("{{ url: \"http://{address}/mcp\", timeout_seconds: 0.2 }}");
+    let spans = traced_with(&format!("  tools: [ {{ id: clock, type: remote::mcp, config: {config} }} ]"), "", async |server| {
+        let body = server.post("/v1/tools/now/invoke", &json!({ "arguments": { "say": "later" } })).await.text().await.unwrap();
+        assert!(body.contains("did not answer within"), "{body}");
+    })
+    .await;
+    let call = spans.iter().find(|span| span.name == "tools/call now").unwrap_or_else(|| panic!("{spans:?}"));
+    assert_eq!(call.failure().as_deref(), Some("timeout"), "{call:?}");
+}
+
 /// The other side: who calls this stack as an MCP server says in `_meta` what the call is a part of.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_at_mcp_is_a_span_below_its_callers_and_above_what_it_does() {
@@ -474,8 +492,18 @@ async fn a_call_at_mcp_is_a_span_below_its_callers_and_above_what_it_does() {
             let call = InvokeToolRequest { name: "calculator".into(), arguments, ..InvokeToolRequest::default() };
             assert_eq!(mcp.invoke_tool(&cx, call).await.unwrap().is_error, failed, "{expression}");
         }
+        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "made-up", "arguments": {} } });
+        let request = server.http.post(server.url("/mcp")).header("mcp-protocol-version", "2025-06-18");
+        let request = request.header("accept", "application/json, text/event-stream").json(&call);
+        let body = request.send().await.unwrap().text().await.unwrap();
+        assert!(body.contains("no tool"), "{body}");
     })
     .await;
+    // A name that somebody made up becomes none of a span's; why it failed is told.
+    assert!(!spans.iter().any(|span| span.name.contains("made-up") || span.text("gen_ai.tool.name").as_deref() == Some("made-up")));
+    let unknown = spans.iter().find(|span| span.name == "tools/call").unwrap_or_else(|| panic!("{spans:?}"));
+    assert_eq!(unknown.failure().as_deref(), Some("-32602"), "{unknown:?}");
+    assert!(unknown.status.as_ref().unwrap().message.contains("no tool"), "{unknown:?}");
     let calls: Vec<&Span> = spans.iter().filter(|span| span.name == "tools/call calculator").collect();
     assert_eq!(calls.iter().map(|call| call.failure()).collect::<Vec<_>>(), [None, Some("tool_error".to_owned())], "{spans:?}");
     for call in calls {

@@ -29,11 +29,7 @@ use std::{
     time::Duration,
 };
 
-use llama_stack_core::{
-    Context, Deps, Error, Result, Tools,
-    context::Secret,
-    trace::{OpenSpan, Tracer},
-};
+use llama_stack_core::{Context, Deps, Error, Result, Tools, context::Secret, trace::Tracer};
 use llama_stack_proto::v1::{InvokeToolRequest, InvokeToolResponse, ListToolsRequest, ListToolsResponse, McpServer};
 use rmcp::{
     ServiceError,
@@ -47,7 +43,7 @@ use self::{
     connection::Connection,
     failure::{Failure, Shown},
     listing::Naming,
-    session::Session,
+    span::CallSpan,
 };
 use crate::{timeout, told};
 
@@ -124,22 +120,28 @@ impl McpTools {
     }
 
     async fn call(&self, cx: &Context, connection: &Arc<Connection>, original: &str, call: Call<'_>) -> Result<InvokeToolResponse> {
-        let session = connection.session().await?;
-        let (mut span, below) = span::begin(self.tracer.as_deref(), cx, connection.endpoint(), &session, original);
-        let answer = self.exchange(&below, &mut span, connection, &session, original, call).await;
-        span::end(&mut span, &answer);
+        let (mut span, below) = span::begin(self.tracer.as_deref(), cx, connection.endpoint(), original);
+        let name = call.name;
+        let work = async {
+            let answer = self.exchange(&below, &mut span, connection, original, call).await;
+            span.end(&answer);
+            answer
+        };
+        let answer = timeout::limited(cx, name, self.call_limit, work).await;
+        span.late(&answer);
         answer
     }
 
     async fn exchange(
         &self,
         cx: &Context,
-        span: &mut Option<Box<dyn OpenSpan>>,
+        span: &mut CallSpan,
         connection: &Arc<Connection>,
-        session: &Arc<Session>,
         original: &str,
         call: Call<'_>,
     ) -> Result<InvokeToolResponse> {
+        let session = connection.session().await?;
+        span.connected(&session);
         let mut params = CallToolRequestParams::new(original.to_owned()).with_arguments(call.arguments);
         params.meta = meta(cx);
         // Dropped before its answer, a call is cancelled: the server is told so.
@@ -147,7 +149,7 @@ impl McpTools {
             Ok(CallToolResponse::Complete(result)) => Ok(content::response(call.name, result)),
             Ok(_) => Ok(told(call.name, format!("{} asks for input, or for patience, that it cannot be given here", call.name))),
             Err(ServiceError::McpError(error)) => {
-                span::refused(span, error.code.0);
+                span.refused(error.code.0);
                 let unknown = matches!(error.code, ErrorCode::INVALID_PARAMS | ErrorCode::METHOD_NOT_FOUND);
                 if unknown {
                     // The tool may be gone, which only its list tells for sure.
@@ -160,7 +162,7 @@ impl McpTools {
                 Ok(told(call.name, format!("{} refused the call: {}", call.name, error.message)))
             }
             Err(error) => {
-                connection.broken(session);
+                connection.broken(&session);
                 Err(Failure::of(connection.endpoint(), &self.id).call(error))
             }
         }
@@ -202,6 +204,6 @@ impl Tools for McpTools {
             Ok(arguments) => arguments,
             Err(error) => return Ok(told(name, format!("the arguments of {name} must be one JSON object: {error}"))),
         };
-        timeout::limited(cx, name, self.call_limit, self.call(cx, &connection, original, Call { name, arguments })).await
+        self.call(cx, &connection, original, Call { name, arguments }).await
     }
 }
