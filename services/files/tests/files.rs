@@ -302,7 +302,7 @@ async fn an_expired_file_stays_until_the_batch_that_reads_it_has_ended(bucket: O
         tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
     };
     sweep(&last.id).await;
-    assert_eq!(left().await, [input.id.clone()]);
+    assert_eq!(left().await, std::slice::from_ref(&input.id));
     assert_eq!(site.store.forget_batches("acme", None).await.unwrap(), 1);
     sweep(&input.id).await;
 }

@@ -176,7 +176,7 @@ impl Store {
         }
         count += self.changed(MoveNoted { tenant: tenant.into(), from: from.into(), to: to.into() }).await?;
         // What comes must not take the place of what they have.
-        self.claim(tenant, to).await?;
+        self.claim_personal(tenant, to).await?;
         for owned in [FILES, BANKS, BATCHES] {
             loop {
                 let rows = self.read(owned.ids, args![tenant, from, PAGE]).await?;
@@ -192,7 +192,7 @@ impl Store {
     }
 
     /// What is remembered of them may be in a bank that is older than purposes.
-    async fn claim(&self, tenant: &str, owner: &str) -> Result<()> {
+    async fn claim_personal(&self, tenant: &str, owner: &str) -> Result<()> {
         let (mut after, now) = (String::new(), micros(Some(&ids::now())));
         loop {
             let rows = self.read(UNCLAIMED, args![tenant, owner, &after, now, PAGE]).await?;

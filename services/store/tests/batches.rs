@@ -153,12 +153,12 @@ async fn a_batch_that_has_ended_can_be_forgotten_and_one_that_runs_cannot(fixtur
 
 async fn a_persons_batches_are_forgotten_while_they_run_and_their_runner_is_refused(fixture: &Fixture) {
     let (store, held) = (&fixture.store, claimed(fixture).await);
-    store.record_batch_line(&held, answer(1, false, "one")).await.unwrap();
+    store.record_batch_line(&held, answer(1, false, "one"), LineUsage::default()).await.unwrap();
     assert_eq!((store.forget_batches(TENANT, Some("bob")).await.unwrap(), store.forget_batches("other", None).await.unwrap()), (0, 0));
     assert!(store.get_batch(TENANT, &held.batch_id, "").await.is_ok());
     assert_eq!(store.forget_batches(TENANT, Some("ann")).await.unwrap(), 1);
     assert_eq!(store.get_batch(TENANT, &held.batch_id, "").await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(store.record_batch_line(&held, answer(2, false, "two")).await.unwrap_err().reason(), Some("lease_lost"));
+    assert_eq!(store.record_batch_line(&held, answer(2, false, "two"), LineUsage::default()).await.unwrap_err().reason(), Some("lease_lost"));
     assert!(store.recorded_batch_lines(&held).await.unwrap().is_empty());
 }
 
