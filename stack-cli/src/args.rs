@@ -124,6 +124,8 @@ pub(crate) enum Verb {
     },
     /// Look at what policies and shields decided about callers, newest first
     Audit(crate::audit::AuditArgs),
+    /// Look at what turns did and how long that took, newest first: models, tools, shields
+    Spans(crate::spans::SpansArgs),
     /// Print version and build
     Version,
     /// Print a completion script for a shell

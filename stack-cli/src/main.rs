@@ -37,6 +37,7 @@ mod running;
 mod safety;
 mod session;
 mod shield;
+mod spans;
 mod stop;
 mod table;
 mod tool;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
             Verb::Key { verb } => key::run(verb, &output).await,
             Verb::Policy { verb } => policy::run(verb, &output),
             Verb::Audit(args) => audit::run(args, &output).await,
+            Verb::Spans(args) => spans::run(args, &output).await,
             Verb::Version => version::run(&output),
             Verb::Completions { shell } => output.completions(shell),
             Verb::ParseWorker => Ok(()),

@@ -307,7 +307,7 @@ async fn nothing_tells_of_a_canary(level: &str, format: &str, with_words: bool) 
 
     // What an operator looks at tells no words either.
     let mut looked_at = String::new();
-    for path in ["/metrics", "/v1/requests?limit=100", "/v1/audit?limit=100"] {
+    for path in ["/metrics", "/v1/requests?limit=100", "/v1/audit?limit=100", "/v1/spans?limit=1000"] {
         let request = client.http.get(format!("{}{path}", server.url)).header("authorization", format!("Bearer {key}"));
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");
@@ -317,7 +317,7 @@ async fn nothing_tells_of_a_canary(level: &str, format: &str, with_words: bool) 
     let stdout = server.stop();
     planted.assert_none_in("standard output", stdout.as_bytes(), any);
     planted.assert_none_in("the log", &files(home.path(), is_log), any);
-    planted.assert_none_in("metrics, requests or audit", looked_at.as_bytes(), any);
+    planted.assert_none_in("metrics, requests, audit or spans", looked_at.as_bytes(), any);
     let exported = collector.taken();
     let holds = |bytes: &[u8], text: &str| String::from_utf8_lossy(bytes).contains(text);
     assert!(holds(&exported, "chat scripted") && holds(&exported, "gen_ai.client.token.usage"), "nothing was exported");

@@ -122,10 +122,27 @@ fn verdicts_of_a_journal_are_asked_for_anew() {
     assert_eq!(stack.call(&["safety", "audit", "session_nope"]).code, 3);
 }
 
+/// What turns did is found by what it was; what is typed wrong, and a session that there is not, are told.
+#[test]
+fn spans_of_turns_are_listed() {
+    let stack = Stack::start();
+    let session = stack.turn("where to put the bomb");
+    let spans = stack.json(&["spans", "--operation", "run_shield", "--attribute", "llama_stack.shield.outcome=violation"]);
+    assert_eq!(spans.as_array().unwrap().len(), 1, "{spans}");
+    assert_eq!((&spans[0]["name"], &spans[0]["session_id"]), (&"run_shield guard".into(), &session.as_str().into()));
+    let shown = stack.call(&["spans", "--session", &session, "--operation", "run_shield", "--hours", "1", "--slower-than", "0ms"]);
+    assert!(shown.out.contains("run_shield guard") && shown.out.lines().count() == 2, "{}{}", shown.out, shown.err);
+    assert_eq!(stack.json(&["spans", "--slower-than", "1h"]), serde_json::json!([]));
+    assert_eq!(stack.call(&["spans", "--session", "session_nope"]).code, 3);
+    for wrong in [["--slower-than", "soon"], ["--attribute", "x"], ["--look", "0"]] {
+        assert_eq!(stack.call(&["spans", wrong[0], wrong[1]]).code, 2, "{wrong:?}");
+    }
+}
+
 #[test]
 fn without_a_server_the_way_out_is_told() {
     let home = tempfile::tempdir().unwrap();
-    for arguments in [["shield", "list"].as_slice(), &["shield", "test", "guard", "hi"], &["safety", "audit", "s"]] {
+    for arguments in [["shield", "list"].as_slice(), &["shield", "test", "guard", "hi"], &["safety", "audit", "s"], &["spans"]] {
         let said = call(home.path(), &[arguments, &["--server", "http://127.0.0.1:9"]].concat());
         assert_eq!(said.code, 4, "{}", said.err);
         assert!(said.err.contains("llama-stack run starter"), "{}", said.err);

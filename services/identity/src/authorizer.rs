@@ -9,7 +9,7 @@ use llama_stack_core::{
     guard::{Guard, Message},
 };
 use llama_stack_policy::access::{Access, AccessPolicies, Action, Class, actions};
-use llama_stack_proto::v1::{Agent, ListSessionsResponse, ListTurnsResponse, Prompt, Session};
+use llama_stack_proto::v1::{Agent, ListSessionsResponse, ListSpansResponse, ListTurnsResponse, Prompt, Session};
 use llama_stack_store::Store;
 
 pub use policies::Policies;
@@ -148,6 +148,18 @@ impl Authorizer {
         list.turns = seen;
         Ok(())
     }
+
+    /// Of turns whose traces the caller may read. Who owns them has been found out already.
+    fn own_spans(&self, cx: &Context, list: &mut ListSpansResponse) -> Result<()> {
+        let (action, policies) = (self.action("Telemetry.get_turn_trace")?, self.policies.current());
+        let mut may: HashMap<String, bool> = HashMap::new();
+        list.spans.retain(|record| {
+            let owner = Some(record.principal.as_str()).filter(|owner| !owner.is_empty());
+            let ask = || self.may_read(cx, &action, &("turn", record.turn_id.clone()), owner, &policies);
+            *may.entry(record.turn_id.clone()).or_insert_with(ask)
+        });
+        Ok(())
+    }
 }
 
 fn denied(message: String) -> Error {
@@ -187,6 +199,9 @@ impl Guard for Authorizer {
         }
         if let Some(list) = answer.downcast_mut::<ListSessionsResponse>() {
             return self.own_sessions(cx, list).await;
+        }
+        if let Some(list) = answer.downcast_mut::<ListSpansResponse>() {
+            return self.own_spans(cx, list);
         }
         match answer.downcast_mut::<ListTurnsResponse>() {
             Some(list) => self.own_turns(cx, list).await,

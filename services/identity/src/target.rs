@@ -7,9 +7,10 @@ use llama_stack_proto::v1::{
     DeleteTurnRequest, EmbedRequest, GetAgentRequest, GetApiKeyRequest, GetBankRequest, GetBatchRequest, GetDocumentRequest,
     GetFileRequest, GetIngestionRequest, GetModelRequest, GetPromptRequest, GetSessionRequest, GetShieldRequest, GetTurnRequest,
     GetTurnTraceRequest, InsertChunksRequest, InsertDocumentsRequest, InvokeToolRequest, ListChunksRequest, ListDocumentsRequest,
-    ListPromptVersionsRequest, ListTurnsRequest, QueryRequest, RedactTurnRequest, RegisterToolGroupRequest, ResumeTurnRequest,
-    RevokeApiKeyRequest, RotateApiKeyRequest, RunShieldRequest, SetDefaultPromptVersionRequest, UnregisterToolGroupRequest,
-    UpdateAgentRequest, UpdateBankRequest, UpdateDocumentRequest, UpdatePromptRequest, UpdateSessionRequest, WatchTurnRequest,
+    ListPromptVersionsRequest, ListSpansRequest, ListTurnsRequest, QueryRequest, RedactTurnRequest, RegisterToolGroupRequest,
+    ResumeTurnRequest, RevokeApiKeyRequest, RotateApiKeyRequest, RunShieldRequest, SetDefaultPromptVersionRequest,
+    UnregisterToolGroupRequest, UpdateAgentRequest, UpdateBankRequest, UpdateDocumentRequest, UpdatePromptRequest, UpdateSessionRequest,
+    WatchTurnRequest,
 };
 
 /// A kind, as policies call it, and an id that is not empty.
@@ -70,6 +71,7 @@ pub(crate) fn targets(request: &Message) -> Option<Vec<Target>> {
         RedactTurnRequest: "turn" turn_id;
         CompactRequest: "turn" turn_id;
         GetTurnTraceRequest: "turn" turn_id;
+        ListSpansRequest: "session" session_id;
         GetBatchRequest: "batch" id;
         CancelBatchRequest: "batch" id;
         GetPromptRequest: "prompt" id;

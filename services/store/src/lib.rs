@@ -70,7 +70,7 @@ pub use crate::restore::{Restore, Settled};
 pub use crate::sealed::Sealer;
 pub use crate::snapshot::{KeptBank, Rows, Snapshot};
 pub use crate::tables::known_migrations;
-pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, TurnList, Unfinished};
+pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, TurnList, TurnWalk, Unfinished, WalkedTurns};
 pub use crate::uploads::PartedUpload;
 pub use crate::usage::DailyUsage;
 pub use llama_stack_core::manifest::Durability;

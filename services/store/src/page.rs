@@ -47,9 +47,14 @@ impl Page {
             return (rows, String::new());
         }
         rows.truncate(self.size);
-        let next = rows.last().map(|row| URL_SAFE_NO_PAD.encode(format!("{}\n{}", self.list, id(row))));
+        let next = rows.last().map(|row| token(&self.list, id(row)));
         (rows, next.unwrap_or_default())
     }
+}
+
+/// The token with which a list goes on after this.
+pub(crate) fn token(list: &str, after: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{list}\n{after}"))
 }
 
 fn read_token(list: &str, token: &str) -> Option<String> {
@@ -64,7 +69,7 @@ pub fn page_after(list: &str, token: &str) -> Option<String> {
     read_token(list, token)
 }
 
-fn crooked() -> Error {
+pub(crate) fn crooked() -> Error {
     Error::invalid("page_token", "page_token is not one that this list gave").with_reason("bad_page_token")
 }
 

@@ -9,6 +9,7 @@ mod list;
 pub(crate) mod marks;
 mod quotes;
 mod rewrite;
+mod walk;
 
 use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{TurnEvent, TurnStatus};
@@ -20,6 +21,7 @@ pub use begin::{BeginTurn, Begun, FIRST_EPOCH};
 pub(crate) use lease::TURNS;
 pub use lease::{Claimed, Held};
 pub use list::TurnList;
+pub use walk::{TurnWalk, WalkedTurns};
 
 const JOURNAL: &str = "SELECT body FROM journal WHERE tenant = $1 AND turn_id = $2 AND seq > $3 ORDER BY seq";
 const EXISTS: &str = "SELECT 1 FROM turns WHERE tenant = $1 AND id = $2";

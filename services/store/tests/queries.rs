@@ -7,12 +7,14 @@ mod fixture;
 use std::{collections::BTreeSet, future::Future};
 
 use fixture::{Fixture, TENANT, agent, begin, begin_in, created, ended, holder, session, step};
-use llama_stack_core::{Code, Result};
+use llama_stack_core::{Code, Result, ids};
 use llama_stack_proto::v1::{
     RegisterToolGroupRequest,
     TurnStatus::{AwaitingTools, Cancelled, Completed, InProgress},
+    turn_event::Event,
 };
-use llama_stack_store::{BeginTurn, Begun, Store, TurnList, Unfinished};
+use llama_stack_store::{BeginTurn, Begun, Store, TurnList, TurnWalk, Unfinished};
+use prost_types::Timestamp;
 
 on!(sqlite, memory, postgres: [
     an_agent_is_kept_replaced_and_deleted,
@@ -20,6 +22,7 @@ on!(sqlite, memory, postgres: [
     a_tenant_has_a_hundred_tool_groups_at_most,
     lists_are_newest_first_in_pages,
     turns_are_listed_oldest_first_in_pages,
+    a_walk_over_turns_goes_on_where_it_was_and_ends_where_it_is_told,
     a_tenant_never_meets_anothers_rows,
     a_turn_and_its_session_begin_together_or_not_at_all,
     a_key_begins_one_turn,
@@ -155,6 +158,57 @@ async fn turns_are_listed_oldest_first_in_pages(Fixture { store, .. }: &Fixture)
     store.delete_turn(TENANT, &turns[4]).await.unwrap();
     assert_eq!(store.newest_turn_id(TENANT, &session.id).await.unwrap().as_ref(), Some(&turns[3]));
     assert_eq!(code(store.journal(TENANT, &turns[4], 0).await), Code::NotFound);
+}
+
+async fn a_walk_over_turns_goes_on_where_it_was_and_ends_where_it_is_told(Fixture { store, .. }: &Fixture) {
+    let kept = session("");
+    store.put_session(TENANT, &kept).await.unwrap();
+    let at = |seconds: u32| Timestamp { seconds: seconds.into(), nanos: 0 };
+    let mut turns = Vec::new();
+    for hour in 1..=5_u32 {
+        let id = format!("{}7{:019}", ids::first("turn", u64::from(hour) * 3_600_000), 0);
+        let mut created = created(&kept.id);
+        created.turn_id.clone_from(&id);
+        if let Some(Event::Created(turn)) = &mut created.event {
+            // One answers a call, and is met as well.
+            let caller_turn_id = if hour == 2 { "turn_caller".into() } else { String::new() };
+            **turn = llama_stack_proto::v1::Turn { id: id.clone(), created: Some(at(hour * 3_600)), caller_turn_id, ..(**turn).clone() };
+        }
+        let begin = BeginTurn { holder: holder(), created: &created, idempotency: None, new_session: None };
+        store.begin_turn(TENANT, begin).await.unwrap();
+        turns.insert(0, id);
+    }
+    let two = TurnWalk { most: 2, ..TurnWalk::default() };
+    let first = store.walk_turns(TENANT, two).await.unwrap();
+    assert_eq!((&first.ids[..], first.left), (&turns[..2], None));
+    // One that comes, and one that goes, cost no other.
+    let newer = begin_in(store, &kept.id).await;
+    store.delete_turn(TENANT, &turns[1]).await.unwrap();
+    let second = store.walk_turns(TENANT, TurnWalk { page_token: &first.after(1), ..two }).await.unwrap();
+    assert_eq!(second.ids, turns[2..4]);
+    let rest = store.walk_turns(TENANT, TurnWalk { page_token: &second.after(0), ..two }).await.unwrap();
+    assert_eq!((&rest.ids[..], rest.after(1)), (&turns[3..], String::new()));
+    // Within one; and within one that is gone.
+    let within = rest.within(0, 3);
+    let again = store.walk_turns(TENANT, TurnWalk { page_token: &within, ..two }).await.unwrap();
+    assert_eq!((&again.ids[..], again.left), (&turns[3..], Some(3)));
+    store.delete_turn(TENANT, &turns[3]).await.unwrap();
+    let gone = store.walk_turns(TENANT, TurnWalk { page_token: &within, ..two }).await.unwrap();
+    assert_eq!((&gone.ids[..], gone.left), (&turns[4..], None));
+
+    let (since, until) = (at(3 * 3_600), at(4 * 3_600));
+    let between = TurnWalk { since: Some(&since), until: Some(&until), ..TurnWalk::default() };
+    assert_eq!(store.walk_turns(TENANT, between).await.unwrap().ids, turns[2..3]);
+    let of_session = TurnWalk { session_id: Some(&kept.id), ..two };
+    let own = store.walk_turns(TENANT, of_session).await.unwrap();
+    assert_eq!(own.ids, [newer, turns[0].clone()]);
+    for (tenant, session_id) in [("other", None), (TENANT, Some("none"))] {
+        assert!(store.walk_turns(tenant, TurnWalk { session_id, ..two }).await.unwrap().ids.is_empty());
+    }
+    let bad = "d2Fsay8qCnR1cm5fMS94"; // walk/*, turn_1/x
+    for (walk, page_token) in [(two, "x"), (two, own.after(1).as_str()), (of_session, first.after(1).as_str()), (two, bad)] {
+        assert_eq!(code(store.walk_turns(TENANT, TurnWalk { page_token, ..walk }).await), Code::InvalidArgument, "{page_token}");
+    }
 }
 
 async fn a_tenant_never_meets_anothers_rows(Fixture { store, .. }: &Fixture) {

@@ -139,7 +139,7 @@ pub const ACTIONS: &[(&str, &[(&str, Class)])] = &[
         ],
     ),
     ("Batches", &[("CreateBatch", Use), ("GetBatch", Use), ("ListBatches", Use), ("CancelBatch", Use)]),
-    ("Telemetry", &[("GetTurnTrace", Private), ("ListRequests", Use), ("ListAuditEvents", Admin)]),
+    ("Telemetry", &[("GetTurnTrace", Private), ("ListRequests", Use), ("ListAuditEvents", Admin), ("ListSpans", Private)]),
     // Not of the contract: what HTTP alone has.
     (HTTP, &[("Metrics", Admin)]),
 ];

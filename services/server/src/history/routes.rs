@@ -1,11 +1,12 @@
-//! `/v1/requests`, `/v1/audit` and `/v1/responses/{id}/trace`.
+//! `/v1/requests`, `/v1/audit`, `/v1/spans` and `/v1/responses/{id}/trace`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use axum::{extract::State, routing::get};
 use llama_stack_core::{Code, Error, Result};
 use llama_stack_proto::v1::{
-    AuditEvent, AuditKind, GetTurnTraceRequest, ListAuditEventsRequest, ListRequestsRequest, RequestRecord, TraceSpan,
+    AuditEvent, AuditKind, GetTurnTraceRequest, ListAuditEventsRequest, ListRequestsRequest, ListSpansRequest, RequestRecord, SpanRecord,
+    TraceSpan,
 };
 use prost_types::Timestamp;
 use schemars::JsonSchema;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     http::{ApiError, AppState, Caller, Json, Path, Query},
+    openai::{conversation_id, no_conversation, response_id, session_id},
     openapi::{Api, Operation, route},
 };
 
@@ -21,6 +23,8 @@ pub(crate) fn routes(api: &mut Api) {
     api.get(route!("/v1/requests"), get(list), operation.returns::<RequestList>());
     let operation = Operation::new("The audit log of the tenant, newest first: what policies and shields decided about its callers.");
     api.get(route!("/v1/audit"), get(audit), operation.returns::<AuditList>());
+    let operation = Operation::new("Spans of many responses, the newest first: the caller's own, and of an admin all of the tenant's.");
+    api.get(route!("/v1/spans"), get(spans), operation.returns::<SpanList>());
     let operation = Operation::new("A response as spans: what it asked of models, tools and shields, and how long that took.");
     api.get(route!("/v1/responses/{id}/trace"), get(trace), operation.returns::<Trace>());
 }
@@ -271,6 +275,105 @@ async fn trace(State(state): State<AppState>, Caller(cx): Caller, Path(id): Path
         _ => error,
     })?;
     Ok(Json(Trace { id, object: "trace", spans: trace.spans.into_iter().map(SpanObject::from).collect() }))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct SpanQuery {
+    /// 1 to 1,000; default 100.
+    limit: Option<u32>,
+    /// `next_page` of the page before.
+    #[serde(default)]
+    page: String,
+    /// Only these, for example `chat`, `execute_tool`, `invoke_agent` or `run_shield`.
+    #[serde(default)]
+    operation: String,
+    /// Only with this name, as it is listed.
+    #[serde(default)]
+    name: String,
+    /// Only of this conversation.
+    #[serde(default)]
+    conversation_id: String,
+    /// Only of responses of this agent.
+    #[serde(default)]
+    agent_id: String,
+    /// Only of this caller's responses.
+    #[serde(default)]
+    principal: String,
+    /// Seconds since 1970: only of responses that began then or later.
+    since: Option<f64>,
+    /// Seconds since 1970: only those that began before.
+    until: Option<f64>,
+    /// `true`: only those that failed.
+    #[serde(default)]
+    only_errors: bool,
+    /// Only those that took at least so long.
+    #[serde(default)]
+    min_seconds: f64,
+    /// A JSON object of texts: only those that have all of these attributes with these values.
+    attributes: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct SpanList {
+    object: &'static str,
+    data: Vec<SpanRecordObject>,
+    /// Null on the last page, and there alone: a page may have fewer spans than were asked for, or none.
+    next_page: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SpanRecord")]
+struct SpanRecordObject {
+    #[serde(flatten)]
+    span: SpanObject,
+    object: &'static str,
+    response_id: String,
+    conversation_id: String,
+    agent_id: Option<String>,
+    /// Whose response it is.
+    principal: String,
+}
+
+impl From<SpanRecord> for SpanRecordObject {
+    fn from(record: SpanRecord) -> Self {
+        Self {
+            span: record.span.unwrap_or_default().into(),
+            object: "span",
+            response_id: response_id(&record.turn_id),
+            conversation_id: conversation_id(&record.session_id),
+            agent_id: some(record.agent_id),
+            principal: record.principal,
+        }
+    }
+}
+
+async fn spans(State(state): State<AppState>, Caller(cx): Caller, Query(query): Query<SpanQuery>) -> Result<Json<SpanList>, ApiError> {
+    let request = ListSpansRequest {
+        page_size: checked(query.limit)?,
+        page_token: query.page,
+        operation: query.operation,
+        name: query.name,
+        session_id: session_id(&query.conversation_id),
+        agent_id: query.agent_id,
+        principal: query.principal,
+        since: moment("since", query.since)?,
+        until: moment("until", query.until)?,
+        only_errors: query.only_errors,
+        min_seconds: query.min_seconds,
+        attributes: attributes(query.attributes.as_deref())?,
+    };
+    let listed = state.history.list_spans(&cx, request).await.map_err(|error| match error.code() {
+        Code::NotFound => no_conversation(error, &query.conversation_id).with_field("conversation_id"),
+        _ => of_page(error),
+    })?;
+    let data = listed.spans.into_iter().map(SpanRecordObject::from).collect();
+    Ok(Json(SpanList { object: "list", data, next_page: some(listed.next_page_token) }))
+}
+
+fn attributes(json: Option<&str>) -> Result<HashMap<String, String>> {
+    let Some(json) = json else { return Ok(HashMap::new()) };
+    let wrong = || Error::invalid("attributes", "attributes must be a JSON object of texts");
+    serde_json::from_str(json).map_err(|error| wrong().with_source(error))
 }
 
 fn seconds(time: Option<Timestamp>) -> Option<f64> {

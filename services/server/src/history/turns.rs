@@ -50,7 +50,7 @@ fn below<'a>(
     .boxed()
 }
 
-fn of_turn(turn: &Turn, parent_id: String) -> TraceSpan {
+pub(super) fn of_turn(turn: &Turn, parent_id: String) -> TraceSpan {
     let config = turn.config.as_ref();
     let name = config.map_or("", |config| config.name.as_str());
     let mut attributes = HashMap::new();
@@ -78,7 +78,7 @@ fn of_turn(turn: &Turn, parent_id: String) -> TraceSpan {
     }
 }
 
-fn of_step(step: &Step, turn_id: &str) -> TraceSpan {
+pub(super) fn of_step(step: &Step, turn_id: &str) -> TraceSpan {
     let mut attributes = HashMap::new();
     let mut error: Option<ErrorInfo> = None;
     let (operation, object) = match &step.step {

@@ -66,6 +66,7 @@ const ROUTES: &[(&str, Access)] = &[
     ("/v1/erase", Services(&["Stack.Erase"])),
     ("/v1/requests", Services(&["Telemetry.ListRequests"])),
     ("/v1/audit", Services(&["Telemetry.ListAuditEvents"])),
+    ("/v1/spans", Services(&["Telemetry.ListSpans"])),
     ("/v1/agents", Services(&["Agents.CreateAgent", "Agents.ListAgents"])),
     ("/v1/agents/{id}", Services(&["Agents.GetAgent", "Agents.UpdateAgent", "Agents.DeleteAgent"])),
     ("/v1/responses/{id}/trace", Services(&["Telemetry.GetTurnTrace"])),

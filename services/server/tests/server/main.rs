@@ -32,5 +32,6 @@ mod safety;
 mod scripted;
 mod shelf;
 mod shields;
+mod spans;
 mod traces;
 mod vector_stores;

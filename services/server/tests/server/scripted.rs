@@ -100,6 +100,13 @@ fn end(choice: u32, reason: FinishReason) -> [Result<ChatEvent>; 2] {
     [Ok(ChatEvent::finish(choice, reason)), Ok(ChatEvent::usage(usage()))]
 }
 
+/// Calls a tool.
+fn calling(name: &str, arguments: &str) -> EventStream<ChatEvent> {
+    let call = ToolCallDelta { index: 0, id: "call_1".into(), name: name.into(), arguments: arguments.into() };
+    let events = [Ok(ChatEvent::tool_call(0, call))].into_iter().chain(end(0, FinishReason::ToolCalls));
+    Box::pin(stream::iter(events.collect::<Vec<_>>()))
+}
+
 fn broken() -> Error {
     Error::unavailable("the model broke off").with_reason("stream_broken").with_source("secret-host:8000 refused")
 }
@@ -137,18 +144,9 @@ impl Inference for Script {
                 let deltas = deltas.into_iter().map(|delta| Ok(ChatEvent::tool_call(0, delta)));
                 Box::pin(stream::iter(deltas.chain(end(0, FinishReason::ToolCalls)).collect::<Vec<_>>()))
             }
-            "calculate" => {
-                let arguments = "{\"expression\":\"1+1\"}".into();
-                let call = ToolCallDelta { index: 0, id: "call_1".into(), name: "calculator".into(), arguments };
-                let events = [Ok(ChatEvent::tool_call(0, call))].into_iter().chain(end(0, FinishReason::ToolCalls));
-                Box::pin(stream::iter(events.collect::<Vec<_>>()))
-            }
-            "search" => {
-                let call =
-                    ToolCallDelta { index: 0, id: "call_1".into(), name: "file_search".into(), arguments: "{\"query\":\"veto\"}".into() };
-                let events = [Ok(ChatEvent::tool_call(0, call))].into_iter().chain(end(0, FinishReason::ToolCalls));
-                Box::pin(stream::iter(events.collect::<Vec<_>>()))
-            }
+            "calculate" => calling("calculator", "{\"expression\":\"1+1\"}"),
+            "search" => calling("file_search", "{\"query\":\"veto\"}"),
+            "ask" => calling("ask_clerk", "{\"input\":\"hello\"}"),
             _ if searched => {
                 let events = [Ok(ChatEvent::text(0, "He may not ")), Ok(ChatEvent::text(0, "[1]."))];
                 Box::pin(stream::iter(events.into_iter().chain(end(0, FinishReason::Stop)).collect::<Vec<_>>()))
