@@ -12,8 +12,8 @@ use banks::{FILES, Stand};
 use futures::StreamExt as _;
 use llama_stack_core::{Code, Context, Memory};
 use llama_stack_proto::v1::{
-    Bank, CancelIngestionRequest, DeleteDocumentsRequest, Document, DocumentStatus, GetIngestionRequest, Ingestion, InsertDocumentsRequest,
-    ListChunksRequest, SearchMode, document::Content,
+    Bank, CancelIngestionRequest, ContentPart, DeleteDocumentsRequest, Document, DocumentStatus, GetDocumentRequest, GetIngestionRequest,
+    Ingestion, InsertChunksRequest, InsertDocumentsRequest, ListChunksRequest, SearchMode, content_part::Part, document::Content,
 };
 use llama_stack_tests::{conformance::memory, served};
 use serde_json::json;
@@ -219,6 +219,40 @@ async fn a_tenants_documents_keep_to_their_quota() {
 }
 
 /// Not in the tables, not in the words, not in what is free, not in the log.
+/// The revision tells whether the content was written.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_a_call_are_written_together_or_not_at_all() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr")]).await;
+    let put = async |parts: &[(u64, &str)]| {
+        let part = |(offset, text): &(u64, &str)| ContentPart {
+            document_id: "a".into(),
+            offset: *offset,
+            part: Some(Part::Text((*text).to_owned())),
+        };
+        let content_parts = parts.iter().map(part).collect();
+        let request = InsertChunksRequest { bank_id: bank.id.clone(), content_parts, ..InsertChunksRequest::default() };
+        stand.memory.insert_chunks(&cx, request).await
+    };
+    let there = async || {
+        let request = GetDocumentRequest { bank_id: bank.id.clone(), document_id: "a".into(), ..GetDocumentRequest::default() };
+        let content = stand.memory.get_document(&cx, request).await.unwrap().content;
+        (content, stand.store.document_revision(cx.tenant(), &bank.id, "a").await.unwrap())
+    };
+    let before = there().await;
+    put(&[(9, ""); 100]).await.unwrap();
+    put(&[(0, "cats"), (4, " purr")]).await.unwrap();
+    assert_eq!(there().await, before, "nothing changed, and it was written");
+    assert_eq!(put(&[(0, "dogs"), (5, "beyond")]).await.unwrap_err().field(), Some("content_parts[1]"));
+    assert_eq!(there().await, before, "the first part was written without the second");
+    put(&[(0, "dogs"), (4, " bar"), (8, "k")]).await.unwrap();
+    let (content, revision) = there().await;
+    assert_eq!(content, Some(Content::Text("dogs bark".into())));
+    assert_ne!(revision, before.1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_text_is_in_no_file_of_the_index() {
     let stand = Stand::new().await;

@@ -187,6 +187,13 @@ async fn a_server_with_tls_is_trusted_where_its_authority_is_named() {
         assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("index_untrusted")), "{error}");
         assert!(error.message().contains("ca_certificate"), "{error}");
     }
+    // Of a known authority, for another name: that is no matter of authorities alone.
+    let (key, misnamed) = (KeyPair::generate().unwrap(), CertificateParams::new(["qdrant.example".to_owned()]).unwrap());
+    let certificate = misnamed.signed_by(&key, &ours).unwrap();
+    let url = server::start_tls(Identity::from_pem(certificate.pem(), key.serialize_pem())).await;
+    let wrong = stand.beside(REMOTE, "misnamed", json!({ "url": url, "ca_certificate": known })).await;
+    let error = wrong.create_bank(&cx, memory::vector_bank()).await.unwrap_err();
+    assert!(error.reason() == Some("index_untrusted") && error.message().contains("another name"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ const PUT: &str = "INSERT INTO bank_documents \
                    file_id = excluded.file_id";
 const SETTLE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7, expires_us = $8 \
                       WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
-const PUT_CONTENT: &str = "UPDATE bank_documents SET body = $5, content = $6 \
+const PUT_CONTENT: &str = "UPDATE bank_documents SET body = $5, content = $6, revision = $7 \
                            WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
 /// 2 is `COMPLETED`.
 const RENEW: &str = "UPDATE bank_documents SET revision = $5 \
@@ -183,6 +183,7 @@ struct PutContent {
     tenant: String,
     bank_id: String,
     document: InsertedDocument,
+    next: String,
 }
 
 #[async_trait]
@@ -190,7 +191,7 @@ impl Command for PutContent {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let InsertedDocument { document, revision } = &self.document;
         let (body, content) = parts(document);
-        let args = args![&self.tenant, &self.bank_id, &document.id, revision, &body, &content];
+        let args = args![&self.tenant, &self.bank_id, &document.id, revision, &body, &content, &self.next];
         Ok(Outcome::Changed(conn.execute(PUT_CONTENT, args).await?))
     }
 }
@@ -266,9 +267,10 @@ impl Store {
         Ok(self.document_revision(tenant, bank_id, id).await?.filter(|there| there == revision))
     }
 
-    /// Stores a document's content, and what is said of it. False where the document is another's by now, or gone.
+    /// Stores a document's content, and what is said of it, under a new name: of two who have read the same, one writes. False where
+    /// the document is another's by now, or gone.
     pub async fn put_document_content(&self, tenant: &str, bank_id: &str, document: InsertedDocument) -> Result<bool> {
-        let command = PutContent { tenant: tenant.into(), bank_id: bank_id.into(), document };
+        let command = PutContent { tenant: tenant.into(), bank_id: bank_id.into(), document, next: ids::new("rev") };
         Ok(self.write(command).await? != Outcome::Changed(0))
     }
 

@@ -180,11 +180,12 @@ impl Restore {
 
     /// Brings the documents of a bank into line with what the backup has of them, where they were changed while it was made: one
     /// that was replaced or renamed, or has not as many chunks as it had, is read again at the next start; one of which only chunks are
-    /// kept is what they say; one that nothing is left of goes.
+    /// kept, or whose bank has no model to read it with, is what they say; one that nothing is left of goes.
     pub async fn settle(
         &mut self,
         tenant: &str,
         bank: &str,
+        can_read_again: bool,
         chunks: &HashMap<String, u64>,
         changed: &HashMap<String, Document>,
     ) -> Result<Settled> {
@@ -210,12 +211,13 @@ impl Restore {
             let damaged = |error| Error::new(Code::DataLoss, "a document of the backup cannot be read").with_source(error);
             let mut document = Document::decode(body.as_slice()).map_err(damaged)?;
             let there = chunks.get(&document.id).copied().unwrap_or_default();
-            if length > 0 && (changed.contains_key(&document.id) || there != u64::from(document.chunk_count)) {
+            let has_source = can_read_again && length > 0;
+            if has_source && (changed.contains_key(&document.id) || there != u64::from(document.chunk_count)) {
                 document.status = DocumentStatus::InProgress.into();
                 document.sha256.clear();
                 self.put_document(tenant, bank, &document).await?;
                 settled.read_again += 1;
-            } else if length == 0
+            } else if !has_source
                 && there > 0
                 && let Some(now) = changed.get(&document.id).filter(|now| now.chunk_count > 0)
             {
@@ -223,7 +225,7 @@ impl Restore {
                 document.attributes.clone_from(&now.attributes);
                 document.chunk_count = now.chunk_count;
                 self.put_document(tenant, bank, &document).await?;
-            } else if length == 0 && there == 0 && document.chunk_count > 0 {
+            } else if !has_source && there == 0 && document.chunk_count > 0 {
                 let delete = "DELETE FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3";
                 macro_rules! delete {
                     ($conn:expr) => {

@@ -15,6 +15,7 @@ on!(sqlite, memory, postgres: [
     an_expired_bank_is_doomed_and_goes_with_all_it_has,
     a_document_keeps_its_place_and_its_newest_content,
     an_insertion_that_was_overtaken_changes_nothing,
+    of_two_who_put_a_content_in_place_of_the_same_one_does,
     a_completed_document_gets_another_name_and_one_that_waits_keeps_its_own,
     what_a_worker_left_is_taken_once_its_lease_has_run_out,
     of_many_takers_each_document_goes_to_one,
@@ -169,6 +170,22 @@ async fn an_insertion_that_was_overtaken_changes_nothing(Fixture { store, .. }: 
     assert!(store.settle_document(TENANT, &mine.id, &done(&second), &second.revision, (1, 1)).await.unwrap());
     let there = store.get_document(TENANT, &mine.id, "a").await.unwrap();
     assert_eq!((there.document.status(), there.document.content), (DocumentStatus::Completed, Some(Content::Text("two".into()))));
+}
+
+async fn of_two_who_put_a_content_in_place_of_the_same_one_does(Fixture { store, .. }: &Fixture) {
+    let mine = bank("ann");
+    kept(store, &mine).await;
+    store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![inserted("a", "one")], None).await.unwrap();
+    let read = store.get_document(TENANT, &mine.id, "a").await.unwrap();
+    let put = async |text: &str| {
+        let document = Document { content: Some(Content::Text(text.into())), ..read.document.clone() };
+        let document = InsertedDocument { document, revision: read.revision.clone() };
+        store.put_document_content(TENANT, &mine.id, document).await.unwrap()
+    };
+    assert!(put("one and two").await);
+    assert!(!put("one and three").await, "what the other wrote would be lost");
+    let there = store.get_document(TENANT, &mine.id, "a").await.unwrap();
+    assert_eq!(there.document.content, Some(Content::Text("one and two".into())));
 }
 
 async fn a_completed_document_gets_another_name_and_one_that_waits_keeps_its_own(Fixture { store, .. }: &Fixture) {

@@ -3,7 +3,8 @@
 //! It can be broken off and begun again: the new bank says whose copy it is, and chunks that are there already are not sent
 //! again. Vectors are compared by their direction, since an index may keep them at length one. What is known of documents goes with
 //! their first chunks: what they were made of, when they came, when they expire. What is too long for that follows part by part, and
-//! all that documents were made of is read back as well.
+//! all that documents were made of is read back as well. What the original has otherwise by now is copied anew; a bank in which a
+//! document is being inserted has no content yet that could be copied.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,8 +14,9 @@ use std::{
 
 use llama_stack_core::{Code, Error, Memory, Result};
 use llama_stack_proto::v1::{
-    Bank, BankKind, Chunk, ContentPart, CreateBankRequest, DeleteBankRequest, Document, GetDocumentRequest, InsertChunksRequest,
-    ListChunksRequest, ListDocumentsRequest, Position, Value, content_part::Part, document::Content, value::Value as Is,
+    Bank, BankKind, Chunk, ContentPart, CreateBankRequest, DeleteBankRequest, DeleteDocumentsRequest, Document, DocumentStatus,
+    GetDocumentRequest, InsertChunksRequest, ListChunksRequest, ListDocumentsRequest, Position, Value, content_part::Part,
+    document::Content, value::Value as Is,
 };
 use prost::Message as _;
 use serde::Serialize;
@@ -105,6 +107,9 @@ fn like(bank: &Bank, provider: &str) -> CreateBankRequest {
 }
 
 async fn one(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, remove: bool, on_count: OnCount<'_>) -> Result<Moved> {
+    let originals = documents(memory, bank).await?;
+    finished(&originals, remove)?;
+    forget_others(memory, &originals, copy).await?;
     let (mut there, mut pages) = (HashMap::new(), Pages::of(memory, copy, false));
     while let Some(chunks) = pages.next().await? {
         there.extend(chunks.into_iter().map(|chunk| (chunk.id.clone(), digest(&chunk))));
@@ -137,7 +142,7 @@ async fn one(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, remove: bool, o
         on_count(&bank.id, done, bank.chunk_count.max(done));
     }
     let (chunks, mut hash) = verify(memory, bank, copy).await?;
-    contents(memory, bank, copy, &mut hash).await?;
+    contents(memory, bank, copy, remove, &mut hash).await?;
     let sha256 = hex::encode(hash.finalize());
     if remove {
         memory.delete_bank(&crate::caller::caller(), DeleteBankRequest { id: bank.id.clone() }).await?;
@@ -163,30 +168,74 @@ fn bytes_of(content: &Content) -> &[u8] {
     }
 }
 
-/// Brings what the copy's documents were made of into line with the originals', and adds it to the hash.
-async fn contents(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, hash: &mut Sha256) -> Result<()> {
+/// What is known of a bank's documents, without their contents; nothing where its provider lists none.
+async fn documents(memory: &Arc<dyn Memory>, bank: &Bank) -> Result<Vec<Document>> {
     let mut request = ListDocumentsRequest { bank_id: bank.id.clone(), page_size: PAGE, ..ListDocumentsRequest::default() };
+    let mut documents = Vec::new();
     loop {
         let page = match memory.list_documents(&crate::caller::caller(), request.clone()).await {
-            Err(error) if error.code() == Code::Unimplemented => return Ok(()),
+            Err(error) if error.code() == Code::Unimplemented => return Ok(documents),
             page => page?,
         };
-        for document in &page.documents {
-            content(memory, bank, copy, &document.id, hash).await?;
-        }
+        documents.extend(page.documents);
         if page.next_page_token.is_empty() {
-            return Ok(());
+            return Ok(documents);
         }
         request.page_token = page.next_page_token;
     }
 }
 
-/// A document without chunks is not in the copy.
-async fn content(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, id: &str, hash: &mut Sha256) -> Result<()> {
+/// One that waits has no chunks yet, or those of what it was before. One whose insertion failed or was cancelled is nowhere but in
+/// the original, where it may stay if that does.
+fn finished(documents: &[Document], remove: bool) -> Result<()> {
+    let is_left = |document: &&Document| match document.status() {
+        DocumentStatus::Completed => false,
+        DocumentStatus::InProgress => true,
+        _ => remove,
+    };
+    documents.iter().find(is_left).map_or(Ok(()), |document| Err(not_inserted(&document.id)))
+}
+
+fn not_inserted(id: &str) -> Error {
+    Error::failed_precondition(format!("document {id:?} is not inserted: wait, insert it again or delete it")).with_reason("not_inserted")
+}
+
+/// Deletes from the copy what the original has made of something else by now: chunks of before would stay, and a longer content
+/// would not fit.
+async fn forget_others(memory: &Arc<dyn Memory>, originals: &[Document], copy: &Bank) -> Result<()> {
+    let copied: HashMap<String, Document> =
+        documents(memory, copy).await?.into_iter().map(|document| (document.id.clone(), document)).collect();
+    // A copy may count more: of chunks without a source, those that came together.
+    let is_other = |document: &&Document| {
+        copied.get(&document.id).is_some_and(|copied| copied.sha256 != document.sha256 || copied.bytes < document.bytes)
+    };
+    let others: Vec<String> = originals.iter().filter(is_other).map(|document| document.id.clone()).collect();
+    for some in others.chunks(PAGE as usize) {
+        let request = DeleteDocumentsRequest { bank_id: copy.id.clone(), document_ids: some.to_vec() };
+        memory.delete_documents(&crate::caller::caller(), request).await?;
+    }
+    Ok(())
+}
+
+/// Brings what the copy's documents were made of into line with the originals', and adds it to the hash.
+async fn contents(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, remove: bool, hash: &mut Sha256) -> Result<()> {
+    // Listed again: what came meanwhile is not in the copy.
+    let originals = documents(memory, bank).await?;
+    finished(&originals, remove)?;
+    for Document { id, .. } in &originals {
+        if !content(memory, bank, copy, id, hash).await? && remove {
+            return Err(not_inserted(id));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the copy has it, if the original has any: a document without chunks is not in the copy.
+async fn content(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, id: &str, hash: &mut Sha256) -> Result<bool> {
     let mut offset = 0;
     loop {
-        let Some(Document { content: Some(original), .. }) = got(memory, bank, id, offset).await? else { return Ok(()) };
-        let Some(copied) = got(memory, copy, id, offset).await? else { return Ok(()) };
+        let Some(Document { content: Some(original), .. }) = got(memory, bank, id, offset).await? else { return Ok(true) };
+        let Some(copied) = got(memory, copy, id, offset).await? else { return Ok(false) };
         if copied.content.as_ref() != Some(&original) {
             let part = match original.clone() {
                 Content::Text(text) => Part::Text(text),
@@ -206,7 +255,7 @@ async fn content(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, id: &str, h
         hash.update(bytes);
         // One that knows no parts gives it all at once.
         if !(AT_ONCE..=AT_ONCE + LETTER).contains(&bytes.len()) {
-            return Ok(());
+            return Ok(true);
         }
         offset += bytes.len() as u64;
     }
@@ -361,7 +410,9 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use llama_stack_core::Context;
-    use llama_stack_proto::v1::{DeleteBankResponse, InsertChunksResponse, ListBanksRequest, ListBanksResponse, ListChunksResponse};
+    use llama_stack_proto::v1::{
+        DeleteBankResponse, InsertChunksResponse, ListBanksRequest, ListBanksResponse, ListChunksResponse, ListDocumentsResponse,
+    };
 
     /// Two providers; the second keeps vectors at length one and can be made to fail.
     #[derive(Default)]
@@ -374,6 +425,8 @@ mod tests {
         patience: Option<u32>,
         /// Texts come back changed.
         garbles: bool,
+        /// Of the first bank.
+        documents: Vec<Document>,
     }
 
     fn bank(id: &str, provider: &str, kind: BankKind) -> Bank {
@@ -441,6 +494,11 @@ mod tests {
             Ok(InsertChunksResponse::default())
         }
 
+        async fn list_documents(&self, _: &Context, request: ListDocumentsRequest) -> Result<ListDocumentsResponse> {
+            let documents = if request.bank_id == "one" { self.0.lock().unwrap().documents.clone() } else { Vec::new() };
+            Ok(ListDocumentsResponse { documents, ..ListDocumentsResponse::default() })
+        }
+
         async fn list_chunks(&self, _: &Context, request: ListChunksRequest) -> Result<ListChunksResponse> {
             let state = self.0.lock().unwrap();
             let (_, chunks) = state.banks.iter().find(|(bank, _)| bank.id == request.bank_id).unwrap();
@@ -485,6 +543,26 @@ mod tests {
         let error = run(two.clone(), task(true), &|_, _, _| {}).await.unwrap_err();
         assert!(error.code() == Code::Aborted && error.message().contains("c00000"), "{error}");
         assert!(two.0.lock().unwrap().banks.iter().any(|(bank, _)| bank.id == "one"));
+    }
+
+    #[tokio::test]
+    async fn a_bank_with_a_document_that_is_not_inserted_is_not_removed() {
+        use DocumentStatus::{Cancelled, Completed, Failed, InProgress};
+        for (status, is_copied) in [(InProgress, false), (Failed, true), (Cancelled, true), (Completed, true)] {
+            let two = Two::new(1);
+            let document = Document { id: "waits".into(), status: status.into(), ..Document::default() };
+            two.0.lock().unwrap().documents = vec![document];
+            let copied = run(two.clone(), task(false), &|_, _, _| {}).await;
+            assert_eq!(copied.is_ok(), is_copied, "{status:?}");
+            let sent = two.0.lock().unwrap().banks.iter().any(|(bank, chunks)| bank.id == "copy" && !chunks.is_empty());
+            assert_eq!(sent, is_copied, "{status:?}");
+            let removed = run(two.clone(), task(true), &|_, _, _| {}).await;
+            let stays = two.0.lock().unwrap().banks.iter().any(|(bank, _)| bank.id == "one");
+            assert_eq!((removed.is_ok(), stays), (status == Completed, status != Completed), "{status:?}");
+            if let Err(error) = removed {
+                assert!(error.code() == Code::FailedPrecondition && error.message().contains("\"waits\""), "{error}");
+            }
+        }
     }
 
     #[tokio::test]

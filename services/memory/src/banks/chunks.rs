@@ -12,7 +12,7 @@ use super::{
     Banks,
     access::{Want, author, key, past},
     background::size,
-    content::MAX_PARTS,
+    content::{MAX_PARTS, by_document},
     ingest::gone,
     valid,
 };
@@ -66,8 +66,8 @@ impl Banks {
         } else if !parts.is_empty() {
             self.note_use(cx.tenant(), &bank).await?;
         }
-        for (index, part) in parts.into_iter().enumerate() {
-            self.put_part(cx.tenant(), &bank_id, index, part).await?;
+        for (document, parts) in by_document(parts) {
+            self.put_parts(cx.tenant(), &bank_id, &document, parts).await?;
         }
         Ok(InsertChunksResponse { failures })
     }

@@ -1,7 +1,9 @@
 //! Contents that are longer than a message: read and written part by part.
 
+use std::collections::BTreeMap;
+
 use llama_stack_core::{Error, Result};
-use llama_stack_proto::v1::{ContentPart, Document, DocumentStatus, content_part::Part, document::Content};
+use llama_stack_proto::v1::{ContentPart, DocumentStatus, content_part::Part, document::Content};
 use llama_stack_store::InsertedDocument;
 use sha2::{Digest as _, Sha256};
 
@@ -12,7 +14,7 @@ use super::{
     source::broke_off,
 };
 
-/// Of one call: each rewrites the content that is there.
+/// Of one call. Those of one document are joined before its content is written again.
 pub(super) const MAX_PARTS: usize = 100;
 
 /// What lies from `offset` on, and so many bytes of it; 0: all. Of a file it is the file.
@@ -54,38 +56,59 @@ fn joined(before: Option<Content>, offset: u64, part: Part) -> Option<Content> {
     })
 }
 
+fn bytes_of(content: &Content) -> &[u8] {
+    match content {
+        Content::Text(text) => text.as_bytes(),
+        Content::Data(data) => data.as_slice(),
+        Content::FileId(_) => &[],
+    }
+}
+
+/// By document, each with its place in the request.
+pub(super) fn by_document(parts: Vec<ContentPart>) -> BTreeMap<String, Vec<(usize, ContentPart)>> {
+    let mut documents = BTreeMap::<String, Vec<(usize, ContentPart)>>::new();
+    for (index, part) in parts.into_iter().enumerate() {
+        documents.entry(part.document_id.clone()).or_default().push((index, part));
+    }
+    documents
+}
+
 impl Banks {
-    /// The document's hash is that of the content as it is then, so a content that is not complete is taken for no other.
+    /// All parts of one document, or none. Its hash is that of the content as it is then, so a content that is not complete is taken
+    /// for no other.
     ///
     /// # Errors
-    /// `NotFound` no such document · `InvalidArgument` the part does not fit, or goes beyond the bytes that the document was said to
+    /// `NotFound` no such document · `InvalidArgument` a part does not fit, or goes beyond the bytes that the document was said to
     /// have · `FailedPrecondition` it is being inserted · `Aborted` it was replaced meanwhile (`document_replaced`).
-    pub(super) async fn put_part(&self, tenant: &str, bank_id: &str, index: usize, part: ContentPart) -> Result<()> {
-        let field = format!("content_parts[{index}]");
-        let _held = self.0.locks.document(&key(tenant, bank_id), &part.document_id).await;
-        let there = self.there(tenant, bank_id, &part.document_id).await?;
-        let InsertedDocument { mut document, revision } = there.ok_or_else(|| no_such_document(&part.document_id))?;
+    pub(super) async fn put_parts(&self, tenant: &str, bank_id: &str, id: &str, parts: Vec<(usize, ContentPart)>) -> Result<()> {
+        let field = |index: usize| format!("content_parts[{index}]");
+        let _held = self.0.locks.document(&key(tenant, bank_id), id).await;
+        let there = self.there(tenant, bank_id, id).await?;
+        let InsertedDocument { mut document, revision } = there.ok_or_else(|| no_such_document(id))?;
         if document.status() != DocumentStatus::Completed {
-            return Err(Error::failed_precondition("the document is not inserted yet, or was not").with_field(field));
+            let first = parts.first().map_or(0, |(index, _)| *index);
+            return Err(Error::failed_precondition("the document is not inserted yet, or was not").with_field(field(first)));
         }
-        let given = part.part.ok_or_else(|| Error::invalid(&field, "the part is empty: give text or data"))?;
-        let content = joined(document.content.take(), part.offset, given);
-        let content = content.ok_or_else(|| {
-            Error::invalid(&field, "the part does not fit: the content ends before it, is of another kind, or is a file's")
-        })?;
-        let size = super::background::size(&Document { content: Some(content.clone()), ..Document::default() });
-        if size > document.bytes {
-            let message = format!("with this part the content has {size} bytes, and the document was said to have {}", document.bytes);
-            return Err(Error::invalid(field, message));
+        let before = document.content.take();
+        let mut content = before.clone();
+        for (index, part) in parts {
+            let given = part.part.ok_or_else(|| Error::invalid(field(index), "the part is empty: give text or data"))?;
+            let whole = joined(content, part.offset, given).ok_or_else(|| {
+                Error::invalid(field(index), "the part does not fit: the content ends before it, is of another kind, or is a file's")
+            })?;
+            let size = bytes_of(&whole).len() as u64;
+            if size > document.bytes {
+                let message = format!("with this part the content has {size} bytes, and the document was said to have {}", document.bytes);
+                return Err(Error::invalid(field(index), message));
+            }
+            content = Some(whole);
         }
-        let hashed = tokio::task::spawn_blocking(move || {
-            let bytes = match &content {
-                Content::Text(text) => text.as_bytes(),
-                Content::Data(data) => data.as_slice(),
-                Content::FileId(_) => &[],
-            };
-            (hex::encode(Sha256::digest(bytes)), content)
-        });
+        if content == before {
+            return Ok(());
+        }
+        drop(before);
+        let Some(content) = content else { return Ok(()) };
+        let hashed = tokio::task::spawn_blocking(move || (hex::encode(Sha256::digest(bytes_of(&content))), content));
         let (sha256, content) = hashed.await.map_err(broke_off)?;
         (document.sha256, document.content) = (sha256, Some(content));
         if self.store.put_document_content(tenant, bank_id, InsertedDocument { document, revision }).await? {

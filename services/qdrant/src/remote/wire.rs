@@ -200,7 +200,8 @@ pub(super) fn failed(bank: &BankKey, error: QdrantError) -> Error {
                 Error::internal("the qdrant server refused what it was asked").with_reason("index_failed")
             }
             _ if is_untrusted(status) => {
-                let message = "the certificate of the qdrant server is not trusted; ca_certificate adds an authority";
+                let message = "the certificate of the qdrant server is not accepted: it has expired, is of another name, or of an unknown \
+                               authority, which ca_certificate adds";
                 Error::unavailable(message).with_reason("index_untrusted")
             }
             _ => unavailable(),

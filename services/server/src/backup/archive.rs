@@ -19,8 +19,10 @@ use tokio::{io::AsyncReadExt as _, sync::mpsc};
 
 use super::sealed::{BackupKey, opened};
 
-/// Of this form of archives.
-pub(super) const FORMAT: u32 = 1;
+/// The newest form of archives. The second has members of changed documents, which who knows the first only takes for chunks.
+const FORMAT: u32 = 2;
+/// What a bank's documents that were changed meanwhile are called.
+pub(super) const CHANGED: &str = "changed.documents";
 pub(super) const CONTENTS: &str = "backup.json";
 const HASH: &str = "backup.json.sha256";
 /// Of tar.
@@ -148,7 +150,9 @@ impl Writer {
         let Told { name, migrations, memory_providers, left_out } = told;
         let members = std::mem::take(&mut self.members);
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let contents = Contents { format: FORMAT, name, version, created: self.created, migrations, memory_providers, left_out, members };
+        // Others stay readable for older programs.
+        let format = if members.iter().any(|member| member.name.ends_with(CHANGED)) { FORMAT } else { 1 };
+        let contents = Contents { format, name, version, created: self.created, migrations, memory_providers, left_out, members };
         let text = serde_json::to_vec_pretty(&contents).map_err(|error| Error::internal("the list is no JSON").with_source(error))?;
         self.put(CONTENTS, 1, &text).await?;
         self.put(HASH, 1, hex::encode(Sha256::digest(&text)).as_bytes()).await?;
@@ -212,8 +216,8 @@ pub fn verify(path: &Path, key: Option<&BackupKey>) -> Result<Contents> {
         return Err(bad(format!("{CONTENTS} was altered: it has another hash than {HASH} says")));
     }
     let contents: Contents = serde_json::from_slice(&text).map_err(|error| bad(format!("{CONTENTS} is none: {error}")))?;
-    if contents.format != FORMAT {
-        let message = format!("the archive has form {}, and this program knows {FORMAT}", contents.format);
+    if !(1..=FORMAT).contains(&contents.format) {
+        let message = format!("the archive has form {}, and this program knows 1 to {FORMAT}", contents.format);
         return Err(Error::failed_precondition(message).with_reason("backup_too_new"));
     }
     compare(&contents, &read)?;

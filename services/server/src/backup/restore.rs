@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    archive::{Contents, open, verify},
+    archive::{CHANGED, Contents, open, verify},
     indexes,
     sealed::BackupKey,
     take::{BankOf, Heading},
@@ -67,6 +67,7 @@ type Kept = (String, BankKey);
 struct Filling {
     key: BankKey,
     index: std::sync::Arc<dyn Index>,
+    can_read_again: bool,
     /// By document.
     chunks: HashMap<String, u64>,
     changed: HashMap<String, Document>,
@@ -116,13 +117,17 @@ pub async fn restore(
                        that was made with the bucket";
         return Err(Error::failed_precondition(message).with_field("files.s3"));
     }
+    // Before there is a database.
+    if let Some(missing) = contents.memory_providers.iter().find(|id| !manifest.providers.memory.iter().any(|there| there.id == **id)) {
+        return Err(no_such_provider(missing));
+    }
     // Its lock keeps servers out, so nobody else opens the banks or the files either.
     let mut database = Restore::begin(&url, &contents.migrations, replace).await?;
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let indexes = indexes(manifest, registry, &options, &tasks, &shutdown).await?;
     if let Some(missing) = contents.memory_providers.iter().find(|id| indexes.get(id).is_none()) {
-        let message = format!("the backup has banks of memory provider {missing:?}, which the manifest has not");
-        return Err(Error::failed_precondition(message).with_field("manifest").with_reason("no_such_provider"));
+        // There is one, of another stack's banks.
+        return Err(no_such_provider(missing));
     }
     let files = Copies::open(options.home.join(&manifest.name).join("files"))?;
     let (mut restored, kept) = fill((path, key), &contents, &mut database, &indexes, files).await?;
@@ -144,6 +149,11 @@ pub async fn restore(
     tasks.close();
     tasks.wait().await;
     Ok(Restored { name: manifest.name.clone(), ..restored })
+}
+
+fn no_such_provider(id: &str) -> Error {
+    let message = format!("the backup has banks of memory provider {id:?}, and the manifest has none of this name that keeps banks itself");
+    Error::failed_precondition(message).with_field("manifest").with_reason("no_such_provider")
 }
 
 async fn fill(
@@ -208,12 +218,13 @@ async fn begin(of: BankOf, indexes: &Indexes) -> Result<Filling> {
     // Perhaps of a restore that was cut off, or of a database that was deleted: no row would name it.
     index.remove(&key).await?;
     index.create(&key, &Shape { dimension: of.dimension, keyword: of.keyword }).await?;
-    Ok(Filling { key, index, chunks: HashMap::new(), changed: HashMap::new() })
+    Ok(Filling { key, index, can_read_again: of.can_read_again, chunks: HashMap::new(), changed: HashMap::new() })
 }
 
 async fn settle(database: &mut Restore, bank: Option<Filling>, restored: &mut Restored) -> Result<()> {
     let Some(bank) = bank else { return Ok(()) };
-    let settled = database.settle(&bank.key.tenant, &bank.key.bank_id, &bank.chunks, &bank.changed).await?;
+    let BankKey { tenant, bank_id } = &bank.key;
+    let settled = database.settle(tenant, bank_id, bank.can_read_again, &bank.chunks, &bank.changed).await?;
     restored.documents_to_read_again += settled.read_again;
     restored.documents_deleted_meanwhile += settled.gone;
     Ok(())
@@ -246,11 +257,13 @@ fn read(path: &Path, key: Option<&BackupKey>, files: &Copies, out: &mpsc::Sender
             // Of an older program, which told their ids only.
             let ids: HashSet<String> = serde_json::from_slice(&data).map_err(|error| bad(&name).with_source(error))?;
             Piece::Changed(ids.into_iter().map(|id| (id, Document::default())).collect())
-        } else if name.ends_with("/changed.documents") {
+        } else if name.ends_with(CHANGED) {
             let documents: Vec<Document> = delimited(&data).map_err(|error| bad(&name).with_source(error))?;
             Piece::Changed(documents.into_iter().map(|document| (document.id.clone(), document)).collect())
-        } else {
+        } else if name.ends_with(".chunks") {
             Piece::Chunks(delimited(&data).map_err(|error| bad(&name).with_source(error))?)
+        } else {
+            return Err(bad(&name));
         };
         if out.blocking_send(piece).is_err() {
             return Ok(());
@@ -269,4 +282,31 @@ fn delimited<T: Message + Default>(mut data: &[u8]) -> std::result::Result<Vec<T
 
 fn broke_off(error: tokio::task::JoinError) -> Error {
     Error::internal("reading the archive broke off").with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::archive::{Told, Writer};
+
+    #[tokio::test]
+    async fn a_member_that_is_nothing_known_is_taken_for_no_chunks() {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, mut pieces) = mpsc::channel(100);
+        let mut writer = Writer::new(out);
+        writer.put("banks/000000/000000.other", 1, b"").await.unwrap();
+        let told = Told { name: "test".into(), migrations: Vec::new(), memory_providers: Vec::new(), left_out: Vec::new() };
+        writer.end(told).await.unwrap();
+        let mut archive = Vec::new();
+        while let Some(piece) = pieces.recv().await {
+            archive.extend(piece.unwrap().data);
+        }
+        let path = folder.path().join("kept.tar");
+        std::fs::write(&path, archive).unwrap();
+        let files = Copies::open(folder.path().join("files")).unwrap();
+        let (out, _pieces) = mpsc::channel(1);
+        let read = tokio::task::spawn_blocking(move || read(&path, None, &files, &out)).await.unwrap();
+        let error = read.unwrap_err();
+        assert!(error.reason() == Some("bad_backup") && error.message().contains("000000.other"), "{error}");
+    }
 }

@@ -8,7 +8,7 @@ use llama_stack_memory::{
     banks::shape,
     index::{BankKey, Index, Indexes},
 };
-use llama_stack_proto::v1::{BackupChunk, Bank, Document};
+use llama_stack_proto::v1::{BackupChunk, Bank, BankKind, Document};
 use llama_stack_store::{Rows, Snapshot, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::archive::{Told, Writer};
+use super::archive::{CHANGED, Told, Writer};
 
 /// Bytes of chunks in one member.
 const PIECE: usize = 4 << 20;
@@ -48,6 +48,13 @@ pub(super) struct BankOf {
     pub(super) bank_id: String,
     pub(super) dimension: u32,
     pub(super) keyword: bool,
+    /// Whether its documents can be read again from what they were made of. Older archives do not say.
+    #[serde(default = "yes")]
+    pub(super) can_read_again: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The columns of a table's rows, as the first line of each of its members.
@@ -161,6 +168,7 @@ impl Source {
             bank_id: key.bank_id.clone(),
             dimension: shape.dimension,
             keyword: shape.keyword,
+            can_read_again: bank.kind() != BankKind::Vector || !bank.embedding_model.is_empty(),
         };
         let of = serde_json::to_vec(&of).map_err(|error| Error::internal("a bank is no JSON").with_source(error))?;
         to.put(&format!("banks/{number:06}/bank.json"), 1, &of).await?;
@@ -198,7 +206,7 @@ impl Source {
             to.put(&format!("banks/{number:06}/{piece:06}.chunks"), count, &data).await?;
         }
         if changes > 0 {
-            to.put(&format!("banks/{number:06}/changed.documents"), changes, &changed).await?;
+            to.put(&format!("banks/{number:06}/{CHANGED}"), changes, &changed).await?;
         }
         Ok(())
     }

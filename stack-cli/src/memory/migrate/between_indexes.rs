@@ -133,3 +133,32 @@ async fn long_sources_go_part_by_part() {
     let copied = memory.get_document(&Context::default(), request).await.unwrap();
     assert!(copied.content == documents[1].content && copied.sha256 == documents[1].sha256);
 }
+
+/// Chunks that it has no more are gone, and a source for which there was no room has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_replaced_between_two_runs_is_copied_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = both(folder.path()).await;
+    let create =
+        CreateBankRequest { name: "papers".into(), kind: BankKind::Vector.into(), embedding_dimension: 3, ..CreateBankRequest::default() };
+    let bank = memory.create_bank(&Context::default(), create).await.unwrap();
+    let insert = async |content: &str, chunks: Vec<Chunk>| {
+        let sha256 = hex::encode(Sha256::digest(content));
+        let known = Document { id: "d1".into(), content: Some(Content::Text(content.into())), sha256, ..Document::default() };
+        let request = InsertChunksRequest { bank_id: bank.id.clone(), chunks, documents: vec![known], ..InsertChunksRequest::default() };
+        assert!(memory.insert_chunks(&Context::default(), request).await.unwrap().failures.is_empty());
+    };
+    insert("short", vec![chunk(1), chunk(8)]).await;
+    let stays = || Task { remove: false, ..go("sqlite", "edge") };
+    let first = run(memory.clone(), stays(), &|_, _, _| {}).await.unwrap();
+    let gone = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec!["d1".into()] };
+    memory.delete_documents(&Context::default(), gone).await.unwrap();
+    insert(&"long".repeat(100), vec![chunk(1)]).await;
+    let second = run(memory.clone(), stays(), &|_, _, _| {}).await.unwrap();
+    assert_eq!((&second[0].copy, second[0].chunks, second[0].sent), (&first[0].copy, 1, 1));
+    let request = GetDocumentRequest { bank_id: second[0].copy.clone(), document_id: "d1".into(), ..GetDocumentRequest::default() };
+    let copied = memory.get_document(&Context::default(), request).await.unwrap();
+    assert_eq!(copied.content, Some(Content::Text("long".repeat(100))));
+    let third = run(memory, stays(), &|_, _, _| {}).await.unwrap();
+    assert_eq!((third[0].sent, &third[0].sha256), (0, &second[0].sha256));
+}
