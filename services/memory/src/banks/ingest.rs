@@ -211,9 +211,7 @@ impl Banks {
             && self.is_file_gone(tenant, file_id).await
         {
             // Deleted while it was read: who did that found no document yet.
-            let ids = [document.id];
-            self.index.delete_documents(&key, &ids).await?;
-            self.store.delete_documents(tenant, bank_id, &ids).await?;
+            self.remove(tenant, bank_id, &[document.id]).await?;
         }
         Ok(())
     }
