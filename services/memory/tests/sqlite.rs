@@ -11,9 +11,10 @@ use std::{
 use banks::Stand;
 use futures::StreamExt as _;
 use llama_stack_core::{Code, Context, Memory};
+use llama_stack_memory::Router;
 use llama_stack_proto::v1::{
     Bank, CancelIngestionRequest, DeleteDocumentsRequest, Document, DocumentStatus, GetIngestionRequest, Ingestion, InsertDocumentsRequest,
-    ListChunksRequest, SearchMode,
+    ListChunksRequest, QueryRequest, SearchMode,
 };
 use llama_stack_tests::{conformance::memory, served};
 use serde_json::json;
@@ -28,7 +29,7 @@ async fn keeps_every_promise() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keeps_every_promise_behind_the_router_and_over_a_socket() {
     let stand = Stand::new().await;
-    let router: Arc<dyn Memory> = Arc::new(llama_stack_memory::Router::new(vec![("sqlite".into(), stand.memory.clone())]));
+    let router: Arc<dyn Memory> = Arc::new(Router::new(vec![("sqlite".into(), stand.memory.clone())]));
     let served = served::memory(router).await;
     memory::all(served.client.clone()).await;
 }
@@ -37,6 +38,37 @@ async fn keeps_every_promise_behind_the_router_and_over_a_socket() {
 async fn ten_thousand_searches_find_nothing_foreign() {
     let stand = Stand::new().await;
     memory::isolation::nothing_foreign_is_found(stand.memory.clone(), 10_000).await;
+}
+
+/// Where all scores are cosines of one model, whose bank it is makes no difference to what is found.
+#[tokio::test(flavor = "multi_thread")]
+async fn banks_of_two_providers_are_searched_as_two_of_one() {
+    let (one, other, both) = (Stand::new().await, Stand::new().await, Stand::new().await);
+    let providers = vec![("one".into(), one.memory.clone()), ("other".into(), other.memory.clone())];
+    let (router, cx): (Arc<dyn Memory>, Context) = (Arc::new(Router::new(providers)), memory::somebody());
+    let halves = [
+        vec![memory::text("cat", "the cat purrs on the sofa"), memory::text("dog", "the dog barks at the cat")],
+        vec![memory::text("tiger", "the tiger purrs"), memory::text("whale", "a whale sings in the sea")],
+    ];
+    let (mut apart, mut together) = (Vec::new(), Vec::new());
+    for (at, documents) in [&one, &other].into_iter().zip(halves) {
+        for (memory, ids) in [(&at.memory, &mut apart), (&both.memory, &mut together)] {
+            let bank = memory::made(memory, &cx).await;
+            memory::inserted(memory, &cx, &bank, documents.clone()).await;
+            ids.push(bank.id);
+        }
+    }
+    let found = async |memory: &Arc<dyn Memory>, bank_ids: &[String], mode: SearchMode| {
+        let text = "the cat purrs".into();
+        let request = QueryRequest { bank_ids: bank_ids.to_vec(), text, mode: mode.into(), top_k: 3, ..QueryRequest::default() };
+        let chunks = memory.query(&cx, request).await.unwrap().chunks;
+        chunks.into_iter().map(|scored| (scored.chunk.unwrap().document_id, scored.score)).collect::<Vec<(String, f32)>>()
+    };
+    for mode in [SearchMode::Vector, SearchMode::Hybrid] {
+        let expected = found(&both.memory, &together, mode).await;
+        assert_eq!((expected.len(), expected[0].0.as_str()), (3, "cat"));
+        assert_eq!(found(&router, &apart, mode).await, expected, "{mode:?}");
+    }
 }
 
 /// What was acknowledged, and not yet done when the process ended, is done by the next; and nothing twice.
