@@ -287,7 +287,7 @@ mod tests {
         let (router, cx) = (router(&["red", "blue"]), Context::test("a"));
         let asked =
             |mode: SearchMode| QueryRequest { text: "words".into(), mode: mode.into(), top_k: 4, ..query(&["blue", "red", "blue"]) };
-        let found = async |request| {
+        let found = async |request: QueryRequest| {
             let answer = router.query(&cx, request).await.unwrap();
             assert_eq!((answer.queries, answer.next_page_token), (vec!["words".to_owned()], String::new()));
             answer.chunks.into_iter().map(|scored| scored.chunk.unwrap().id).collect::<Vec<String>>()
