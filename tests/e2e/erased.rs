@@ -1,10 +1,20 @@
 //! What is deleted is gone from the disk: the folder of a running stack is scanned, byte by byte.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use llama_stack_core::{Context, Memory};
+use async_trait::async_trait;
+use futures::stream;
+use llama_stack_core::{
+    Context, Deps, EventStream, Inference, Memory, Registry, Result,
+    forget::{Forget, Keepers},
+};
 use llama_stack_proto::v1::{
-    Bank, CreateBankRequest, DeleteBankRequest, DeleteDocumentsRequest, Document, InsertDocumentsRequest, document::Content,
+    Bank, ChatEvent, ChatRequest, CreateBankRequest, DeleteBankRequest, DeleteDocumentsRequest, Document, FinishReason,
+    InsertDocumentsRequest, ListModelsRequest, ListModelsResponse, Model, ModelKind, Role, ToolCallDelta, document::Content,
 };
 use llama_stack_tests::conformance::memory;
 use serde_json::{Value, json};
@@ -13,6 +23,48 @@ use crate::memory::{Served, said};
 
 /// Numbers of the vectors here: few enough to lie in one page.
 const DIMENSION: u32 = 32;
+
+/// A model that searches before it answers, and keeps in a file what a tenant told it: as an engine keeps what it has read.
+struct Keeping(PathBuf);
+
+/// Registers the type `test::keeping`, whose model is `keeping`.
+pub(crate) fn register(registry: &mut Registry) {
+    registry.inference.add("test::keeping", |_: Value, deps: Deps| async move {
+        let model = Arc::new(Keeping(deps.folder.join("kept")));
+        fs::create_dir_all(&model.0).unwrap();
+        let keeper: Arc<dyn Forget> = model.clone();
+        deps.extensions.get::<Keepers>().unwrap().enter(&keeper);
+        Ok(model as Arc<dyn Inference>)
+    });
+}
+
+#[async_trait]
+impl Inference for Keeping {
+    async fn list_models(&self, _: &Context, _: ListModelsRequest) -> Result<ListModelsResponse> {
+        let model = Model { id: "keeping".into(), kind: ModelKind::Chat.into(), ..Model::default() };
+        Ok(ListModelsResponse { models: vec![model], next_page_token: String::new() })
+    }
+
+    async fn stream_chat(&self, cx: &Context, request: ChatRequest) -> Result<EventStream<ChatEvent>> {
+        fs::write(self.0.join(cx.tenant()), format!("{:?}", request.messages)).unwrap();
+        let has_searched = request.messages.last().is_some_and(|last| last.role() == Role::Tool);
+        let events = if has_searched {
+            [ChatEvent::text(0, "so it is"), ChatEvent::finish(0, FinishReason::Stop)]
+        } else {
+            let (name, arguments) = ("file_search".into(), r#"{"query":"secret word"}"#.into());
+            let call = ToolCallDelta { index: 0, id: "call_1".into(), name, arguments };
+            [ChatEvent::tool_call(0, call), ChatEvent::finish(0, FinishReason::ToolCalls)]
+        };
+        Ok(Box::pin(stream::iter(events.map(Ok))))
+    }
+}
+
+#[async_trait]
+impl Forget for Keeping {
+    async fn forget(&self, tenant: &str) -> Result<u64> {
+        Ok(u64::from(fs::remove_file(self.0.join(tenant)).is_ok()))
+    }
+}
 
 /// Files of the folder, and of those below it, that have these bytes in them.
 fn holding(folder: &Path, needle: &[u8]) -> Vec<String> {
@@ -145,6 +197,46 @@ async fn a_deleted_file_and_a_deleted_response_are_in_no_file() {
         read(http.delete(format!("{url}/v1/{path}"))).await;
     }
     canaries.iter().for_each(|canary| canary.is_gone(&home));
+    stack.stop().await;
+}
+
+/// What a model was told of a document goes with it, and nothing goes where it was told nothing of what is deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_model_was_told_of_a_deleted_document_or_bank_is_in_no_file() {
+    let manifest = "version: 1\nname: e2e\nproviders:\n  inference:\n    - { id: worded, type: test::worded }\n    - { id: keeping, type: test::keeping }\n  memory:\n    - { id: banks, type: inline::sqlite }\n";
+    let stack = Served::with(manifest).await;
+    let (ann, stranger, home) = (memory::somebody(), memory::somebody(), stack.home.path().to_owned());
+    let http = reqwest::Client::new();
+    let ask = async |cx: &Context, bank: &Bank| {
+        let tool = json!({ "type": "file_search", "vector_store_ids": [bank.id.replacen("bank_", "vs_", 1)], "max_num_results": 1 });
+        let body = json!({ "model": "keeping", "input": "which secret word?", "tools": [tool] });
+        let request = http.post(format!("{}/v1/responses", stack.url)).header("content-type", "application/json").body(body.to_string());
+        let who = [("x-llama-stack-tenant", cx.tenant()), ("x-llama-stack-principal", cx.principal().id.as_str())];
+        let response = read(who.into_iter().fold(request, |request, (name, value)| request.header(name, value))).await;
+        assert_eq!(response["output"][0]["type"], "file_search_call", "{response}");
+    };
+    let (deleted, gone_with_its_bank, others) = ("zanzibarquokka10", "zanzibarquokka11", "zanzibarquokka12");
+    for (cx, word) in [(&ann, deleted), (&ann, gone_with_its_bank), (&stranger, others)] {
+        let bank = bank(&stack, cx, 0).await;
+        let quoted = memory::text("quoted", &format!("the secret word is {word}"));
+        memory::inserted(&stack.memory, cx, &bank, vec![quoted, memory::text("unread", "whales sing"), memory::text("stays", "a meerkat")])
+            .await;
+        ask(cx, &bank).await;
+        let (kept, canary) = (home.join("e2e/kept").join(cx.tenant()), Canary::word("what a model was told", word));
+        let in_memory_of_model = || fs::read_to_string(&kept).is_ok_and(|text| text.contains(word));
+        assert!(in_memory_of_model());
+        delete(stack.memory.as_ref(), cx, &bank, "unread").await;
+        assert!(in_memory_of_model(), "nothing of the other document was told to anybody");
+        if word == deleted {
+            delete(stack.memory.as_ref(), cx, &bank, "quoted").await;
+            canary.is_gone(&home);
+        } else if word == gone_with_its_bank {
+            stack.memory.delete_bank(cx, DeleteBankRequest { id: bank.id }).await.unwrap();
+            canary.is_gone(&home);
+        } else {
+            canary.is_there(&home);
+        }
+    }
     stack.stop().await;
 }
 

@@ -48,6 +48,7 @@ impl Served {
     async fn start_in(home: tempfile::TempDir, manifest: &str) -> Self {
         let mut registry = llama_stack_server::registry();
         worded::register(&mut registry);
+        crate::erased::register(&mut registry);
         let options = Options { home: home.path().to_owned(), on_progress: Arc::new(|_| {}) };
         let stack = Stack::build(Manifest::parse(manifest, "e2e.yaml").unwrap(), &registry, options).await.unwrap();
         let listener = llama_stack_server::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,5 @@
-//! What providers keep of a tenant beside the store, to be faster for it: an erasure reaches it through here.
+//! What providers keep of a tenant beside the store, to be faster for it: an erasure, and the deletion of what a conversation
+//! quotes, reach it through here.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -10,7 +11,7 @@ pub trait Forget: Send + Sync + 'static {
     /// Lets go of what it keeps of `tenant`, in memory and on disk; how many pieces it was.
     ///
     /// # Errors
-    /// Whatever leaves some of it there: the erasure is to be asked for again.
+    /// Whatever leaves some of it there: the erasure, or the deletion, is to be asked for again.
     async fn forget(&self, tenant: &str) -> Result<u64>;
 }
 

@@ -28,11 +28,12 @@ mod valid;
 mod worker;
 
 pub use kept::shape;
+pub(crate) use query::{DEFAULT_TOP_K, check_query, fitting, mode};
 pub(crate) use rank::cosine;
 
 use std::sync::Arc;
 
-use llama_stack_core::{Context, Deps, Error, EventStream, Files, Inference, Memory, Result};
+use llama_stack_core::{Context, Deps, Error, EventStream, Files, Inference, Memory, Result, forget::Keepers};
 use llama_stack_documents::Parse;
 use llama_stack_proto::v1::{
     Bank, CancelIngestionRequest, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, DeleteDocumentsRequest,
@@ -58,6 +59,8 @@ pub struct BanksParts {
     /// Without it, documents are inserted by their text or bytes only.
     pub files: Option<Arc<dyn Files>>,
     pub parse: Arc<dyn Parse>,
+    /// Those who may have kept what models were told of a document.
+    pub keepers: Keepers,
     /// In the manifest. Banks belong to one provider.
     pub provider_id: String,
     pub config: Config,
@@ -116,6 +119,7 @@ impl BanksParts {
             inference: deps.inference.clone(),
             files: deps.extensions.get::<Arc<dyn Files>>().cloned(),
             parse: parse.unwrap_or_else(|| Arc::new(PlainText)),
+            keepers: deps.extensions.get::<Keepers>().cloned().unwrap_or_default(),
             provider_id: deps.provider_id.clone(),
             config,
             tasks: deps.tasks.clone(),

@@ -55,8 +55,12 @@ pub fn sort(hits: &mut [Hit]) {
 }
 
 fn reciprocal(hits: Vec<Hit>) -> Vec<Hit> {
-    let score = |rank: usize| 1.0 / (K + rank as f32 + 1.0);
-    hits.into_iter().enumerate().map(|(rank, hit)| Hit { score: score(rank), ..hit }).collect()
+    hits.into_iter().enumerate().map(|(rank, hit)| Hit { score: by_rank(rank), ..hit }).collect()
+}
+
+/// What a place in a list is worth; the first is 0.
+pub(crate) fn by_rank(rank: usize) -> f32 {
+    1.0 / (K + rank as f32 + 1.0)
 }
 
 /// How much of the query, from 0 to 1.

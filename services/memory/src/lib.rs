@@ -16,6 +16,7 @@ pub mod index;
 mod plain;
 mod remote;
 mod router;
+mod spread;
 mod sqlite;
 
 pub use banks::{Banks, BanksParts};

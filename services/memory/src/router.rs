@@ -10,6 +10,8 @@ use llama_stack_proto::v1::{
     ListChunksResponse, ListDocumentsRequest, ListDocumentsResponse, QueryRequest, QueryResponse, UpdateBankRequest, UpdateDocumentRequest,
 };
 
+use crate::spread;
+
 /// The banks of all providers as one service.
 ///
 /// It keeps no list of banks: with one provider every call goes there, with more they are asked in the manifest's order
@@ -53,10 +55,18 @@ impl Router {
         if self.providers.len() == 1 {
             return Ok(first);
         }
+        Ok(self.find(cx, bank).await?.0)
+    }
+
+    /// A bank, and whose it is.
+    ///
+    /// # Errors
+    /// As those of [`Router::owner`].
+    async fn find(&self, cx: &Context, bank: &str) -> Result<(&Provider, Bank)> {
         let mut failed = None;
         for provider in &self.providers {
             match cx.within(provider.1.get_bank(cx, GetBankRequest::uncounted(bank))).await {
-                Ok(_) => return Ok(provider),
+                Ok(bank) => return Ok((provider, bank)),
                 Err(error) if error.code() == Code::NotFound => {}
                 Err(error) => failed = Some(error.context(&provider.0)),
             }
@@ -166,23 +176,33 @@ impl Memory for Router {
     }
 
     async fn query(&self, cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
-        self.first()?;
-        let Some((bank, others)) = request.bank_ids.split_first() else {
+        let (_, first) = self.first()?;
+        if request.bank_ids.is_empty() {
             return Err(Error::invalid("bank_ids", "bank_ids is empty: name at least one bank"));
-        };
-        let (id, provider) = self.owner(cx, bank).await?;
-        for other in others {
-            if self.owner(cx, other).await?.0 != *id {
-                let message = format!("banks {bank:?} and {other:?} lie with different providers: query them one by one");
-                return Err(Error::new(Code::Unimplemented, message).with_field("bank_ids"));
+        }
+        if self.providers.len() == 1 {
+            return cx.within(first.query(cx, request)).await;
+        }
+        let mut asked: Vec<spread::Asked<'_>> = Vec::new();
+        for id in &request.bank_ids {
+            let (provider, bank) = self.find(cx, id).await?;
+            match asked.iter_mut().find(|((there, _), _)| *there == provider.0) {
+                Some((_, banks)) if banks.iter().any(|there| there.id == bank.id) => {}
+                Some((_, banks)) => banks.push(bank),
+                None => asked.push((provider, vec![bank])),
             }
         }
-        cx.within(provider.query(cx, request)).await
+        match asked.as_slice() {
+            [((_, only), _)] => cx.within(only.query(cx, request)).await,
+            several => spread::query(cx, several, request).await,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use llama_stack_proto::v1::{BankKind, Chunk, ScoredChunk, SearchMode};
+
     use super::*;
 
     /// Has one bank, named like itself.
@@ -196,7 +216,8 @@ mod tests {
         }
 
         async fn get_bank(&self, _cx: &Context, request: GetBankRequest) -> Result<Bank> {
-            if request.id == self.0 { Ok(Bank { id: request.id, ..Bank::default() }) } else { Err(Error::not_found("no such bank")) }
+            let bank = |id| Bank { id, kind: BankKind::Vector.into(), embedding_model: "m".into(), ..Bank::default() };
+            if request.id == self.0 { Ok(bank(request.id)) } else { Err(Error::not_found("no such bank")) }
         }
 
         async fn list_banks(&self, _cx: &Context, request: ListBanksRequest) -> Result<ListBanksResponse> {
@@ -206,7 +227,14 @@ mod tests {
 
         async fn query(&self, _cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
             assert_eq!(request.bank_ids, [self.0]);
-            Ok(QueryResponse::default())
+            if request.text == "fail" && self.0 == "blue" {
+                return Err(Error::unavailable("its index does not answer"));
+            }
+            let chunk = |rank: u32| Chunk { id: format!("{}{rank}", self.0), text: "some words".into(), ..Chunk::default() };
+            let score = |rank: u32| if self.0 == "red" { 9.0 - rank as f32 } else { 0.9 - rank as f32 / 10.0 };
+            let scored = |rank| ScoredChunk { chunk: Some(chunk(rank)), bank_id: self.0.into(), score: score(rank) };
+            let (chunks, queries) = ((0..3).map(scored).collect(), vec![request.text]);
+            Ok(QueryResponse { chunks, queries, next_page_token: "more".into() })
         }
     }
 
@@ -251,8 +279,39 @@ mod tests {
         assert_eq!(router.get_bank(&cx, GetBankRequest::new("blue")).await.unwrap().provider_id, "at-blue");
         assert_eq!(router.get_bank(&cx, GetBankRequest::new("green")).await.unwrap_err().code(), Code::NotFound);
         assert!(router.query(&cx, query(&["blue"])).await.is_ok());
-        assert_eq!(router.query(&cx, query(&["blue", "red"])).await.unwrap_err().code(), Code::Unimplemented);
         assert_eq!(router.query(&cx, query(&[])).await.unwrap_err().field(), Some("bank_ids"));
+    }
+
+    #[tokio::test]
+    async fn banks_of_several_providers_are_searched_as_one() {
+        let (router, cx) = (router(&["red", "blue"]), Context::test("a"));
+        let asked =
+            |mode: SearchMode| QueryRequest { text: "words".into(), mode: mode.into(), top_k: 4, ..query(&["blue", "red", "blue"]) };
+        let found = async |request: QueryRequest| {
+            let answer = router.query(&cx, request).await.unwrap();
+            assert_eq!((answer.queries, answer.next_page_token), (vec!["words".to_owned()], String::new()));
+            answer.chunks.into_iter().map(|scored| scored.chunk.unwrap().id).collect::<Vec<String>>()
+        };
+        // Cosines of one model are compared; what words are worth differs from index to index, and places are.
+        assert_eq!(found(asked(SearchMode::Vector)).await, ["red0", "red1", "red2", "blue0"]);
+        for request in [asked(SearchMode::Keyword), QueryRequest { mmr_lambda: Some(0.5), ..asked(SearchMode::Vector) }] {
+            assert_eq!(found(request).await, ["blue0", "red0", "blue1", "red1"]);
+        }
+        // One budget for all, and the first is there whatever it takes.
+        assert_eq!(found(QueryRequest { max_tokens: 1, ..asked(SearchMode::Keyword) }).await, ["blue0"]);
+    }
+
+    #[tokio::test]
+    async fn a_search_over_several_providers_is_whole_or_refused() {
+        let (router, cx) = (router(&["red", "blue"]), Context::test("a"));
+        let asked = QueryRequest { text: "words".into(), ..query(&["blue", "red"]) };
+        let refused = async |request: QueryRequest| router.query(&cx, request).await.unwrap_err();
+        let error = refused(QueryRequest { text: "fail".into(), ..asked.clone() }).await;
+        assert_eq!(error.code(), Code::Unavailable);
+        assert!(error.message().starts_with("at-blue: "), "{error}");
+        assert_eq!(refused(QueryRequest { page_token: "more".into(), ..asked.clone() }).await.field(), Some("page_token"));
+        assert_eq!(refused(QueryRequest { top_k: 1_001, ..asked }).await.field(), Some("top_k"));
+        assert_eq!(refused(query(&["blue", "green"])).await.code(), Code::NotFound);
     }
 
     #[tokio::test]

@@ -11,9 +11,10 @@ use std::{
 use banks::{FILES, Stand};
 use futures::StreamExt as _;
 use llama_stack_core::{Code, Context, Memory};
+use llama_stack_memory::Router;
 use llama_stack_proto::v1::{
     Bank, CancelIngestionRequest, ContentPart, DeleteDocumentsRequest, Document, DocumentStatus, GetDocumentRequest, GetIngestionRequest,
-    Ingestion, InsertChunksRequest, InsertDocumentsRequest, ListChunksRequest, SearchMode, content_part::Part, document::Content,
+    Ingestion, InsertChunksRequest, InsertDocumentsRequest, ListChunksRequest, QueryRequest, SearchMode, content_part::Part, document::Content,
 };
 use llama_stack_tests::{conformance::memory, served};
 use serde_json::json;
@@ -28,7 +29,7 @@ async fn keeps_every_promise() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keeps_every_promise_behind_the_router_and_over_a_socket() {
     let stand = Stand::new().await;
-    let router: Arc<dyn Memory> = Arc::new(llama_stack_memory::Router::new(vec![("sqlite".into(), stand.memory.clone())]));
+    let router: Arc<dyn Memory> = Arc::new(Router::new(vec![("sqlite".into(), stand.memory.clone())]));
     let served = served::memory(router).await;
     memory::all(served.client.clone()).await;
 }
@@ -37,6 +38,37 @@ async fn keeps_every_promise_behind_the_router_and_over_a_socket() {
 async fn ten_thousand_searches_find_nothing_foreign() {
     let stand = Stand::new().await;
     memory::isolation::nothing_foreign_is_found(stand.memory.clone(), 10_000).await;
+}
+
+/// Where all scores are cosines of one model, whose bank it is makes no difference to what is found.
+#[tokio::test(flavor = "multi_thread")]
+async fn banks_of_two_providers_are_searched_as_two_of_one() {
+    let (one, other, both) = (Stand::new().await, Stand::new().await, Stand::new().await);
+    let providers = vec![("one".into(), one.memory.clone()), ("other".into(), other.memory.clone())];
+    let (router, cx): (Arc<dyn Memory>, Context) = (Arc::new(Router::new(providers)), memory::somebody());
+    let halves = [
+        vec![memory::text("cat", "the cat purrs on the sofa"), memory::text("dog", "the dog barks at the cat")],
+        vec![memory::text("tiger", "the tiger purrs"), memory::text("whale", "a whale sings in the sea")],
+    ];
+    let (mut apart, mut together) = (Vec::new(), Vec::new());
+    for (at, documents) in [&one, &other].into_iter().zip(halves) {
+        for (memory, ids) in [(&at.memory, &mut apart), (&both.memory, &mut together)] {
+            let bank = memory::made(memory, &cx).await;
+            memory::inserted(memory, &cx, &bank, documents.clone()).await;
+            ids.push(bank.id);
+        }
+    }
+    let found = async |memory: &Arc<dyn Memory>, bank_ids: &[String], mode: SearchMode| {
+        let text = "the cat purrs".into();
+        let request = QueryRequest { bank_ids: bank_ids.to_vec(), text, mode: mode.into(), top_k: 3, ..QueryRequest::default() };
+        let chunks = memory.query(&cx, request).await.unwrap().chunks;
+        chunks.into_iter().map(|scored| (scored.chunk.unwrap().document_id, scored.score)).collect::<Vec<(String, f32)>>()
+    };
+    for mode in [SearchMode::Vector, SearchMode::Hybrid] {
+        let expected = found(&both.memory, &together, mode).await;
+        assert_eq!((expected.len(), expected[0].0.as_str()), (3, "cat"));
+        assert_eq!(found(&router, &apart, mode).await, expected, "{mode:?}");
+    }
 }
 
 /// What was acknowledged, and not yet done when the process ended, is done by the next; and nothing twice.
@@ -173,6 +205,43 @@ async fn what_is_cancelled_is_not_inserted() {
     drop(closed);
     assert_eq!(stand.memory.cancel_ingestion(&cx, cancel).await.unwrap(), cancelled);
     assert!(memory::found(&stand.memory, &cx, memory::query(&bank, "animal", SearchMode::Keyword)).await.is_empty());
+}
+
+/// What is found and what is told of a document are of one version, however its replacement ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_in_the_background_that_is_not_made_leaves_the_document_as_it_was() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    let finds = async |word: &str| memory::found(&stand.memory, &cx, memory::query(&bank, word, SearchMode::Keyword)).await.len();
+    let told = async || {
+        let get = GetDocumentRequest { bank_id: bank.id.clone(), document_id: "a".into(), ..GetDocumentRequest::default() };
+        let document = stand.memory.get_document(&cx, get).await.unwrap();
+        (document.status(), document.content, document.error.map(|error| error.reason).unwrap_or_default())
+    };
+    let ended = async |ingestion: Ingestion| {
+        let get = GetIngestionRequest { bank_id: bank.id.clone(), id: ingestion.id };
+        let told: Vec<_> = timeout(memory::NEVER, stand.memory.watch_ingestion(&cx, get).await.unwrap().collect()).await.unwrap();
+        told.last().unwrap().as_ref().unwrap().status()
+    };
+    let content = |text: &str| Some(Content::Text(text.into()));
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr")]).await;
+
+    let unreadable = background(&stand, &cx, &bank, vec![memory::text("a", " \n ")]).await;
+    assert_eq!(ended(unreadable).await, DocumentStatus::Failed);
+    assert_eq!((told().await, finds("purr").await), ((DocumentStatus::Failed, content("cats purr"), "empty_file".into()), 1));
+
+    let closed = stand.worded.gate.write().await;
+    let unwanted = background(&stand, &cx, &bank, vec![memory::text("a", "dogs bark")]).await;
+    let cancel = CancelIngestionRequest { bank_id: bank.id.clone(), id: unwanted.id };
+    assert_eq!(stand.memory.cancel_ingestion(&cx, cancel).await.unwrap().cancelled, 1);
+    drop(closed);
+    assert_eq!((told().await, finds("purr").await), ((DocumentStatus::Cancelled, content("cats purr"), String::new()), 1));
+
+    let good = background(&stand, &cx, &bank, vec![memory::text("a", "dogs bark")]).await;
+    assert_eq!(ended(good).await, DocumentStatus::Completed);
+    assert_eq!(told().await, (DocumentStatus::Completed, content("dogs bark"), String::new()));
+    assert_eq!((finds("purr").await, finds("bark").await), (0, 1));
 }
 
 /// A model that does not answer for a while holds up an ingestion, and does not fail it.

@@ -31,6 +31,7 @@ mod pins;
 mod postgres;
 mod presence;
 mod prompts;
+mod replaced;
 mod restore;
 mod retention;
 mod sealed;

@@ -107,6 +107,9 @@ async fn a_deleted_document_is_quoted_in_no_journal_and_the_journals_stay(Fixtur
     assert_eq!(told(store, &turn, "so it is [1][2]").await.0, 2, "what the turn said stays");
     delete(store, "two").await;
     assert_eq!(told(store, &turn, "secret").await, (0, 4));
+    // Who asks again what was cut off is told the same.
+    let were_quoted = async |document: &str| store.forget_quotes(TENANT, "b", &[document.to_owned()]).await.unwrap();
+    assert_eq!((were_quoted("one").await, were_quoted("three").await), (true, false));
 }
 
 async fn what_a_turn_under_way_still_writes_of_it_is_cleaned(Fixture { store, .. }: &Fixture) {

@@ -77,16 +77,28 @@ impl Banks {
 
     pub(super) async fn erase(&self, tenant: &str, bank_id: &str, ids: Vec<String>) -> Result<u32> {
         let key = key(tenant, bank_id);
-        let mut deleted = 0;
         if let [only] = ids.as_slice() {
             let _held = self.0.locks.document(&key, only).await;
-            self.index.delete_documents(&key, &ids).await?;
-            return Ok(self.store.delete_documents(tenant, bank_id, &ids).await? as u32);
+            return self.remove(tenant, bank_id, &ids).await;
         }
         // Many at a time cost one sync each way, and nothing else may be inserted into the bank meanwhile.
         let _alone = self.0.locks.bank(&key).await;
+        self.remove(tenant, bank_id, &ids).await
+    }
+
+    /// Documents that the caller holds: their chunks, what was told of them, and then their rows; so whoever deletes again what
+    /// was cut off on the way finds all that is left.
+    pub(super) async fn remove(&self, tenant: &str, bank_id: &str, ids: &[String]) -> Result<u32> {
+        let (key, mut quoted, mut deleted) = (key(tenant, bank_id), false, 0);
         for ids in ids.chunks(PAGE as usize) {
             self.index.delete_documents(&key, ids).await?;
+            quoted |= self.store.forget_quotes(tenant, bank_id, ids).await?;
+        }
+        if quoted {
+            // Once, as it is all that they keep of the tenant.
+            self.keepers.forget(tenant).await?;
+        }
+        for ids in ids.chunks(PAGE as usize) {
             deleted += self.store.delete_documents(tenant, bank_id, ids).await? as u32;
         }
         Ok(deleted)

@@ -193,6 +193,9 @@ impl Banks {
         let key = key(tenant, id);
         let _alone = self.0.locks.bank(&key).await;
         self.index.remove(&key).await?;
+        if self.store.forget_quotes_of_bank(tenant, id).await? {
+            self.keepers.forget(tenant).await?;
+        }
         self.store.delete_bank(tenant, &self.provider_id, id).await
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     index::{Hit, Search},
 };
 
-const DEFAULT_TOP_K: u32 = 10;
+pub(crate) const DEFAULT_TOP_K: u32 = 10;
 const MAX_TOP_K: u32 = 1_000;
 /// One more than can be read, to see whether there is more.
 const MAX_DEPTH: u32 = page::MOST as u32 + 1;
@@ -37,7 +37,7 @@ pub(super) struct Found {
 
 impl Banks {
     pub(super) async fn search(&self, cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
-        check(&request)?;
+        check_query(&request)?;
         let mut page = Page::new(&request)?;
         let mut banks: Vec<Bank> = Vec::with_capacity(request.bank_ids.len());
         for id in &request.bank_ids {
@@ -106,7 +106,8 @@ impl Banks {
         page.skip(&banks, &mut found);
         let left = found.len();
         found.truncate(size);
-        keep_within(&mut found, request.max_tokens);
+        let kept = fitting(found.iter().map(|found| found.hit.chunk.text.as_str()), request.max_tokens);
+        found.truncate(kept);
         let texts = if rewritten { texts } else { Vec::new() };
         let next_page_token = if left > found.len() { page.next(&banks, &found, &texts) } else { String::new() };
         let chunks = found.into_iter().map(|Found { bank, hit: Hit { mut chunk, score } }| {
@@ -154,7 +155,8 @@ impl Banks {
     }
 }
 
-fn check(request: &QueryRequest) -> Result<()> {
+/// That a query can be asked at all, whatever its banks are.
+pub(crate) fn check_query(request: &QueryRequest) -> Result<()> {
     let invalid = |field: &str, message: String| Err(Error::invalid(field, message));
     if request.bank_ids.is_empty() || request.bank_ids.len() > MAX_BANKS {
         return invalid("bank_ids", format!("bank_ids must name 1 to {MAX_BANKS} banks, not {}", request.bank_ids.len()));
@@ -209,7 +211,7 @@ fn check_rerank(ranker: &Ranker, request: &QueryRequest) -> Result<()> {
 }
 
 /// How this bank is searched.
-fn mode(bank: &Bank, request: &QueryRequest) -> Result<SearchMode> {
+pub(crate) fn mode(bank: &Bank, request: &QueryRequest) -> Result<SearchMode> {
     let id = &bank.id;
     let mode = match (bank.kind(), request.mode()) {
         (BankKind::KeyValue, _) => {
@@ -257,16 +259,15 @@ pub(super) fn sort(found: &mut [Found]) {
     });
 }
 
-/// The best of them, up to where the budget ends; the first is kept whatever it takes.
-fn keep_within(found: &mut Vec<Found>, max_tokens: u32) {
+/// How many of the best fit, up to where the budget ends; the first does whatever it takes.
+pub(crate) fn fitting<'a>(texts: impl Iterator<Item = &'a str>, max_tokens: u32) -> usize {
     if max_tokens == 0 {
-        return;
+        return usize::MAX;
     }
     let mut tokens = 0;
-    let fits = found.iter().take_while(|found| {
-        tokens += Estimate.count(&found.hit.chunk.text);
+    let fits = texts.take_while(|text| {
+        tokens += Estimate.count(text);
         tokens <= max_tokens as usize
     });
-    let kept = fits.count().max(1);
-    found.truncate(kept);
+    fits.count().max(1)
 }

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use llama_stack_core::Error;
+use llama_stack_core::{Code, Error};
 
 use crate::connections::TOO_SLOW;
 
@@ -68,9 +68,22 @@ impl<'a> From<&'a Error> for ErrorBody<'a> {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
+        let error = as_refusal(error);
         // What gRPC has one code for.
         let status = (error.reason() == Some(TOO_SLOW)).then_some(StatusCode::REQUEST_TIMEOUT);
         Self { error, status }
+    }
+}
+
+/// What a field asks for and is not here: over HTTP a wrong request, as in OpenAI's API. Its clients send again, in vain, what is
+/// answered with a 501.
+fn as_refusal(error: Error) -> Error {
+    if error.code() != Code::Unimplemented {
+        return error;
+    }
+    match error.field().map(str::to_owned) {
+        Some(field) => Error::invalid(field, error.message()).with_reason(error.reason().unwrap_or("unsupported_parameter")),
+        None => error,
     }
 }
 
@@ -100,8 +113,6 @@ impl IntoResponse for ApiError {
 mod tests {
     use std::time::Duration;
 
-    use llama_stack_core::Code;
-
     use super::*;
 
     #[test]
@@ -110,6 +121,18 @@ mod tests {
         let response = ApiError::from(error).into_response();
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+    }
+
+    #[test]
+    fn what_a_field_asks_in_vain_is_not_asked_again() {
+        let error = Error::new(Code::Unimplemented, "no such tool here").with_field("tools[0].type");
+        let response = ApiError::from(error);
+        let body = serde_json::to_value(ErrorBody::from(&response.error)).unwrap();
+        let told = ["type", "param", "code"].map(|key| body["error"][key].as_str().unwrap().to_owned());
+        assert_eq!(told, ["invalid_request_error", "tools[0].type", "unsupported_parameter"]);
+        assert_eq!(response.into_response().status(), 400);
+        // Of a stack that lacks something as a whole, no request is to blame.
+        assert_eq!(ApiError::from(Error::unimplemented("Rerank")).into_response().status(), 501);
     }
 
     #[test]

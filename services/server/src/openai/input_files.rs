@@ -1,5 +1,5 @@
-//! Files in an input: a part of type `input_file` is read, and its text stands in its place; an `input_image` that names an
-//! upload becomes the image itself.
+//! Files in an input: a part of type `input_file`, or `file` in a chat, is read, and its text stands in its place; an `input_image`
+//! that names an upload becomes the image itself.
 
 use axum::http::header::CONTENT_TYPE;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -32,7 +32,7 @@ pub(crate) fn client(egress: Egress) -> Client {
 /// `InvalidArgument` with the part's place, also for a file that cannot be read · `NotFound` no such file · `OutOfRange` too
 /// large · `PermissionDenied` a URL that may not be reached.
 pub(super) async fn read(state: &AppState, cx: &Context, field: &str, items: &mut [Value]) -> Result<()> {
-    let (mut texts, mut images, mut fetched) = (MAX_TEXT_BYTES, MAX_IMAGE_BYTES, 0);
+    let (mut room, mut images, mut fetched) = (Room::default(), MAX_IMAGE_BYTES, 0);
     for (index, item) in items.iter_mut().enumerate() {
         // Of messages, and of what functions brought.
         for list in ["content", "output"] {
@@ -48,9 +48,7 @@ pub(super) async fn read(state: &AppState, cx: &Context, field: &str, items: &mu
                             return Err(Error::invalid(format!("{field}.file_url"), message));
                         }
                         let text = text_of(state, cx, &field, part).await?;
-                        let message =
-                            "the files have more than 2 MiB of text together: put them into a vector store, and let the model search";
-                        texts = texts.checked_sub(text.len()).ok_or_else(|| too_large(message).with_field(&field))?;
+                        room.take(&field, &text)?;
                         *part = json!({ "type": "input_text", "text": text });
                         if by_url {
                             part["provenance"] = FETCHED.into();
@@ -70,6 +68,37 @@ pub(super) async fn read(state: &AppState, cx: &Context, field: &str, items: &mu
         }
     }
     Ok(())
+}
+
+/// The text of a chat's file: `{file_id}`, or `{file_data, filename}`.
+///
+/// # Errors
+/// As those of [`read`].
+pub(super) async fn of_chat(state: &AppState, cx: &Context, field: &str, file: &Value, room: &mut Room) -> Result<String> {
+    let given = |key: &&str| file.get(key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    if ["file_id", "file_data"].iter().filter(|key| given(key)).count() != 1 {
+        return Err(Error::invalid(field, "a file of a chat has a file_id or file_data, and one of them only"));
+    }
+    let text = text_of(state, cx, field, file).await?;
+    room.take(field, &text)?;
+    Ok(text)
+}
+
+/// For the text of all files of a request.
+pub(super) struct Room(usize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(MAX_TEXT_BYTES)
+    }
+}
+
+impl Room {
+    fn take(&mut self, field: &str, text: &str) -> Result<()> {
+        let message = "the files have more than 2 MiB of text together: put them into a vector store, and let the model search";
+        self.0 = self.0.checked_sub(text.len()).ok_or_else(|| too_large(message).with_field(field))?;
+        Ok(())
+    }
 }
 
 fn too_large(message: &str) -> Error {

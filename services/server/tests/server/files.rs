@@ -155,6 +155,35 @@ async fn an_image_and_what_a_function_brings_may_be_uploads() {
     assert_eq!(results, ["File notes.txt:\n\nall is well"]);
 }
 
+#[tokio::test]
+async fn a_file_in_a_chat_is_read_as_in_a_response() {
+    let server = start().await;
+    let (_, kept) = upload(&server, &[("purpose", None, b"user_data"), ("file", Some("notes.txt"), b"all is well")]).await;
+    let chat = |role: &str, file: Value| {
+        let content = json!([{ "type": "text", "text": "What does it say? " }, { "type": "file", "file": file }]);
+        json!({ "model": "parrot", "messages": [{ "role": role, "content": content }] })
+    };
+    for (file, read) in [
+        (json!({ "file_id": kept["id"] }), "File notes.txt:\n\nall is well"),
+        (json!({ "filename": "a.txt", "file_data": "data:text/plain;base64,aGVsbG8=" }), "File a.txt:\n\nhello"),
+    ] {
+        server.json("POST", "/v1/chat/completions", chat("user", file)).await;
+        let parts = server.script.last_asked().messages.pop().unwrap().parts;
+        assert_eq!((parts[0].as_text(), parts[1].as_text()), (Some("What does it say? "), Some(read)));
+    }
+    for (role, file, status, field) in [
+        ("user", json!({ "file_id": "file-none" }), 404, "messages[0].content[1].file.file_id"),
+        ("user", json!({ "file_data": "???" }), 400, "messages[0].content[1].file.file_data"),
+        ("user", json!({ "file_id": kept["id"], "file_data": "aGVsbG8=" }), 400, "messages[0].content[1].file"),
+        ("user", json!({ "file_url": "http://10.1.2.3/a.pdf" }), 400, "messages[0].content[1].file"),
+        ("user", Value::Null, 400, "messages[0].content[1].file"),
+        ("assistant", json!({ "file_id": kept["id"] }), 400, "messages[0].content[1].type"),
+    ] {
+        let refused = server.refused("POST", "/v1/chat/completions", chat(role, file)).await;
+        assert_eq!((refused.0, refused.1), (status, json!(field)), "{role}");
+    }
+}
+
 /// The address of a site with a file.
 async fn site() -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -107,7 +107,26 @@ async fn a_stored_prompt_becomes_instructions() {
     assert_eq!(refused(json!({ "version": "two" })).await.1, "prompt.version");
     assert_eq!(refused(json!({ "id": "pmpt_0" })).await, (404, json!("prompt"), json!("prompt_not_found")));
     let image = json!({ "language": "x", "name": { "type": "input_image" } });
-    assert_eq!(refused(json!({ "variables": image })).await.0, 501);
+    assert_eq!(refused(json!({ "variables": image })).await.0, 400);
+}
+
+/// A client that sends again what a server failed at does not send this again.
+#[tokio::test]
+async fn what_is_not_supported_is_the_requests_fault() {
+    let server = start_over(Ledger::default()).await;
+    let shell = json!({ "type": "local_shell_call", "id": "x" });
+    let voice = json!({ "role": "user", "content": [{ "type": "input_audio" }] });
+    for (change, field) in [
+        (json!({ "tools": [{ "type": "code_interpreter" }] }), "tools[0].type"),
+        (json!({ "tools": [{ "type": "web_search", "filters": { "allowed_domains": ["a.org"] } }] }), "tools[0].filters"),
+        (json!({ "input": [shell] }), "input[0].type"),
+        (json!({ "input": [voice] }), "input[0].content[0].type"),
+        (json!({ "context_management": [{ "type": "other" }] }), "context_management[0].type"),
+    ] {
+        let mut body = json!({ "model": "m", "input": "hi" });
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        assert_eq!(server.refused("POST", "/v1/responses", body).await, (400, json!(field), json!("unsupported_parameter")), "{change}");
+    }
 }
 
 /// Fields of a turn are told by the names that they have in the request.

@@ -35,8 +35,8 @@ const HOLD_DOCUMENT: &str = "SELECT 1 FROM bank_documents WHERE tenant = $1 AND 
 /// A bank that is kept here, or was. Of others it is not known here what they have.
 const IS_OURS: &str = "SELECT 1 FROM banks WHERE tenant = $1 AND id = $2 UNION ALL \
                        SELECT 1 FROM deleted_banks WHERE tenant = $1 AND bank_id = $2";
-const OF_DOCUMENT: &str = "SELECT turn_id FROM turn_quotes WHERE tenant = $1 AND bank_id = $2 AND document_id = $3 AND erased = 0";
-const OF_BANK: &str = "SELECT DISTINCT document_id FROM turn_quotes WHERE tenant = $1 AND bank_id = $2 AND erased = 0";
+const OF_DOCUMENT: &str = "SELECT turn_id, erased FROM turn_quotes WHERE tenant = $1 AND bank_id = $2 AND document_id = $3";
+const OF_BANK: &str = "SELECT DISTINCT document_id FROM turn_quotes WHERE tenant = $1 AND bank_id = $2";
 const MARK: &str = "UPDATE turn_quotes SET erased = 1 WHERE tenant = $1 AND bank_id = $2 AND document_id = $3 AND turn_id = $4";
 const EVENTS: &str = "SELECT seq, body FROM journal WHERE tenant = $1 AND turn_id = $2 ORDER BY seq";
 const REPLACE: &str = "UPDATE journal SET body = $1 WHERE tenant = $2 AND turn_id = $3 AND seq = $4";
@@ -242,18 +242,24 @@ impl Command for Forget {
 
 impl Store {
     /// Takes what journals quote of these documents out of them. The rows that it leaves say only where it was.
-    pub(crate) async fn forget_quotes(&self, tenant: &str, bank_id: &str, documents: &[String]) -> Result<()> {
+    ///
+    /// Whether there is a journal that quotes or quoted any of them: who was cut off after this is told the same again.
+    pub async fn forget_quotes(&self, tenant: &str, bank_id: &str, documents: &[String]) -> Result<bool> {
+        let mut quoted = false;
         for document in documents {
             for row in self.read(OF_DOCUMENT, args![tenant, bank_id, document]).await? {
-                let turn_id = row.text(0).map_err(|error| failure::report(&error))?;
-                self.write(Forget { tenant: tenant.into(), turn_id, quote: (bank_id.into(), document.clone()) }).await?;
+                quoted = true;
+                if row.int(1).map_err(|error| failure::report(&error))? == 0 {
+                    let turn_id = row.text(0).map_err(|error| failure::report(&error))?;
+                    self.write(Forget { tenant: tenant.into(), turn_id, quote: (bank_id.into(), document.clone()) }).await?;
+                }
             }
         }
-        Ok(())
+        Ok(quoted)
     }
 
     /// The same for all documents of a bank.
-    pub(crate) async fn forget_quotes_of_bank(&self, tenant: &str, bank_id: &str) -> Result<()> {
+    pub async fn forget_quotes_of_bank(&self, tenant: &str, bank_id: &str) -> Result<bool> {
         let rows = self.read(OF_BANK, args![tenant, bank_id]).await?;
         let documents = rows.iter().map(|row| row.text(0)).collect::<sqlx::Result<Vec<String>>>();
         self.forget_quotes(tenant, bank_id, &documents.map_err(|error| failure::report(&error))?).await

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, future::Either};
 use llama_stack_core::{Code, fold};
-use llama_stack_proto::v1::{CompleteRequest, SamplingParams, complete_event::Event};
+use llama_stack_proto::v1::{ChatRequest, CompleteRequest, FinishReason, SamplingParams, complete_event::Event};
 
 use super::*;
 
@@ -57,6 +57,19 @@ pub async fn a_context_that_is_exceeded_names_both_numbers(subject: &Subject) {
     let long = CompleteRequest { sampling: None, ..CompleteRequest::text(SMOL, "word ".repeat(9_000)) };
     let error = smol.complete(&cx(), long).await.unwrap_err();
     assert_eq!(error.reason(), Some("context_length_exceeded"), "{error:?}");
+}
+
+/// A small model may go on for ever. Where a request names no number, the context is the bound.
+pub async fn an_answer_without_a_bound_ends_where_the_context_does(subject: &Subject) {
+    let mut spec = smol_spec();
+    spec["context_length"] = json!(128);
+    let smol = subject.build(json!({ "models": [spec] })).await.unwrap();
+    // Its control tokens, with which it would end.
+    let ends = (0..17).map(|id| (id, -100.0)).collect();
+    let sampling = Some(SamplingParams { logit_bias: ends, temperature: Some(0.0), ..SamplingParams::default() });
+    let answer = smol.chat(&cx(), ChatRequest { sampling, ..ChatRequest::user(SMOL, "Tell me a story.") }).await.unwrap();
+    let usage = answer.usage.unwrap();
+    assert_eq!((answer.choices[0].finish_reason(), usage.prompt_tokens + usage.completion_tokens), (FinishReason::Length, 128));
 }
 
 pub async fn a_prompt_without_tokens_is_refused(subject: &Subject) {

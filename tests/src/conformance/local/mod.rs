@@ -200,6 +200,7 @@ macro_rules! local_promises {
                 a_reader_that_sleeps_does_not_hold_the_engine
                 a_deadline_ends_an_answer
                 a_context_that_is_exceeded_names_both_numbers
+                an_answer_without_a_bound_ends_where_the_context_does
                 a_prompt_without_tokens_is_refused
             ]
         }

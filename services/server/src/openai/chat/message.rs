@@ -6,10 +6,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use llama_stack_core::{Error, Result};
+use llama_stack_core::{Context, Error, Result};
 use llama_stack_proto::v1::{Image, Message, Part, Role, ToolCall, ToolResult, image::Source, part::Content};
 
-use crate::openai::one_or_many::TextOr;
+use crate::{
+    http::AppState,
+    openai::{input_files, one_or_many::TextOr},
+};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct RequestMessage {
@@ -40,13 +43,26 @@ enum RequestRole {
     Tool,
 }
 
-/// `text`, `image_url`, or, of the assistant, `refusal`.
+/// `text`, `image_url`, `file`, or, of the assistant, `refusal`.
 #[derive(Debug, Deserialize, JsonSchema)]
 struct ContentPart {
     r#type: String,
     text: Option<String>,
     image_url: Option<ImageUrl>,
+    #[schemars(with = "Option<InputFile>")]
+    file: Option<Value>,
     refusal: Option<String>,
+}
+
+/// By its id, or its content.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it is read as what a response is given, and stands here for its schema")]
+struct InputFile {
+    /// An uploaded file.
+    file_id: Option<String>,
+    /// Base64, or a data URL of it.
+    file_data: Option<String>,
+    filename: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -70,6 +86,21 @@ struct RequestFunction {
 }
 
 impl RequestMessage {
+    /// Puts what the user's files say in the place of the files.
+    pub(super) async fn read_files(&mut self, state: &AppState, cx: &Context, path: &str, room: &mut input_files::Room) -> Result<()> {
+        let Some(TextOr::List(parts)) = &mut self.content else { return Ok(()) };
+        if self.role != RequestRole::User {
+            return Ok(());
+        }
+        for (index, part) in parts.iter_mut().enumerate().filter(|(_, part)| part.r#type == "file") {
+            let field = format!("{path}.content[{index}].file");
+            let file = part.file.take().unwrap_or_default();
+            part.text = Some(input_files::of_chat(state, cx, &field, &file, room).await?);
+            part.r#type = "text".into();
+        }
+        Ok(())
+    }
+
     /// `names`: call id to tool name, of the calls so far.
     pub(crate) fn into_proto(self, index: usize, names: &mut HashMap<String, String>) -> Result<Message> {
         let path = format!("messages[{index}]");

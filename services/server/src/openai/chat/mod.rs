@@ -19,7 +19,12 @@ pub(crate) use stream::Chunk;
 use super::{fields, sse};
 use crate::http::{ApiError, AppState, Caller, Json};
 
-pub(crate) async fn create(State(state): State<AppState>, Caller(cx): Caller, Json(body): Json<CreateChat>) -> Result<Response, ApiError> {
+pub(crate) async fn create(
+    State(state): State<AppState>,
+    Caller(cx): Caller,
+    Json(mut body): Json<CreateChat>,
+) -> Result<Response, ApiError> {
+    body.read_files(&state, &cx).await?;
     let (streams, usage, limit) = (body.streams()?, body.include_usage(), body.limit());
     let request = body.into_proto()?;
     let model = request.model.clone();

@@ -4,14 +4,17 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use llama_stack_core::{Error, Result};
+use llama_stack_core::{Context, Error, Result};
 use llama_stack_proto::v1::ChatRequest;
 
 use super::{
     message::RequestMessage,
     tools::{self, ToolChoice, ToolEntry},
 };
-use crate::openai::{format::ResponseFormat, generation::generation};
+use crate::{
+    http::AppState,
+    openai::{format::ResponseFormat, generation::generation, input_files},
+};
 
 generation! {
     /// Unknown fields are passed over, because clients send new ones all the time; what would change the answer and is not
@@ -47,6 +50,16 @@ impl CreateChat {
     /// What the client calls its bound on the answer.
     pub(crate) fn limit(&self) -> &'static str {
         if self.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" }
+    }
+
+    /// # Errors
+    /// Those of [`input_files::read`], with the path of the field.
+    pub(crate) async fn read_files(&mut self, state: &AppState, cx: &Context) -> Result<()> {
+        let mut room = input_files::Room::default();
+        for (index, message) in self.messages.iter_mut().enumerate() {
+            message.read_files(state, cx, &format!("messages[{index}]"), &mut room).await?;
+        }
+        Ok(())
     }
 
     /// # Errors
