@@ -47,12 +47,17 @@ fn pem(variable: &str, what: &str) -> Result<Option<Vec<u8>>> {
     Ok(Some(pem))
 }
 
+/// Nobody answered. A stack that lives tells the same of its providers; what came over the wire has no cause, though.
+pub(crate) fn is_nobody(error: &Error) -> bool {
+    error.reason() == Some("upstream_unreachable") && error.source().is_some()
+}
+
 /// With what to do where no stack answers, or one that wants to know who asks.
 pub(crate) fn explained(error: Error, server: &str) -> Error {
     if error.code() == Code::Unauthenticated {
         return and(&error, &format!("{} must hold a key of {server}, which `llama-stack key create` makes", caller::VARIABLE));
     }
-    if error.reason() != Some("upstream_unreachable") {
+    if !is_nobody(&error) {
         return error;
     }
     let cause = error.source().map(ToString::to_string).unwrap_or_default();

@@ -158,7 +158,10 @@ async fn a_persons_batches_are_forgotten_while_they_run_and_their_runner_is_refu
     assert!(store.get_batch(TENANT, &held.batch_id, "").await.is_ok());
     assert_eq!(store.forget_batches(TENANT, Some("ann")).await.unwrap(), 1);
     assert_eq!(store.get_batch(TENANT, &held.batch_id, "").await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(store.record_batch_line(&held, answer(2, false, "two"), LineUsage::default()).await.unwrap_err().reason(), Some("lease_lost"));
+    assert_eq!(
+        store.record_batch_line(&held, answer(2, false, "two"), LineUsage::default()).await.unwrap_err().reason(),
+        Some("lease_lost")
+    );
     assert!(store.recorded_batch_lines(&held).await.unwrap().is_empty());
 }
 
