@@ -65,6 +65,9 @@ fn tools_are_listed_and_called() {
     assert_eq!(wrong.code, 1);
     assert!(wrong.out.contains("expression"), "{}", wrong.out);
     assert_eq!(stack.call(&["tool", "call", "calculator", "1+1"]).code, 2);
+    let unknown = stack.call(&["tool", "call", "nope"]);
+    assert_eq!((unknown.code, unknown.out.as_str()), (3, ""), "{}", unknown.err);
+    assert!(unknown.err.contains("no tool \"nope\"") && unknown.err.contains("calculator"), "{}", unknown.err);
 }
 
 #[test]
@@ -156,6 +159,8 @@ fn an_agent_runs_and_its_calls_can_want_a_decision() {
     assert_eq!((&again["session_id"], &again["parent_turn_id"]), (&turn["session_id"], &turn["id"]));
     let branch = stack.json(&["agent", "run", "or else", "--after", turn["id"].as_str().unwrap()]);
     assert_eq!((&branch["session_id"], &branch["parent_turn_id"]), (&turn["session_id"], &turn["id"]));
+    let sessions = stack.call(&["session", "list"]).out;
+    assert!(sessions.starts_with("SESSION ") && sessions.contains(session), "{sessions}");
     let file = stack.home.path().join("session.json");
     let file = file.to_str().unwrap();
     assert_eq!(stack.json(&["session", "export", session, "--file", file])["turns"], 3);
