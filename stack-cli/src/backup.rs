@@ -17,7 +17,14 @@ use serde::Serialize;
 use tonic::transport::Channel;
 
 use crate::{
-    args::ServerArgs, caller::caller, distribution::Source, draft::Draft, home::home, output::Output, reach, registry::registry,
+    args::ServerArgs,
+    caller::caller,
+    distribution::Source,
+    draft::{self, Draft},
+    home::home,
+    output::Output,
+    reach,
+    registry::registry,
     running::Running,
 };
 
@@ -125,7 +132,7 @@ pub(crate) async fn run(args: BackupArgs, output: &Output) -> Result<()> {
     };
     let written = {
         let _working = output.working("writing the backup");
-        write(chunks?, &args.to, key.as_ref()).await
+        draft::unless_stopped(write(chunks?, &args.to, key.as_ref())).await
     };
     written.map_err(|error| reach::explained(error, server))?;
     output.result(&summary(&args.to, verified(&args.to, key, output).await?), told)
@@ -144,7 +151,7 @@ async fn verified(archive: &Path, key: Option<BackupKey>, output: &Output) -> Re
 
 /// Sealed where there is a key.
 async fn write(mut chunks: EventStream<BackupChunk>, to: &Path, key: Option<&BackupKey>) -> Result<()> {
-    let mut draft = Draft::begin(to).await?;
+    let mut draft = Draft::begin(to, false).await?;
     let mut sealing = None;
     if let Some(key) = key {
         let (begun, head) = Sealing::begin(key)?;

@@ -1,8 +1,11 @@
 //! `llama-stack batch`: requests in a file, run by a running stack in the background.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use llama_stack_core::{Batches as _, Error, Result, grpc::Remote};
+use llama_stack_core::{Batches as _, Code, Error, Result, grpc::Remote};
 use llama_stack_proto::v1::{
     Batch, BatchError, BatchStatus, CancelBatchRequest, CreateBatchRequest, GetBatchRequest, ListBatchesRequest,
     batches_client::BatchesClient,
@@ -24,6 +27,8 @@ type Client = Remote<BatchesClient<Channel>>;
 
 /// How often a batch is looked at that is waited for.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a stack may be away, as one that starts anew is, before who waits gives up.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Largest page.
 const PAGE: u32 = 100;
 /// What ids of files begin with.
@@ -146,16 +151,25 @@ async fn create(args: BatchCreateArgs, output: &Output) -> Result<()> {
     };
     let made = match stack.client.create_batch(&caller(), request).await {
         Ok(made) => made,
-        Err(error) => {
+        Err(error) if is_refusal(error.code()) => {
             // It was sent for this batch alone.
-            if sent && let Err(left) = files.delete(&input_file_id).await {
-                output.note(&format!("{input_file_id} was sent, and is still there: {left}"));
+            if sent {
+                files.take_back(&input_file_id, output).await;
             }
             return Err(reach::explained(error, server));
+        }
+        Err(error) => {
+            let perhaps = format!("a batch of {input_file_id} may have been made, see `llama-stack batch list`");
+            return Err(reach::explained(error, server).context(perhaps));
         }
     };
     output.note(&format!("`llama-stack batch show {} --watch` waits for its end", made.id));
     output.result(&Row::from(made), |row| format!("{}\n", row.id))
+}
+
+/// Whether nothing was done; after any other failure the answer alone may be lost.
+fn is_refusal(code: Code) -> bool {
+    !matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Internal)
 }
 
 async fn results(id: &str, errors: bool, to: &ToArgs, server: &str, output: &Output) -> Result<()> {
@@ -220,25 +234,31 @@ impl<'a> Stack<'a> {
     /// Until it has ended; says meanwhile how far it is.
     async fn watch(&self, id: &str, output: &Output) -> Result<()> {
         let (counts, mut waiting) = (output.counts(), Some(output.working(&format!("waiting for {id}"))));
-        let (mut last, mut total) = (0, 0);
-        let batch = loop {
-            let batch = self.get(id).await?;
-            let done = batch.completed + batch.failed;
-            if done > last {
-                waiting = None;
-                (last, total) = (done, batch.total);
-                counts(id, done, total);
-            }
-            if batch.ended.is_some() {
-                break batch;
+        let (mut last, mut total, mut seen) = (0, 0, None::<Instant>);
+        let ended = loop {
+            match self.get(id).await {
+                Ok(batch) => {
+                    seen = Some(Instant::now());
+                    let done = batch.completed + batch.failed;
+                    if done > last {
+                        waiting = None;
+                        (last, total) = (done, batch.total);
+                        counts(id, done, total);
+                    }
+                    if batch.ended.is_some() {
+                        break Ok(batch);
+                    }
+                }
+                Err(error) if is_away(error.code()) && seen.is_some_and(|seen| seen.elapsed() < PATIENCE) => {}
+                Err(error) => break Err(error),
             }
             tokio::time::sleep(LOOK).await;
         };
         drop(waiting);
         if last < total {
-            // The counts stand in a line that has no end yet.
-            output.note("");
+            output.end_counts();
         }
+        let batch = ended?;
         let status = batch.status();
         let row = Row::from(batch);
         output.result(&row, shown)?;
@@ -247,6 +267,11 @@ impl<'a> Stack<'a> {
             _ => Err(Error::failed_precondition(format!("{id} is {}, not completed; what is known of that stands above", row.status))),
         }
     }
+}
+
+/// The stack may answer at the next look.
+fn is_away(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::DeadlineExceeded)
 }
 
 fn shown(row: &Row) -> String {

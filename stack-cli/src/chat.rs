@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use futures::StreamExt;
-use llama_stack_core::{Error, Inference, Result, fold::ChatFold, grpc::Remote};
+use llama_stack_core::{Code, Error, Inference, Result, fold::ChatFold, grpc::Remote};
 use llama_stack_proto::v1::{
     ChatRequest, ListModelsRequest, Message, ModelKind, SamplingParams, chat_event::Event, inference_client::InferenceClient,
 };
@@ -14,6 +14,8 @@ use tonic::transport::Channel;
 use crate::{args::ChatArgs, named, output::Output, reach};
 
 pub(crate) type Client = Remote<InferenceClient<Channel>>;
+
+const STOPPED: &str = "stopped before it answered";
 
 pub(crate) async fn run(args: ChatArgs, output: &Output) -> Result<()> {
     let server = args.server.server;
@@ -59,7 +61,10 @@ impl Chat {
         if question.trim().is_empty() {
             return Err(Error::invalid("stdin", "there is no question on standard input"));
         }
-        self.ask(question.trim_end().to_owned()).await
+        match self.ask(question.trim_end().to_owned()).await? {
+            true => Ok(()),
+            false => Err(Error::new(Code::Cancelled, STOPPED)),
+        }
     }
 
     async fn converse(&mut self) -> Result<()> {
@@ -75,9 +80,13 @@ impl Chat {
                 Ok(line) => {
                     // Where there is no history to write to, the line is simply not remembered.
                     let _ = editor.add_history_entry(&line);
-                    if let Err(error) = self.ask(line).await {
-                        self.messages.pop();
-                        self.output.note(&format!("error: {error}"));
+                    match self.ask(line).await {
+                        Ok(true) => {}
+                        Ok(false) => self.output.note(STOPPED),
+                        Err(error) => {
+                            self.messages.pop();
+                            self.output.note(&format!("error: {error}"));
+                        }
                     }
                 }
                 Err(ReadlineError::Eof | ReadlineError::Interrupted) => return Ok(()),
@@ -86,25 +95,30 @@ impl Chat {
         }
     }
 
-    /// Streams the answer; Ctrl-C cuts it off and keeps what was said.
-    async fn ask(&mut self, question: String) -> Result<()> {
+    /// Streams the answer; Ctrl-C cuts it off and keeps what was said. False: nothing was, and the question is forgotten.
+    async fn ask(&mut self, question: String) -> Result<bool> {
         self.messages.push(Message::user(question));
         let request = ChatRequest { sampling: Some(self.sampling.clone()), ..ChatRequest::new(&self.model, self.messages.clone()) };
         let mut working = Some(self.output.working(&format!("{} reads", self.model)));
         let cx = crate::caller::caller();
+        // One for all of it: between two of them a Ctrl-C would be heard by nobody.
+        let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
         let begun = tokio::select! {
             begun = self.client.stream_chat(&cx, request) => begun,
-            _ = tokio::signal::ctrl_c() => {
+            _ = &mut stop => {
                 self.messages.pop();
-                return Ok(());
+                return Ok(false);
             }
         };
         let mut events = begun.map_err(|error| reach::explained(error, &self.server))?;
-        let mut fold = ChatFold::default();
+        let (mut fold, mut stopped) = (ChatFold::default(), false);
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
-                _ = tokio::signal::ctrl_c() => None,
+                _ = &mut stop => {
+                    stopped = true;
+                    None
+                }
             };
             drop(working.take());
             let Some(event) = event.transpose()? else { break };
@@ -115,6 +129,10 @@ impl Chat {
         }
         let response = fold.finish(&self.model);
         let message = response.choices.into_iter().next().and_then(|choice| choice.message).unwrap_or_default();
+        if stopped && message.parts.is_empty() {
+            self.messages.pop();
+            return Ok(false);
+        }
         let usage = response.usage.unwrap_or_default();
         if self.output.is_json() {
             let tokens = json!({ "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens });
@@ -125,6 +143,6 @@ impl Chat {
         if !message.parts.is_empty() {
             self.messages.push(message);
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -7,7 +7,10 @@ mod kept;
 mod wizard;
 mod yaml;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use llama_stack_core::{Error, Manifest, Result};
 use llama_stack_proto::v1::{Provider, ProviderStatus};
@@ -36,7 +39,7 @@ impl Source {
     /// A file where the name looks like one or is one, else a built-in distribution.
     ///
     /// # Errors
-    /// `NotFound`, with the built-in names.
+    /// `NotFound`, with the built-in names · `InvalidArgument` it is a folder.
     pub(crate) fn find(name: &str) -> Result<Self> {
         if let Some((name, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
             return Ok(Self { name: format!("{name}.yaml (built in)"), text: (*text).to_owned() });
@@ -44,6 +47,9 @@ impl Source {
         let path = Path::new(name);
         if path.is_file() {
             return Ok(Self { name: name.into(), text: named::text(path)? });
+        }
+        if path.is_dir() {
+            return Err(named::unreadable(path, &ErrorKind::IsADirectory.into()));
         }
         let there: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
         Err(Error::not_found(format!("no distribution and no file {name:?}; built in are: {}", there.join(", "))))

@@ -1,6 +1,9 @@
 //! `llama-stack file`: the files that a running stack keeps, over gRPC.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures::TryStreamExt as _;
 use llama_stack_core::{Code, Error, EventStream, Files as _, Progress, Result, grpc::Remote};
@@ -17,7 +20,7 @@ use tonic::transport::Channel;
 use crate::{
     args::{FileVerb, ToArgs},
     caller::caller,
-    draft::Draft,
+    draft::{self, Draft},
     model::size,
     named,
     output::Output,
@@ -67,14 +70,22 @@ pub(crate) fn seconds(days: Option<u64>) -> u64 {
 pub(crate) async fn run(verb: FileVerb, output: &Output) -> Result<()> {
     match verb {
         FileVerb::Upload { files, purpose, days, server } => {
-            let (client, mut rows) = (Files::at(&server.server)?, Vec::with_capacity(files.len()));
+            files.iter().try_for_each(|path| named::readable(path))?;
+            let (client, mut rows, mut broken_off) = (Files::at(&server.server)?, Vec::with_capacity(files.len()), Ok(()));
             for path in &files {
-                std::fs::metadata(path).map_err(|error| named::unreadable(path, &error))?;
+                match client.upload(path, &purpose, seconds(days), output).await {
+                    Ok(file) => rows.push(Row::from(file)),
+                    Err(error) => {
+                        broken_off = Err(error);
+                        break;
+                    }
+                }
             }
-            for path in &files {
-                rows.push(Row::from(client.upload(path, &purpose, seconds(days), output).await?));
+            // What is there has to be known, whatever became of the rest.
+            if !rows.is_empty() {
+                output.result(&rows, |rows| rows.iter().map(|row| format!("{}\n", row.id)).collect())?;
             }
-            output.result(&rows, |rows| rows.iter().map(|row| format!("{}\n", row.id)).collect())
+            broken_off
         }
         FileVerb::List { purpose, limit, server } => Files::at(&server.server)?.list(purpose, limit, output).await,
         FileVerb::Show { file, server } => {
@@ -127,7 +138,7 @@ impl<'a> Files<'a> {
         self.client.get_file(&caller(), GetFileRequest { id: id.to_owned() }).await.map_err(|error| self.explained(error))
     }
 
-    pub(crate) async fn delete(&self, id: &str) -> Result<()> {
+    async fn delete(&self, id: &str) -> Result<()> {
         let deleted = self.client.delete_file(&caller(), DeleteFileRequest { id: id.to_owned() }).await;
         deleted.map(drop).map_err(|error| self.explained(error))
     }
@@ -159,13 +170,13 @@ impl<'a> Files<'a> {
 
     /// Sends a file whole, or leaves nothing of it there.
     pub(crate) async fn upload(&self, path: &Path, purpose: &str, expires_after_seconds: u64, output: &Output) -> Result<File> {
+        named::readable(path)?;
         let unreadable = |error: std::io::Error| named::unreadable(path, &error);
         let mut file = tokio::fs::File::open(path).await.map_err(unreadable)?;
         let meta = file.metadata().await.map_err(unreadable)?;
-        if meta.is_dir() {
-            return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
-        }
-        let (item, total) = (path.display().to_string(), meta.len());
+        // A pipe has no length, and what is in /proc says that it has none.
+        let total = Some(meta.len()).filter(|length| meta.is_file() && *length > 0);
+        let item = path.display().to_string();
         let header = FileHeader {
             filename: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             purpose: purpose.to_owned(),
@@ -173,39 +184,59 @@ impl<'a> Files<'a> {
             ..FileHeader::default()
         };
         let on_progress = output.progress_of("sending", "sent");
-        let report = move |done, finished| on_progress(Progress { item: item.clone(), done, total: Some(total), finished });
-        let (told, place) = (report.clone(), path.to_owned());
-        let messages: EventStream<UploadFileRequest> = Box::pin(async_stream::try_stream! {
-            yield UploadFileRequest { message: Some(Message::Header(header)) };
+        let report = move |done, finished| on_progress(Progress { item: item.clone(), done, total, finished });
+        // A file that cannot be read to its end ends the stream too, which says nothing to the stack.
+        let failure = Arc::new(Mutex::new(None));
+        let (told, failed) = (report.clone(), failure.clone());
+        let messages: EventStream<UploadFileRequest> = Box::pin(async_stream::stream! {
+            yield Ok::<_, Error>(UploadFileRequest { message: Some(Message::Header(header)) });
             let mut done = 0;
             loop {
                 let mut data = Vec::new();
-                let read = (&mut file).take(PIECE).read_to_end(&mut data).await;
-                let read = read.map_err(|error| named::unreadable(&place, &error))?;
-                if read == 0 {
-                    break;
+                match (&mut file).take(PIECE).read_to_end(&mut data).await {
+                    Ok(0) => break,
+                    Ok(read) => done += read as u64,
+                    Err(error) => {
+                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        break;
+                    }
                 }
-                done += read as u64;
                 told(done, false);
-                yield UploadFileRequest { message: Some(Message::Data(data)) };
+                yield Ok(UploadFileRequest { message: Some(Message::Data(data)) });
             }
         });
-        let uploaded = self.client.upload_file(&caller(), messages).await.map_err(|error| self.explained(error))?;
-        // A file that could not be read to its end ends the stream too, which says nothing to the stack.
-        if uploaded.bytes != total {
-            self.delete(&uploaded.id).await?;
-            let message = format!("{} of {total} bytes of {} were read: it changes, or its disk fails", uploaded.bytes, path.display());
-            return Err(Error::new(Code::Aborted, message));
-        }
-        report(total, true);
+        let uploaded = self.client.upload_file(&caller(), messages).await;
+        let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take().map(unreadable);
+        let uploaded = match (uploaded, failure) {
+            (Ok(uploaded), failure) => {
+                let changed = total.filter(|total| *total != uploaded.bytes).map(|total| {
+                    let message = format!("{} of {total} bytes of {} were read: it changes", uploaded.bytes, path.display());
+                    Error::new(Code::Aborted, message)
+                });
+                if let Some(error) = failure.or(changed) {
+                    self.take_back(&uploaded.id, output).await;
+                    return Err(error);
+                }
+                uploaded
+            }
+            (Err(_), Some(failure)) => return Err(failure),
+            (Err(error), None) => return Err(self.explained(error)),
+        };
+        report(uploaded.bytes, true);
         Ok(uploaded)
+    }
+
+    /// Deletes what was sent in vain.
+    pub(crate) async fn take_back(&self, id: &str, output: &Output) {
+        if let Err(left) = self.delete(id).await {
+            output.note(&format!("{id} was sent, and is still there: {left}"));
+        }
     }
 
     /// Puts the content where it is to go.
     pub(crate) async fn download(&self, id: &str, to: &ToArgs, output: &Output) -> Result<()> {
-        let taken = to.output.as_deref().filter(|path| !to.force && path.exists());
-        if let Some(path) = taken {
-            return Err(named::taken(path));
+        if let Some(path) = &to.output {
+            draft::free(path, to.force)?;
         }
         let file = self.get(id).await?;
         let content = self.client.download_file(&caller(), GetFileRequest { id: id.to_owned() }).await;
@@ -216,14 +247,19 @@ impl<'a> Files<'a> {
             }
             return Ok(());
         };
-        let (mut draft, mut done, on_progress) = (Draft::begin(path).await?, 0, output.progress());
+        let on_progress = output.progress();
         let report = |done, finished| on_progress(Progress { item: file.filename.clone(), done, total: Some(file.bytes), finished });
-        while let Some(piece) = content.try_next().await? {
-            draft.write(&piece.data).await?;
-            done += piece.data.len() as u64;
-            report(done, false);
-        }
-        draft.finish().await?;
+        let fetched = draft::unless_stopped(async {
+            let (mut draft, mut done) = (Draft::begin(path, to.force).await?, 0);
+            while let Some(piece) = content.try_next().await? {
+                draft.write(&piece.data).await?;
+                done += piece.data.len() as u64;
+                report(done, false);
+            }
+            draft.finish().await?;
+            Ok::<_, Error>(done)
+        });
+        let done = fetched.await?;
         report(done, true);
         let place = path.display().to_string();
         output.result(&json!({ "id": id, "file": place, "bytes": done }), |_| format!("{place}: {}\n", size(done)))

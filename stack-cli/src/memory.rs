@@ -2,7 +2,10 @@
 
 mod migrate;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use llama_stack_core::{Error, Memory, Result, grpc::Remote};
 use llama_stack_proto::v1::{
@@ -17,6 +20,7 @@ use crate::{
     named,
     output::Output,
     reach,
+    table::table,
 };
 
 #[derive(Serialize)]
@@ -113,13 +117,25 @@ async fn banks(memory: &Arc<dyn Memory>) -> Result<Vec<Bank>> {
 async fn list(memory: &Arc<dyn Memory>, server: &ServerArgs, output: &Output) -> Result<()> {
     let all = banks(memory).await.map_err(|error| reach::explained(error, &server.server))?;
     let rows: Vec<Row> = all.into_iter().map(row).collect();
-    output.result(&rows, |rows| rows.iter().map(line).collect())
+    output.result(&rows, |rows| {
+        if rows.is_empty() {
+            return "there are no banks; `llama-stack memory create` makes one\n".into();
+        }
+        let line = |row: &Row| {
+            let (documents, chunks) = (row.documents.to_string(), row.chunks.to_string());
+            [row.id.clone(), row.kind.clone(), row.provider.clone(), documents, chunks, indexed(row), row.name.clone()]
+        };
+        table(["BANK", "KIND", "PROVIDER", "DOCUMENTS", "CHUNKS", "INDEXED", "NAME"], rows.iter().map(line))
+    })
 }
 
 fn line(row: &Row) -> String {
-    let indexed = format!("{:.0} % indexed", row.indexed_share * 100.0);
     let Row { id, name, provider, kind, documents, chunks, .. } = row;
-    format!("{id}  {kind}  {provider}  {documents} documents, {chunks} chunks, {indexed}  {name}\n")
+    format!("{id}  {kind}  {provider}  {documents} documents, {chunks} chunks, {} indexed  {name}\n", indexed(row))
+}
+
+fn indexed(row: &Row) -> String {
+    format!("{:.0} %", row.indexed_share * 100.0)
 }
 
 /// A vector store is a bank: `vs_…` is `bank_…`.
@@ -130,24 +146,19 @@ fn bank_id(given: &str) -> String {
 /// One after the other: each is a message of its own. What is wrong with one leaves the others.
 async fn add(memory: &Arc<dyn Memory>, bank_id: &str, files: Vec<PathBuf>, server: &ServerArgs, output: &Output) -> Result<()> {
     // Before any is sent: a slip of the pen leaves the bank as it is.
+    files.iter().try_for_each(|path| named::readable(path))?;
+    let (mut rows, mut broken_off) = (Vec::with_capacity(files.len()), Ok(()));
     for path in &files {
-        std::fs::metadata(path).map_err(|error| named::unreadable(path, &error))?;
+        match add_one(memory, bank_id, path, server, output).await {
+            Ok(row) => rows.push(row),
+            Err(error) => {
+                broken_off = Err(error);
+                break;
+            }
+        }
     }
-    let mut rows = Vec::with_capacity(files.len());
-    for path in files {
-        let id = path.display().to_string();
-        let read = std::fs::read(&path).map_err(|error| named::unreadable(&path, &error))?;
-        let title = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let document = Document { id: id.clone(), title, content: Some(Content::Data(read)), ..Document::default() };
-        let request =
-            InsertDocumentsRequest { bank_id: bank_id.to_owned(), documents: vec![document], ..InsertDocumentsRequest::default() };
-        let answer = {
-            let _working = output.working(&format!("{id} is read"));
-            memory.insert_documents(&crate::caller::caller(), request).await
-        };
-        let mut failures = answer.map_err(|error| reach::explained(error, &server.server))?.failures;
-        let error = failures.pop().map(|failure| failure.error.unwrap_or_default().message);
-        rows.push(Added { document: id, error });
+    if rows.is_empty() {
+        return broken_off;
     }
     let (all, failed) = (rows.len(), rows.iter().filter(|row| row.error.is_some()).count());
     output.result(&rows, |rows| {
@@ -157,7 +168,23 @@ async fn add(memory: &Arc<dyn Memory>, bank_id: &str, files: Vec<PathBuf>, serve
         };
         rows.iter().map(line).collect()
     })?;
+    broken_off?;
     if failed == 0 { Ok(()) } else { Err(Error::failed_precondition(format!("{failed} of {all} files were not added"))) }
+}
+
+async fn add_one(memory: &Arc<dyn Memory>, bank_id: &str, path: &Path, server: &ServerArgs, output: &Output) -> Result<Added> {
+    let id = path.display().to_string();
+    let read = std::fs::read(path).map_err(|error| named::unreadable(path, &error))?;
+    let title = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let document = Document { id: id.clone(), title, content: Some(Content::Data(read)), ..Document::default() };
+    let request = InsertDocumentsRequest { bank_id: bank_id.to_owned(), documents: vec![document], ..InsertDocumentsRequest::default() };
+    let answer = {
+        let _working = output.working(&format!("{id} is read"));
+        memory.insert_documents(&crate::caller::caller(), request).await
+    };
+    let mut failures = answer.map_err(|error| reach::explained(error, &server.server))?.failures;
+    let error = failures.pop().map(|failure| failure.error.unwrap_or_default().message);
+    Ok(Added { document: id, error })
 }
 
 fn row(bank: Bank) -> Row {

@@ -1,6 +1,7 @@
 //! What the command line names: files, standard input, pairs. One rule for what is wrong with them.
 
 use std::{
+    fs::File,
     io::{self, ErrorKind, Read as _},
     path::Path,
 };
@@ -26,6 +27,22 @@ pub(crate) fn standard_input() -> Result<String> {
     let mut text = String::new();
     let read = io::stdin().read_to_string(&mut text);
     read.map(|_| text).map_err(|error| Error::invalid("stdin", "standard input is not text").with_source(error))
+}
+
+/// Before anything is done with it: a slip of the pen costs nothing.
+///
+/// # Errors
+/// As [`unreadable`].
+pub(crate) fn readable(file: &Path) -> Result<()> {
+    let look = || -> io::Result<()> {
+        let meta = file.metadata()?;
+        if meta.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        // A pipe is opened once: its writer would find nobody the second time.
+        if meta.is_file() { File::open(file).map(drop) } else { Ok(()) }
+    };
+    look().map_err(|error| unreadable(file, &error))
 }
 
 /// `NotFound` the file is not there · `InvalidArgument` it is a folder, or not text · `FailedPrecondition` it cannot be read.

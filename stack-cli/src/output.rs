@@ -187,6 +187,13 @@ impl Output {
         }
     }
 
+    /// After counts that stopped short of their total: a terminal's line has no end yet.
+    pub(crate) fn end_counts(&self) {
+        if !self.json && std::io::stderr().is_terminal() {
+            eprintln!();
+        }
+    }
+
     /// Bars on a terminal, a line per item elsewhere, nothing under `--json`.
     pub(crate) fn progress(&self) -> OnProgress {
         self.progress_of("fetching", "fetched")

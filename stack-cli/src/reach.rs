@@ -1,6 +1,6 @@
 //! How a stack is reached, and what to say where it does not answer.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, path::Path, time::Duration};
 
 use llama_stack_core::{
     Code, Error, Result,
@@ -8,7 +8,7 @@ use llama_stack_core::{
 };
 use tonic::transport::Channel;
 
-use crate::caller;
+use crate::{caller, named};
 
 /// A file of authorities in PEM, believed beside those that are known everywhere.
 const AUTHORITY: &str = "LLAMA_STACK_CA";
@@ -39,12 +39,18 @@ fn trust() -> Result<Trust> {
 
 fn pem(variable: &str, what: &str) -> Result<Option<Vec<u8>>> {
     let Some(file) = std::env::var_os(variable).filter(|file| !file.is_empty()) else { return Ok(None) };
-    let wrong = |why: String| Error::invalid("server", format!("{variable}: {}: {why}", file.display()));
-    let pem = std::fs::read(&file).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let file = Path::new(&file);
+    let pem = std::fs::read(file).map_err(|error| named::unreadable(file, &error).context(variable))?;
     if !String::from_utf8_lossy(&pem).contains(&format!("{what}-----")) {
-        return Err(wrong(format!("holds no {} in PEM", what.to_lowercase())));
+        let message = format!("{variable}: {}: holds no {} in PEM", file.display(), what.to_lowercase());
+        return Err(Error::invalid("server", message));
     }
     Ok(Some(pem))
+}
+
+/// Nobody answered. A stack that lives tells the same of its providers; what came over the wire has no cause, though.
+pub(crate) fn is_nobody(error: &Error) -> bool {
+    error.reason() == Some("upstream_unreachable") && error.source().is_some()
 }
 
 /// With what to do where no stack answers, or one that wants to know who asks.
@@ -52,7 +58,7 @@ pub(crate) fn explained(error: Error, server: &str) -> Error {
     if error.code() == Code::Unauthenticated {
         return and(&error, &format!("{} must hold a key of {server}, which `llama-stack key create` makes", caller::VARIABLE));
     }
-    if error.reason() != Some("upstream_unreachable") {
+    if !is_nobody(&error) {
         return error;
     }
     let cause = error.source().map(ToString::to_string).unwrap_or_default();

@@ -141,7 +141,7 @@ async fn again(safety: &shield::Client, turn: &Turn, at: usize, step: &ShieldSte
     let request = RunShieldRequest { shield_id: step.shield_id.clone(), messages, stage: step.stage, fresh: true };
     row.now = match safety.run_shield(&crate::caller::caller(), request).await {
         Ok(verdict) => said(&verdict),
-        Err(error) if error.reason() == Some("upstream_unreachable") => return Err(error),
+        Err(error) if reach::is_nobody(&error) => return Err(error),
         Err(error) => format!("no verdict: {}", told(&error)),
     };
     row.outcome = if row.now == row.journal { Outcome::Same } else { Outcome::Differs };

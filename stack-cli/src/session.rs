@@ -4,7 +4,7 @@ mod recording;
 mod replay;
 
 use llama_stack_core::{Agents, Context, Result, grpc::Remote};
-use llama_stack_proto::v1::{ListSessionsRequest, ListTurnsRequest, Message, Turn, agents_client::AgentsClient, step::Step};
+use llama_stack_proto::v1::{ListSessionsRequest, ListTurnsRequest, Message, Session, Turn, agents_client::AgentsClient, step::Step};
 use prost_types::Timestamp;
 use serde_json::json;
 use tonic::transport::Channel;
@@ -13,6 +13,7 @@ use crate::{
     args::{ServerArgs, SessionVerb},
     output::Output,
     reach,
+    table::table,
 };
 
 type Client = Remote<AgentsClient<Channel>>;
@@ -38,12 +39,14 @@ async fn list(limit: u32, server: &ServerArgs, output: &Output) -> Result<()> {
         json!({ "id": session.id, "agent_id": session.agent_id, "name": session.name, "created": session.created.map(|time| time.to_string()) })
     });
     output.result(&json!({ "sessions": rows.collect::<Vec<_>>() }), |_| {
-        let mut text = String::new();
-        for session in &sessions {
-            let created = session.created.map(|time| Timestamp { nanos: 0, ..time }.to_string()).unwrap_or_default();
-            text += &format!("{}  {created}  {}\n", session.id, session.name);
+        if sessions.is_empty() {
+            return "there are no sessions yet\n".into();
         }
-        if text.is_empty() { "there are no sessions yet\n".into() } else { text }
+        let line = |session: &Session| {
+            let created = session.created.map(|time| Timestamp { nanos: 0, ..time }.to_string()).unwrap_or_default();
+            [session.id.clone(), created, session.name.clone()]
+        };
+        table(["SESSION", "CREATED", "NAME"], sessions.iter().map(line))
     })
 }
 

@@ -93,9 +93,15 @@ async fn call(tool: &str, arguments: &[String], server: &str, output: &Output) -
     let arguments = object(arguments)?;
     let request = InvokeToolRequest { name: tool.into(), arguments: arguments.to_string(), call_id: String::new() };
     let working = output.working(&format!("{tool} is at work"));
-    let answer = Client::new(reach::connect(server)?).invoke_tool(&crate::caller::caller(), request).await;
+    let client = Client::new(reach::connect(server)?);
+    let answer = client.invoke_tool(&crate::caller::caller(), request).await;
     let answer = answer.map_err(|error| reach::explained(error, server))?;
     drop(working);
+    // A model is told so in words, as of any failure; who types it has named what is not there.
+    let is_named = |there: &Tool| there.definition.as_ref().is_some_and(|definition| definition.name == tool);
+    if answer.is_error && all(&client).await.is_ok_and(|tools| !tools.iter().any(is_named)) {
+        return Err(Error::not_found(text(&answer).trim_end()));
+    }
     output.result(&to_json("InvokeToolResponse", &answer)?, |_| text(&answer))?;
     if answer.is_error {
         return Err(Error::new(Code::Aborted, format!("{tool} failed; its words are above, `llama-stack tool list` shows its arguments")));

@@ -107,6 +107,15 @@ fn chat_without_a_server_says_how_to_start_one() {
 }
 
 #[test]
+fn a_provider_that_is_down_is_not_taken_for_its_stack() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start(home.path(), &manifest(home.path(), REMOTE));
+    let said = call_with_input(home.path(), &["chat", "--server", &server.url, "--model", "m"], "hi\n");
+    assert_eq!(said.code, 4, "{}", said.err);
+    assert!(said.err.contains("provider \"up\"") && !said.err.contains("no stack answers"), "{}", said.err);
+}
+
+#[test]
 fn completions_are_scripts() {
     let home = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {

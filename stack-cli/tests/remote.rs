@@ -65,6 +65,9 @@ fn tools_are_listed_and_called() {
     assert_eq!(wrong.code, 1);
     assert!(wrong.out.contains("expression"), "{}", wrong.out);
     assert_eq!(stack.call(&["tool", "call", "calculator", "1+1"]).code, 2);
+    let unknown = stack.call(&["tool", "call", "nope"]);
+    assert_eq!((unknown.code, unknown.out.as_str()), (3, ""), "{}", unknown.err);
+    assert!(unknown.err.contains("no tool \"nope\"") && unknown.err.contains("calculator"), "{}", unknown.err);
 }
 
 #[test]
@@ -156,6 +159,8 @@ fn an_agent_runs_and_its_calls_can_want_a_decision() {
     assert_eq!((&again["session_id"], &again["parent_turn_id"]), (&turn["session_id"], &turn["id"]));
     let branch = stack.json(&["agent", "run", "or else", "--after", turn["id"].as_str().unwrap()]);
     assert_eq!((&branch["session_id"], &branch["parent_turn_id"]), (&turn["session_id"], &turn["id"]));
+    let sessions = stack.call(&["session", "list"]).out;
+    assert!(sessions.starts_with("SESSION ") && sessions.contains(session), "{sessions}");
     let file = stack.home.path().join("session.json");
     let file = file.to_str().unwrap();
     assert_eq!(stack.json(&["session", "export", session, "--file", file])["turns"], 3);
@@ -305,6 +310,42 @@ fn files_are_sent_shown_fetched_and_deleted() {
         let gone = stack.call(&["file", verb, ids[1]]);
         assert_eq!(gone.code, 3, "{verb}: {}", gone.err);
         assert!(gone.err.contains("llama-stack file list"), "{}", gone.err);
+    }
+}
+
+#[test]
+fn of_several_files_none_is_sent_or_those_that_were_are_told() {
+    let stack = Stack::start();
+    let [page, empty, folder] = ["page.md", "empty.txt", "folder"].map(|name| stack.home.path().join(name));
+    fs::write(&page, "# Pumps\n").unwrap();
+    fs::write(&empty, "").unwrap();
+    fs::create_dir(&folder).unwrap();
+    let [page, empty, folder] = [&page, &empty, &folder].map(|path| path.to_str().unwrap());
+    assert_eq!(stack.call(&["file", "upload", page, folder]).code, 2);
+    assert_eq!(stack.json(&["file", "list"]), json!([]), "one was sent before the other was looked at");
+    let half = stack.call(&["file", "upload", page, empty]);
+    assert_eq!(half.code, 2, "{}", half.err);
+    assert_eq!(half.out.trim_end(), stack.json(&["file", "list"])[0]["id"].as_str().unwrap());
+    let device = stack.call(&["file", "download", half.out.trim_end(), "--output", "/dev/null", "--force"]);
+    assert!(device.code == 2 && device.err.contains("is no file"), "{}", device.err);
+}
+
+#[test]
+fn what_has_no_length_is_sent_and_what_cannot_be_read_is_named() {
+    let stack = Stack::start();
+    let pipe = stack.home.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let writer = pipe.clone();
+    std::thread::spawn(move || fs::write(writer, "words"));
+    let sent = stack.json(&["file", "upload", pipe.to_str().unwrap()]);
+    assert_eq!(sent[0]["bytes"], 5, "{sent}");
+    if cfg!(target_os = "linux") {
+        let sent = stack.json(&["file", "upload", "/proc/version"]);
+        assert_eq!(sent[0]["bytes"], fs::read("/proc/version").unwrap().len(), "{sent}");
+        // Nothing is mapped at address 0.
+        let broken = stack.call(&["file", "upload", "/proc/self/mem"]);
+        assert_eq!(broken.code, 1, "{}", broken.err);
+        assert!(broken.err.contains("/proc/self/mem cannot be read"), "{}", broken.err);
     }
 }
 

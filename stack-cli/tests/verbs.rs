@@ -7,7 +7,7 @@ mod support;
 use std::{fs, net::TcpListener, path::Path};
 
 use serde_json::Value;
-use support::{Said, Server, call, call_with_input};
+use support::{Said, Server, call, call_with_input, command};
 
 const REMOTE: &str = "version: 1\nname: t\nproviders:\n  inference:\n    - id: up\n      type: remote::openai\n      config:\n        url: \"http://127.0.0.1:9/v1\"\n        models: [m]\n";
 
@@ -277,6 +277,8 @@ fn a_bank_is_made_filled_and_searched() {
     assert_eq!(seen, [&notes, &page], "{pages:?}");
     assert_eq!(memory(&["search", bank, "valve", "--mode", "vector"]).code, 2, "a keyword bank has no vectors");
     assert_eq!(memory(&["add", bank, "nowhere.txt"]).code, 3);
+    let banks = call(home.path(), &["memory", "banks", "--server", &server.url]).out;
+    assert!(banks.starts_with("BANK ") && banks.contains(bank), "{banks}");
     assert!(server.stop().success());
 }
 
@@ -347,7 +349,14 @@ fn what_was_named_and_is_not_there_ends_with_3() {
     }
     // It is there, and is no file.
     let folder = home.path().to_str().unwrap();
-    let wrong: [&[&str]; 7] = [
+    let wrong: [&[&str]; 14] = [
+        &["run", folder],
+        &["distribution", "check", folder],
+        &["distribution", "show", folder],
+        &["distribution", "diff", "starter", folder],
+        &["policy", "check", folder],
+        &["restore", folder],
+        &["restore", folder, "--verify"],
         &["distribution", "import", folder],
         &["agent", "create", folder],
         &["session", "replay", folder],
@@ -359,5 +368,11 @@ fn what_was_named_and_is_not_there_ends_with_3() {
     for verb in wrong {
         let said = call(home.path(), verb);
         assert_eq!(said.code, 2, "{verb:?}: {}{}", said.out, said.err);
+    }
+    for (named, code) in [(nowhere, 3), (folder, 2)] {
+        let mut asks = command(home.path());
+        asks.args(["tool", "list", "--server", "https://127.0.0.1:9"]).env("LLAMA_STACK_CA", named);
+        let said = Said::from(asks.output().unwrap());
+        assert!(said.code == code && said.err.contains("LLAMA_STACK_CA"), "{named}: {} {}", said.code, said.err);
     }
 }

@@ -249,5 +249,9 @@ mod tests {
         let error = from_peer(Status::from_error(Box::new(cause)));
         assert_eq!(error.reason(), Some("upstream_unreachable"));
         assert_eq!(error.source().unwrap().to_string(), "transport error: invalid peer certificate: UnknownIssuer");
+        // A peer that tells it of another is there.
+        let told =
+            from_peer(Status::from(Error::unavailable("provider \"far\"").with_reason("upstream_unreachable").with_source("refused")));
+        assert_eq!((told.message(), told.source().is_none()), ("provider \"far\"", true));
     }
 }

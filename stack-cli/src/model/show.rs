@@ -69,7 +69,7 @@ pub(super) async fn list(server: &str, output: &Output) -> Result<()> {
 pub(super) async fn show(id: &str, server: &str, home: HomeArgs, output: &Output) -> Result<()> {
     match client(server)?.get_model(&crate::caller::caller(), GetModelRequest { id: id.to_owned() }).await {
         Ok(model) => output.result(&to_json("Model", &model)?, |_| text(&model)),
-        Err(error) if error.reason() == Some("upstream_unreachable") => match local(id, home).await? {
+        Err(error) if reach::is_nobody(&error) => match local(id, home).await? {
             Some(files) => {
                 output.note(&format!("no stack answers at {server}: this is what the built-in distributions and the model store say"));
                 output.result(&files, Local::text)

@@ -185,10 +185,16 @@ impl<R: BufRead> Read for Opening<R> {
 /// The archive in a file, sealed or not.
 ///
 /// # Errors
-/// `FailedPrecondition` it is sealed and there is no key (`backup_sealed`), or another one (`wrong_backup_key`), or it is not sealed and
+/// `InvalidArgument` it is a folder · `FailedPrecondition` it is sealed and there is no key (`backup_sealed`), or another one (`wrong_backup_key`), or it is not sealed and
 /// there is one (`backup_not_sealed`) · `DataLoss` cut off within its head.
 pub(super) fn opened<R: BufRead + 'static>(mut file: R, key: Option<&BackupKey>) -> Result<Box<dyn Read>> {
-    let unreadable = |error| Error::failed_precondition("the archive cannot be read").with_source(error);
+    let unreadable = |error: io::Error| {
+        let code = match error.kind() {
+            io::ErrorKind::IsADirectory => Code::InvalidArgument,
+            _ => Code::FailedPrecondition,
+        };
+        Error::new(code, "the archive cannot be read").with_source(error)
+    };
     let is_sealed = file.fill_buf().map_err(unreadable)?.starts_with(MARK);
     let refused = |message: &str, reason: &str| Err(Error::failed_precondition(message).with_field("key-file").with_reason(reason));
     let key = match (is_sealed, key) {

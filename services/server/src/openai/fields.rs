@@ -41,6 +41,10 @@ fn sampling(field: &str) -> Option<String> {
 
 fn tool(field: &str) -> Option<String> {
     let (index, rest) = field.strip_prefix("tools[")?.split_once("].")?;
+    // An upstream's own name for it.
+    if rest.starts_with("function.") {
+        return None;
+    }
     Some(format!("tools[{index}].function.{rest}"))
 }
 
@@ -71,6 +75,7 @@ mod tests {
             ("sampling.stop[0]", "stop[0]"),
             ("sampling.max_tokens", "max_completion_tokens"),
             ("tools[1].name", "tools[1].function.name"),
+            ("tools[0].function.parameters", "tools[0].function.parameters"),
             ("tool_choice.name", "tool_choice.function.name"),
             ("tool_choice", "tool_choice"),
             ("messages", "messages"),

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::client::{Server, chat, start, start_with};
+use crate::client::{Server, chat, start, start_with, streamed};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -100,6 +100,17 @@ async fn a_field_that_a_service_refuses_has_the_clients_name() {
     let embedding = |input: Value| json!({ "model": "org/vectors", "input": input });
     refused(&server, "/v1/embeddings", embedding(json!("")), 400, Some("input"), "empty").await;
     refused(&server, "/v1/embeddings", embedding(json!(["a", ""])), 400, Some("input[1]"), "empty").await;
+}
+
+/// Also where the status line had gone out.
+#[tokio::test]
+async fn a_field_that_is_refused_within_a_stream_has_the_clients_name() {
+    let server = start().await;
+    let completion = json!({ "model": "parrot", "prompt": "break over a field", "stream": true });
+    for (path, body) in [(CHAT, streamed("break over a field")), ("/v1/completions", completion)] {
+        let told = server.transcript(path, &body).await;
+        assert!(told.contains("Hel") && told.contains(r#""param":"top_p""#), "{told}");
+    }
 }
 
 #[tokio::test]

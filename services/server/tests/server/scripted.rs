@@ -111,6 +111,10 @@ fn broken() -> Error {
     Error::unavailable("the model broke off").with_reason("stream_broken").with_source("secret-host:8000 refused")
 }
 
+fn over_a_field() -> Error {
+    Error::invalid("sampling.top_p", "too far")
+}
+
 #[async_trait::async_trait]
 impl Inference for Script {
     async fn list_models(&self, _cx: &Context, request: ListModelsRequest) -> Result<ListModelsResponse> {
@@ -132,6 +136,7 @@ impl Inference for Script {
             "full" => return Err(Error::new(Code::ResourceExhausted, "the queue is full").with_retry_after(Duration::from_secs(2))),
             "fail at once" => Box::pin(stream::iter([Err(broken())])),
             "break" => Box::pin(stream::iter([Ok(ChatEvent::text(0, "Hel")), Err(broken())])),
+            "break over a field" => Box::pin(stream::iter([Ok(ChatEvent::text(0, "Hel")), Err(over_a_field())])),
             "cut" => Box::pin(stream::iter([Ok(ChatEvent::text(0, "Hel"))])),
             "tool" => {
                 let call = |id: &str, name: &str, arguments: &str| ToolCallDelta {
@@ -181,6 +186,9 @@ impl Inference for Script {
 
     async fn stream_complete(&self, _cx: &Context, request: CompleteRequest) -> Result<EventStream<CompleteEvent>> {
         let Some(Prompt::Text(prompt)) = &request.prompt else { return Err(Error::unimplemented("tokens")) };
+        if prompt == "break over a field" {
+            return Ok(Box::pin(stream::iter([Ok(CompleteEvent::text(0, "Hel")), Err(over_a_field())])));
+        }
         let echo = request.echo.then(|| Ok(CompleteEvent::text(0, prompt.clone())));
         let mut first = CompleteEvent::text(0, if request.echo { "!".to_owned() } else { format!("{prompt}!") });
         first.logprobs = request.logprobs.then(|| logprob("!")).into_iter().collect();

@@ -104,7 +104,7 @@ async fn served(peer: &Peer, url: &str) -> Result<Vec<Api>> {
             }
         };
         match asked {
-            Err(error) if error.reason() == Some("upstream_unreachable") => {
+            Err(error) if reach::is_nobody(&error) => {
                 let sentence = format!("nothing that speaks gRPC answers at {url}; start the provider, or correct the address");
                 return Err(Error::unavailable(sentence).with_source(error.to_string()));
             }

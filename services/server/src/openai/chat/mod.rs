@@ -10,6 +10,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use futures::{StreamExt, TryStreamExt};
 
 pub(crate) use message::RequestMessage;
 pub(crate) use request::CreateChat;
@@ -28,10 +29,11 @@ pub(crate) async fn create(
     let (streams, usage, limit) = (body.streams()?, body.include_usage(), body.limit());
     let request = body.into_proto()?;
     let model = request.model.clone();
-    let renamed = |error| fields::of_chat(error, limit);
+    let renamed = move |error| fields::of_chat(error, limit);
     if streams {
         let events = cx.within(state.inference.stream_chat(&cx, request)).await.map_err(renamed)?;
-        return Ok(sse::respond(cx, events, stream::Chunks::new(model, usage)).await.map_err(renamed)?);
+        let events = events.map_err(renamed).boxed();
+        return Ok(sse::respond(cx, events, stream::Chunks::new(model, usage)).await?);
     }
     let response = cx.within(state.inference.chat(&cx, request)).await.map_err(renamed)?;
     Ok(Json(Completion::new(response, model)).into_response())

@@ -16,6 +16,8 @@ use llama_stack_proto::v1::{CompleteEvent, CompleteRequest};
 pub(crate) use request::CreateCompletion;
 pub(crate) use response::Completion;
 
+use response::Echo;
+
 use super::{fields::of_completion, sse};
 use crate::http::{ApiError, AppState, Caller, Json};
 
@@ -29,14 +31,15 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let (streams, usage) = (body.streams()?, body.include_usage());
     let (model, requests) = (body.model().to_owned(), body.into_protos()?);
-    let echo = requests.iter().any(|request| request.echo);
+    let echoes: Vec<Echo> = requests.iter().map(Echo::of).collect();
     if streams {
         let events = cx.within(merged(&state, &cx, requests)).await.map_err(of_completion)?;
-        return Ok(sse::respond(cx, events, stream::Pieces::new(model, usage)).await.map_err(of_completion)?);
+        let events = events.map_err(of_completion).boxed();
+        return Ok(sse::respond(cx, events, stream::Pieces::new(model, usage)).await?);
     }
     let calls = requests.into_iter().map(|request| state.inference.complete(&cx, request));
     let responses: Vec<_> = cx.within(streams::iter(calls).buffered(AT_ONCE).try_collect()).await.map_err(of_completion)?;
-    Ok(Json(Completion::whole(responses, model, echo)).into_response())
+    Ok(Json(Completion::whole(responses.into_iter().zip(echoes), model)).into_response())
 }
 
 /// The events of all prompts, as they come. The choices of the second prompt are numbered after those of the first.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use llama_stack_proto::v1::{self, CompleteResponse, TokenLogprob};
+use llama_stack_proto::v1::{self, CompleteChoice, CompleteRequest, CompleteResponse, complete_request::Prompt};
 
 use crate::openai::{FINGERPRINT, chat::finish, logprobs::CompletionLogprobs, new_id, now, usage::Usage};
 
@@ -43,14 +43,14 @@ impl Completion {
         }
     }
 
-    /// One response per prompt, in order. `echo`: each begins with its prompt, which may have no log-probabilities.
-    pub(super) fn whole(responses: Vec<CompleteResponse>, model: String, echo: bool) -> Self {
+    /// One response per prompt, in order.
+    pub(super) fn whole(responses: impl IntoIterator<Item = (CompleteResponse, Echo)>, model: String) -> Self {
         let mut completion = Self::new(model);
         let mut usage = v1::Usage::default();
-        for response in responses {
+        for (response, echo) in responses {
             usage.add(&response.usage.unwrap_or_default());
             for choice in response.choices {
-                let mut offset = if echo { unscored(&choice.text, &choice.logprobs) } else { 0 };
+                let mut offset = echo.unscored(&choice);
                 completion.choices.push(Choice {
                     index: completion.choices.len(),
                     finish_reason: finish(choice.finish_reason()),
@@ -64,8 +64,63 @@ impl Completion {
     }
 }
 
-/// Characters of a text before its tokens that have log-probabilities.
-fn unscored(text: &str, tokens: &[TokenLogprob]) -> usize {
-    let scored: usize = tokens.iter().map(|token| token.token.chars().count()).sum();
-    text.chars().count().saturating_sub(scored)
+/// What a choice begins with: the prompt, which may have no log-probabilities.
+pub(super) enum Echo {
+    Nothing,
+    Text(String),
+    /// Known as tokens alone.
+    Tokens,
+}
+
+impl Echo {
+    pub(super) fn of(request: &CompleteRequest) -> Self {
+        match &request.prompt {
+            _ if !request.echo => Self::Nothing,
+            Some(Prompt::Text(text)) => Self::Text(text.clone()),
+            _ => Self::Tokens,
+        }
+    }
+
+    /// Characters before the tokens that have log-probabilities. Those need not be the text's end: a stop string is in them and not in
+    /// the text, and what is a part of a character alone is another one there.
+    fn unscored(&self, choice: &CompleteChoice) -> usize {
+        let scored: String = choice.logprobs.iter().map(|token| token.token.as_str()).collect();
+        let prompt = match self {
+            Self::Nothing => return 0,
+            Self::Text(prompt) if !choice.text.ends_with(&scored) => choice.text.starts_with(prompt.as_str()).then_some(prompt),
+            _ => None,
+        };
+        match prompt {
+            Some(prompt) => prompt.chars().count(),
+            None => choice.text.chars().count().saturating_sub(scored.chars().count()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use llama_stack_proto::v1::TokenLogprob;
+
+    use super::*;
+
+    #[test]
+    fn tokens_stand_after_an_echo_whatever_became_of_them() {
+        let offsets = |prompt: Prompt, echo: bool, text: &str, tokens: &[&str]| {
+            let token = |token: &&str| TokenLogprob { token: (*token).into(), ..TokenLogprob::default() };
+            let choice = CompleteChoice { text: text.into(), logprobs: tokens.iter().map(token).collect(), ..CompleteChoice::default() };
+            let request = CompleteRequest { prompt: Some(prompt), echo, ..CompleteRequest::default() };
+            let response = CompleteResponse { choices: vec![choice], ..CompleteResponse::default() };
+            let completion = Completion::whole([(response, Echo::of(&request))], "m".into());
+            serde_json::to_value(&completion).unwrap()["choices"][0]["logprobs"]["text_offset"].clone()
+        };
+        let prompt = || Prompt::Text("Hé".into());
+        assert_eq!(offsets(prompt(), true, "Hé you", &[" y", "ou"]), json!([2, 4]));
+        assert_eq!(offsets(prompt(), true, "Hé you", &[" you", " stop"]), json!([2, 6]), "a stop string was taken away");
+        assert_eq!(offsets(prompt(), true, "Hé🦀", &["\u{FFFD}", "\u{FFFD}"]), json!([2, 3]), "two parts of one character");
+        assert_eq!(offsets(prompt(), true, "Hé you", &["H", "é", " you"]), json!([0, 1, 2]), "the prompt is scored too");
+        assert_eq!(offsets(Prompt::Tokens(v1::Tokens::default()), true, "Hé you", &[" you"]), json!([2]));
+        assert_eq!(offsets(prompt(), false, " you", &[" you", " stop"]), json!([0, 4]));
+    }
 }
