@@ -213,6 +213,27 @@ fn the_contract_can_be_read() {
     assert!(slip.err.contains("ListToolsRequest"), "{}", slip.err);
 }
 
+/// One that may not be signalled keeps no other from being stopped.
+#[test]
+fn stop_tells_what_it_could_not_stop_after_the_rest() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start(home.path(), &manifest(home.path(), "m.yaml", REMOTE));
+    // As a process of another container: its lock is seen, and what has its number here is not it.
+    let note = home.path().join("t/running-1.json");
+    fs::write(&note, r#"{"name":"t","url":"http://127.0.0.1:9","pid":1,"started":1}"#).unwrap();
+    let held = fs::File::open(&note).unwrap();
+    held.lock().unwrap();
+    let waiter = std::thread::spawn(move || server.wait());
+    let said = call(home.path(), &["stop", "t"]);
+    assert!(waiter.join().unwrap().success());
+    assert!(said.code != 0 && said.out.is_empty(), "{}", said.out);
+    assert!(said.err.contains("t (process 1) cannot be stopped from here"), "{}", said.err);
+    let archive = home.path().join("a.tar");
+    let file = home.path().join("m.yaml");
+    let offline = call(home.path(), &["backup", "--offline", file.to_str().unwrap(), "--to", archive.to_str().unwrap()]);
+    assert!(offline.code != 0 && offline.err.contains("t runs at http://127.0.0.1:9"), "{}", offline.err);
+}
+
 #[test]
 fn stop_ends_a_stack_and_logs_show_what_it_said() {
     let home = tempfile::tempdir().unwrap();
