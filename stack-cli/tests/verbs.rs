@@ -152,6 +152,8 @@ fn a_manifest_is_written_that_check_accepts() {
 
     let shown = call(home.path(), &["distribution", "init", "-", "--yes", "--models", "tiny"]);
     assert!(shown.out.contains("smollm2-135m-instruct"), "{}{}", shown.out, shown.err);
+    let apart = call(home.path(), &["distribution", "init", "-", "--yes", "--url", "http://127.0.0.1:9/v1"]);
+    assert!(apart.code == 2 && apart.err.contains("--models remote"), "{}", apart.err);
     let crooked = call(home.path(), &["distribution", "init", "-", "--yes", "--name", "My Stack"]);
     assert_eq!(crooked.code, 2);
     assert!(crooked.err.contains("a-z, 0-9"), "{}", crooked.err);
