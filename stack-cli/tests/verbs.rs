@@ -100,6 +100,31 @@ fn what_a_start_refuses_of_the_edge_doctor_and_check_find_before() {
 }
 
 #[test]
+fn what_a_start_refuses_of_providers_doctor_and_check_find_before() {
+    let home = tempfile::tempdir().unwrap();
+    let free = REMOTE.replace("name: t\n", "name: t\nserver: { listen: \"127.0.0.1:0\" }\n");
+    let rows = [
+        ("secrets: { key_file: no.key }\n", "secrets", "no.key"),
+        ("safety: { defaults: { input: [guard] } }\n", "providers", "safety.defaults.input[0]"),
+        ("  safety: [{ id: pii, type: \"inline::pii\", config: { nonsense: 1 } }]\n", "providers", "nonsense"),
+        ("  tools: [{ id: a, type: \"inline::builtin\" }, { id: b, type: \"inline::builtin\" }]\n", "providers", "providers.tools[1]"),
+    ];
+    for (lines, what, said) in rows {
+        let file = manifest(home.path(), "m.yaml", &format!("{free}{lines}"));
+        let report = json(&call(home.path(), &["doctor", &file, "--json"]));
+        let found = finding(&report, what);
+        assert!(found["status"] == "fail" && found["message"].as_str().unwrap().contains(said), "{lines}: {report:#}");
+        let check = call(home.path(), &["distribution", "check", &file]);
+        assert!(check.code != 0 && check.err.contains(said), "{lines}: {}", check.err);
+    }
+    // A guard's model is not asked for a look.
+    let guard =
+        "  safety: [{ id: guard, type: \"inline::llama-guard\", config: { model: m } }]\nsafety: { defaults: { input: [guard] } }\n";
+    let report = json(&call(home.path(), &["doctor", &manifest(home.path(), "m.yaml", &format!("{free}{guard}")), "--json"]));
+    assert_eq!(finding(&report, "providers")["status"], "ok", "{report:#}");
+}
+
+#[test]
 fn doctor_reads_every_byte_when_it_is_asked_to() {
     let home = tempfile::tempdir().unwrap();
     let source = home.path().join("source.txt");
