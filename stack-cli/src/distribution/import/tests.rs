@@ -141,7 +141,8 @@ fn where_it_listens_comes_over_with_its_references() {
         (r#"{ host: localhost, port: 70000 }"#, "localhost:8321", Some("server.port")),
     ];
     for (server, listen, note) in rows {
-        assert_eq!(listens(server), (listen.to_owned(), note.map(str::to_owned).into_iter().collect()), "{server}");
+        let told: Vec<String> = note.map(str::to_owned).into_iter().collect();
+        assert_eq!(listens(server), (listen.to_owned(), told), "{server}");
     }
 }
 
