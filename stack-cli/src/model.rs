@@ -5,7 +5,7 @@ mod show;
 use llama_stack_core::{Code, Error, Manifest, Result};
 use llama_stack_models::{ModelSpec, ModelStore, StoredFile};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     args::{HomeArgs, ModelVerb},
@@ -115,8 +115,14 @@ fn wanted_specs(wanted: &str) -> Result<Vec<ModelSpec>> {
 pub(crate) fn specs(manifest: &Manifest) -> Result<Vec<ModelSpec>> {
     let mut specs = Vec::new();
     for (index, provider) in manifest.providers.inference.iter().enumerate().filter(|(_, provider)| provider.kind.starts_with("inline::")) {
-        let Some(models) = provider.config.get("models") else { continue };
-        let read: Vec<ModelSpec> = serde_json::from_value(models.clone())
+        let Some(mut models) = provider.config.get("models").cloned() else { continue };
+        if provider.kind == "inline::local" {
+            // Which engine runs it is that provider's own.
+            for model in models.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+                model.remove("engine");
+            }
+        }
+        let read: Vec<ModelSpec> = serde_json::from_value(models)
             .map_err(|error| manifest.lines.error(&format!("providers.inference[{index}].config.models"), &error.to_string()))?;
         specs.extend(read);
     }
@@ -164,5 +170,17 @@ mod tests {
                 assert!(file.sha256.is_some() && file.size.is_some(), "{}/{} is not pinned", spec.id, file.name);
             }
         }
+    }
+
+    #[test]
+    fn an_engine_beside_a_model_is_for_the_provider_that_chooses_one() {
+        let read = |kind: &str| {
+            let text = format!(
+                "version: 1\nname: t\nproviders: {{ inference: [{{ id: l, type: \"{kind}\", config: {{ models: [{{ id: m, path: /m, engine: candle }}] }} }}] }}\n"
+            );
+            specs(&Manifest::parse(&text, "m.yaml").unwrap())
+        };
+        assert_eq!(read("inline::local").unwrap()[0].id, "m");
+        assert!(read("inline::candle").unwrap_err().message().contains("engine"));
     }
 }

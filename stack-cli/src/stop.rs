@@ -26,28 +26,37 @@ pub(crate) async fn run(args: StopArgs, output: &Output) -> Result<()> {
     } else if stacks.is_empty() {
         return Err(Error::not_found(format!("no stack runs with the home {}; --home or LLAMA_STACK_HOME name another", home.display())));
     }
+    let mut left: Vec<(Code, &Running, String)> = Vec::new();
+    let mut asked = Vec::new();
     for stack in &stacks {
-        if !stack.interrupt() && stack.is_alive() {
-            let sentence = format!("{} (process {}) belongs to another user: ask them, or stop it as them", stack.name, stack.pid);
-            return Err(Error::new(Code::PermissionDenied, sentence));
+        if stack.interrupt() || !stack.is_alive() {
+            asked.push(stack);
+            continue;
         }
+        let why = "cannot be stopped from here: it belongs to another user or container; stop it as them, or there";
+        left.push((Code::PermissionDenied, stack, why.into()));
     }
     let (until, patience) = (Instant::now() + Duration::from_secs(args.timeout), args.timeout);
-    for stack in &stacks {
+    for stack in asked {
         let _working = output.working(&format!("{} finishes what is under way", stack.name));
         while stack.is_alive() {
             if Instant::now() >= until {
-                let sentence = format!(
-                    "{} (process {}) has not ended within {patience} s; wait longer with --timeout, or end it with kill -9: turns go on at \
-                     the next start",
-                    stack.name, stack.pid
+                let why = format!(
+                    "has not ended within {patience} s; wait longer with --timeout, or end it with kill -9: turns go on at the next start"
                 );
-                return Err(Error::new(Code::DeadlineExceeded, sentence));
+                left.push((Code::DeadlineExceeded, stack, why));
+                break;
             }
             tokio::time::sleep(LOOK).await;
         }
     }
     let mut names: Vec<&str> = stacks.iter().map(|stack| stack.name.as_str()).collect();
     names.dedup();
-    output.result(&json!({ "stopped": names }), |_| names.iter().map(|name| format!("{name} has stopped\n")).collect())
+    names.retain(|name| left.iter().all(|(_, stack, _)| stack.name != *name));
+    if !names.is_empty() {
+        output.result(&json!({ "stopped": names }), |_| names.iter().map(|name| format!("{name} has stopped\n")).collect())?;
+    }
+    let Some((code, ..)) = left.first() else { return Ok(()) };
+    let told: Vec<String> = left.iter().map(|(_, stack, why)| format!("{} (process {}) {why}", stack.name, stack.pid)).collect();
+    Err(Error::new(*code, told.join("; ")))
 }

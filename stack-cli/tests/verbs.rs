@@ -100,6 +100,31 @@ fn what_a_start_refuses_of_the_edge_doctor_and_check_find_before() {
 }
 
 #[test]
+fn what_a_start_refuses_of_providers_doctor_and_check_find_before() {
+    let home = tempfile::tempdir().unwrap();
+    let free = REMOTE.replace("name: t\n", "name: t\nserver: { listen: \"127.0.0.1:0\" }\n");
+    let rows = [
+        ("secrets: { key_file: no.key }\n", "secrets", "no.key"),
+        ("safety: { defaults: { input: [guard] } }\n", "providers", "safety.defaults.input[0]"),
+        ("  safety: [{ id: pii, type: \"inline::pii\", config: { nonsense: 1 } }]\n", "providers", "nonsense"),
+        ("  tools: [{ id: a, type: \"inline::builtin\" }, { id: b, type: \"inline::builtin\" }]\n", "providers", "providers.tools[1]"),
+    ];
+    for (lines, what, said) in rows {
+        let file = manifest(home.path(), "m.yaml", &format!("{free}{lines}"));
+        let report = json(&call(home.path(), &["doctor", &file, "--json"]));
+        let found = finding(&report, what);
+        assert!(found["status"] == "fail" && found["message"].as_str().unwrap().contains(said), "{lines}: {report:#}");
+        let check = call(home.path(), &["distribution", "check", &file]);
+        assert!(check.code != 0 && check.err.contains(said), "{lines}: {}", check.err);
+    }
+    // A guard's model is not asked for a look.
+    let guard =
+        "  safety: [{ id: guard, type: \"inline::llama-guard\", config: { model: m } }]\nsafety: { defaults: { input: [guard] } }\n";
+    let report = json(&call(home.path(), &["doctor", &manifest(home.path(), "m.yaml", &format!("{free}{guard}")), "--json"]));
+    assert_eq!(finding(&report, "providers")["status"], "ok", "{report:#}");
+}
+
+#[test]
 fn doctor_reads_every_byte_when_it_is_asked_to() {
     let home = tempfile::tempdir().unwrap();
     let source = home.path().join("source.txt");
@@ -152,6 +177,8 @@ fn a_manifest_is_written_that_check_accepts() {
 
     let shown = call(home.path(), &["distribution", "init", "-", "--yes", "--models", "tiny"]);
     assert!(shown.out.contains("smollm2-135m-instruct"), "{}{}", shown.out, shown.err);
+    let apart = call(home.path(), &["distribution", "init", "-", "--yes", "--url", "http://127.0.0.1:9/v1"]);
+    assert!(apart.code == 2 && apart.err.contains("--models remote"), "{}", apart.err);
     let crooked = call(home.path(), &["distribution", "init", "-", "--yes", "--name", "My Stack"]);
     assert_eq!(crooked.code, 2);
     assert!(crooked.err.contains("a-z, 0-9"), "{}", crooked.err);
@@ -211,6 +238,27 @@ fn the_contract_can_be_read() {
     let slip = call(home.path(), &["api", "describe", "ListToolRequest"]);
     assert_eq!(slip.code, 3);
     assert!(slip.err.contains("ListToolsRequest"), "{}", slip.err);
+}
+
+/// One that may not be signalled keeps no other from being stopped.
+#[test]
+fn stop_tells_what_it_could_not_stop_after_the_rest() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start(home.path(), &manifest(home.path(), "m.yaml", REMOTE));
+    // As a process of another container: its lock is seen, and what has its number here is not it.
+    let note = home.path().join("t/running-1.json");
+    fs::write(&note, r#"{"name":"t","url":"http://127.0.0.1:9","pid":1,"started":1}"#).unwrap();
+    let held = fs::File::open(&note).unwrap();
+    held.lock().unwrap();
+    let waiter = std::thread::spawn(move || server.wait());
+    let said = call(home.path(), &["stop", "t"]);
+    assert!(waiter.join().unwrap().success());
+    assert!(said.code != 0 && said.out.is_empty(), "{}", said.out);
+    assert!(said.err.contains("t (process 1) cannot be stopped from here"), "{}", said.err);
+    let archive = home.path().join("a.tar");
+    let file = home.path().join("m.yaml");
+    let offline = call(home.path(), &["backup", "--offline", file.to_str().unwrap(), "--to", archive.to_str().unwrap()]);
+    assert!(offline.code != 0 && offline.err.contains("t runs at http://127.0.0.1:9"), "{}", offline.err);
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub(crate) async fn store(manifest: &Manifest, home: &Path) -> Result<Store> {
 
 /// A provider's error, with the path of its field in the manifest. Factories name fields as they stand in the entry
 /// (`type`, `config.url`), or as they stand below `config`.
-fn placed(error: Error, entry: &str, lines: &Lines) -> Error {
+pub(crate) fn placed(error: Error, entry: &str, lines: &Lines) -> Error {
     let path = match error.field() {
         None => entry.to_owned(),
         Some(field) if field == "type" || field == "id" || field == "config" || field.starts_with("config.") => format!("{entry}.{field}"),

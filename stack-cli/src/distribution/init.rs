@@ -34,6 +34,18 @@ pub(super) fn default_url(models: ModelsChoice) -> &'static str {
     }
 }
 
+/// # Errors
+/// `InvalidArgument` for what says something of a server where models run in this process.
+pub(super) fn check_apart(models: ModelsChoice, url: Option<&str>, key_variable: Option<&str>) -> Result<()> {
+    if url.is_some() && !matches!(models, ModelsChoice::Remote | ModelsChoice::Grpc) {
+        return Err(Error::invalid("url", "--url names the server of --models remote or grpc; these models run in this process"));
+    }
+    if key_variable.is_some_and(|variable| !variable.is_empty()) && models != ModelsChoice::Remote {
+        return Err(Error::invalid("key-variable", "--key-variable is for the key of a server of --models remote"));
+    }
+    Ok(())
+}
+
 /// Only MiniLM makes vectors in the process.
 pub(super) fn has_embeddings(models: ModelsChoice) -> bool {
     models == ModelsChoice::Starter
@@ -87,6 +99,7 @@ pub(super) async fn run(args: InitArgs, output: &Output) -> Result<()> {
 /// Options, and defaults for the rest.
 fn given(args: InitArgs) -> Result<Answers> {
     let models = args.models.unwrap_or(ModelsChoice::Starter);
+    check_apart(models, args.url.as_deref(), args.key_variable.as_deref())?;
     let memory = args.memory.unwrap_or(default_memory(models));
     let answers = Answers {
         name: args.name.unwrap_or_else(|| "my-stack".into()),
@@ -145,6 +158,12 @@ fn check(answers: &Answers) -> Result<()> {
             "key-variable",
             format!("{variable:?} is not the name of an environment variable, as OPENAI_API_KEY is"),
         ));
+    }
+    if answers.shields.len() > 1 && answers.shields.contains(&ShieldChoice::None) {
+        return Err(Error::invalid("shields", "`none` stands alone; take it out, or the others"));
+    }
+    if answers.tools.len() > 1 && answers.tools.contains(&ToolChoice::None) {
+        return Err(Error::invalid("tools", "`none` stands alone; take it out, or the others"));
     }
     if answers.shields.contains(&ShieldChoice::Injection) && answers.models == ModelsChoice::Tiny {
         return Err(Error::invalid("shields", "`injection` needs an embedding model, and tiny has none; take --models starter"));
@@ -326,9 +345,27 @@ mod tests {
         let tiny = answers(ModelsChoice::Tiny);
         assert!(said(Answers { shields: vec![ShieldChoice::Injection], ..tiny.clone() }).contains("--models starter"));
         assert!(said(Answers { tools: vec![ToolChoice::Memory], ..tiny.clone() }).contains("--memory sqlite"));
+        assert!(said(Answers { shields: vec![ShieldChoice::None, ShieldChoice::Pii], ..tiny.clone() }).contains("stands alone"));
+        assert!(said(Answers { tools: vec![ToolChoice::Builtin, ToolChoice::None], ..tiny.clone() }).contains("stands alone"));
         assert!(said(Answers { name: "My Stack".into(), ..tiny }).contains("a-z, 0-9"));
         assert!(said(Answers { url: "localhost:8000".into(), ..answers(ModelsChoice::Remote) }).contains("http://"));
         let quoted = Answers { url: "http://x/\"v1".into(), ..answers(ModelsChoice::Remote) };
         assert!(manifest(&quoted).is_ok(), "what is odd is quoted");
+    }
+
+    #[test]
+    fn what_says_something_of_a_server_is_refused_where_there_is_none() {
+        use ModelsChoice as W;
+        for (models, url, key, wrong) in [
+            (W::Starter, Some("http://x/v1"), None, Some("url")),
+            (W::Tiny, None, Some("KEY"), Some("key-variable")),
+            (W::Grpc, Some("http://x"), Some("KEY"), Some("key-variable")),
+            (W::Grpc, Some("http://x"), None, None),
+            (W::Remote, Some("http://x/v1"), Some("KEY"), None),
+            (W::Starter, None, Some(""), None),
+        ] {
+            let refused = check_apart(models, url, key).err();
+            assert_eq!(refused.as_ref().and_then(|error| error.field()), wrong, "{models:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use inquire::{Confirm, InquireError, MultiSelect, Select, Text, validator::Validation};
 use llama_stack_core::{Code, Error, Result};
 
-use super::init::{Answers, check_name, check_url, default_memory, default_tools, default_url, has_embeddings, manifest};
+use super::init::{Answers, check_apart, check_name, check_url, default_memory, default_tools, default_url, has_embeddings, manifest};
 use crate::args::{InitArgs, MemoryChoice, ModelsChoice, ShieldChoice, ToolChoice};
 
 /// A choice with the words that it is shown by.
@@ -55,6 +55,7 @@ fn questions(args: InitArgs) -> Result<Answers> {
             ],
         )?,
     };
+    check_apart(models, args.url.as_deref(), args.key_variable.as_deref())?;
     let elsewhere = matches!(models, ModelsChoice::Remote | ModelsChoice::Grpc);
     let url = match args.url {
         Some(url) => url,

@@ -1,9 +1,11 @@
-//! Who may call, with which certificate, and by which policies: what else ends a start before anything is asked.
+//! Who may call, with which certificate, by which policies, and what secrets are sealed with: what else ends a start before anything
+//! is asked.
 
 use std::net::ToSocketAddrs as _;
 
 use llama_stack_core::{Manifest, Result};
 use llama_stack_server::{CedarPolicy, Policies, check_exposure, check_tls, install_crypto};
+use llama_stack_store::Sealer;
 
 use super::Finding;
 
@@ -19,6 +21,15 @@ pub(super) fn look(manifest: &Manifest, findings: &mut Vec<Finding>) {
     }
     let policies = Policies::from_manifest(manifest).and_then(|_| CedarPolicy::from_manifest(manifest)).map(drop);
     findings.push(told("policies", "of access and of tools can be read", policies, "correct that line"));
+    match manifest.secrets.keys(&manifest.lines).and_then(|keys| Sealer::new(&keys)) {
+        Ok(None) => {}
+        sealer => findings.push(told(
+            "secrets",
+            "the key to seal with can be read",
+            sealer.map(drop),
+            "correct the file, or the line that names it",
+        )),
+    }
 }
 
 fn told(what: &str, good: &str, looked: Result<()>, advice: &str) -> Finding {

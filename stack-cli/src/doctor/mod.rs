@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! manifest ─┬─ machine: port, home, disk, memory, clock
-//!           ├─ edge: callers, certificates, policies
+//!           ├─ edge: callers, certificates, policies, secrets
 //!           ├─ models: files and their hashes
-//!           └─ servers: database, upstreams
+//!           └─ servers: database, what providers list, upstreams
 //! ```
 //!
 //! It looks and changes nothing: no folder is made, no file fetched, no table brought up to date.
@@ -101,6 +101,7 @@ async fn examine(manifest: &Manifest, home: &std::path::Path, deep: bool, output
     findings.push(machine::disk(home, had.missing));
     findings.push(machine::memory(had.weights));
     findings.push(servers::database(manifest, home).await);
+    servers::providers(manifest, home, findings).await;
     servers::upstreams(manifest, home, findings).await;
 }
 

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use futures::future::{self, BoxFuture};
 use llama_stack_core::{Code, Context, Deps, Error, Inference, Manifest, Memory, Result, Safety, Tools, manifest::Provider};
 use llama_stack_proto::v1::{ListBanksRequest, ListModelsRequest, ListShieldsRequest, ListToolsRequest};
+use llama_stack_server::check_listed;
 use llama_stack_store::{Inspected, inspect};
 
 use super::Finding;
@@ -58,6 +59,17 @@ pub(super) async fn upstreams(manifest: &Manifest, home: &Path, findings: &mut V
         asked.push(Box::pin(collector(&manifest.telemetry.otlp_endpoint)));
     }
     findings.extend(future::join_all(asked).await);
+}
+
+/// What a start refuses of shields and tools.
+pub(super) async fn providers(manifest: &Manifest, home: &Path, findings: &mut Vec<Finding>) {
+    llama_stack_server::install_crypto();
+    // Servers that do not answer in time are told of each.
+    let Ok(wrong) = tokio::time::timeout(PATIENCE, check_listed(manifest, &registry(), home)).await else { return };
+    if wrong.is_empty() {
+        findings.push(Finding::ok("providers", "no shield and no tool is there twice, and the shields that are named are there"));
+    }
+    findings.extend(wrong.iter().map(|error| Finding::fail("providers", error.message(), "correct that line")));
 }
 
 async fn upstream(api: &str, provider: &Provider, manifest: &Manifest, home: &Path) -> Finding {

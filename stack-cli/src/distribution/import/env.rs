@@ -59,3 +59,8 @@ pub(super) fn default_of(text: &str) -> String {
     out.push_str(rest);
     out
 }
+
+/// Whether a text is nothing but what a variable without a default says.
+pub(super) fn is_open(text: &str) -> bool {
+    text.contains("${env.") && !text.contains(":=") && default_of(text).is_empty()
+}

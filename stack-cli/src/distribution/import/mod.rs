@@ -9,7 +9,10 @@ mod providers;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    path::Path,
+};
 
 use llama_stack_core::{Error, Manifest, Result, manifest};
 use serde::Serialize;
@@ -90,6 +93,7 @@ fn convert(text: &str, file: &str) -> Result<(String, Vec<Note>)> {
     manifest.insert("providers".into(), providers::convert(&run, &mut notes));
     telemetry(&run, &mut manifest, &mut notes);
     leftovers(&run, &mut notes);
+    models(&run, &manifest["providers"]["inference"], &mut notes);
     let header = "# Converted from the run.yaml of a Llama Stack distribution by `llama-stack distribution import`.\n";
     let text = format!("{header}{}", yaml::block(&Value::Object(manifest), 0));
     // What is written here must be right whatever was converted; variables count as set.
@@ -115,20 +119,29 @@ fn name(run: &Value, notes: &mut Notes) -> String {
 
 fn server(run: &Value, manifest: &mut Map<String, Value>, notes: &mut Notes) {
     let server = run.get("server").cloned().unwrap_or_default();
-    let port = server.get("port").and_then(|port| port.as_u64().or_else(|| port.as_str()?.parse().ok())).unwrap_or(8321);
+    let port = port(&server, notes);
+    let had = server.get("host").and_then(Value::as_str).unwrap_or_default();
+    let host = env::default_of(had);
+    let host = host.trim_matches(['[', ']']);
+    let ip: Option<IpAddr> = host.parse().ok();
     // Llama Stack listens for everyone unless it is told otherwise.
-    let host = server.get("host").and_then(Value::as_str).filter(|host| !matches!(*host, "0.0.0.0" | "::" | ""));
-    match host {
-        None => notes
-            .changed("server", "listens on this machine alone; 0.0.0.0 wants a `server.auth` that says who may call, see docs/identity.md"),
-        Some(host) if host != "localhost" && !host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()) => {
+    let listened = if ip.is_some_and(|ip| ip.is_unspecified()) || host.is_empty() && !env::is_open(had) {
+        let had = if had.contains("${env.") { format!(" whatever {had} says") } else { String::new() };
+        notes.changed(
+            "server",
+            format!("listens on this machine alone{had}; 0.0.0.0 wants a `server.auth` that says who may call, see docs/identity.md"),
+        );
+        "127.0.0.1".to_owned()
+    } else {
+        if host.is_empty() {
+            notes.changed("server.host", format!("{had} may name this machine alone, or want `server.auth`, see docs/identity.md"));
+        } else if host != "localhost" && ip.is_none_or(|ip| !ip.is_loopback()) {
             notes.changed("server.host", "does not start before `server.auth` says who may call, see docs/identity.md");
         }
-        Some(_) => {}
-    }
-    let host = host.unwrap_or("127.0.0.1");
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let mut made = json!({ "listen": format!("{host}:{port}") });
+        let bare = had.trim_matches(['[', ']']);
+        if bare.parse::<Ipv6Addr>().is_ok() { format!("[{bare}]") } else { had.to_owned() }
+    };
+    let mut made = json!({ "listen": format!("{listened}:{port}") });
     if let Some(tls) = tls(&server, notes) {
         made["tls"] = tls;
     }
@@ -141,6 +154,20 @@ fn server(run: &Value, manifest: &mut Map<String, Value>, notes: &mut Notes) {
             notes.left_out(format!("server.{key}"), what);
         }
     }
+}
+
+/// A number, or a reference to the environment, which stays one.
+fn port(server: &Value, notes: &mut Notes) -> String {
+    let had = match server.get("port") {
+        None | Some(Value::Null) => return "8321".into(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    if env::is_open(&had) || env::default_of(&had).parse::<u16>().is_ok() {
+        return had;
+    }
+    notes.left_out("server.port", format!("{had:?} is no port; 8321 is taken"));
+    "8321".into()
 }
 
 /// Llama Stack refuses clients without a certificate where it has an authority for them; here that is for `server.auth` to say.
@@ -231,22 +258,49 @@ fn leftovers(run: &Value, notes: &mut Notes) {
             count => notes.left_out(key, format!("{count} of them: {what}")),
         }
     }
-    let models = [("models", &run["models"]), ("registered_resources.models", &resources["models"])];
-    for (list, models) in models {
-        for (index, model) in models.as_array().into_iter().flatten().enumerate() {
-            if let (Some(id), Some(theirs)) = (model["model_id"].as_str(), model["provider_model_id"].as_str())
-                && id != theirs
-            {
-                notes.left_out(
-                    format!("{list}[{index}].model_id"),
-                    format!(
-                        "is called {theirs}, as its server calls it; `models: [{{ id: {id:?}, upstream: {theirs:?} }}]` keeps its name"
-                    ),
-                );
-            }
-        }
-    }
     if run.get("external_providers_dir").is_some_and(|value| !value.is_null()) {
         notes.left_out("external_providers_dir", "a provider of your own is a gRPC server here: `llama-stack provider new`");
     }
+}
+
+/// Names that models have there alone, where their server came over: `converted` is the list of those that did.
+fn models(run: &Value, converted: &Value, notes: &mut Notes) {
+    let provider = |model: &Value| -> Option<String> {
+        let mut there = converted.as_array().into_iter().flatten().filter_map(|one| one["id"].as_str());
+        match model["provider_id"].as_str().map(providers::tidy) {
+            Some(named) => there.any(|id| id == named).then_some(named),
+            // Of the only one, if it is that.
+            None => there.next().filter(|_| run["providers"]["inference"].as_array().is_some_and(|all| all.len() == 1)).map(str::to_owned),
+        }
+    };
+    let lists = [("models", &run["models"]), ("registered_resources.models", &run["registered_resources"]["models"])];
+    let listed = lists.into_iter().flat_map(|(list, models)| {
+        models.as_array().into_iter().flatten().enumerate().map(move |(index, model)| (format!("{list}[{index}].model_id"), model))
+    });
+    let all: Vec<(String, &Value, String)> = listed.filter_map(|(path, model)| Some((path, model, provider(model)?))).collect();
+    for (path, model, server) in &all {
+        let Some((_, theirs)) = names(model).filter(|(id, theirs)| id != theirs) else { continue };
+        // A list of models is all that a provider offers.
+        let entries: Vec<String> = all.iter().filter(|(_, _, of)| of == server).filter_map(|(_, model, _)| entry(model)).collect();
+        let message = format!(
+            "is called {theirs}, as its server calls it; `models: [{}]` in the config of {server} keeps its name, and {server} then offers \
+             what is in that list alone",
+            entries.join(", ")
+        );
+        notes.left_out(path, message);
+    }
+}
+
+/// What a model is called there, and by its server.
+fn names(model: &Value) -> Option<(&str, &str)> {
+    let id = model["model_id"].as_str()?;
+    Some((id, model["provider_model_id"].as_str().unwrap_or(id)))
+}
+
+/// A model in the `models` of `remote::openai`.
+fn entry(model: &Value) -> Option<String> {
+    let (id, theirs) = names(model)?;
+    let upstream = if id == theirs { String::new() } else { format!(", upstream: {theirs:?}") };
+    let kind = if model["model_type"] == "embedding" { ", kind: embedding" } else { "" };
+    Some(format!("{{ id: {id:?}{upstream}{kind} }}"))
 }

@@ -75,11 +75,14 @@ fn unread(config: &Value, read: &[&str], path: &str, notes: &mut Notes) {
     }
 }
 
-/// Letters, digits and `_ - .`, as ids are here.
 fn id(entry: &Value) -> String {
-    let had = entry["provider_id"].as_str().unwrap_or_default();
-    let id: String = had.chars().map(|c| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '-' }).collect();
+    let id = tidy(entry["provider_id"].as_str().unwrap_or_default());
     if id.is_empty() { "unnamed".into() } else { id }
+}
+
+/// Letters, digits and `_ - .`, as ids are here.
+pub(super) fn tidy(had: &str) -> String {
+    had.chars().map(|c| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '-' }).collect()
 }
 
 fn inference(id: &str, kind: &str, config: &Value, path: &str, notes: &mut Notes) -> Vec<Value> {
@@ -102,16 +105,28 @@ fn inference(id: &str, kind: &str, config: &Value, path: &str, notes: &mut Notes
         }
         let read = ["base_url", "url", "openai_compat_api_base", "api_key", "api_token", "tls_verify"];
         unread(config, &read, path, notes);
-        match &config["tls_verify"] {
-            Value::String(word) if matches!(default_of(word).as_str(), "true" | "") => {}
-            Value::String(word) if default_of(word) != "false" => {
-                made.insert("ca_certificate".into(), json!(word));
+        let checked = match &config["tls_verify"] {
+            Value::Null => Some(true),
+            Value::Bool(checked) => Some(*checked),
+            Value::String(word) => {
+                let default = default_of(word);
+                if default.is_empty() && word.contains("${env.") {
+                    notes.left_out(
+                        format!("{path}.config.tls_verify"),
+                        format!("{word} is known at the start alone; where it is a file of an authority, name it as `ca_certificate`"),
+                    );
+                } else if !default.is_empty() && truth(&default).is_none() {
+                    made.insert("ca_certificate".into(), json!(word));
+                }
+                truth(&default).or(Some(true))
             }
-            Value::Null | Value::Bool(true) => {}
-            _ => notes.left_out(
+            _ => None,
+        };
+        if checked != Some(true) {
+            notes.left_out(
                 format!("{path}.config.tls_verify"),
                 "certificates are always checked; name a private authority as `ca_certificate`",
-            ),
+            );
         }
         return vec![json!({ "id": id, "type": "remote::openai", "config": made })];
     }
@@ -130,6 +145,15 @@ fn inference(id: &str, kind: &str, config: &Value, path: &str, notes: &mut Notes
     };
     notes.left_out(path, format!("{kind}: {message}"));
     Vec::new()
+}
+
+/// Python's words for a bool, as Pydantic reads them.
+fn truth(word: &str) -> Option<bool> {
+    match word.to_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Some(true),
+        "false" | "f" | "no" | "n" | "off" | "0" => Some(false),
+        _ => None,
+    }
 }
 
 /// The base of the OpenAI API: Ollama's and TGI's addresses stand without it in a run.yaml.
@@ -154,9 +178,11 @@ fn safety(id: &str, kind: &str, config: &Value, run: &Value, path: &str, notes: 
             if let Some(codes) = config["excluded_categories"].as_array().filter(|codes| !codes.is_empty()) {
                 made["excluded_categories"] = json!(codes);
             }
+            unread(config, &["excluded_categories"], path, notes);
             vec![json!({ "id": shield, "type": "inline::llama-guard", "config": made })]
         }
         "inline::code-scanner" => {
+            unread(config, &[], path, notes);
             notes.changed(path, "code is judged by this program's own rules, see docs/safety-rules.md");
             vec![json!({ "id": id, "type": "inline::code-rules" })]
         }
@@ -179,9 +205,7 @@ fn shield(run: &Value, provider: &str) -> Option<(String, String)> {
     let model = found["provider_shield_id"].as_str().or_else(|| found["shield_id"].as_str())?;
     // A model of a provider is `provider/model` there and `model` here.
     let model = model.rsplit_once('/').filter(|(before, _)| is_provider(run, before)).map_or(model, |(_, model)| model);
-    let id: String =
-        found["shield_id"].as_str()?.chars().map(|c| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '-' }).collect();
-    Some((id, model.to_owned()))
+    Some((tidy(found["shield_id"].as_str()?), model.to_owned()))
 }
 
 fn is_provider(run: &Value, id: &str) -> bool {
@@ -199,6 +223,7 @@ fn memory(id: &str, kind: &str, config: &Value, path: &str, notes: &mut Notes) -
             path,
             "banks are collections of their own in that server: put the documents in again. `url` names its gRPC port, usually 6334",
         );
+        unread(config, &["url", "api_key"], path, notes);
         let mut made = json!({ "url": url });
         if let Some(key) = config["api_key"].as_str() {
             made["api_key"] = json!(key);
@@ -236,8 +261,7 @@ fn mcp(run: &Value, provider: &str) -> Vec<Value> {
     let groups = lists.into_iter().filter_map(Value::as_array).flatten().filter(|group| group["provider_id"] == provider);
     let made = groups.filter_map(|group| {
         let url = group["mcp_endpoint"]["uri"].as_str()?;
-        let id: String = group["toolgroup_id"].as_str()?.replace("::", "-");
-        let id: String = id.chars().map(|c| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '-' }).collect();
+        let id = tidy(&group["toolgroup_id"].as_str()?.replace("::", "-"));
         Some(json!({ "id": id, "type": "remote::mcp", "config": { "url": url } }))
     });
     made.collect()
