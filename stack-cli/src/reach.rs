@@ -55,22 +55,30 @@ pub(crate) fn is_nobody(error: &Error) -> bool {
 
 /// With what to do where no stack answers, or one that wants to know who asks.
 pub(crate) fn explained(error: Error, server: &str) -> Error {
-    if error.code() == Code::Unauthenticated {
-        return and(&error, &format!("{} must hold a key of {server}, which `llama-stack key create` makes", caller::VARIABLE));
+    if error.code() == Code::Unauthenticated && error.reason() != Some("invalid_provider_key") {
+        let what = format!("{} holds a key or token that {server} takes, {CERTIFICATE} a certificate", caller::VARIABLE);
+        return and(&error, &what);
     }
-    if !is_nobody(&error) {
+    // A connection that breaks in its first moments is told by whatever broke first.
+    let is_cut = error.code() == Code::Internal && error.source().is_some() && error.message().contains("http2 error");
+    if !is_cut && !is_nobody(&error) {
         return error;
     }
     let cause = error.source().map(ToString::to_string).unwrap_or_default();
-    if cause.contains("certificate") || cause.contains("alert") {
+    let told = |words: &[&str]| words.iter().any(|word| cause.contains(word));
+    let is_broken = is_cut || told(&["operation was canceled"]);
+    if server.starts_with("https://") && told(&["InvalidContentType", "corrupt message"]) {
+        return Error::unavailable(format!("{server} answers without TLS: name it with http://")).with_source(cause);
+    }
+    if server.starts_with("https://") && (is_broken || told(&["certificate", "alert"])) {
         let sentence = format!(
-            "{server} answers, and TLS fails; {AUTHORITY} names the authority's file where it is a private one, {CERTIFICATE} and {KEY} a \
-             certificate of your own"
+            "{server} answers, and TLS fails: {cause}; {AUTHORITY} names the authority's file where it is a private one, {CERTIFICATE} \
+             and {KEY} a certificate of your own"
         );
-        return Error::unavailable(sentence).with_source(cause);
+        return Error::unavailable(sentence);
     }
     let sentence = format!("no stack answers at {server}; start one with `llama-stack run starter`, or name another with --server");
-    if cause.contains("operation was canceled") && server.starts_with("http://") {
+    if is_broken && server.starts_with("http://") {
         return Error::unavailable(format!("{sentence} (with TLS it begins with https://)"));
     }
     Error::unavailable(sentence)

@@ -16,8 +16,8 @@ use futures::{StreamExt as _, stream};
 use llama_stack_core::{Batches, Context, Error, EventStream, Files, Inference, Result, grpc::Served};
 use llama_stack_proto::v1::{
     Batch, BatchStatus, ChatEvent, ChatRequest, CreateBatchRequest, DeleteFileRequest, DeleteFileResponse, File, FileChunk,
-    GetBatchRequest, GetFileRequest, UploadFileRequest, batches_server::BatchesServer, files_server::FilesServer,
-    upload_file_request::Message,
+    GetBatchRequest, GetFileRequest, ListModelsRequest, ListModelsResponse, UploadFileRequest, batches_server::BatchesServer,
+    files_server::FilesServer, upload_file_request::Message,
 };
 use llama_stack_tests::served;
 use support::{Said, call, command};
@@ -185,6 +185,10 @@ struct Silent {
 
 #[async_trait::async_trait]
 impl Inference for Silent {
+    async fn list_models(&self, _: &Context, _: ListModelsRequest) -> Result<ListModelsResponse> {
+        Ok(ListModelsResponse::default())
+    }
+
     async fn stream_chat(&self, _: &Context, _: ChatRequest) -> Result<EventStream<ChatEvent>> {
         self.asked.notify_one();
         Ok(Box::pin(stream::pending()))

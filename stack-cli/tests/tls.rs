@@ -29,6 +29,12 @@ fn a_stack_behind_tls_is_reached_with_its_authority_and_a_certificate_of_ones_ow
     let ca = write("ca.pem", &authority.pem());
     let (cert, key) = certify("127.0.0.1", "server");
     let (robot, robot_key) = certify("robot.acme", "robot");
+    // Of an authority that the stack has never heard of.
+    let (stranger, stranger_key) = {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(["robot.acme".to_owned()]).unwrap().self_signed(&key).unwrap();
+        (write("stranger.pem", &certificate.pem()), write("stranger.key", &key.serialize_pem()))
+    };
     let manifest = write(
         "m.yaml",
         &format!(
@@ -47,11 +53,12 @@ fn a_stack_behind_tls_is_reached_with_its_authority_and_a_certificate_of_ones_ow
     assert_eq!(good.code, 0, "{}", good.err);
     let plain = server.url.replace("https://", "http://");
     type Refusal<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-    let refusals: [Refusal<'_>; 5] = [
+    let refusals: [Refusal<'_>; 6] = [
         (&server.url, &[], "LLAMA_STACK_CA"),
         (&server.url, &[trusts], "LLAMA_STACK_API_KEY"),
         (&server.url, &[trusts, shows], "go together"),
         (&server.url, &[("LLAMA_STACK_CA", &*manifest)], "no certificate in PEM"),
+        (&server.url, &[trusts, ("LLAMA_STACK_CLIENT_CERT", &*stranger), ("LLAMA_STACK_CLIENT_KEY", &*stranger_key)], "TLS fails"),
         (&plain, &[], "https://"),
     ];
     for (url, more, said) in refusals {

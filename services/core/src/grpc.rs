@@ -130,7 +130,9 @@ pub(crate) fn from_peer(status: Status) -> Error {
         Some(source) if unsent || matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown) => {
             Error::unavailable("the provider cannot be reached").with_reason("upstream_unreachable").with_source(whole(source))
         }
-        _ => error,
+        // Made on this side as well, and perhaps only after the request was sent.
+        Some(source) => error.with_source(whole(source)),
+        None => error,
     }
 }
 

@@ -14,7 +14,8 @@ use llama_stack_core::{Code, Context, Memory};
 use llama_stack_memory::Router;
 use llama_stack_proto::v1::{
     Bank, CancelIngestionRequest, ContentPart, DeleteDocumentsRequest, Document, DocumentStatus, GetDocumentRequest, GetIngestionRequest,
-    Ingestion, InsertChunksRequest, InsertDocumentsRequest, ListChunksRequest, QueryRequest, SearchMode, content_part::Part, document::Content,
+    Ingestion, InsertChunksRequest, InsertDocumentsRequest, ListChunksRequest, QueryRequest, SearchMode, content_part::Part,
+    document::Content,
 };
 use llama_stack_tests::{conformance::memory, served};
 use serde_json::json;
