@@ -208,43 +208,6 @@ async fn what_is_cancelled_is_not_inserted() {
     assert!(memory::found(&stand.memory, &cx, memory::query(&bank, "animal", SearchMode::Keyword)).await.is_empty());
 }
 
-/// What is found and what is told of a document are of one version, however its replacement ends.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_replacement_in_the_background_that_is_not_made_leaves_the_document_as_it_was() {
-    let stand = Stand::new().await;
-    let cx = memory::somebody();
-    let bank = memory::made(&stand.memory, &cx).await;
-    let finds = async |word: &str| memory::found(&stand.memory, &cx, memory::query(&bank, word, SearchMode::Keyword)).await.len();
-    let told = async || {
-        let get = GetDocumentRequest { bank_id: bank.id.clone(), document_id: "a".into(), ..GetDocumentRequest::default() };
-        let document = stand.memory.get_document(&cx, get).await.unwrap();
-        (document.status(), document.content, document.error.map(|error| error.reason).unwrap_or_default())
-    };
-    let ended = async |ingestion: Ingestion| {
-        let get = GetIngestionRequest { bank_id: bank.id.clone(), id: ingestion.id };
-        let told: Vec<_> = timeout(memory::NEVER, stand.memory.watch_ingestion(&cx, get).await.unwrap().collect()).await.unwrap();
-        told.last().unwrap().as_ref().unwrap().status()
-    };
-    let content = |text: &str| Some(Content::Text(text.into()));
-    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr")]).await;
-
-    let unreadable = background(&stand, &cx, &bank, vec![memory::text("a", " \n ")]).await;
-    assert_eq!(ended(unreadable).await, DocumentStatus::Failed);
-    assert_eq!((told().await, finds("purr").await), ((DocumentStatus::Failed, content("cats purr"), "empty_file".into()), 1));
-
-    let closed = stand.worded.gate.write().await;
-    let unwanted = background(&stand, &cx, &bank, vec![memory::text("a", "dogs bark")]).await;
-    let cancel = CancelIngestionRequest { bank_id: bank.id.clone(), id: unwanted.id };
-    assert_eq!(stand.memory.cancel_ingestion(&cx, cancel).await.unwrap().cancelled, 1);
-    drop(closed);
-    assert_eq!((told().await, finds("purr").await), ((DocumentStatus::Cancelled, content("cats purr"), String::new()), 1));
-
-    let good = background(&stand, &cx, &bank, vec![memory::text("a", "dogs bark")]).await;
-    assert_eq!(ended(good).await, DocumentStatus::Completed);
-    assert_eq!(told().await, (DocumentStatus::Completed, content("dogs bark"), String::new()));
-    assert_eq!((finds("purr").await, finds("bark").await), (0, 1));
-}
-
 /// A model that does not answer for a while holds up an ingestion, and does not fail it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_for_a_while_is_tried_again() {

@@ -12,7 +12,6 @@ use crate::{
     failure,
     ingestions::{self, progress},
     page::Page,
-    replaced,
     sql::{Conn, Row, args},
     turns::{marks, micros},
 };
@@ -20,15 +19,14 @@ use crate::{
 /// A document that is there keeps its place; all else is the new one's.
 const PUT: &str = "INSERT INTO bank_documents \
                    (tenant, bank_id, id, place, revision, ingestion_id, status, principal, roles, bytes, expires_us, body, content, worker, \
-                   file_id, replaces) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+                   file_id) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
                    ON CONFLICT (tenant, bank_id, id) DO UPDATE SET revision = excluded.revision, ingestion_id = excluded.ingestion_id, \
                    status = excluded.status, principal = excluded.principal, roles = excluded.roles, bytes = excluded.bytes, \
                    expires_us = excluded.expires_us, body = excluded.body, content = excluded.content, worker = excluded.worker, \
-                   file_id = excluded.file_id, replaces = excluded.replaces";
-/// 2 is `COMPLETED`.
-const SETTLE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7, expires_us = $8, \
-                      replaces = CASE WHEN $5 = 2 THEN $9 ELSE replaces END WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
+                   file_id = excluded.file_id";
+const SETTLE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7, expires_us = $8 \
+                      WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
 const PUT_CONTENT: &str = "UPDATE bank_documents SET body = $5, content = $6, revision = $7 \
                            WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
 /// 2 is `COMPLETED`.
@@ -116,10 +114,6 @@ impl Command for Put {
             let place = format!("{:020}{}", micros(document.created.as_ref()), document.id);
             let (status, bytes) = (i64::from(document.status), document.bytes as i64);
             let expires = micros(document.expires.as_ref());
-            let replaces = match &self.ingestion {
-                Some(_) => replaced::before(conn, &self.tenant, &self.bank_id, &document.id).await?,
-                None => Vec::new(),
-            };
             let args = args![
                 &self.tenant,
                 &self.bank_id,
@@ -135,8 +129,7 @@ impl Command for Put {
                 &body,
                 &content,
                 &self.worker,
-                file_of(document),
-                &replaces
+                file_of(document)
             ];
             conn.execute(PUT, args).await?;
         }
@@ -159,8 +152,7 @@ impl Command for Settle {
         let document = &self.document;
         let (body, _) = parts(document);
         let (status, bytes, expires) = (i64::from(document.status), document.bytes as i64, micros(document.expires.as_ref()));
-        let nothing = Vec::new();
-        let args = args![&self.tenant, &self.bank_id, &document.id, &self.revision, status, bytes, &body, expires, &nothing];
+        let args = args![&self.tenant, &self.bank_id, &document.id, &self.revision, status, bytes, &body, expires];
         // Of two who inserted it, one counts.
         let pending = conn.execute(IS_PENDING, args![&self.tenant, &self.bank_id, &document.id, &self.revision]).await? > 0;
         let changed = conn.execute(SETTLE, args).await?;
@@ -228,8 +220,7 @@ impl Command for Delete {
 }
 
 impl Store {
-    /// Stores documents, each in place of what its id was before, and the ingestion that brings them: all or none. What an ingestion
-    /// would replace is kept until it does (`replaced.rs`).
+    /// Stores documents, each in place of what its id was before, and the ingestion that brings them: all or none.
     /// `worker` goes on with those that are in progress.
     ///
     /// # Errors
@@ -380,7 +371,7 @@ impl Store {
 }
 
 /// The file that it is made of; empty where it is none.
-pub(crate) fn file_of(document: &Document) -> &str {
+fn file_of(document: &Document) -> &str {
     match &document.content {
         Some(Content::FileId(id)) => id,
         _ => "",
@@ -388,7 +379,7 @@ pub(crate) fn file_of(document: &Document) -> &str {
 }
 
 /// What is read in lists, and the content.
-pub(crate) fn parts(document: &Document) -> (Vec<u8>, Vec<u8>) {
+fn parts(document: &Document) -> (Vec<u8>, Vec<u8>) {
     let content = Document { content: document.content.clone(), ..Document::default() };
     // Of a file the list says which.
     let listed = document.content.clone().filter(|content| matches!(content, Content::FileId(_)));
@@ -402,6 +393,6 @@ fn read(row: &Row) -> Result<Document> {
     Ok(document)
 }
 
-pub(crate) fn status(stored: i64) -> DocumentStatus {
+fn status(stored: i64) -> DocumentStatus {
     i32::try_from(stored).ok().and_then(|status| DocumentStatus::try_from(status).ok()).unwrap_or(DocumentStatus::Unspecified)
 }

@@ -9,7 +9,7 @@ use crate::{
     Store,
     banks::timestamp,
     command::{Command, Failure, Outcome, not_found},
-    failure, replaced,
+    failure,
     sql::{Conn, Row, args},
     turns::micros,
 };
@@ -45,7 +45,6 @@ impl Command for End {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let key = args![&self.tenant, &self.bank_id, &self.id];
         if self.cancel {
-            replaced::cancel(conn, &self.tenant, &self.bank_id, &self.id).await?;
             conn.execute(CANCEL, key).await?;
         }
         let counts = Counts::of(&conn.rows(COUNTS, key).await?)?;

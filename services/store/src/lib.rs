@@ -31,7 +31,6 @@ mod pins;
 mod postgres;
 mod presence;
 mod prompts;
-mod replaced;
 mod restore;
 mod retention;
 mod sealed;

@@ -20,7 +20,6 @@ on!(sqlite, memory, postgres: [
     what_a_worker_left_is_taken_once_its_lease_has_run_out,
     of_many_takers_each_document_goes_to_one,
     an_ingestion_counts_its_documents,
-    a_replacement_that_fails_or_is_cancelled_leaves_what_was_there,
     expired_documents_are_told,
     documents_are_known_by_their_file,
     an_owner_has_one_bank_for_a_purpose,
@@ -289,59 +288,6 @@ async fn an_ingestion_counts_its_documents(Fixture { store, .. }: &Fixture) {
     let list = DocumentList { ingestion_id: &ingestion.id, ..DocumentList::default() };
     assert_eq!(store.list_documents(TENANT, &mine.id, list, &ids::now()).await.unwrap().0.len(), 3);
     assert_eq!(store.get_ingestion("other", &mine.id, &ingestion.id).await.unwrap_err().code(), Code::NotFound);
-}
-
-async fn a_replacement_that_fails_or_is_cancelled_leaves_what_was_there(Fixture { store, .. }: &Fixture) {
-    let mine = bank("ann");
-    kept(store, &mine).await;
-    let settled = async |row: &InsertedDocument| {
-        let document = Document { status: DocumentStatus::Completed.into(), ..row.document.clone() };
-        store.settle_document(TENANT, &mine.id, &document, &row.revision, (1, 1)).await.unwrap()
-    };
-    let there = async || {
-        let there = store.get_document(TENANT, &mine.id, "a").await.unwrap().document;
-        (there.status(), there.content, there.bytes, there.ingestion_id)
-    };
-    let begun = async |text: &str| {
-        let ingestion = Ingestion { id: ids::new("ing"), bank_id: mine.id.clone(), documents: 1, ..Ingestion::default() };
-        let row = inserted("a", text);
-        let row = InsertedDocument { document: Document { ingestion_id: ingestion.id.clone(), ..row.document }, ..row };
-        store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![row.clone()], Some(ingestion.clone())).await.unwrap();
-        (row, ingestion.id)
-    };
-    let content = |text: &str| Some(Content::Text(text.into()));
-    let failed =
-        |ingestion: &str| Document { status: DocumentStatus::Failed.into(), ingestion_id: ingestion.into(), ..Document::default() };
-    let put_back = async |row: &InsertedDocument, ingestion: &str| {
-        store.put_back_document(TENANT, &mine.id, "a", &row.revision, failed(ingestion)).await.unwrap()
-    };
-    // There is nothing to go back to.
-    let (first, ingestion) = begun("old").await;
-    assert!(!put_back(&first, &ingestion).await);
-    assert!(settled(&first).await);
-
-    let (second, ingestion) = begun("newer").await;
-    assert_eq!(there().await, (DocumentStatus::InProgress, content("newer"), 5, ingestion.clone()));
-    assert!(put_back(&second, &ingestion).await);
-    assert_eq!(there().await, (DocumentStatus::Failed, content("old"), 3, ingestion.clone()));
-    assert_eq!(store.get_ingestion(TENANT, &mine.id, &ingestion).await.unwrap().failed, 1);
-    // One that waits in the place of another that waits, and of one that failed.
-    begun("newest").await;
-    let (third, ingestion) = begun("newest of all").await;
-    store.end_ingestion(TENANT, &mine.id, &ingestion, true, &ids::now()).await.unwrap();
-    assert_eq!(there().await, (DocumentStatus::Cancelled, content("old"), 3, ingestion.clone()));
-    assert_eq!(store.get_ingestion(TENANT, &mine.id, &ingestion).await.unwrap().cancelled, 1);
-    assert_eq!(store.begin_replacing(TENANT, &mine.id, "a", &third.revision).await.unwrap(), None);
-
-    let (fourth, ingestion) = begun("last").await;
-    let begin = async || store.begin_replacing(TENANT, &mine.id, "a", &fourth.revision).await.unwrap();
-    let before = begin().await.unwrap();
-    assert!(!before.is_empty());
-    assert!(!put_back(&fourth, &ingestion).await, "it is being replaced");
-    store.give_up_replacing(TENANT, &mine.id, "a", &fourth.revision, before.clone()).await.unwrap();
-    assert_eq!(begin().await, Some(before));
-    assert!(settled(&fourth).await);
-    assert_eq!(there().await, (DocumentStatus::Completed, content("last"), 4, ingestion));
 }
 
 async fn expired_documents_are_told(Fixture { store, .. }: &Fixture) {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Banks,
-    access::{Want, author, key},
+    access::{Want, author},
     ingest::{Read, alike, gone},
     worker::Busy,
 };
@@ -234,10 +234,7 @@ impl Banks {
     }
 
     async fn store_failure(&self, pending: &PendingDocument, error: &Error) -> Result<()> {
-        let PendingDocument { tenant, bank_id, id, .. } = pending;
-        let key = key(tenant, bank_id);
-        let _held = self.0.locks.document(&key, id).await;
-        let Some(row) = self.there(tenant, bank_id, id).await? else { return Ok(()) };
+        let Some(row) = self.there(&pending.tenant, &pending.bank_id, &pending.id).await? else { return Ok(()) };
         // What came later is not its failure.
         if row.document.status() != DocumentStatus::InProgress
             || row.document.ingestion_id != pending.ingestion_id
@@ -247,15 +244,8 @@ impl Banks {
         }
         let mut document = row.document;
         (document.status, document.error) = (DocumentStatus::Failed.into(), Some(error.to_info()));
-        if self.store.put_back_document(tenant, bank_id, id, &row.revision, document.clone()).await? {
-            return Ok(());
-        }
         document.sha256.clear();
-        if self.store.settle_document(tenant, bank_id, &document, &row.revision, (0, 0)).await? {
-            // Of what was begun, where there is nothing to go back to: what is not inserted is not found.
-            self.index.delete_documents(&key, &[document.id]).await?;
-        }
-        Ok(())
+        self.store.settle_document(&pending.tenant, &pending.bank_id, &document, &row.revision, (0, 0)).await.map(drop)
     }
 
     pub(super) async fn ingestion(&self, cx: &Context, bank: &str, id: &str) -> Result<Ingestion> {

@@ -181,7 +181,7 @@ impl Banks {
         let _held = self.0.locks.document(&key, &document.id).await;
         self.check_quota(tenant, bank_id, &document.id, document.bytes).await?;
         let _busy = self.0.worker.begin(&self.store).await?;
-        let (revision, before) = match revision {
+        let revision = match revision {
             Some(revision) => {
                 let row = self.there(tenant, bank_id, &document.id).await?;
                 let waits = |row: &InsertedDocument| row.revision == revision && row.document.status() == DocumentStatus::InProgress;
@@ -189,8 +189,7 @@ impl Banks {
                     // Cancelled or replaced while it was read.
                     return Ok(());
                 }
-                let Some(before) = self.store.begin_replacing(tenant, bank_id, &document.id, &revision).await? else { return Ok(()) };
-                (revision, before)
+                revision
             }
             None => {
                 let revision = ids::new("rev");
@@ -198,15 +197,12 @@ impl Banks {
                 let row = InsertedDocument { document: waits, revision: revision.clone() };
                 let put = self.store.put_documents(tenant, bank_id, author, self.0.worker.owner(), vec![row], None).await;
                 put.map_err(|error| gone(error, bank_id))?;
-                (revision, Vec::new())
+                revision
             }
         };
         let progress = (chunks.len() as u64, chunks.iter().filter(|chunk| !chunk.vector.is_empty()).count() as u64);
         document.status = DocumentStatus::Completed.into();
-        if let Err(error) = self.index.replace(&key, &document.id, chunks).await {
-            self.store.give_up_replacing(tenant, bank_id, &document.id, &revision, before).await?;
-            return Err(error);
-        }
+        self.index.replace(&key, &document.id, chunks).await?;
         if !self.store.settle_document(tenant, bank_id, &document, &revision, progress).await?
             && self.there(tenant, bank_id, &document.id).await?.is_none()
         {
