@@ -135,7 +135,14 @@ pub(crate) async fn run(args: BackupArgs, output: &Output) -> Result<()> {
         draft::unless_stopped(write(chunks?, &args.to, key.as_ref())).await
     };
     written.map_err(|error| reach::explained(error, server))?;
-    output.result(&summary(&args.to, verified(&args.to, key, output).await?), told)
+    let contents = tokio::select! {
+        read = verified(&args.to, key, output) => read?,
+        _ = tokio::signal::ctrl_c() => {
+            let message = format!("stopped while {} was verified; it is there", args.to.display());
+            return Err(Error::new(Code::Cancelled, message));
+        }
+    };
+    output.result(&summary(&args.to, contents), told)
 }
 
 fn key(file: Option<&Path>) -> Result<Option<BackupKey>> {

@@ -92,7 +92,14 @@ pub(crate) async fn run(verb: MemoryVerb, output: &Output) -> Result<()> {
             let task = migrate::Task { from, to, bank, remove };
             let report = migrate::run(connect(&server)?, task, &output.counts()).await;
             let report = report.map_err(|error| reach::explained(error, &server.server))?;
-            output.result(&report, |report| migrate::text(report))
+            output.result(&report, |report| migrate::text(report))?;
+            let waiting = report.iter().filter(|moved| moved.waits).count();
+            if waiting > 0 {
+                return Err(Error::failed_precondition(format!(
+                    "{waiting} banks were left, of documents that are not inserted: run it again then"
+                )));
+            }
+            Ok(())
         }
     }
 }

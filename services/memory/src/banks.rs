@@ -28,7 +28,7 @@ mod valid;
 mod worker;
 
 pub use kept::shape;
-pub(crate) use query::{DEFAULT_TOP_K, check_query, fitting, mode};
+pub(crate) use query::{DEFAULT_TOP_K, MAX_BANKS, check_query, fitting, mode};
 pub(crate) use rank::cosine;
 
 use std::sync::Arc;

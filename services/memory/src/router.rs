@@ -10,7 +10,7 @@ use llama_stack_proto::v1::{
     ListChunksResponse, ListDocumentsRequest, ListDocumentsResponse, QueryRequest, QueryResponse, UpdateBankRequest, UpdateDocumentRequest,
 };
 
-use crate::spread;
+use crate::{banks::MAX_BANKS, spread};
 
 /// The banks of all providers as one service.
 ///
@@ -182,6 +182,11 @@ impl Memory for Router {
         }
         if self.providers.len() == 1 {
             return cx.within(first.query(cx, request)).await;
+        }
+        // Before each is looked for.
+        if request.bank_ids.len() > MAX_BANKS {
+            let message = format!("bank_ids must name 1 to {MAX_BANKS} banks, not {}", request.bank_ids.len());
+            return Err(Error::invalid("bank_ids", message));
         }
         let mut asked: Vec<spread::Asked<'_>> = Vec::new();
         for id in &request.bank_ids {

@@ -251,7 +251,6 @@ async fn a_tenants_documents_keep_to_their_quota() {
     memory::inserted(&stand.memory, &cx, &second, vec![sized("b", 500)]).await;
 }
 
-/// Not in the tables, not in the words, not in what is free, not in the log.
 /// The revision tells whether the content was written.
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_of_a_call_are_written_together_or_not_at_all() {
@@ -286,6 +285,7 @@ async fn parts_of_a_call_are_written_together_or_not_at_all() {
     assert_ne!(revision, before.1);
 }
 
+/// Not in the tables, not in the words, not in what is free, not in the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_text_is_in_no_file_of_the_index() {
     let stand = Stand::new().await;

@@ -211,7 +211,9 @@ impl Restore {
             let damaged = |error| Error::new(Code::DataLoss, "a document of the backup cannot be read").with_source(error);
             let mut document = Document::decode(body.as_slice()).map_err(damaged)?;
             let there = chunks.get(&document.id).copied().unwrap_or_default();
-            let has_source = can_read_again && length > 0;
+            // A content that is still coming part by part is not what its chunks were made of. Of a file the body says which.
+            let is_whole = document.content.is_some() || u64::try_from(length).unwrap_or_default() >= document.bytes;
+            let has_source = can_read_again && length > 0 && is_whole;
             if has_source && (changed.contains_key(&document.id) || there != u64::from(document.chunk_count)) {
                 document.status = DocumentStatus::InProgress.into();
                 document.sha256.clear();

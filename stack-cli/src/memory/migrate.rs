@@ -55,6 +55,9 @@ pub(crate) struct Moved {
     removed: bool,
     /// Why it was left.
     left: Option<String>,
+    /// It was left until its documents are inserted.
+    #[serde(skip)]
+    pub(super) waits: bool,
 }
 
 /// Told of a bank, how many of its chunks are done, and how many there are.
@@ -76,11 +79,20 @@ pub(crate) async fn run(memory: Arc<dyn Memory>, task: Task, on_count: OnCount<'
             moved.push(Moved::left(bank, "a key_value bank is kept in the stack's store, whichever its provider"));
             continue;
         }
+        let documents = documents(&memory, bank).await?;
+        if let Err(error) = finished(&documents, task.remove) {
+            moved.push(Moved::waiting(bank, error.message()));
+            continue;
+        }
         let copy = match all.iter().find(|copy| copy.provider_id == task.to && copy.metadata.get(ORIGIN) == Some(&bank.id)) {
             Some(copy) => copy.clone(),
             None => memory.create_bank(&crate::caller::caller(), like(bank, &task.to)).await?,
         };
-        moved.push(one(&memory, bank, &copy, task.remove, on_count).await.map_err(|error| error.context(format!("bank {}", bank.id)))?);
+        match one(&memory, bank, &copy, documents, task.remove, on_count).await {
+            Ok(one) => moved.push(one),
+            Err(error) if error.reason() == Some(NOT_INSERTED) => moved.push(Moved::waiting(bank, error.message())),
+            Err(error) => return Err(error.context(format!("bank {}", bank.id))),
+        }
     }
     Ok(moved)
 }
@@ -106,10 +118,15 @@ fn like(bank: &Bank, provider: &str) -> CreateBankRequest {
     }
 }
 
-async fn one(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, remove: bool, on_count: OnCount<'_>) -> Result<Moved> {
-    let originals = documents(memory, bank).await?;
-    finished(&originals, remove)?;
-    forget_others(memory, &originals, copy).await?;
+async fn one(
+    memory: &Arc<dyn Memory>,
+    bank: &Bank,
+    copy: &Bank,
+    originals: Vec<Document>,
+    remove: bool,
+    on_count: OnCount<'_>,
+) -> Result<Moved> {
+    forget_others(memory, &originals, copy, remove).await?;
     let (mut there, mut pages) = (HashMap::new(), Pages::of(memory, copy, false));
     while let Some(chunks) = pages.next().await? {
         there.extend(chunks.into_iter().map(|chunk| (chunk.id.clone(), digest(&chunk))));
@@ -145,9 +162,23 @@ async fn one(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, remove: bool, o
     contents(memory, bank, copy, remove, &mut hash).await?;
     let sha256 = hex::encode(hash.finalize());
     if remove {
+        // What came or was replaced since the first look is not in the copy.
+        if documents(memory, bank).await? != originals {
+            return Err(differs("documents of it were inserted, changed or deleted meanwhile"));
+        }
         memory.delete_bank(&crate::caller::caller(), DeleteBankRequest { id: bank.id.clone() }).await?;
     }
-    Ok(Moved { bank: bank.id.clone(), name: bank.name.clone(), copy: copy.id.clone(), chunks, sent, sha256, removed: remove, left: None })
+    Ok(Moved {
+        bank: bank.id.clone(),
+        name: bank.name.clone(),
+        copy: copy.id.clone(),
+        chunks,
+        sent,
+        sha256,
+        removed: remove,
+        left: None,
+        waits: false,
+    })
 }
 
 /// What is known of a document, with a part of its content; `None` where it is gone.
@@ -197,19 +228,35 @@ fn finished(documents: &[Document], remove: bool) -> Result<()> {
 }
 
 fn not_inserted(id: &str) -> Error {
-    Error::failed_precondition(format!("document {id:?} is not inserted: wait, insert it again or delete it")).with_reason("not_inserted")
+    Error::failed_precondition(format!("document {id:?} is not inserted: wait, insert it again or delete it")).with_reason(NOT_INSERTED)
 }
+
+/// The reason where a bank is left as it is, and the others are not.
+const NOT_INSERTED: &str = "not_inserted";
 
 /// Deletes from the copy what the original has made of something else by now: chunks of before would stay, and a longer content
 /// would not fit.
-async fn forget_others(memory: &Arc<dyn Memory>, originals: &[Document], copy: &Bank) -> Result<()> {
+///
+/// # Errors
+/// `Aborted` the original is to be removed, and somebody may have written to the copy (`copy_differs`).
+async fn forget_others(memory: &Arc<dyn Memory>, originals: &[Document], copy: &Bank, remove: bool) -> Result<()> {
     let copied: HashMap<String, Document> =
         documents(memory, copy).await?.into_iter().map(|document| (document.id.clone(), document)).collect();
     // A copy may count more: of chunks without a source, those that came together.
     let is_other = |document: &&Document| {
-        copied.get(&document.id).is_some_and(|copied| copied.sha256 != document.sha256 || copied.bytes < document.bytes)
+        copied
+            .get(&document.id)
+            .is_some_and(|copied| (!document.sha256.is_empty() && copied.sha256 != document.sha256) || copied.bytes < document.bytes)
     };
     let others: Vec<String> = originals.iter().filter(is_other).map(|document| document.id.clone()).collect();
+    if let (Some(first), true) = (others.first(), remove) {
+        let count = others.len();
+        let message = format!(
+            "{count} documents are others in the copy, the first {first:?}: run it without --remove to copy them anew, which loses what the \
+             copy has"
+        );
+        return Err(Error::new(Code::Aborted, message).with_reason("copy_differs"));
+    }
     for some in others.chunks(PAGE as usize) {
         let request = DeleteDocumentsRequest { bank_id: copy.id.clone(), document_ids: some.to_vec() };
         memory.delete_documents(&crate::caller::caller(), request).await?;
@@ -276,7 +323,21 @@ async fn send(memory: &Arc<dyn Memory>, copy: &Bank, chunks: Vec<Chunk>, documen
 impl Moved {
     fn left(bank: &Bank, why: &str) -> Self {
         let (bank, name) = (bank.id.clone(), bank.name.clone());
-        Self { bank, name, copy: String::new(), chunks: 0, sent: 0, sha256: String::new(), removed: false, left: Some(why.to_owned()) }
+        Self {
+            bank,
+            name,
+            copy: String::new(),
+            chunks: 0,
+            sent: 0,
+            sha256: String::new(),
+            removed: false,
+            left: Some(why.to_owned()),
+            waits: false,
+        }
+    }
+
+    fn waiting(bank: &Bank, why: &str) -> Self {
+        Self { waits: true, ..Self::left(bank, why) }
     }
 }
 
@@ -388,7 +449,7 @@ impl<'a> Pages<'a> {
 
 pub(crate) fn text(moved: &[Moved]) -> String {
     let mut text = String::new();
-    for Moved { bank, name, copy, chunks, sent, sha256, removed, left } in moved {
+    for Moved { bank, name, copy, chunks, sent, sha256, removed, left, .. } in moved {
         let _ = match left {
             Some(why) => writeln!(text, "{bank} ({name}) was left: {why}"),
             None => {
@@ -552,16 +613,14 @@ mod tests {
             let two = Two::new(1);
             let document = Document { id: "waits".into(), status: status.into(), ..Document::default() };
             two.0.lock().unwrap().documents = vec![document];
-            let copied = run(two.clone(), task(false), &|_, _, _| {}).await;
-            assert_eq!(copied.is_ok(), is_copied, "{status:?}");
+            let copied = run(two.clone(), task(false), &|_, _, _| {}).await.unwrap();
+            assert_eq!(!copied[0].waits, is_copied, "{status:?}");
             let sent = two.0.lock().unwrap().banks.iter().any(|(bank, chunks)| bank.id == "copy" && !chunks.is_empty());
             assert_eq!(sent, is_copied, "{status:?}");
-            let removed = run(two.clone(), task(true), &|_, _, _| {}).await;
+            let removed = run(two.clone(), task(true), &|_, _, _| {}).await.unwrap();
             let stays = two.0.lock().unwrap().banks.iter().any(|(bank, _)| bank.id == "one");
-            assert_eq!((removed.is_ok(), stays), (status == Completed, status != Completed), "{status:?}");
-            if let Err(error) = removed {
-                assert!(error.code() == Code::FailedPrecondition && error.message().contains("\"waits\""), "{error}");
-            }
+            assert_eq!((removed[0].waits, stays), (status != Completed, status != Completed), "{status:?}");
+            assert_eq!(removed[0].left.as_ref().is_some_and(|why| why.contains("\"waits\"")), stays, "{status:?}");
         }
     }
 

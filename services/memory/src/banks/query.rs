@@ -22,7 +22,7 @@ pub(crate) const DEFAULT_TOP_K: u32 = 10;
 const MAX_TOP_K: u32 = 1_000;
 /// One more than can be read, to see whether there is more.
 const MAX_DEPTH: u32 = page::MOST as u32 + 1;
-const MAX_BANKS: usize = 32;
+pub(crate) const MAX_BANKS: usize = 32;
 pub(super) const MAX_QUERIES: u32 = 8;
 pub(super) const MAX_TEXT: usize = 32 << 10;
 

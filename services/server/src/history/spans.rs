@@ -83,6 +83,11 @@ impl Look<'_> {
             Ok(turn) => Ok(Some(turn)),
             // Deleted since its id was read.
             Err(error) if error.code() == Code::NotFound => Ok(None),
+            // One damaged journal does not hide all that is older.
+            Err(error) if error.code() == Code::DataLoss => {
+                tracing::warn!(turn = id, %error, "a turn has no spans");
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

@@ -82,7 +82,11 @@ fn as_refusal(error: Error) -> Error {
         return error;
     }
     match error.field().map(str::to_owned) {
-        Some(field) => Error::invalid(field, error.message()).with_reason(error.reason().unwrap_or("unsupported_parameter")),
+        Some(field) => {
+            let refusal = Error::invalid(field, error.message()).with_reason(error.reason().unwrap_or("unsupported_parameter"));
+            // Its causes are the log's.
+            refusal.with_source(error)
+        }
         None => error,
     }
 }

@@ -159,6 +159,20 @@ async fn what_was_replaced_between_two_runs_is_copied_anew() {
     let request = GetDocumentRequest { bank_id: second[0].copy.clone(), document_id: "d1".into(), ..GetDocumentRequest::default() };
     let copied = memory.get_document(&Context::default(), request).await.unwrap();
     assert_eq!(copied.content, Some(Content::Text("long".repeat(100))));
-    let third = run(memory, stays(), &|_, _, _| {}).await.unwrap();
+    let third = run(memory.clone(), stays(), &|_, _, _| {}).await.unwrap();
     assert_eq!((third[0].sent, &third[0].sha256), (0, &second[0].sha256));
+    // Whoever wrote to the copy meanwhile does not lose it to the original, nor the original to it.
+    let other = Content::Text("written to the copy".into());
+    let sha256 = hex::encode(Sha256::digest(bytes_of(&other)));
+    let known = Document { id: "d1".into(), content: Some(other.clone()), sha256, ..Document::default() };
+    let copy = third[0].copy.clone();
+    let gone = DeleteDocumentsRequest { bank_id: copy.clone(), document_ids: vec!["d1".into()] };
+    memory.delete_documents(&Context::default(), gone).await.unwrap();
+    let request =
+        InsertChunksRequest { bank_id: copy.clone(), chunks: vec![chunk(1)], documents: vec![known], ..InsertChunksRequest::default() };
+    memory.insert_chunks(&Context::default(), request).await.unwrap();
+    let refused = run(memory.clone(), go("sqlite", "edge"), &|_, _, _| {}).await.unwrap_err();
+    assert_eq!(refused.reason(), Some("copy_differs"), "{refused}");
+    let request = GetDocumentRequest { bank_id: copy, document_id: "d1".into(), ..GetDocumentRequest::default() };
+    assert_eq!(memory.get_document(&Context::default(), request).await.unwrap().content, Some(other));
 }

@@ -87,7 +87,9 @@ impl Echo {
         let scored: String = choice.logprobs.iter().map(|token| token.token.as_str()).collect();
         let prompt = match self {
             Self::Nothing => return 0,
-            Self::Text(prompt) if !choice.text.ends_with(&scored) => choice.text.starts_with(prompt.as_str()).then_some(prompt),
+            Self::Text(prompt) if !choice.text.ends_with(&scored) && !scored.starts_with(prompt.as_str()) => {
+                choice.text.starts_with(prompt.as_str()).then_some(prompt)
+            }
             _ => None,
         };
         match prompt {
