@@ -30,14 +30,22 @@ pub(crate) enum Tone {
 }
 
 /// Shown while work takes long; gone when it is dropped.
-pub(crate) struct Working(Option<tokio::task::JoinHandle<()>>, Arc<Mutex<Option<ProgressBar>>>);
+pub(crate) struct Working(Option<tokio::task::JoinHandle<()>>, Arc<Mutex<Spinner>>);
+
+/// Once it is over it is not shown any more, also where both come at once.
+enum Spinner {
+    Later,
+    Shown(ProgressBar),
+    Over,
+}
 
 impl Drop for Working {
     fn drop(&mut self) {
         if let Some(task) = self.0.take() {
             task.abort();
         }
-        if let Some(bar) = self.1.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let mut spinner = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Spinner::Shown(bar) = std::mem::replace(&mut *spinner, Spinner::Over) {
             bar.finish_and_clear();
         }
     }
@@ -124,16 +132,19 @@ impl Output {
 
     /// Says on a terminal what is being waited for, once that takes longer than a second.
     pub(crate) fn working(&self, what: &str) -> Working {
-        let shown = Arc::new(Mutex::new(None));
+        let shown = Arc::new(Mutex::new(Spinner::Later));
         if self.json || !std::io::stderr().is_terminal() {
             return Working(None, shown);
         }
         let (later, what) = (shown.clone(), what.to_owned());
         let task = tokio::spawn(async move {
             tokio::time::sleep(SILENCE).await;
-            let bar = ProgressBar::new_spinner().with_message(what);
-            bar.enable_steady_tick(std::time::Duration::from_millis(100));
-            *later.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
+            let mut spinner = later.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Spinner::Later = *spinner {
+                let bar = ProgressBar::new_spinner().with_message(what);
+                bar.enable_steady_tick(std::time::Duration::from_millis(100));
+                *spinner = Spinner::Shown(bar);
+            }
         });
         Working(Some(task), shown)
     }

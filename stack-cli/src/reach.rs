@@ -66,11 +66,12 @@ pub(crate) fn explained(error: Error, server: &str) -> Error {
     }
     let cause = error.source().map(ToString::to_string).unwrap_or_default();
     let told = |words: &[&str]| words.iter().any(|word| cause.contains(word));
-    let is_broken = is_cut || told(&["operation was canceled"]);
+    // Of a connection that was never there nothing is known; any other broke over what was spoken.
+    let is_away = told(&["tcp connect error", "dns error", "onnection refused", "timed out", "deadline has elapsed"]);
     if server.starts_with("https://") && told(&["InvalidContentType", "corrupt message"]) {
         return Error::unavailable(format!("{server} answers without TLS: name it with http://")).with_source(cause);
     }
-    if server.starts_with("https://") && (is_broken || told(&["certificate", "alert"])) {
+    if server.starts_with("https://") && !is_away {
         let sentence = format!(
             "{server} answers, and TLS fails: {cause}; {AUTHORITY} names the authority's file where it is a private one, {CERTIFICATE} \
              and {KEY} a certificate of your own"
@@ -78,7 +79,7 @@ pub(crate) fn explained(error: Error, server: &str) -> Error {
         return Error::unavailable(sentence);
     }
     let sentence = format!("no stack answers at {server}; start one with `llama-stack run starter`, or name another with --server");
-    if is_broken && server.starts_with("http://") {
+    if !is_away && server.starts_with("http://") {
         return Error::unavailable(format!("{sentence} (with TLS it begins with https://)"));
     }
     Error::unavailable(sentence)

@@ -232,5 +232,5 @@ fn a_stack_that_wants_a_key_says_where_it_goes() {
     let server = Server::start(home.path(), &file);
     let said = call(home.path(), &["session", "list", "--server", &server.url]);
     assert_eq!(said.code, 1, "{}", said.out);
-    assert!(said.err.contains("LLAMA_STACK_API_KEY") && said.err.contains("llama-stack key create"), "{}", said.err);
+    assert!(said.err.contains("LLAMA_STACK_API_KEY") && said.err.contains("LLAMA_STACK_CLIENT_CERT"), "{}", said.err);
 }
