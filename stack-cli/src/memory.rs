@@ -7,10 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use llama_stack_core::{Error, Memory, Result, grpc::Remote};
+use llama_stack_core::{Error, Memory, Result, Stack as _, grpc::Remote};
 use llama_stack_proto::v1::{
-    Bank, BankKind, CreateBankRequest, Document, GetBankRequest, InsertDocumentsRequest, ListBanksRequest, QueryRequest, SearchMode,
-    document::Content, memory_client::MemoryClient,
+    Bank, BankKind, CreateBankRequest, Document, GetBankRequest, InsertDocumentsRequest, ListBanksRequest, ListProvidersRequest,
+    QueryRequest, SearchMode, document::Content, memory_client::MemoryClient, stack_client::StackClient,
 };
 use serde::Serialize;
 use tonic::transport::Channel;
@@ -89,6 +89,7 @@ pub(crate) async fn run(verb: MemoryVerb, output: &Output) -> Result<()> {
             output.result(&found, |found| found.iter().map(shown).collect())
         }
         MemoryVerb::Migrate { from, to, bank, remove, server } => {
+            are_there(&server.server, &[&from, &to]).await?;
             let task = migrate::Task { from, to, bank, remove };
             let report = migrate::run(connect(&server)?, task, &output.counts()).await;
             let report = report.map_err(|error| reach::explained(error, &server.server))?;
@@ -101,6 +102,17 @@ pub(crate) async fn run(verb: MemoryVerb, output: &Output) -> Result<()> {
             }
             Ok(())
         }
+    }
+}
+
+/// A slip of the pen would read as a provider without banks.
+async fn are_there(server: &str, wanted: &[&String]) -> Result<()> {
+    let stack = Remote::<StackClient<Channel>>::new(reach::connect(server)?);
+    let request = ListProvidersRequest { api: "memory".into() };
+    let there = stack.list_providers(&crate::caller::caller(), request).await.map_err(|error| reach::explained(error, server))?.providers;
+    match wanted.iter().find(|wanted| there.iter().all(|provider| provider.id != ***wanted)) {
+        Some(missing) => Err(Error::not_found(format!("no memory provider {missing:?}; `llama-stack provider list` shows what there is"))),
+        None => Ok(()),
     }
 }
 

@@ -325,6 +325,8 @@ fn a_bank_is_made_filled_and_searched() {
     assert_eq!(seen, [&notes, &page], "{pages:?}");
     assert_eq!(memory(&["search", bank, "valve", "--mode", "vector"]).code, 2, "a keyword bank has no vectors");
     assert_eq!(memory(&["add", bank, "nowhere.txt"]).code, 3);
+    let moved = memory(&["migrate", "--from", "bank", "--to", "banks"]);
+    assert!(moved.code == 3 && moved.err.contains("no memory provider"), "{} {}", moved.code, moved.err);
     let banks = call(home.path(), &["memory", "banks", "--server", &server.url]).out;
     assert!(banks.starts_with("BANK ") && banks.contains(bank), "{banks}");
     assert!(server.stop().success());

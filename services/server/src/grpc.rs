@@ -10,8 +10,6 @@ use axum::{
     response::Response,
 };
 use metrics::SharedString;
-use prost::Message as _;
-use prost_types::FileDescriptorSet;
 use tonic::{Status, codec::CompressionEncoding, server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::Builder as Reflection;
@@ -22,7 +20,7 @@ use llama_stack_core::{
     grpc::{MAX_MESSAGE_BYTES, Served, from_form},
 };
 use llama_stack_proto::{
-    DESCRIPTORS,
+    DESCRIPTORS, RPCS,
     v1::{
         agents_server::AgentsServer, batches_server::BatchesServer, files_server::FilesServer, identity_server::IdentityServer,
         inference_server::InferenceServer, memory_server::MemoryServer, prompts_server::PromptsServer, safety_server::SafetyServer,
@@ -41,22 +39,8 @@ use crate::{
 static METHODS: LazyLock<HashSet<String>> = LazyLock::new(methods);
 
 fn methods() -> HashSet<String> {
-    let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default().file;
-    let mut methods: HashSet<String> = HashSet::from(["/grpc.health.v1.Health/Check".into(), "/grpc.health.v1.Health/Watch".into()]);
-    for file in &files {
-        for service in &file.service {
-            let of = |method: &prost_types::MethodDescriptorProto| format!("/{}.{}/{}", file.package(), service.name(), method.name());
-            methods.extend(service.method.iter().map(of));
-        }
-    }
-    methods
-}
-
-/// `Service.Method` of every RPC of the contract.
-#[cfg(test)]
-pub(crate) fn contract_methods() -> Vec<String> {
-    let named = METHODS.iter().filter_map(|path| path.strip_prefix("/llama_stack.v1."));
-    named.map(|method| method.replace('/', ".")).collect()
+    let health = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"].map(str::to_owned);
+    RPCS.iter().map(|rpc| format!("/llama_stack.v1.{}", rpc.replace('.', "/"))).chain(health).collect()
 }
 
 /// gRPC over HTTP/2, and gRPC-Web over any HTTP.

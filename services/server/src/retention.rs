@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use llama_stack_core::{Agents, Code, Context, Files, Principal, Result, ids, manifest::Retention};
+use llama_stack_core::{Agents, Code, Context, Error, Files, Principal, Result, ids, manifest::Retention};
 use llama_stack_proto::v1::{DeleteFileRequest, DeleteSessionRequest};
 use llama_stack_store::Store;
 use prost_types::Timestamp;
@@ -68,23 +68,37 @@ impl Sweeper {
         let then = Timestamp { seconds: now.seconds.saturating_sub(i64::from(days) * DAY), nanos: now.nanos };
         // Lists go from tenant to tenant.
         let (mut after, mut deleted) = ((whose.tenant().unwrap_or_default().to_owned(), String::new()), 0);
+        // One that cannot go yet keeps no other from going, and is told of at the end.
+        let (mut failed, mut first) = (0_u64, None);
+        let told = |failed: u64, first: Option<Error>| {
+            if let Some(error) = first {
+                tracing::warn!(failed, error = ?error, ?what, "not all is deleted yet that retention says");
+            }
+        };
         loop {
             let due = match what {
                 What::Sessions => self.store.idle_sessions(&then, &after).await?,
                 What::Files => self.store.files_before(&then, &after).await?,
                 What::Batches => self.store.batches_before(&then, &after).await?,
             };
-            let Some(last) = due.last() else { return Ok(deleted) };
+            let Some(last) = due.last() else {
+                told(failed, first);
+                return Ok(deleted);
+            };
             after.clone_from(last);
             for (tenant, id) in due {
                 if whose.tenant().is_some_and(|one| tenant != one) {
+                    told(failed, first);
                     return Ok(deleted);
                 }
-                // One that cannot go yet keeps no other from going.
-                deleted += self.delete(what, tenant, id, whose).await.unwrap_or_else(|error| {
-                    tracing::warn!(error = ?error, ?what, "one is not deleted yet, as retention says");
-                    0
-                });
+                let place = format!("{tenant}/{id}");
+                match self.delete(what, tenant, id, whose).await {
+                    Ok(count) => deleted += count,
+                    Err(error) => {
+                        failed += 1;
+                        first.get_or_insert_with(|| error.context(place));
+                    }
+                }
             }
         }
     }

@@ -23,7 +23,7 @@ use opentelemetry_sdk::{
     Resource,
     metrics::SdkMeterProvider,
     propagation::TraceContextPropagator,
-    trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan},
+    trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider, Span as SdkSpan},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tonic::transport::{Certificate, ClientTlsConfig};
@@ -40,6 +40,8 @@ pub(crate) const PROVIDER: &str = "llama-stack";
 
 /// The last spans get this long to leave.
 const FLUSH: Duration = Duration::from_secs(5);
+/// Spans of one message where content is captured: two attributes of 64 KiB each stay within the 4 MiB that collectors take.
+const MOST_CAPTURED: usize = 30;
 
 pub(crate) struct Telemetry {
     provider: SdkTracerProvider,
@@ -79,7 +81,10 @@ impl Telemetry {
             ])
             .build();
         let meters = SdkMeterProvider::builder().with_periodic_exporter(measures).with_resource(service.clone()).build();
-        let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(service).build();
+        let batch = BatchConfigBuilder::default();
+        let batch = if manifest.telemetry.capture_content { batch.with_max_export_batch_size(MOST_CAPTURED) } else { batch };
+        let spans = BatchSpanProcessor::builder(exporter).with_batch_config(batch.build()).build();
+        let provider = SdkTracerProvider::builder().with_span_processor(spans).with_resource(service).build();
         let instruments = Instruments::new(&meters.meter("llama-stack"));
         let tracer = provider.tracer("llama-stack");
         Ok(Some(Self { provider, tracer, meters, instruments, capture_content: manifest.telemetry.capture_content }))

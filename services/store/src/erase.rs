@@ -32,8 +32,8 @@ const FORGET_USAGE: &str = "DELETE FROM daily_usage WHERE tenant = $1 AND princi
 /// Named as [`DailyUsage::of_key`] does.
 const FORGET_LATE_USAGE: &str = "DELETE FROM daily_usage WHERE tenant = $1 AND principal LIKE '/%' AND NOT EXISTS (SELECT 1 FROM api_keys \
                                  WHERE api_keys.tenant = daily_usage.tenant AND '/' || api_keys.id = daily_usage.principal)";
-const BATCHES: &str = "SELECT id FROM batches WHERE tenant = $1 AND ($2 = '' OR owner = $2)";
-const FORGET_BATCH: &str = "DELETE FROM batches WHERE tenant = $1 AND id = $2";
+/// Their lines go with them.
+const FORGET_BATCHES: &str = "DELETE FROM batches WHERE tenant = $1 AND ($2 = '' OR owner = $2)";
 const FORGET_REPETITION: &str = "DELETE FROM idempotency_keys WHERE tenant = $1 AND turn_id = $2";
 
 /// Tables whose rows name what lies elsewhere: their services delete both.
@@ -100,16 +100,13 @@ impl Command for ForgetKeys {
 
 struct ForgetBatches {
     tenant: String,
-    ids: Vec<String>,
+    owner: String,
 }
 
 #[async_trait]
 impl Command for ForgetBatches {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
-        for id in &self.ids {
-            conn.execute(FORGET_BATCH, args![&self.tenant, id]).await?;
-        }
-        Ok(Outcome::Done)
+        Ok(Outcome::Changed(conn.execute(FORGET_BATCHES, args![&self.tenant, &self.owner]).await?))
     }
 }
 
@@ -171,11 +168,8 @@ impl Store {
     /// Forgets the batches of a person, or all of the tenant's, with their answers, and says how many there were. Whoever runs one
     /// of them stops at its next write.
     pub async fn forget_batches(&self, tenant: &str, principal: Option<&str>) -> Result<u64> {
-        let rows = self.read(BATCHES, args![tenant, principal.unwrap_or_default()]).await?;
-        let ids: Vec<String> = rows.iter().map(|row| row.text(0)).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))?;
-        let count = ids.len() as u64;
-        self.erase(ForgetBatches { tenant: tenant.into(), ids }).await?;
-        Ok(count)
+        let command = ForgetBatches { tenant: tenant.into(), owner: principal.unwrap_or_default().into() };
+        Ok(if let Outcome::Changed(count) = self.erase(command).await? { count } else { 0 })
     }
 
     /// Deletes the rows of a tenant, or of one person of it, from every table but those of files and banks, whose services delete

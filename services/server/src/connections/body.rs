@@ -18,8 +18,8 @@ use tonic::Status;
 /// A body that comes slower than this, in bytes a second, is late sooner or later.
 const RATE: u64 = 1_024;
 /// Of a body that nobody reads, so much is taken, for so long.
-const UNREAD: u64 = 1 << 20;
-const UNREAD_TIME: Duration = Duration::from_secs(2);
+const UNREAD: u64 = 64 << 20;
+const UNREAD_TIME: Duration = Duration::from_secs(5);
 /// What HTTP answers with 408, which no code has.
 pub(crate) const TOO_SLOW: &str = "body_too_slow";
 

@@ -58,6 +58,19 @@ fn check(asked: &ListSpansRequest) -> Result<()> {
     Ok(())
 }
 
+/// `None`: deleted since its id was read, or damaged, for one damaged journal does not hide all that is older.
+fn readable<T>(turn: &str, read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.code() == Code::NotFound => Ok(None),
+        Err(error) if error.code() == Code::DataLoss => {
+            tracing::warn!(turn, %error, "a turn has no spans");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// One call's way of looking.
 struct Look<'a> {
     agents: &'a dyn Agents,
@@ -71,25 +84,18 @@ impl Look<'_> {
     /// The turn, if spans of it are asked for and it is still there.
     async fn turn(&self, id: &str) -> Result<Option<Turn>> {
         let (asked, principal) = (self.asked, &self.asked.principal);
-        if !principal.is_empty() && self.store.owner_of_turn(self.cx.tenant(), id).await?.as_ref() != Some(principal) {
-            return Ok(None);
+        if !principal.is_empty() {
+            let owner = readable(id, self.store.owner_of_turn(self.cx.tenant(), id).await)?.flatten();
+            if owner.as_ref() != Some(principal) {
+                return Ok(None);
+            }
         }
         let turn = self.there(id).await?;
         Ok(turn.filter(|turn| asked.agent_id.is_empty() || turn.agent_id == asked.agent_id))
     }
 
     async fn there(&self, id: &str) -> Result<Option<Turn>> {
-        match self.agents.get_turn(self.cx, GetTurnRequest { id: id.to_owned() }).await {
-            Ok(turn) => Ok(Some(turn)),
-            // Deleted since its id was read.
-            Err(error) if error.code() == Code::NotFound => Ok(None),
-            // One damaged journal does not hide all that is older.
-            Err(error) if error.code() == Code::DataLoss => {
-                tracing::warn!(turn = id, %error, "a turn has no spans");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        readable(id, self.agents.get_turn(self.cx, GetTurnRequest { id: id.to_owned() }).await)
     }
 
     /// What is asked for in this turn, what began last first and at most so many; and how many parts of it were not looked at. Its parts

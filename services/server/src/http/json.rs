@@ -19,8 +19,8 @@ use llama_stack_core::{Code, Error, Result};
 use super::{ApiError, AppState};
 use crate::connections::late;
 
-/// Of a body that is too large, or that nobody wants, this much more is read and thrown away, so that a client that is still
-/// sending gets to read the answer; beyond it the connection breaks.
+/// Of a body that is too large, this much more is read and thrown away, so that a client that is still sending gets to
+/// read the answer; beyond it the connection breaks.
 const DISCARD_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
@@ -99,7 +99,7 @@ async fn next_piece(body: &mut Body) -> Result<Option<Bytes>> {
     }
 }
 
-pub(super) async fn discard(mut body: Body) {
+async fn discard(mut body: Body) {
     let reading = async {
         let mut left = DISCARD_BYTES;
         while let Ok(Some(piece)) = next_piece(&mut body).await {

@@ -15,7 +15,6 @@ mod observe;
 mod params;
 mod probes;
 mod site;
-mod unread;
 
 use std::{
     net::SocketAddr,

@@ -41,11 +41,22 @@ fn wrong_query(rejection: &QueryRejection) -> Error {
     let mut cause = rejection.source();
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<serde_path_to_error::Error<value::Error>>() {
-            return wrong_field("the query", &error.path().to_string(), &error.inner().to_string());
+            return wrong_field("the query", &error.path().to_string(), in_words(&error.inner().to_string()));
         }
         cause = error.source();
     }
     Error::new(Code::InvalidArgument, rejection.body_text()).with_reason("invalid_type")
+}
+
+/// What the standard library says of a number does not say what would be right.
+fn in_words(said: &str) -> &str {
+    match said {
+        "invalid digit found in string" | "cannot parse integer from empty string" => "must be a whole number",
+        "number too large to fit in target type" => "the number is too large",
+        "number too small to fit in target type" => "the number is too small",
+        "invalid float literal" | "cannot parse float from empty string" => "must be a number",
+        said => said,
+    }
 }
 
 #[cfg(test)]
@@ -72,7 +83,7 @@ mod tests {
     fn a_wrong_parameter_is_named() {
         assert_eq!(told("order=asc&limit=5&other=1"), None);
         let (message, field) = told("order=asc&limit=abc").unwrap();
-        assert_eq!((message.as_str(), field.as_deref()), ("limit: invalid digit found in string", Some("limit")));
+        assert_eq!((message.as_str(), field.as_deref()), ("limit: must be a whole number", Some("limit")));
         let (message, field) = told("limit=5").unwrap();
         assert_eq!((message.as_str(), field.as_deref()), ("order: missing field", Some("order")));
     }

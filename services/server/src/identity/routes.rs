@@ -158,10 +158,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    fn every_rpc_that_is_served_has_an_action() {
-        let missing: Vec<String> = crate::grpc::contract_methods().into_iter().filter(|method| !is_action(method)).collect();
-        assert!(missing.is_empty(), "RPCs without an action in llama_stack_policy::access::ACTIONS: {missing:?}");
-    }
 }

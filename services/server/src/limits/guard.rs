@@ -71,7 +71,7 @@ fn is_limited(state: &AppState, request: &Request) -> bool {
         (Some(cx), _) => cx.key().map(|key| key.quota),
         (None, who) => who.map(|who| who.quota),
     };
-    state.limits.config.has_quotas() || key.is_some_and(|own| !own.is_none())
+    state.limits.limit(key)
 }
 
 /// For the log of requests, where there is one.

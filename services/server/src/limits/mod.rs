@@ -25,7 +25,6 @@ use std::{
 
 use llama_stack_core::{
     Context, Error, Result,
-    context::ShownKey,
     manifest::{self, Price, Quota},
 };
 use llama_stack_proto::v1::Usage;
@@ -138,8 +137,8 @@ impl Limits {
     }
 
     /// Whether anybody is limited, or this API key is.
-    fn limit(&self, key: Option<ShownKey<'_>>) -> bool {
-        self.config.has_quotas() || key.is_some_and(|key| !key.quota.is_none())
+    fn limit(&self, key: Option<Quota>) -> bool {
+        self.config.has_quotas() || key.is_some_and(|own| !own.is_none())
     }
 
     /// Those that limit this caller.
@@ -175,7 +174,7 @@ impl Limits {
 
     /// Charges what a model read and wrote.
     pub(crate) fn used(&self, cx: &Context, model: &str, usage: &Usage) {
-        if !self.limit(cx.key()) {
+        if !self.limit(cx.key().map(|key| key.quota)) {
             return;
         }
         let tokens = u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens);

@@ -59,7 +59,10 @@ impl ServerHandler for Handler {
         let (mut span, cx) = span::begin(self.telemetry.as_deref(), caller(&context)?, &context);
         let answer = tokio::select! {
             // The client has gone, or wants it no longer.
-            () = context.ct.cancelled() => Err(refused(Error::new(Code::Cancelled, "the call was cancelled"))),
+            () = context.ct.cancelled() => {
+                span::given_up(span.take());
+                Err(refused(Error::new(Code::Cancelled, "the call was cancelled")))
+            }
             result = self.call(&cx, &mut span, request) => result.map_err(refused),
         };
         span::end(&mut span, &answer);

@@ -6,7 +6,7 @@
 use opentelemetry::{KeyValue, trace::SpanKind};
 use rmcp::{ErrorData, RoleServer, model::CallToolResult, service::RequestContext};
 
-use llama_stack_core::Context;
+use llama_stack_core::{Code, Context};
 
 use crate::telemetry::{Span, Telemetry};
 
@@ -34,6 +34,13 @@ pub(super) fn found(span: &mut Option<Span>, tool: &str) {
     let Some(span) = span else { return };
     span.rename(format!("tools/call {tool}"));
     span.set("gen_ai.tool.name", tool.to_owned());
+}
+
+/// Nobody waits for the answer any more.
+pub(super) fn given_up(span: Option<Span>) {
+    if let Some(mut span) = span {
+        span.fail_as(Code::Cancelled.name());
+    }
 }
 
 pub(super) fn end(span: &mut Option<Span>, answer: &Result<CallToolResult, ErrorData>) {
