@@ -359,6 +359,26 @@ const cases = {
     assert.equal(await page.getByRole("button", { name: "Decide" }).count(), 0, "it was decided already");
     return page;
   },
+  "a session whose tool is approved by name goes on asking, with all the tools that it had": async () => {
+    const calculator = { type: "mcp", server_label: "sums", connector_id: "builtin", allowed_tools: ["calculator"], require_approval: { always: { tool_names: ["calculator"] } } };
+    const look = { type: "function", name: "look", parameters: { type: "object", properties: {} } };
+    await answer("POST", "/v1/responses", { model: "scripted", input: 'call calculator {"expression": "6 * 11"}', tools: [calculator, look] });
+    const page = await visit("/#/sessions");
+    await page.getByRole("navigation", { name: "Sessions" }).getByText("6 * 11").click();
+    await page.getByRole("list", { name: "Turns" }).getByRole("listitem").filter({ hasText: "6 * 11" }).getByRole("button").first().click();
+    await page.getByRole("button", { name: "Decide" }).click();
+    const asked = page.waitForRequest((request) => request.url().endsWith("/v1/responses"));
+    await page.getByRole("button", { name: "Approve" }).click();
+    const { tools } = (await asked).postDataJSON();
+    assert.deepEqual(tools.map((tool) => tool.require_approval ?? tool.name), ["always", "look"]);
+    await answers(page).nth(1).filter({ hasText: "the tool said: 66" }).waitFor();
+    // A decision is not asked again.
+    assert.equal(await page.getByRole("button", { name: "Regenerate" }).count(), 0);
+    await say(page, 'call calculator {"expression": "6 * 12"}');
+    await page.getByRole("group", { name: "Calls that wait for you" }).getByText("6 * 12").waitFor();
+    assert.equal(await page.getByText("the tool said: 72").count(), 0, "it ran before it was approved");
+    return page;
+  },
   "models, requests, metrics and the API reference show what the stack has": async () => {
     const page = await visit("/#/models");
     await page.getByRole("row", { name: /scripted-embedding.*embedding/ }).waitFor();
@@ -392,7 +412,7 @@ const cases = {
     const page = await visit("/docs");
     const error = { message: "this stack wants to know who calls", type: "invalid_request_error", code: "missing_credentials", param: null };
     await page.route("**/v1/**", (route) =>
-      route.request().headers().authorization === "Bearer lsk_key" ? route.continue() : route.fulfill({ status: 401, json: { error } }));
+      route.request().headers().authorization?.startsWith("Bearer lsk_") ? route.continue() : route.fulfill({ status: 401, json: { error } }));
     await page.goto(`${base}/#/stores`);
     await page.getByText("this stack wants to know who calls", { exact: true }).waitFor();
     assert.equal(await page.getByText("No vector store").count(), 0);
@@ -404,6 +424,12 @@ const cases = {
     await page.getByRole("link", { name: "Chat" }).click();
     await say(page, "count 2");
     await answers(page).filter({ hasText: "1 2" }).waitFor();
+    // What one caller was told is not shown to another.
+    await page.getByRole("button", { name: /^Credentials/ }).click();
+    await page.getByLabel("API key", { exact: true }).fill("lsk_other");
+    await page.getByRole("button", { name: "Done" }).click();
+    await page.getByText("Ask a model of this stack").waitFor();
+    assert.equal(await answers(page).count(), 0);
     return page;
   },
   "a stack that does not answer is told, and is back when it is": async () => {

@@ -14,12 +14,12 @@ export interface Call {
 export const LANGUAGES = ["curl", "Python", "TypeScript", "Rust", "grpcurl"] as const;
 
 const shell = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
-/** A system takes no longer argument of a program than 128 kB; pictures are longer. */
+/** In bytes: a system takes no longer argument of a program than 128 kB; pictures are longer. */
 const LONGEST_ARGUMENT = 100_000;
 /** The option that carries a body, and what comes after the command where it comes by standard input. */
 function bodied(option: string, from: string, body: Json): { data: string; after: string } {
   const text = json(body);
-  if (text.length < LONGEST_ARGUMENT) return { data: `${option} ${shell(text)}`, after: "" };
+  if (new TextEncoder().encode(text).length < LONGEST_ARGUMENT) return { data: `${option} ${shell(text)}`, after: "" };
   return { data: `${option} ${from}`, after: ` <<'JSON'\n${text}\nJSON` };
 }
 
@@ -99,7 +99,7 @@ function python({ path, body, openai }: Call, base: string): string {
 }
 
 /** Whether calls may wait, so that a turn may end without a word. */
-const asksPerson = (body: Json) => (body.tools ?? []).some((tool: Json) => tool.require_approval === "always");
+const asksPerson = (body: Json) => (body.tools ?? []).some((tool: Json) => tool.type === "mcp" && tool.require_approval !== "never");
 
 function typescript({ path, body, openai }: Call, base: string): string {
   if (!openai) {

@@ -4,7 +4,7 @@ import type { Json } from "./api";
 import { Pictures } from "./images";
 import { Markdown } from "./markdown";
 import type { Turn } from "./turn";
-import { waiting } from "./turn";
+import { asks, waiting } from "./turn";
 import { Badge, Button, Failure, pretty } from "./ui";
 
 function Citations({ list }: { list: Json[] }) {
@@ -87,7 +87,7 @@ export function Exchange({ turn, decide, retry }: { turn: Turn; decide?: (decisi
   const pending = waiting(turn);
   return (
     <div class="exchange">
-      {(turn.input || turn.images?.length) && (
+      {asks(turn) && (
         <article class="message user" aria-label="You" data-role="user">
           <div class="who">You</div>
           <Pictures list={turn.images} />

@@ -2,16 +2,16 @@
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { apiKey, reachable, tenant } from "./api";
-import { go, listError, refresh, route, theme, watch } from "./state";
+import { clearLists, go, listError, refresh, route, theme, watch } from "./state";
 import { Button, Dialog, Empty, Failure, Field, Icon } from "./ui";
-import { Agents } from "./views/agents";
-import { Chat } from "./views/chat";
+import { Agents, clearAgents } from "./views/agents";
+import { Chat, clearChat } from "./views/chat";
 import { Docs } from "./views/docs";
 import { Metrics } from "./views/metrics";
 import { Models } from "./views/models";
 import { Requests } from "./views/requests";
-import { Sessions } from "./views/sessions";
-import { Shields } from "./views/shields";
+import { Sessions, clearSessions } from "./views/sessions";
+import { Shields, clearShields } from "./views/shields";
 import { Stores } from "./views/stores";
 
 const VIEWS = [
@@ -32,15 +32,22 @@ const THEMES: Record<string, { next: string; icon: string; label: string }> = {
   dark: { next: "", icon: "moon", label: "Theme: dark. Switch to the system's" },
 };
 
+/** Says who asks from now on. What the caller before saw goes first, so that what still runs is stopped in that caller's name. */
+function become(name: typeof apiKey, text: string) {
+  if (text === name.value) return;
+  for (const clear of [clearChat, clearAgents, clearSessions, clearShields, clearLists]) clear();
+  name.value = text;
+}
+
 function Access({ onClose }: { onClose: () => void }) {
   return (
     <Dialog title="Credentials" onClose={onClose}>
       <form method="dialog" class="form">
         <Field label="API key" hint="Sent as a bearer token. Kept until this tab is closed.">
-          <input type="password" autocomplete="off" value={apiKey.value} onChange={(event) => (apiKey.value = event.currentTarget.value.trim())} />
+          <input type="password" autocomplete="off" value={apiKey.value} onChange={(event) => become(apiKey, event.currentTarget.value.trim())} />
         </Field>
         <Field label="Tenant" hint="Sent as x-llama-stack-tenant. Empty: the default.">
-          <input autocomplete="off" value={tenant.value} onChange={(event) => (tenant.value = event.currentTarget.value.trim())} />
+          <input autocomplete="off" value={tenant.value} onChange={(event) => become(tenant, event.currentTarget.value.trim())} />
         </Field>
         <div class="actions end"><button class="button main">Done</button></div>
       </form>
@@ -84,7 +91,7 @@ function App() {
         return go(VIEWS[Number(digit[1]) - 1].id);
       }
       const typing = (event.target as HTMLElement).closest("input, textarea, select, dialog");
-      if (event.key === "Escape" && !document.querySelector("dialog[open]")) document.querySelector<HTMLElement>('main button[aria-label="Stop"]')?.click();
+      if (event.key === "Escape" && !event.isComposing && !document.querySelector("dialog[open]")) document.querySelector<HTMLElement>('main button[aria-label="Stop"]')?.click();
       if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
       if (event.key === "?") setDialog("keys");
       if (event.key === "/") {

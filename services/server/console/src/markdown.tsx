@@ -43,12 +43,13 @@ function inline(text: string, depth = 0): ComponentChildren[] {
   return out;
 }
 
-const FENCE = /^(\s*)(`{3,}|~{3,})\s*([^\s`]*)[^`]*$/;
+const FENCE = /^(\s*)(`{3,}(?=[^`]*$)|~{3,}(?!~))\s*([^\s`]*)/;
 const HEADING = /^\s{0,3}(#{1,6})\s+(.*)/;
 const RULE = /^\s{0,3}([-*_])(?:\s*\1){2,}\s*$/;
 const QUOTE = /^\s{0,3}> ?/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])(\s+)(?=\S)/;
-const COLUMNS = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
+/** Of a trimmed line. */
+const COLUMNS = /^\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?$/;
 
 /** The next line that is not empty, or the end. */
 function filled(lines: string[], at: number): number {
@@ -56,7 +57,7 @@ function filled(lines: string[], at: number): number {
   return at;
 }
 const indent = (line: string) => line.length - line.trimStart().length;
-const isTable = (lines: string[], at: number) => lines[at].includes("|") && COLUMNS.test(lines[at + 1] ?? "") && lines[at + 1].includes("|");
+const isTable = (lines: string[], at: number) => lines[at].includes("|") && COLUMNS.test((lines[at + 1] ?? "").trim()) && lines[at + 1].includes("|");
 const begins = (lines: string[], at: number) => [FENCE, HEADING, RULE, QUOTE, ITEM].some((form) => form.test(lines[at])) || isTable(lines, at);
 
 /** A fence that is still being written ends with the text. */

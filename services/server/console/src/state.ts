@@ -61,10 +61,18 @@ export const loaded = signal(false);
 
 export const chatModels = () => models.value.filter((model) => !model.kind || model.kind === "chat");
 
+export function clearLists() {
+  for (const list of [models, shields, tools, agents, stores]) list.value = [];
+  loaded.value = false;
+}
+
 /** Asks for everything that there is to choose from. A service that the stack does not have leaves its list empty. */
 export async function refresh() {
+  const whose = [apiKey.value, tenant.value];
+  const isTheirs = () => apiKey.value === whose[0] && tenant.value === whose[1];
   const list = async (path: string, into: typeof models) => {
-    into.value = (await get(path)).data;
+    const { data } = await get(path);
+    if (isTheirs()) into.value = data;
   };
   const results = await Promise.allSettled([
     list("/v1/models", models),
@@ -73,6 +81,8 @@ export async function refresh() {
     list("/v1/agents", agents),
     list("/v1/vector_stores?limit=100", stores),
   ]);
+  // Another caller's are on their way.
+  if (!isTheirs()) return;
   const first = results[0];
   listError.value = first.status === "rejected" && reachable.value ? (first.reason as ApiError) : null;
   loaded.value = true;

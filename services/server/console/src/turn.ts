@@ -84,6 +84,9 @@ export function whole(turn: Turn, response: Json) {
   if (response.error) turn.error = new ApiError(response.error.message, 200, response.error.code);
 }
 
+/** Whether it was begun with something that can be sent again: decisions cannot. */
+export const asks = (turn: Turn) => Boolean(turn.input || turn.images?.length);
+
 /** The calls that wait for a person. */
 export const waiting = (turn: Turn): Json[] =>
   turn.live ? [] : turn.items.filter((item) => item?.type === "mcp_approval_request" && !item.decided);

@@ -7,7 +7,7 @@ import { parts } from "../images";
 import { Exchange } from "../items";
 import { agents, chatModels, growing, route, shields, stores, tools } from "../state";
 import { Trace } from "../trace";
-import { type Turn, begun, take, trace, tracer } from "../turn";
+import { type Turn, asks, begun, take, trace, tracer } from "../turn";
 import { Badge, Button, CodeButton, Empty, Field, Page, Select } from "../ui";
 import { AgentCard, type AgentFields, AgentForm, fieldsOf } from "./agent-form";
 import { Composer, ToSettings, useFollow } from "./chat";
@@ -24,8 +24,11 @@ const searched = signal<Set<string>>(new Set());
 const guarded = signal<Set<string>>(new Set());
 const maxTokens = signal("1024");
 /** Small models have to be told when to call, and would go on calling. */
-const choice = signal("auto");
+const choice = signal<Json>("auto");
 const maxCalls = signal("8");
+const CHOICES = [{ value: "auto", label: "The model decides" }, { value: "required", label: "Call one first" }, { value: "none", label: "Call none" }];
+/** Tools of the turn that is gone on from which nothing here chooses: servers by address, functions, the search of the web. */
+const kept = signal<Json[]>([]);
 const running = signal<AbortController | null>(null);
 const shown = signal(-1);
 
@@ -51,7 +54,7 @@ function toolList(): Json[] {
     require_approval: approval.value,
   }));
   if (searched.value.size > 0) list.push({ type: "file_search", vector_store_ids: [...searched.value] });
-  return list;
+  return [...list, ...kept.value];
 }
 
 function request(input: Json, previous?: string): Json {
@@ -117,7 +120,7 @@ function submit() {
 /** Asks the last turn's question once more: a branch beside it. */
 function again() {
   const last = turns.value.at(-1);
-  if (!last || running.value || !chosen()) return;
+  if (!last || !asks(last) || running.value || !chosen()) return;
   turns.value = turns.value.slice(0, -1);
   void run(begun(last.input, { images: last.images }), request(said(last.input, last.images ?? []), lastId()));
 }
@@ -138,26 +141,78 @@ function stop() {
   if (id) void post(`/v1/responses/${id}/cancel`, {}).catch(() => undefined);
 }
 
+/** Begins a new session. */
+export function clear() {
+  if (running.value) stop();
+  running.value = null;
+  turns.value = [];
+  kept.value = [];
+  if (typeof choice.value !== "string") choice.value = "auto";
+  shown.value = -1;
+}
+
+/** What was set besides, which may name what another caller does not have. */
+export function clearAgents() {
+  clear();
+  who.value = instructions.value = "";
+  picked.value = searched.value = guarded.value = new Set();
+  choice.value = "auto";
+}
+
+/** A choice of tools as a request here makes it, where a server is called as its connector. */
+function chosenAgain(choice: Json, connectors: Json[]): Json {
+  if (typeof choice === "string") return choice;
+  if (choice.tools) return { ...choice, tools: choice.tools.map((tool: Json) => chosenAgain(tool, connectors)) };
+  const connector = connectors.find(({ server_label }) => server_label === choice.server_label);
+  const group = connector?.connector_id ?? tools.value.find(({ name }) => name === choice.name)?.group_id;
+  return connector && group ? { ...choice, server_label: group } : choice;
+}
+
 /** Goes on from a response of a session, in a new branch, with what that response was made with. */
 export function continueFrom(past: Turn[]) {
+  clear();
   turns.value = past;
   shown.value = past.length - 1;
-  const { agent_id, model, instructions: told, tools: had = [], guardrails = [], max_output_tokens, max_tool_calls } = past.at(-1)?.response ?? {};
+  const { agent_id, model, instructions: told, tools: had = [], tool_choice, guardrails = [], max_output_tokens, max_tool_calls } = past.at(-1)?.response ?? {};
   who.value = agent_id ? `agent:${agent_id}` : model ?? "";
   if (agent_id) return;
-  const connectors: Json[] = had.filter(({ type }: Json) => type === "mcp");
+  const connectors: Json[] = had.filter(({ type, server_url }: Json) => type === "mcp" && !server_url);
+  kept.value = had.filter((tool: Json) => tool.type !== "file_search" && !connectors.includes(tool));
+  choice.value = chosenAgain(tool_choice ?? "auto", connectors);
   instructions.value = told ?? "";
-  picked.value = new Set(connectors.flatMap(({ allowed_tools }) => allowed_tools ?? []));
-  approval.value = connectors.some(({ require_approval }) => require_approval === "always") ? "always" : "never";
+  picked.value = new Set(connectors.flatMap(({ allowed_tools, connector_id }) => allowed_tools ?? tools.value.filter(({ group_id }) => group_id === connector_id).map(({ name }) => name)));
+  // Approval of some tools becomes approval of all.
+  approval.value = connectors.some(({ require_approval }) => require_approval !== "never") ? "always" : "never";
   searched.value = new Set(had.flatMap(({ vector_store_ids }: Json) => vector_store_ids ?? []));
   guarded.value = new Set(guardrails);
   maxTokens.value = String(max_output_tokens ?? "");
   maxCalls.value = String(max_tool_calls ?? "");
 }
 
+/** The tools that are kept, as the contract has them. */
+function keptByGrpc(): Record<"functions" | "servers", Json[]> {
+  const approvalOf = (given: Json) =>
+    typeof given === "string" ? { mode: `MODE_${given.toUpperCase()}` } : { mode: "MODE_BY_TOOL", always: given.always?.tool_names ?? [], never: given.never?.tool_names ?? [] };
+  return {
+    functions: kept.value.filter(({ type }) => type === "function").map(({ name, description, parameters, strict }) => ({
+      name, description: description ?? "", parameters: parameters ? JSON.stringify(parameters) : "", strict: strict ?? false,
+    })),
+    servers: kept.value.filter(({ type }) => type === "mcp").map(({ server_label, server_url, server_description, allowed_tools, require_approval }) => ({
+      label: server_label, url: server_url, description: server_description ?? "", allowed_tools: allowed_tools ?? [], require_approval: approvalOf(require_approval),
+    })),
+  };
+}
+
+function choiceByGrpc(choice: Json): Json {
+  const nameOf = ({ name, type }: Json): string => name ?? type;
+  if (typeof choice === "string") return { mode: `MODE_${choice.toUpperCase()}` };
+  if (choice.tools) return { mode: `MODE_${choice.mode.toUpperCase()}`, allowed: choice.tools.map(nameOf) };
+  return { mode: "MODE_NAMED", name: nameOf(choice) };
+}
+
 function call(): Call {
   const next = draft.value.trim() !== "" || images.value.length > 0;
-  const last = turns.value.findLast((turn) => turn.input || turn.images?.length);
+  const last = turns.value.findLast(asks);
   const input = next ? draft.value.trim() : last ? last.input : "What is 6 * 7?";
   const pictures = next ? images.value : last?.images ?? [];
   const body = request(said(input, pictures), next ? lastId() : turns.value.at(-2)?.id);
@@ -165,7 +220,11 @@ function call(): Call {
   if (picked.value.size > 0) config.tools = [...picked.value];
   if (searched.value.size > 0) config.file_search = { bank_ids: [...searched.value].map((id) => id.replace("vs_", "bank_")) };
   if (guarded.value.size > 0) config.input_shields = config.output_shields = [...guarded.value];
-  if (body.tool_choice) config.tool_choice = { mode: "MODE_REQUIRED" };
+  const { functions, servers } = keptByGrpc();
+  if (functions.length > 0) config.client_tools = functions;
+  if (servers.length > 0) config.mcp_servers = servers;
+  if (kept.value.some(({ type }) => type === "web_search")) config.tools = [...(config.tools ?? []), "web_search"];
+  if (body.tool_choice) config.tool_choice = choiceByGrpc(body.tool_choice);
   if (picked.value.size > 0 && approval.value === "always") config.require_approval = [...picked.value];
   if (body.max_output_tokens) config.sampling = { max_tokens: body.max_output_tokens };
   if (body.max_tool_calls) config.limits = { max_tool_calls: body.max_tool_calls };
@@ -222,6 +281,7 @@ function Settings() {
                 <span>{tool.name}<small>{tool.description.split(/[.\n]/)[0]}</small></span>
               </label>
             ))}
+            {kept.value.length > 0 && <span class="sub">And as in the turn: {kept.value.map(({ name, server_label, type }) => name ?? server_label ?? type).join(", ")}</span>}
           </fieldset>
           <Field label="Approval of tool calls">
             <Select value={approval.value} options={[{ value: "never", label: "Not needed" }, { value: "always", label: "Ask me each time" }]} onChange={(mode) => (approval.value = mode)} />
@@ -241,7 +301,7 @@ function Settings() {
             ))}
           </fieldset>
           <Field label="Use of tools">
-            <Select value={choice.value} options={[{ value: "auto", label: "The model decides" }, { value: "required", label: "Call one first" }]} onChange={(mode) => (choice.value = mode)} />
+            <Select value={typeof choice.value === "string" ? choice.value : "kept"} options={CHOICES.concat(typeof choice.value === "string" ? [] : { value: "kept", label: "As in the turn" })} onChange={(mode) => (choice.value = mode)} />
           </Field>
           <Field label="Max tool calls"><input type="number" min="1" value={maxCalls.value} onInput={(event) => (maxCalls.value = event.currentTarget.value)} /></Field>
           <Field label="Max tokens"><input type="number" min="1" value={maxTokens.value} onInput={(event) => (maxTokens.value = event.currentTarget.value)} /></Field>
@@ -256,12 +316,6 @@ export function Agents() {
   const follow = useFollow(turns.value);
   const busy = running.value !== null;
   const traced = turns.value[shown.value] ?? turns.value.at(-1);
-  const clear = () => {
-    if (busy) stop();
-    running.value = null;
-    turns.value = [];
-    shown.value = -1;
-  };
   return (
     <Page
       title="Agents"
@@ -276,7 +330,7 @@ export function Agents() {
                 <Exchange turn={turn} decide={(decisions) => decide(index, decisions)} />
                 <div class="message message-actions">
                   {turns.value.length > 1 && turn.id && turn !== traced && <Button kind="quiet" onClick={() => (shown.value = index)}>Show its trace</Button>}
-                  {index === turns.value.length - 1 && !turn.live && !turn.decisions && <Button kind="quiet" icon="refresh" disabled={busy} onClick={again}>Regenerate</Button>}
+                  {index === turns.value.length - 1 && !turn.live && asks(turn) && <Button kind="quiet" icon="refresh" disabled={busy} onClick={again}>Regenerate</Button>}
                 </div>
               </div>
             ))}

@@ -275,15 +275,17 @@ export const ToSettings = () => (
 
 const HINTS = ["Explain in three sentences what a vector index does.", "Write a Rust function that reverses the words of a line.", "Was ist der Unterschied zwischen gRPC und REST?"];
 
+/** Begins anew. */
+export function clearChat() {
+  running.value?.abort();
+  running.value = null;
+  said.value = [];
+}
+
 export function Chat() {
   const follow = useFollow(said.value);
   const options = chatModels().map((model) => model.id);
   const busy = running.value !== null;
-  const clear = () => {
-    running.value?.abort();
-    running.value = null;
-    said.value = [];
-  };
   return (
     <Page
       title="Chat"
@@ -291,7 +293,7 @@ export function Chat() {
         <>
           <ToSettings />
           <CodeButton call={call} />
-          <Button icon="plus" onClick={clear} disabled={said.value.length === 0}>New chat</Button>
+          <Button icon="plus" onClick={clearChat} disabled={said.value.length === 0}>New chat</Button>
         </>
       }
     >

@@ -7,7 +7,7 @@ import { go } from "../state";
 import { Trace } from "../trace";
 import { type Turn, begun, take, trace, waiting, whole } from "../turn";
 import { Badge, Button, Empty, Failure, Page, when } from "../ui";
-import { continueFrom, turns as working } from "./agents";
+import { clear, continueFrom, turns as working } from "./agents";
 
 const sessions = signal<Json[]>([]);
 const next = signal<string | null>(null);
@@ -23,14 +23,23 @@ async function read(list: Json[]) {
     for (let one = unread.shift(); one; one = unread.shift()) {
       const { id } = one;
       const turns = await get(`/v1/conversations/${encodeURIComponent(id)}/turns?limit=1`).catch(() => ({ data: [] }));
+      // A turn without a word, of pictures only, is not read again either.
       const text = turns.data[0]?.input.trim().slice(0, 80);
-      if (text) beginnings.value = { ...beginnings.value, [id]: text };
+      if (text !== undefined) beginnings.value = { ...beginnings.value, [id]: text };
     }
   };
   await Promise.all(Array.from({ length: 4 }, worker));
 }
 
 const titleOf = (session: Json): string => session.name || session.metadata.title || beginnings.value[session.id] || when(session.created_at);
+
+/** What another caller is not to see. */
+export function clearSessions() {
+  sessions.value = [];
+  next.value = null;
+  open.value = "";
+  beginnings.value = {};
+}
 
 /** Of one session, in the tree. */
 const MOST_TURNS = 1_000;
@@ -169,8 +178,9 @@ function Session({ session, reload }: { session: Json; reload: () => Promise<voi
   });
   const erase = () => guard(async () => {
     if (!confirm("Delete this session with all its turns?")) return;
+    // A turn that runs in it is stopped while it is still there.
+    if (working.value.some((turn) => turns?.some(({ id }) => id === turn.id))) clear();
     await remove(`/v1/conversations/${session.id}`);
-    if (working.value.some((turn) => turns?.some(({ id }) => id === turn.id))) working.value = [];
     await reload();
   });
 

@@ -14,6 +14,11 @@ const stage = signal("");
 /** Words of a window; empty: the text as a whole only. */
 const words = signal("");
 const results = signal<Record<string, Json>>({});
+/** What another caller is not to see. */
+export function clearShields() {
+  chosen.value = null;
+  results.value = {};
+}
 const STAGES = ["input", "tool_arguments", "tool_result", "retrieved", "output"];
 
 const picked = () => shields.value.filter(({ identifier }) => chosen.value === null || chosen.value.has(identifier));
