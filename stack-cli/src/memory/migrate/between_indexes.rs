@@ -2,7 +2,10 @@
 
 use super::*;
 use llama_stack_core::{Context, Deps};
-use llama_stack_proto::v1::{BankKind, QueryRequest, SearchMode};
+use llama_stack_proto::v1::{
+    BankKind, ContentPart, DeleteDocumentsRequest, GetDocumentRequest, ListDocumentsRequest, QueryRequest, SearchMode,
+    UpdateDocumentRequest, content_part::Part, document::Content,
+};
 use llama_stack_store::{Durability, Store};
 
 fn chunk(n: u32) -> Chunk {
