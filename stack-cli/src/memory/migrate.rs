@@ -3,8 +3,8 @@
 //! It can be broken off and begun again: the new bank says whose copy it is, and chunks that are there already are not sent
 //! again. Vectors are compared by their direction, since an index may keep them at length one. What is known of documents goes with
 //! their first chunks: what they were made of, when they came, when they expire. What is too long for that follows part by part, and
-//! all that documents were made of is read back as well. What the original has otherwise by now is copied anew; a bank in which a
-//! document is being inserted has no content yet that could be copied.
+//! all that documents were made of is read back as well. What the original has otherwise by now is copied anew, and what it has no more
+//! is deleted; a bank in which a document is being inserted has no content yet that could be copied.
 
 mod documents;
 
@@ -62,38 +62,51 @@ pub(crate) struct Moved {
 /// Told of a bank, how many of its chunks are done, and how many there are.
 pub(crate) type OnCount<'a> = &'a (dyn Fn(&str, u64, u64) + Send + Sync);
 
-pub(crate) async fn run(memory: Arc<dyn Memory>, task: Task, on_count: OnCount<'_>) -> Result<Vec<Moved>> {
+/// What became of the banks until all were done, or until the first error.
+pub(crate) async fn run(memory: Arc<dyn Memory>, task: Task, on_count: OnCount<'_>) -> (Vec<Moved>, Result<()>) {
+    let mut moved = Vec::new();
+    let (originals, others) = match asked(&memory, &task).await {
+        Ok(banks) => banks,
+        Err(error) => return (moved, Err(error)),
+    };
+    for bank in &originals {
+        match step(&memory, &task, bank, &others, on_count).await {
+            Ok(one) => moved.push(one),
+            Err(error) => return (moved, Err(error.context(format!("bank {}", bank.id)))),
+        }
+    }
+    (moved, Ok(()))
+}
+
+/// The banks that are to be moved, and all others.
+async fn asked(memory: &Arc<dyn Memory>, task: &Task) -> Result<(Vec<Bank>, Vec<Bank>)> {
     if task.from == task.to {
         return Err(Error::invalid("to", "a bank is moved from one provider to another"));
     }
-    let all = super::banks(&memory).await?;
-    let asked = |bank: &&Bank| bank.provider_id == task.from && task.bank.as_ref().is_none_or(|id| *id == bank.id);
-    let originals: Vec<&Bank> = all.iter().filter(asked).collect();
-    if let (Some(id), true) = (&task.bank, originals.is_empty()) {
-        return Err(Error::not_found(format!("provider {:?} has no bank {id:?}", task.from)));
+    let is_asked = |bank: &Bank| bank.provider_id == task.from && task.bank.as_ref().is_none_or(|id| *id == bank.id);
+    let (originals, others): (Vec<Bank>, Vec<Bank>) = super::banks(memory).await?.into_iter().partition(is_asked);
+    match &task.bank {
+        Some(id) if originals.is_empty() => Err(Error::not_found(format!("provider {:?} has no bank {id:?}", task.from))),
+        _ => Ok((originals, others)),
     }
-    let mut moved = Vec::new();
-    for bank in originals {
-        if bank.kind() == BankKind::KeyValue {
-            moved.push(Moved::left(bank, "a key_value bank is kept in the stack's store, whichever its provider"));
-            continue;
-        }
-        let documents = documents(&memory, bank).await?;
-        if let Err(error) = finished(&documents, task.remove) {
-            moved.push(Moved::waiting(bank, error.message()));
-            continue;
-        }
-        let copy = match all.iter().find(|copy| copy.provider_id == task.to && copy.metadata.get(ORIGIN) == Some(&bank.id)) {
-            Some(copy) => copy.clone(),
-            None => memory.create_bank(&crate::caller::caller(), like(bank, &task.to)).await?,
-        };
-        match one(&memory, bank, &copy, documents, task.remove, on_count).await {
-            Ok(one) => moved.push(one),
-            Err(error) if error.reason() == Some(NOT_INSERTED) => moved.push(Moved::waiting(bank, error.message())),
-            Err(error) => return Err(error.context(format!("bank {}", bank.id))),
-        }
+}
+
+async fn step(memory: &Arc<dyn Memory>, task: &Task, bank: &Bank, others: &[Bank], on_count: OnCount<'_>) -> Result<Moved> {
+    if bank.kind() == BankKind::KeyValue {
+        return Ok(Moved::left(bank, "a key_value bank is kept in the stack's store, whichever its provider"));
     }
-    Ok(moved)
+    let documents = documents(memory, bank).await?;
+    if let Err(error) = finished(&documents, task.remove) {
+        return Ok(Moved::waiting(bank, error.message()));
+    }
+    let copy = match others.iter().find(|copy| copy.provider_id == task.to && copy.metadata.get(ORIGIN) == Some(&bank.id)) {
+        Some(copy) => copy.clone(),
+        None => memory.create_bank(&crate::caller::caller(), like(bank, &task.to)).await?,
+    };
+    match one(memory, bank, &copy, documents, task.remove, on_count).await {
+        Err(error) if error.reason() == Some(NOT_INSERTED) => Ok(Moved::waiting(bank, error.message())),
+        moved => moved,
+    }
 }
 
 fn like(bank: &Bank, provider: &str) -> CreateBankRequest {
@@ -125,7 +138,7 @@ async fn one(
     remove: bool,
     on_count: OnCount<'_>,
 ) -> Result<Moved> {
-    forget_others(memory, &originals, copy, remove).await?;
+    forget_others(memory, bank, &originals, copy, remove).await?;
     let (mut there, mut pages) = (HashMap::new(), Pages::of(memory, copy, false));
     while let Some(chunks) = pages.next().await? {
         there.extend(chunks.into_iter().map(|chunk| (chunk.id.clone(), digest(&chunk))));
@@ -336,6 +349,13 @@ pub(crate) fn text(moved: &[Moved]) -> String {
     text
 }
 
+/// Of a run that is to come to its end.
+#[cfg(test)]
+async fn all_moved(memory: Arc<dyn Memory>, task: Task, on_count: OnCount<'_>) -> Result<Vec<Moved>> {
+    let (moved, ended) = run(memory, task, on_count).await;
+    ended.map(|()| moved)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -361,6 +381,8 @@ mod tests {
         garbles: bool,
         /// Of the first bank.
         documents: Vec<Document>,
+        /// Of its copy.
+        copied: Vec<Document>,
     }
 
     fn bank(id: &str, provider: &str, kind: BankKind) -> Bank {
@@ -381,7 +403,7 @@ mod tests {
             };
             let two = Self::default();
             let banks = vec![
-                (bank("one", "red", BankKind::Vector), (0..chunks).map(chunk).collect()),
+                (Bank { chunk_count: chunks.into(), ..bank("one", "red", BankKind::Vector) }, (0..chunks).map(chunk).collect()),
                 (bank("other", "blue", BankKind::Vector), Vec::new()),
                 (bank("pairs", "red", BankKind::KeyValue), Vec::new()),
             ];
@@ -398,7 +420,8 @@ mod tests {
         }
 
         async fn create_bank(&self, _: &Context, request: CreateBankRequest) -> Result<Bank> {
-            let new = Bank { metadata: request.metadata, ..bank("copy", &request.provider_id, BankKind::Vector) };
+            let id = format!("copy of {}", request.metadata[ORIGIN]);
+            let new = Bank { metadata: request.metadata, ..bank(&id, &request.provider_id, BankKind::Vector) };
             self.0.lock().unwrap().banks.push((new.clone(), Vec::new()));
             Ok(new)
         }
@@ -429,7 +452,12 @@ mod tests {
         }
 
         async fn list_documents(&self, _: &Context, request: ListDocumentsRequest) -> Result<ListDocumentsResponse> {
-            let documents = if request.bank_id == "one" { self.0.lock().unwrap().documents.clone() } else { Vec::new() };
+            let state = self.0.lock().unwrap();
+            let documents = match request.bank_id.as_str() {
+                "one" => state.documents.clone(),
+                "copy of one" => state.copied.clone(),
+                _ => Vec::new(),
+            };
             Ok(ListDocumentsResponse { documents, ..ListDocumentsResponse::default() })
         }
 
@@ -451,30 +479,57 @@ mod tests {
     async fn a_bank_is_copied_verified_and_the_rest_is_said() {
         let two = Two::new(1234);
         let counts = Mutex::new(Vec::new());
-        let moved = run(two.clone(), task(true), &|_, done, _| counts.lock().unwrap().push(done)).await.unwrap();
-        assert_eq!((moved[0].copy.as_str(), moved[0].chunks, moved[0].sent, moved[0].removed), ("copy", 1234, 1234, true));
+        let moved = all_moved(two.clone(), task(true), &|_, done, _| counts.lock().unwrap().push(done)).await.unwrap();
+        assert_eq!((moved[0].copy.as_str(), moved[0].chunks, moved[0].sent, moved[0].removed), ("copy of one", 1234, 1234, true));
         assert!(moved[1].left.is_some());
         assert_eq!(*counts.lock().unwrap(), [500, 1000, 1234]);
-        assert_eq!(two.0.lock().unwrap().banks.iter().map(|(bank, _)| bank.id.as_str()).collect::<Vec<_>>(), ["other", "pairs", "copy"]);
+        assert_eq!(
+            two.0.lock().unwrap().banks.iter().map(|(bank, _)| bank.id.as_str()).collect::<Vec<_>>(),
+            ["other", "pairs", "copy of one"]
+        );
     }
 
     #[tokio::test]
     async fn one_that_was_broken_off_goes_on_where_it_was() {
         let two = Two::new(1234);
         two.0.lock().unwrap().patience = Some(1);
-        assert_eq!(run(two.clone(), task(false), &|_, _, _| {}).await.unwrap_err().code(), Code::Unavailable);
+        assert_eq!(all_moved(two.clone(), task(false), &|_, _, _| {}).await.unwrap_err().code(), Code::Unavailable);
         two.0.lock().unwrap().patience = None;
-        let moved = run(two.clone(), task(false), &|_, _, _| {}).await.unwrap();
+        let moved = all_moved(two.clone(), task(false), &|_, _, _| {}).await.unwrap();
         assert_eq!((moved[0].chunks, moved[0].sent), (1234, 734));
-        let again = run(two, task(false), &|_, _, _| {}).await.unwrap();
+        let again = all_moved(two, task(false), &|_, _, _| {}).await.unwrap();
         assert_eq!((again[0].sent, &again[0].sha256), (0, &moved[0].sha256));
+    }
+
+    #[tokio::test]
+    async fn what_was_moved_before_an_error_is_told_beside_it() {
+        let two = Two::new(3);
+        {
+            let mut state = two.0.lock().unwrap();
+            let chunks = state.banks[0].1.clone();
+            state.banks.push((bank("second", "red", BankKind::Vector), chunks));
+            state.patience = Some(1);
+        }
+        let (moved, ended) = run(two, task(true), &|_, _, _| {}).await;
+        let told: Vec<(&str, bool)> = moved.iter().map(|moved| (moved.bank.as_str(), moved.removed)).collect();
+        assert_eq!(told, [("one", true), ("pairs", false)]);
+        let error = ended.unwrap_err();
+        assert!(error.code() == Code::Unavailable && error.message().contains("bank second"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_copys_documents_stay_where_the_original_lists_none() {
+        let two = Two::new(3);
+        two.0.lock().unwrap().copied = vec![Document { id: "d".into(), ..Document::default() }];
+        let moved = all_moved(two, task(true), &|_, _, _| {}).await.unwrap();
+        assert_eq!((moved[0].chunks, moved[0].removed), (3, true));
     }
 
     #[tokio::test]
     async fn a_copy_that_differs_is_told_and_the_original_stays() {
         let two = Two::new(10);
         two.0.lock().unwrap().garbles = true;
-        let error = run(two.clone(), task(true), &|_, _, _| {}).await.unwrap_err();
+        let error = all_moved(two.clone(), task(true), &|_, _, _| {}).await.unwrap_err();
         assert!(error.code() == Code::Aborted && error.message().contains("c00000"), "{error}");
         assert!(two.0.lock().unwrap().banks.iter().any(|(bank, _)| bank.id == "one"));
     }
@@ -486,11 +541,11 @@ mod tests {
             let two = Two::new(1);
             let document = Document { id: "waits".into(), status: status.into(), ..Document::default() };
             two.0.lock().unwrap().documents = vec![document];
-            let copied = run(two.clone(), task(false), &|_, _, _| {}).await.unwrap();
+            let copied = all_moved(two.clone(), task(false), &|_, _, _| {}).await.unwrap();
             assert_eq!(!copied[0].waits, is_copied, "{status:?}");
-            let sent = two.0.lock().unwrap().banks.iter().any(|(bank, chunks)| bank.id == "copy" && !chunks.is_empty());
+            let sent = two.0.lock().unwrap().banks.iter().any(|(bank, chunks)| bank.id == "copy of one" && !chunks.is_empty());
             assert_eq!(sent, is_copied, "{status:?}");
-            let removed = run(two.clone(), task(true), &|_, _, _| {}).await.unwrap();
+            let removed = all_moved(two.clone(), task(true), &|_, _, _| {}).await.unwrap();
             let stays = two.0.lock().unwrap().banks.iter().any(|(bank, _)| bank.id == "one");
             assert_eq!((removed[0].waits, stays), (status != Completed, status != Completed), "{status:?}");
             assert_eq!(removed[0].left.as_ref().is_some_and(|why| why.contains("\"waits\"")), stays, "{status:?}");
@@ -500,9 +555,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_there_is_said() {
         let unknown = Task { bank: Some("nobody".into()), ..task(false) };
-        assert_eq!(run(Two::new(1), unknown, &|_, _, _| {}).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(all_moved(Two::new(1), unknown, &|_, _, _| {}).await.unwrap_err().code(), Code::NotFound);
         let same = Task { to: "red".into(), ..task(false) };
-        assert_eq!(run(Two::new(1), same, &|_, _, _| {}).await.unwrap_err().field(), Some("to"));
+        assert_eq!(all_moved(Two::new(1), same, &|_, _, _| {}).await.unwrap_err().field(), Some("to"));
     }
 }
 

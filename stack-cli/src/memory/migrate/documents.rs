@@ -1,6 +1,9 @@
 //! The documents of a bank and what they were made of: looked at, and brought into line in a copy.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use llama_stack_core::{Code, Error, Memory, Result};
 use llama_stack_proto::v1::{
@@ -68,26 +71,37 @@ fn not_inserted(id: &str) -> Error {
     Error::failed_precondition(format!("document {id:?} is not inserted: wait, insert it again or delete it")).with_reason(NOT_INSERTED)
 }
 
-/// Deletes from the copy what the original has made of something else by now: chunks of before would stay, and a longer content
-/// would not fit.
+/// Deletes from the copy what the original has otherwise by now, or no more: chunks of before would stay, and a longer content would
+/// not fit. What a run that broke off has of a content has no hash, and is no other for that.
 ///
 /// # Errors
 /// `Aborted` the original is to be removed, and somebody may have written to the copy (`copy_differs`).
-pub(super) async fn forget_others(memory: &Arc<dyn Memory>, originals: &[Document], copy: &Bank, remove: bool) -> Result<()> {
+pub(super) async fn forget_others(memory: &Arc<dyn Memory>, bank: &Bank, originals: &[Document], copy: &Bank, remove: bool) -> Result<()> {
     let copied: HashMap<String, Document> =
         documents(memory, copy).await?.into_iter().map(|document| (document.id.clone(), document)).collect();
-    // A copy may count more: of chunks without a source, those that came together.
     let is_other = |document: &&Document| {
-        copied
-            .get(&document.id)
-            .is_some_and(|copied| (!document.sha256.is_empty() && copied.sha256 != document.sha256) || copied.bytes < document.bytes)
+        let Some(copied) = copied.get(&document.id) else { return false };
+        let is_made_of_another = match (document.sha256.is_empty(), copied.sha256.is_empty()) {
+            (true, _) => false,
+            (false, true) => copied.bytes != document.bytes,
+            (false, false) => copied.sha256 != document.sha256,
+        };
+        let is_told_otherwise =
+            copied.title != document.title || copied.attributes != document.attributes || copied.expires != document.expires;
+        // A copy may count more: of chunks without a source, those that came together.
+        is_made_of_another || is_told_otherwise || copied.bytes < document.bytes
     };
-    let others: Vec<String> = originals.iter().filter(is_other).map(|document| document.id.clone()).collect();
+    let mut others: Vec<String> = originals.iter().filter(is_other).map(|document| document.id.clone()).collect();
+    // Chunks without any document: their provider lists none.
+    if !originals.is_empty() || bank.chunk_count == 0 {
+        let there: HashSet<&str> = originals.iter().map(|document| document.id.as_str()).collect();
+        others.extend(copied.keys().filter(|id| !there.contains(id.as_str())).cloned());
+    }
     if let (Some(first), true) = (others.first(), remove) {
         let count = others.len();
         let message = format!(
-            "{count} documents are others in the copy, the first {first:?}: run it without --remove to copy them anew, which loses what the \
-             copy has"
+            "{count} documents are others in the copy, or in it alone, the first {first:?}: run it without --remove to bring it into line, \
+             which loses what the copy has of them"
         );
         return Err(Error::new(Code::Aborted, message).with_reason("copy_differs"));
     }
