@@ -91,9 +91,12 @@ pub(crate) async fn run(verb: MemoryVerb, output: &Output) -> Result<()> {
         MemoryVerb::Migrate { from, to, bank, remove, server } => {
             are_there(&server.server, &[&from, &to]).await?;
             let task = migrate::Task { from, to, bank, remove };
-            let report = migrate::run(connect(&server)?, task, &output.counts()).await;
-            let report = report.map_err(|error| reach::explained(error, &server.server))?;
-            output.result(&report, |report| migrate::text(report))?;
+            let (report, ended) = migrate::run(connect(&server)?, task, &output.counts()).await;
+            // What was moved, and perhaps removed, is told whatever came then.
+            if !report.is_empty() || ended.is_ok() {
+                output.result(&report, |report| migrate::text(report))?;
+            }
+            ended.map_err(|error| reach::explained(error, &server.server))?;
             let waiting = report.iter().filter(|moved| moved.waits).count();
             if waiting > 0 {
                 return Err(Error::failed_precondition(format!(

@@ -3,8 +3,10 @@
 //! It can be broken off and begun again: the new bank says whose copy it is, and chunks that are there already are not sent
 //! again. Vectors are compared by their direction, since an index may keep them at length one. What is known of documents goes with
 //! their first chunks: what they were made of, when they came, when they expire. What is too long for that follows part by part, and
-//! all that documents were made of is read back as well. What the original has otherwise by now is copied anew; a bank in which a
-//! document is being inserted has no content yet that could be copied.
+//! all that documents were made of is read back as well. What the original has otherwise by now is copied anew, and what it has no more
+//! is deleted; a bank in which a document is being inserted has no content yet that could be copied.
+
+mod documents;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,21 +16,18 @@ use std::{
 
 use llama_stack_core::{Code, Error, Memory, Result};
 use llama_stack_proto::v1::{
-    Bank, BankKind, Chunk, ContentPart, CreateBankRequest, DeleteBankRequest, DeleteDocumentsRequest, Document, DocumentStatus,
-    GetDocumentRequest, InsertChunksRequest, ListChunksRequest, ListDocumentsRequest, Position, Value, content_part::Part,
-    document::Content, value::Value as Is,
+    Bank, BankKind, Chunk, CreateBankRequest, DeleteBankRequest, Document, InsertChunksRequest, ListChunksRequest, Position, Value,
+    value::Value as Is,
 };
 use prost::Message as _;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use self::documents::{AT_ONCE, NOT_INSERTED, bytes_of, contents, documents, finished, forget_others, got};
+
 /// Where a copy says whose it is.
 const ORIGIN: &str = "migrated_from";
 const PAGE: u32 = 500;
-/// Bytes of a content's part, and after which chunks and documents are sent; a message has 64 MiB.
-const AT_ONCE: usize = 8 << 20;
-/// By which a part of a text can be longer: no letter is cut.
-const LETTER: usize = 3;
 /// Directions nearer than this are the same; rounding alone stays far below.
 const SAME: f32 = 0.9999;
 
@@ -63,38 +62,51 @@ pub(crate) struct Moved {
 /// Told of a bank, how many of its chunks are done, and how many there are.
 pub(crate) type OnCount<'a> = &'a (dyn Fn(&str, u64, u64) + Send + Sync);
 
-pub(crate) async fn run(memory: Arc<dyn Memory>, task: Task, on_count: OnCount<'_>) -> Result<Vec<Moved>> {
+/// What became of the banks until all were done, or until the first error.
+pub(crate) async fn run(memory: Arc<dyn Memory>, task: Task, on_count: OnCount<'_>) -> (Vec<Moved>, Result<()>) {
+    let mut moved = Vec::new();
+    let (originals, others) = match asked(&memory, &task).await {
+        Ok(banks) => banks,
+        Err(error) => return (moved, Err(error)),
+    };
+    for bank in &originals {
+        match step(&memory, &task, bank, &others, on_count).await {
+            Ok(one) => moved.push(one),
+            Err(error) => return (moved, Err(error.context(format!("bank {}", bank.id)))),
+        }
+    }
+    (moved, Ok(()))
+}
+
+/// The banks that are to be moved, and all others.
+async fn asked(memory: &Arc<dyn Memory>, task: &Task) -> Result<(Vec<Bank>, Vec<Bank>)> {
     if task.from == task.to {
         return Err(Error::invalid("to", "a bank is moved from one provider to another"));
     }
-    let all = super::banks(&memory).await?;
-    let asked = |bank: &&Bank| bank.provider_id == task.from && task.bank.as_ref().is_none_or(|id| *id == bank.id);
-    let originals: Vec<&Bank> = all.iter().filter(asked).collect();
-    if let (Some(id), true) = (&task.bank, originals.is_empty()) {
-        return Err(Error::not_found(format!("provider {:?} has no bank {id:?}", task.from)));
+    let is_asked = |bank: &Bank| bank.provider_id == task.from && task.bank.as_ref().is_none_or(|id| *id == bank.id);
+    let (originals, others): (Vec<Bank>, Vec<Bank>) = super::banks(memory).await?.into_iter().partition(is_asked);
+    match &task.bank {
+        Some(id) if originals.is_empty() => Err(Error::not_found(format!("provider {:?} has no bank {id:?}", task.from))),
+        _ => Ok((originals, others)),
     }
-    let mut moved = Vec::new();
-    for bank in originals {
-        if bank.kind() == BankKind::KeyValue {
-            moved.push(Moved::left(bank, "a key_value bank is kept in the stack's store, whichever its provider"));
-            continue;
-        }
-        let documents = documents(&memory, bank).await?;
-        if let Err(error) = finished(&documents, task.remove) {
-            moved.push(Moved::waiting(bank, error.message()));
-            continue;
-        }
-        let copy = match all.iter().find(|copy| copy.provider_id == task.to && copy.metadata.get(ORIGIN) == Some(&bank.id)) {
-            Some(copy) => copy.clone(),
-            None => memory.create_bank(&crate::caller::caller(), like(bank, &task.to)).await?,
-        };
-        match one(&memory, bank, &copy, documents, task.remove, on_count).await {
-            Ok(one) => moved.push(one),
-            Err(error) if error.reason() == Some(NOT_INSERTED) => moved.push(Moved::waiting(bank, error.message())),
-            Err(error) => return Err(error.context(format!("bank {}", bank.id))),
-        }
+}
+
+async fn step(memory: &Arc<dyn Memory>, task: &Task, bank: &Bank, others: &[Bank], on_count: OnCount<'_>) -> Result<Moved> {
+    if bank.kind() == BankKind::KeyValue {
+        return Ok(Moved::left(bank, "a key_value bank is kept in the stack's store, whichever its provider"));
     }
-    Ok(moved)
+    let documents = documents(memory, bank).await?;
+    if let Err(error) = finished(&documents, task.remove) {
+        return Ok(Moved::waiting(bank, error.message()));
+    }
+    let copy = match others.iter().find(|copy| copy.provider_id == task.to && copy.metadata.get(ORIGIN) == Some(&bank.id)) {
+        Some(copy) => copy.clone(),
+        None => memory.create_bank(&crate::caller::caller(), like(bank, &task.to)).await?,
+    };
+    match one(memory, bank, &copy, documents, task.remove, on_count).await {
+        Err(error) if error.reason() == Some(NOT_INSERTED) => Ok(Moved::waiting(bank, error.message())),
+        moved => moved,
+    }
 }
 
 fn like(bank: &Bank, provider: &str) -> CreateBankRequest {
@@ -126,7 +138,7 @@ async fn one(
     remove: bool,
     on_count: OnCount<'_>,
 ) -> Result<Moved> {
-    forget_others(memory, &originals, copy, remove).await?;
+    forget_others(memory, bank, &originals, copy, remove).await?;
     let (mut there, mut pages) = (HashMap::new(), Pages::of(memory, copy, false));
     while let Some(chunks) = pages.next().await? {
         there.extend(chunks.into_iter().map(|chunk| (chunk.id.clone(), digest(&chunk))));
@@ -179,133 +191,6 @@ async fn one(
         left: None,
         waits: false,
     })
-}
-
-/// What is known of a document, with a part of its content; `None` where it is gone.
-async fn got(memory: &Arc<dyn Memory>, bank: &Bank, id: &str, offset: u64) -> Result<Option<Document>> {
-    let (bank_id, document_id) = (bank.id.clone(), id.to_owned());
-    let request = GetDocumentRequest { bank_id, document_id, content_offset: offset, content_bytes: AT_ONCE as u64 };
-    match memory.get_document(&crate::caller::caller(), request).await {
-        Ok(document) => Ok(Some(document)),
-        Err(error) if matches!(error.code(), Code::NotFound | Code::Unimplemented) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn bytes_of(content: &Content) -> &[u8] {
-    match content {
-        Content::Text(text) | Content::FileId(text) => text.as_bytes(),
-        Content::Data(data) => data,
-    }
-}
-
-/// What is known of a bank's documents, without their contents; nothing where its provider lists none.
-async fn documents(memory: &Arc<dyn Memory>, bank: &Bank) -> Result<Vec<Document>> {
-    let mut request = ListDocumentsRequest { bank_id: bank.id.clone(), page_size: PAGE, ..ListDocumentsRequest::default() };
-    let mut documents = Vec::new();
-    loop {
-        let page = match memory.list_documents(&crate::caller::caller(), request.clone()).await {
-            Err(error) if error.code() == Code::Unimplemented => return Ok(documents),
-            page => page?,
-        };
-        documents.extend(page.documents);
-        if page.next_page_token.is_empty() {
-            return Ok(documents);
-        }
-        request.page_token = page.next_page_token;
-    }
-}
-
-/// One that waits has no chunks yet, or those of what it was before. One whose insertion failed or was cancelled is nowhere but in
-/// the original, where it may stay if that does.
-fn finished(documents: &[Document], remove: bool) -> Result<()> {
-    let is_left = |document: &&Document| match document.status() {
-        DocumentStatus::Completed => false,
-        DocumentStatus::InProgress => true,
-        _ => remove,
-    };
-    documents.iter().find(is_left).map_or(Ok(()), |document| Err(not_inserted(&document.id)))
-}
-
-fn not_inserted(id: &str) -> Error {
-    Error::failed_precondition(format!("document {id:?} is not inserted: wait, insert it again or delete it")).with_reason(NOT_INSERTED)
-}
-
-/// The reason where a bank is left as it is, and the others are not.
-const NOT_INSERTED: &str = "not_inserted";
-
-/// Deletes from the copy what the original has made of something else by now: chunks of before would stay, and a longer content
-/// would not fit.
-///
-/// # Errors
-/// `Aborted` the original is to be removed, and somebody may have written to the copy (`copy_differs`).
-async fn forget_others(memory: &Arc<dyn Memory>, originals: &[Document], copy: &Bank, remove: bool) -> Result<()> {
-    let copied: HashMap<String, Document> =
-        documents(memory, copy).await?.into_iter().map(|document| (document.id.clone(), document)).collect();
-    // A copy may count more: of chunks without a source, those that came together.
-    let is_other = |document: &&Document| {
-        copied
-            .get(&document.id)
-            .is_some_and(|copied| (!document.sha256.is_empty() && copied.sha256 != document.sha256) || copied.bytes < document.bytes)
-    };
-    let others: Vec<String> = originals.iter().filter(is_other).map(|document| document.id.clone()).collect();
-    if let (Some(first), true) = (others.first(), remove) {
-        let count = others.len();
-        let message = format!(
-            "{count} documents are others in the copy, the first {first:?}: run it without --remove to copy them anew, which loses what the \
-             copy has"
-        );
-        return Err(Error::new(Code::Aborted, message).with_reason("copy_differs"));
-    }
-    for some in others.chunks(PAGE as usize) {
-        let request = DeleteDocumentsRequest { bank_id: copy.id.clone(), document_ids: some.to_vec() };
-        memory.delete_documents(&crate::caller::caller(), request).await?;
-    }
-    Ok(())
-}
-
-/// Brings what the copy's documents were made of into line with the originals', and adds it to the hash.
-async fn contents(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, remove: bool, hash: &mut Sha256) -> Result<()> {
-    // Listed again: what came meanwhile is not in the copy.
-    let originals = documents(memory, bank).await?;
-    finished(&originals, remove)?;
-    for Document { id, .. } in &originals {
-        if !content(memory, bank, copy, id, hash).await? && remove {
-            return Err(not_inserted(id));
-        }
-    }
-    Ok(())
-}
-
-/// Whether the copy has it, if the original has any: a document without chunks is not in the copy.
-async fn content(memory: &Arc<dyn Memory>, bank: &Bank, copy: &Bank, id: &str, hash: &mut Sha256) -> Result<bool> {
-    let mut offset = 0;
-    loop {
-        let Some(Document { content: Some(original), .. }) = got(memory, bank, id, offset).await? else { return Ok(true) };
-        let Some(copied) = got(memory, copy, id, offset).await? else { return Ok(false) };
-        if copied.content.as_ref() != Some(&original) {
-            let part = match original.clone() {
-                Content::Text(text) => Part::Text(text),
-                Content::Data(data) => Part::Data(data),
-                Content::FileId(file) => return Err(differs(&format!("document {id:?} was made of file {file:?}"))),
-            };
-            let content_parts = vec![ContentPart { document_id: id.to_owned(), offset, part: Some(part) }];
-            let request = InsertChunksRequest { bank_id: copy.id.clone(), content_parts, ..InsertChunksRequest::default() };
-            memory.insert_chunks(&crate::caller::caller(), request).await?;
-            let copied = got(memory, copy, id, offset).await?.and_then(|document| document.content);
-            if copied.as_ref() != Some(&original) {
-                return Err(differs(&format!("document {id:?} was made of something else")));
-            }
-        }
-        let bytes = bytes_of(&original);
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-        // One that knows no parts gives it all at once.
-        if !(AT_ONCE..=AT_ONCE + LETTER).contains(&bytes.len()) {
-            return Ok(true);
-        }
-        offset += bytes.len() as u64;
-    }
 }
 
 async fn send(memory: &Arc<dyn Memory>, copy: &Bank, chunks: Vec<Chunk>, documents: Vec<Document>) -> Result<()> {
@@ -464,6 +349,13 @@ pub(crate) fn text(moved: &[Moved]) -> String {
     text
 }
 
+/// Of a run that is to come to its end.
+#[cfg(test)]
+async fn all_moved(memory: Arc<dyn Memory>, task: Task, on_count: OnCount<'_>) -> Result<Vec<Moved>> {
+    let (moved, ended) = run(memory, task, on_count).await;
+    ended.map(|()| moved)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -472,7 +364,8 @@ mod tests {
     use async_trait::async_trait;
     use llama_stack_core::Context;
     use llama_stack_proto::v1::{
-        DeleteBankResponse, InsertChunksResponse, ListBanksRequest, ListBanksResponse, ListChunksResponse, ListDocumentsResponse,
+        DeleteBankResponse, DocumentStatus, InsertChunksResponse, ListBanksRequest, ListBanksResponse, ListChunksResponse,
+        ListDocumentsRequest, ListDocumentsResponse,
     };
 
     /// Two providers; the second keeps vectors at length one and can be made to fail.
@@ -488,6 +381,8 @@ mod tests {
         garbles: bool,
         /// Of the first bank.
         documents: Vec<Document>,
+        /// Of its copy.
+        copied: Vec<Document>,
     }
 
     fn bank(id: &str, provider: &str, kind: BankKind) -> Bank {
@@ -508,7 +403,7 @@ mod tests {
             };
             let two = Self::default();
             let banks = vec![
-                (bank("one", "red", BankKind::Vector), (0..chunks).map(chunk).collect()),
+                (Bank { chunk_count: chunks.into(), ..bank("one", "red", BankKind::Vector) }, (0..chunks).map(chunk).collect()),
                 (bank("other", "blue", BankKind::Vector), Vec::new()),
                 (bank("pairs", "red", BankKind::KeyValue), Vec::new()),
             ];
@@ -525,7 +420,8 @@ mod tests {
         }
 
         async fn create_bank(&self, _: &Context, request: CreateBankRequest) -> Result<Bank> {
-            let new = Bank { metadata: request.metadata, ..bank("copy", &request.provider_id, BankKind::Vector) };
+            let id = format!("copy of {}", request.metadata[ORIGIN]);
+            let new = Bank { metadata: request.metadata, ..bank(&id, &request.provider_id, BankKind::Vector) };
             self.0.lock().unwrap().banks.push((new.clone(), Vec::new()));
             Ok(new)
         }
@@ -556,7 +452,12 @@ mod tests {
         }
 
         async fn list_documents(&self, _: &Context, request: ListDocumentsRequest) -> Result<ListDocumentsResponse> {
-            let documents = if request.bank_id == "one" { self.0.lock().unwrap().documents.clone() } else { Vec::new() };
+            let state = self.0.lock().unwrap();
+            let documents = match request.bank_id.as_str() {
+                "one" => state.documents.clone(),
+                "copy of one" => state.copied.clone(),
+                _ => Vec::new(),
+            };
             Ok(ListDocumentsResponse { documents, ..ListDocumentsResponse::default() })
         }
 
@@ -578,30 +479,57 @@ mod tests {
     async fn a_bank_is_copied_verified_and_the_rest_is_said() {
         let two = Two::new(1234);
         let counts = Mutex::new(Vec::new());
-        let moved = run(two.clone(), task(true), &|_, done, _| counts.lock().unwrap().push(done)).await.unwrap();
-        assert_eq!((moved[0].copy.as_str(), moved[0].chunks, moved[0].sent, moved[0].removed), ("copy", 1234, 1234, true));
+        let moved = all_moved(two.clone(), task(true), &|_, done, _| counts.lock().unwrap().push(done)).await.unwrap();
+        assert_eq!((moved[0].copy.as_str(), moved[0].chunks, moved[0].sent, moved[0].removed), ("copy of one", 1234, 1234, true));
         assert!(moved[1].left.is_some());
         assert_eq!(*counts.lock().unwrap(), [500, 1000, 1234]);
-        assert_eq!(two.0.lock().unwrap().banks.iter().map(|(bank, _)| bank.id.as_str()).collect::<Vec<_>>(), ["other", "pairs", "copy"]);
+        assert_eq!(
+            two.0.lock().unwrap().banks.iter().map(|(bank, _)| bank.id.as_str()).collect::<Vec<_>>(),
+            ["other", "pairs", "copy of one"]
+        );
     }
 
     #[tokio::test]
     async fn one_that_was_broken_off_goes_on_where_it_was() {
         let two = Two::new(1234);
         two.0.lock().unwrap().patience = Some(1);
-        assert_eq!(run(two.clone(), task(false), &|_, _, _| {}).await.unwrap_err().code(), Code::Unavailable);
+        assert_eq!(all_moved(two.clone(), task(false), &|_, _, _| {}).await.unwrap_err().code(), Code::Unavailable);
         two.0.lock().unwrap().patience = None;
-        let moved = run(two.clone(), task(false), &|_, _, _| {}).await.unwrap();
+        let moved = all_moved(two.clone(), task(false), &|_, _, _| {}).await.unwrap();
         assert_eq!((moved[0].chunks, moved[0].sent), (1234, 734));
-        let again = run(two, task(false), &|_, _, _| {}).await.unwrap();
+        let again = all_moved(two, task(false), &|_, _, _| {}).await.unwrap();
         assert_eq!((again[0].sent, &again[0].sha256), (0, &moved[0].sha256));
+    }
+
+    #[tokio::test]
+    async fn what_was_moved_before_an_error_is_told_beside_it() {
+        let two = Two::new(3);
+        {
+            let mut state = two.0.lock().unwrap();
+            let chunks = state.banks[0].1.clone();
+            state.banks.push((bank("second", "red", BankKind::Vector), chunks));
+            state.patience = Some(1);
+        }
+        let (moved, ended) = run(two, task(true), &|_, _, _| {}).await;
+        let told: Vec<(&str, bool)> = moved.iter().map(|moved| (moved.bank.as_str(), moved.removed)).collect();
+        assert_eq!(told, [("one", true), ("pairs", false)]);
+        let error = ended.unwrap_err();
+        assert!(error.code() == Code::Unavailable && error.message().contains("bank second"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_copys_documents_stay_where_the_original_lists_none() {
+        let two = Two::new(3);
+        two.0.lock().unwrap().copied = vec![Document { id: "d".into(), ..Document::default() }];
+        let moved = all_moved(two, task(true), &|_, _, _| {}).await.unwrap();
+        assert_eq!((moved[0].chunks, moved[0].removed), (3, true));
     }
 
     #[tokio::test]
     async fn a_copy_that_differs_is_told_and_the_original_stays() {
         let two = Two::new(10);
         two.0.lock().unwrap().garbles = true;
-        let error = run(two.clone(), task(true), &|_, _, _| {}).await.unwrap_err();
+        let error = all_moved(two.clone(), task(true), &|_, _, _| {}).await.unwrap_err();
         assert!(error.code() == Code::Aborted && error.message().contains("c00000"), "{error}");
         assert!(two.0.lock().unwrap().banks.iter().any(|(bank, _)| bank.id == "one"));
     }
@@ -613,11 +541,11 @@ mod tests {
             let two = Two::new(1);
             let document = Document { id: "waits".into(), status: status.into(), ..Document::default() };
             two.0.lock().unwrap().documents = vec![document];
-            let copied = run(two.clone(), task(false), &|_, _, _| {}).await.unwrap();
+            let copied = all_moved(two.clone(), task(false), &|_, _, _| {}).await.unwrap();
             assert_eq!(!copied[0].waits, is_copied, "{status:?}");
-            let sent = two.0.lock().unwrap().banks.iter().any(|(bank, chunks)| bank.id == "copy" && !chunks.is_empty());
+            let sent = two.0.lock().unwrap().banks.iter().any(|(bank, chunks)| bank.id == "copy of one" && !chunks.is_empty());
             assert_eq!(sent, is_copied, "{status:?}");
-            let removed = run(two.clone(), task(true), &|_, _, _| {}).await.unwrap();
+            let removed = all_moved(two.clone(), task(true), &|_, _, _| {}).await.unwrap();
             let stays = two.0.lock().unwrap().banks.iter().any(|(bank, _)| bank.id == "one");
             assert_eq!((removed[0].waits, stays), (status != Completed, status != Completed), "{status:?}");
             assert_eq!(removed[0].left.as_ref().is_some_and(|why| why.contains("\"waits\"")), stays, "{status:?}");
@@ -627,9 +555,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_there_is_said() {
         let unknown = Task { bank: Some("nobody".into()), ..task(false) };
-        assert_eq!(run(Two::new(1), unknown, &|_, _, _| {}).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(all_moved(Two::new(1), unknown, &|_, _, _| {}).await.unwrap_err().code(), Code::NotFound);
         let same = Task { to: "red".into(), ..task(false) };
-        assert_eq!(run(Two::new(1), same, &|_, _, _| {}).await.unwrap_err().field(), Some("to"));
+        assert_eq!(all_moved(Two::new(1), same, &|_, _, _| {}).await.unwrap_err().field(), Some("to"));
     }
 }
 

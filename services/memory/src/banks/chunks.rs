@@ -116,7 +116,8 @@ impl Banks {
                     let known = match known.remove(id) {
                         Some(known) => Document {
                             chunk_count: known.chunk_count.max(document.chunk_count),
-                            bytes: known.bytes.max(document.bytes),
+                            // Of a source they are the source's, however its chunks overlap.
+                            bytes: if known.sha256.is_empty() { known.bytes.max(document.bytes) } else { known.bytes },
                             created: known.created.or_else(|| Some(ids::now())),
                             ..known
                         },

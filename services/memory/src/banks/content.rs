@@ -74,8 +74,8 @@ pub(super) fn by_document(parts: Vec<ContentPart>) -> BTreeMap<String, Vec<(usiz
 }
 
 impl Banks {
-    /// All parts of one document, or none. Its hash is that of the content as it is then, so a content that is not complete is taken
-    /// for no other.
+    /// All parts of one document, or none. It has a hash once its content has all the bytes that it was said to have, so one that is
+    /// not complete is taken for no other, nor for one that was changed.
     ///
     /// # Errors
     /// `NotFound` no such document · `InvalidArgument` a part does not fit, or goes beyond the bytes that the document was said to
@@ -108,7 +108,9 @@ impl Banks {
         }
         drop(before);
         let Some(content) = content else { return Ok(()) };
-        let hashed = tokio::task::spawn_blocking(move || (hex::encode(Sha256::digest(bytes_of(&content))), content));
+        let is_complete = bytes_of(&content).len() as u64 == document.bytes;
+        let hash = move |content: &Content| if is_complete { hex::encode(Sha256::digest(bytes_of(content))) } else { String::new() };
+        let hashed = tokio::task::spawn_blocking(move || (hash(&content), content));
         let (sha256, content) = hashed.await.map_err(broke_off)?;
         (document.sha256, document.content) = (sha256, Some(content));
         if self.store.put_document_content(tenant, bank_id, InsertedDocument { document, revision }).await? {

@@ -2,7 +2,10 @@
 
 use super::*;
 use llama_stack_core::{Context, Deps};
-use llama_stack_proto::v1::{BankKind, QueryRequest, SearchMode};
+use llama_stack_proto::v1::{
+    BankKind, ContentPart, DeleteDocumentsRequest, GetDocumentRequest, ListDocumentsRequest, QueryRequest, SearchMode,
+    UpdateDocumentRequest, content_part::Part, document::Content,
+};
 use llama_stack_store::{Durability, Store};
 
 fn chunk(n: u32) -> Chunk {
@@ -65,7 +68,7 @@ async fn a_bank_goes_to_qdrant_and_back_and_is_the_same() {
         ..InsertChunksRequest::default()
     };
     assert!(memory.insert_chunks(&Context::default(), request).await.unwrap().failures.is_empty());
-    let there = run(memory.clone(), go("sqlite", "edge"), &|_, _, _| {}).await.unwrap();
+    let there = all_moved(memory.clone(), go("sqlite", "edge"), &|_, _, _| {}).await.unwrap();
     assert_eq!((there[0].chunks, there[0].sent, there[0].removed), (1_200, 1_200, true));
     let query = QueryRequest {
         bank_ids: vec![there[0].copy.clone()],
@@ -75,7 +78,7 @@ async fn a_bank_goes_to_qdrant_and_back_and_is_the_same() {
     };
     let found = memory.query(&Context::default(), query).await.unwrap().chunks;
     assert_eq!(found[0].chunk.as_ref().unwrap().index, 77);
-    let back = run(memory.clone(), go("edge", "sqlite"), &|_, _, _| {}).await.unwrap();
+    let back = all_moved(memory.clone(), go("edge", "sqlite"), &|_, _, _| {}).await.unwrap();
     assert_eq!((&back[0].sha256, back[0].chunks), (&there[0].sha256, 1_200));
     // Of a document nothing is lost on the way, and a bank stays its owner's.
     let request = GetDocumentRequest { bank_id: back[0].copy.clone(), document_id: "d3".into(), ..GetDocumentRequest::default() };
@@ -110,27 +113,30 @@ async fn long_sources_go_part_by_part() {
             InsertChunksRequest { bank_id: bank.id.clone(), chunks, documents: vec![document.clone()], ..InsertChunksRequest::default() };
         assert!(memory.insert_chunks(&Context::default(), request).await.unwrap().failures.is_empty());
     }
-    let there = run(served.client.clone(), go("sqlite", "edge"), &|_, _, _| {}).await.unwrap();
+    let there = all_moved(served.client.clone(), go("sqlite", "edge"), &|_, _, _| {}).await.unwrap();
     let copy = &there[0].copy;
     for document in &documents {
         let request = GetDocumentRequest { bank_id: copy.clone(), document_id: document.id.clone(), ..GetDocumentRequest::default() };
         let copied = memory.get_document(&Context::default(), request).await.unwrap();
         assert!(copied.content == document.content && copied.sha256 == document.sha256, "{} is not the same", document.id);
     }
-    // As a run leaves it that ended after the first part.
+    // As a run leaves it that ended after the first part: the next goes on with it, even if the original is to be removed.
     let begun = CreateBankRequest {
         metadata: [(ORIGIN.to_owned(), copy.clone())].into(),
         ..like(&super::super::banks(&memory).await.unwrap()[0], "sqlite")
     };
     let begun = memory.create_bank(&Context::default(), begun).await.unwrap();
-    let known = Document { content: Some(Content::Data(vec![0; 100])), bytes: 36 << 20, ..documents[1].clone() };
+    let known = Document { content: None, bytes: 36 << 20, ..documents[1].clone() };
+    let data = bytes_of(documents[1].content.as_ref().unwrap());
+    let part = ContentPart { document_id: "d1".into(), offset: 0, part: Some(Part::Data(data[..AT_ONCE].to_vec())) };
     let request =
-        InsertChunksRequest { bank_id: begun.id.clone(), chunks: vec![chunk(1)], documents: vec![known], ..InsertChunksRequest::default() };
-    memory.insert_chunks(&Context::default(), request).await.unwrap();
-    let back = run(served.client.clone(), go("edge", "sqlite"), &|_, _, _| {}).await.unwrap();
+        InsertChunksRequest { bank_id: begun.id.clone(), chunks: vec![chunk(1)], documents: vec![known], content_parts: vec![part] };
+    assert!(memory.insert_chunks(&Context::default(), request).await.unwrap().failures.is_empty());
+    let get = || GetDocumentRequest { bank_id: begun.id.clone(), document_id: "d1".into(), ..GetDocumentRequest::default() };
+    assert_eq!(memory.get_document(&Context::default(), get()).await.unwrap().sha256, "", "it is not complete");
+    let back = all_moved(served.client.clone(), go("edge", "sqlite"), &|_, _, _| {}).await.unwrap();
     assert_eq!((&back[0].copy, back[0].sent, &back[0].sha256), (&begun.id, 2, &there[0].sha256));
-    let request = GetDocumentRequest { bank_id: begun.id, document_id: "d1".into(), ..GetDocumentRequest::default() };
-    let copied = memory.get_document(&Context::default(), request).await.unwrap();
+    let copied = memory.get_document(&Context::default(), get()).await.unwrap();
     assert!(copied.content == documents[1].content && copied.sha256 == documents[1].sha256);
 }
 
@@ -150,16 +156,16 @@ async fn what_was_replaced_between_two_runs_is_copied_anew() {
     };
     insert("short", vec![chunk(1), chunk(8)]).await;
     let stays = || Task { remove: false, ..go("sqlite", "edge") };
-    let first = run(memory.clone(), stays(), &|_, _, _| {}).await.unwrap();
+    let first = all_moved(memory.clone(), stays(), &|_, _, _| {}).await.unwrap();
     let gone = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec!["d1".into()] };
     memory.delete_documents(&Context::default(), gone).await.unwrap();
     insert(&"long".repeat(100), vec![chunk(1)]).await;
-    let second = run(memory.clone(), stays(), &|_, _, _| {}).await.unwrap();
+    let second = all_moved(memory.clone(), stays(), &|_, _, _| {}).await.unwrap();
     assert_eq!((&second[0].copy, second[0].chunks, second[0].sent), (&first[0].copy, 1, 1));
     let request = GetDocumentRequest { bank_id: second[0].copy.clone(), document_id: "d1".into(), ..GetDocumentRequest::default() };
     let copied = memory.get_document(&Context::default(), request).await.unwrap();
     assert_eq!(copied.content, Some(Content::Text("long".repeat(100))));
-    let third = run(memory.clone(), stays(), &|_, _, _| {}).await.unwrap();
+    let third = all_moved(memory.clone(), stays(), &|_, _, _| {}).await.unwrap();
     assert_eq!((third[0].sent, &third[0].sha256), (0, &second[0].sha256));
     // Whoever wrote to the copy meanwhile does not lose it to the original, nor the original to it.
     let other = Content::Text("written to the copy".into());
@@ -171,8 +177,61 @@ async fn what_was_replaced_between_two_runs_is_copied_anew() {
     let request =
         InsertChunksRequest { bank_id: copy.clone(), chunks: vec![chunk(1)], documents: vec![known], ..InsertChunksRequest::default() };
     memory.insert_chunks(&Context::default(), request).await.unwrap();
-    let refused = run(memory.clone(), go("sqlite", "edge"), &|_, _, _| {}).await.unwrap_err();
+    let refused = all_moved(memory.clone(), go("sqlite", "edge"), &|_, _, _| {}).await.unwrap_err();
     assert_eq!(refused.reason(), Some("copy_differs"), "{refused}");
     let request = GetDocumentRequest { bank_id: copy, document_id: "d1".into(), ..GetDocumentRequest::default() };
     assert_eq!(memory.get_document(&Context::default(), request).await.unwrap().content, Some(other));
+}
+
+/// Title and attributes are a document's own, beside those of its chunks; and what is in the copy alone keeps no run from its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_renamed_or_deleted_between_two_runs_is_so_in_the_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = both(folder.path()).await;
+    let create =
+        CreateBankRequest { name: "papers".into(), kind: BankKind::Vector.into(), embedding_dimension: 3, ..CreateBankRequest::default() };
+    let bank = memory.create_bank(&Context::default(), create).await.unwrap();
+    let known = |id: &str| Document {
+        id: id.into(),
+        title: "before".into(),
+        content: Some(Content::Text(id.into())),
+        sha256: hex::encode(Sha256::digest(id)),
+        ..Document::default()
+    };
+    let request = InsertChunksRequest {
+        bank_id: bank.id.clone(),
+        chunks: vec![chunk(1), chunk(2)],
+        documents: vec![known("d1"), known("d2")],
+        ..InsertChunksRequest::default()
+    };
+    assert!(memory.insert_chunks(&Context::default(), request).await.unwrap().failures.is_empty());
+    let stays = || Task { remove: false, ..go("sqlite", "edge") };
+    let copy = all_moved(memory.clone(), stays(), &|_, _, _| {}).await.unwrap()[0].copy.clone();
+    // What the copy holds by now, once a run that would remove the original has refused to, and one that would not has ended.
+    let after = async || {
+        let refused = all_moved(memory.clone(), go("sqlite", "edge"), &|_, _, _| {}).await.unwrap_err();
+        assert_eq!(refused.reason(), Some("copy_differs"), "{refused}");
+        let moved = all_moved(memory.clone(), stays(), &|_, _, _| {}).await.unwrap();
+        let request = ListDocumentsRequest { bank_id: copy.clone(), ..ListDocumentsRequest::default() };
+        let there = memory.list_documents(&Context::default(), request).await.unwrap().documents;
+        let there: Vec<(String, String, bool)> =
+            there.into_iter().map(|document| (document.id, document.title, document.attributes.contains_key("new"))).collect();
+        (moved[0].chunks, moved[0].sent, there)
+    };
+    let of = |id: &str, title: &str, is_new: bool| (id.to_owned(), title.to_owned(), is_new);
+    let rename = UpdateDocumentRequest {
+        bank_id: bank.id.clone(),
+        document_id: "d1".into(),
+        attributes: [("new".to_owned(), Value { value: Some(Is::Boolean(true)) })].into(),
+        title: Some("after".into()),
+    };
+    memory.update_document(&Context::default(), rename).await.unwrap();
+    assert_eq!(after().await, (2, 1, vec![of("d1", "after", true), of("d2", "before", false)]));
+    for (gone, left) in [("d1", vec![of("d2", "before", false)]), ("d2", Vec::new())] {
+        let request = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec![gone.into()] };
+        memory.delete_documents(&Context::default(), request).await.unwrap();
+        assert_eq!(after().await, (left.len() as u64, 0, left));
+    }
+    let removed = all_moved(memory.clone(), go("sqlite", "edge"), &|_, _, _| {}).await.unwrap();
+    assert!(removed[0].removed);
 }

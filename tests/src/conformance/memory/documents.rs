@@ -270,7 +270,8 @@ pub async fn chunks_bring_what_is_known_of_their_documents(memory: Arc<dyn Memor
     assert_eq!(memory.insert_chunks(&cx, late).await.unwrap_err().field(), Some("documents[0].expires"));
 }
 
-/// What is longer than a message is got and put part by part, and its hash is that of what is there.
+/// What is longer than a message is got and put part by part, and has its hash once all of it is there; its bytes are the source's,
+/// though its chunks have more.
 pub async fn a_content_goes_in_parts(memory: Arc<dyn Memory>) {
     let cx = somebody();
     let (bank, copy) = (made(&memory, &cx).await, made(&memory, &cx).await);
@@ -285,7 +286,7 @@ pub async fn a_content_goes_in_parts(memory: Arc<dyn Memory>) {
     let original = memory.get_document(&cx, get(&bank, 0, 1_000)).await.unwrap();
     let known = Document { content: None, ..original.clone() };
     let vector = crate::worded::vector("cat");
-    let request = InsertChunksRequest { documents: vec![known], ..chunks(&copy, vec![chunk("a#0", "a", "a cat", &vector)]) };
+    let request = InsertChunksRequest { documents: vec![known], ..chunks(&copy, vec![chunk("a#0", "a", &whole.repeat(2), &vector)]) };
     memory.insert_chunks(&cx, request).await.unwrap();
     let put = |offset: u64, text: &str| InsertChunksRequest {
         content_parts: vec![ContentPart { document_id: "a".into(), offset, part: Some(Part::Text(text.into())) }],
@@ -301,6 +302,8 @@ pub async fn a_content_goes_in_parts(memory: Arc<dyn Memory>) {
         assert!((1_000..=1_003).contains(&part.len()) || offset + part.len() as u64 == whole.len() as u64);
         memory.insert_chunks(&cx, put(offset, &part)).await.unwrap();
         offset += part.len() as u64;
+        let copied = memory.get_document(&cx, get(&copy, 0, 1)).await.unwrap();
+        assert_eq!((copied.bytes, copied.sha256.is_empty()), (original.bytes, offset < original.bytes), "after {offset} bytes");
     }
     let copied = memory.get_document(&cx, get(&copy, 0, 0)).await.unwrap();
     assert_eq!((copied.content, copied.sha256), (Some(Content::Text(whole.clone())), original.sha256));
