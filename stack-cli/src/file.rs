@@ -11,7 +11,6 @@ use llama_stack_proto::v1::{
     DeleteFileRequest, File, FileHeader, GetFileRequest, ListFilesRequest, UploadFileRequest, files_client::FilesClient,
     upload_file_request::Message,
 };
-use prost_types::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
@@ -25,7 +24,7 @@ use crate::{
     named,
     output::Output,
     reach,
-    table::table,
+    table::{table, told},
 };
 
 pub(crate) type Client = Remote<FilesClient<Channel>>;
@@ -55,11 +54,6 @@ impl From<File> for Row {
         let File { id, filename, media_type, bytes, sha256, purpose, created, expires, owner } = file;
         Self { id, filename, bytes, purpose, media_type, sha256, owner, created: created.map(told), expires: expires.map(told) }
     }
-}
-
-/// To the second.
-pub(crate) fn told(time: Timestamp) -> String {
-    Timestamp { nanos: 0, ..time }.to_string()
 }
 
 /// The days of an option as the contract counts; none are for ever.
