@@ -22,6 +22,7 @@ use crate::{
     distribution::Source,
     draft::{self, Draft},
     home::home,
+    named,
     output::Output,
     reach,
     registry::registry,
@@ -115,6 +116,7 @@ fn connect(server: &str) -> Result<Remote<StackClient<Channel>>> {
 }
 
 pub(crate) async fn run(args: BackupArgs, output: &Output) -> Result<()> {
+    named::no_folder(&args.to)?;
     if args.to.exists() {
         return Err(Error::new(Code::AlreadyExists, format!("{} is there already; name another file", args.to.display())));
     }

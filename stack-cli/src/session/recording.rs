@@ -84,6 +84,9 @@ fn children(turns: &[Turn]) -> Vec<String> {
 }
 
 pub(super) async fn export(session: &str, file: Option<&Path>, server: &ServerArgs, output: &Output) -> Result<()> {
+    if let Some(file) = file {
+        named::no_folder(file)?;
+    }
     let recording = {
         let _working = output.working(&format!("{session} is fetched"));
         fetch(&client(server)?, session, &server.server).await?
