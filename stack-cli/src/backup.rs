@@ -159,7 +159,7 @@ async fn verified(archive: &Path, key: Option<BackupKey>, output: &Output) -> Re
 }
 
 /// Sealed where there is a key.
-async fn write(mut chunks: EventStream<BackupChunk>, to: &Path, key: Option<&BackupKey>) -> Result<()> {
+async fn write(mut chunks: EventStream<BackupChunk>, to: &Path, key: Option<&BackupKey>) -> Result<(Draft, ())> {
     let mut draft = Draft::begin(to, false).await?;
     let mut sealing = None;
     if let Some(key) = key {
@@ -176,7 +176,7 @@ async fn write(mut chunks: EventStream<BackupChunk>, to: &Path, key: Option<&Bac
     if let Some(sealing) = sealing {
         draft.write(&sealing.end()?).await?;
     }
-    draft.finish().await
+    Ok((draft, ()))
 }
 
 fn is_stopped(home: &Path, manifest: &Manifest, instead: &str) -> Result<()> {

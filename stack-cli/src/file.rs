@@ -236,7 +236,7 @@ impl<'a> Files<'a> {
         let content = self.client.download_file(&caller(), GetFileRequest { id: id.to_owned() }).await;
         let mut content = content.map_err(|error| self.explained(error))?;
         let Some(path) = &to.output else {
-            while let Some(piece) = content.try_next().await? {
+            while let Some(piece) = content.try_next().await.map_err(|error| self.explained(error))? {
                 output.write_bytes(&piece.data)?;
             }
             return Ok(());
@@ -245,13 +245,12 @@ impl<'a> Files<'a> {
         let report = |done, finished| on_progress(Progress { item: file.filename.clone(), done, total: Some(file.bytes), finished });
         let fetched = draft::unless_stopped(async {
             let (mut draft, mut done) = (Draft::begin(path, to.force).await?, 0);
-            while let Some(piece) = content.try_next().await? {
+            while let Some(piece) = content.try_next().await.map_err(|error| self.explained(error))? {
                 draft.write(&piece.data).await?;
                 done += piece.data.len() as u64;
                 report(done, false);
             }
-            draft.finish().await?;
-            Ok::<_, Error>(done)
+            Ok::<_, Error>((draft, done))
         });
         let done = fetched.await?;
         report(done, true);
