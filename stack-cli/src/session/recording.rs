@@ -67,7 +67,7 @@ pub(super) async fn fetch(client: &Client, session: &str, server: &str) -> Resul
             }
             // It was never begun, or has been deleted since.
             Err(error) if error.code() == llama_stack_core::Code::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(reach::explained(error, server)),
         }
     }
     Ok(Recording { session, turns, called })
