@@ -7,7 +7,13 @@ use prost_types::Timestamp;
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use crate::{args::ServerArgs, caller::caller, output::Output, reach, table::table};
+use crate::{
+    args::ServerArgs,
+    caller::caller,
+    output::Output,
+    reach,
+    table::{table, told},
+};
 
 /// Largest page.
 const PAGE: u32 = 1_000;
@@ -87,7 +93,7 @@ fn row(event: AuditEvent) -> Row {
     };
     Row {
         kind: event.kind().as_str_name().trim_start_matches("AUDIT_KIND_").to_lowercase(),
-        at: event.time.map(|time| Timestamp { nanos: 0, ..time }.to_string()).unwrap_or_default(),
+        at: event.time.map(told).unwrap_or_default(),
         id: event.id,
         principal: event.principal,
         credential: event.credential,

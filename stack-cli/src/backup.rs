@@ -22,6 +22,7 @@ use crate::{
     distribution::Source,
     draft::{self, Draft},
     home::home,
+    named,
     output::Output,
     reach,
     registry::registry,
@@ -115,6 +116,7 @@ fn connect(server: &str) -> Result<Remote<StackClient<Channel>>> {
 }
 
 pub(crate) async fn run(args: BackupArgs, output: &Output) -> Result<()> {
+    named::no_folder(&args.to)?;
     if args.to.exists() {
         return Err(Error::new(Code::AlreadyExists, format!("{} is there already; name another file", args.to.display())));
     }
@@ -157,7 +159,7 @@ async fn verified(archive: &Path, key: Option<BackupKey>, output: &Output) -> Re
 }
 
 /// Sealed where there is a key.
-async fn write(mut chunks: EventStream<BackupChunk>, to: &Path, key: Option<&BackupKey>) -> Result<()> {
+async fn write(mut chunks: EventStream<BackupChunk>, to: &Path, key: Option<&BackupKey>) -> Result<(Draft, ())> {
     let mut draft = Draft::begin(to, false).await?;
     let mut sealing = None;
     if let Some(key) = key {
@@ -174,7 +176,7 @@ async fn write(mut chunks: EventStream<BackupChunk>, to: &Path, key: Option<&Bac
     if let Some(sealing) = sealing {
         draft.write(&sealing.end()?).await?;
     }
-    draft.finish().await
+    Ok((draft, ()))
 }
 
 fn is_stopped(home: &Path, manifest: &Manifest, instead: &str) -> Result<()> {

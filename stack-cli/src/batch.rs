@@ -16,11 +16,11 @@ use tonic::transport::Channel;
 use crate::{
     args::{BatchCreateArgs, BatchVerb, ToArgs},
     caller::caller,
-    file::{Files, seconds, told},
+    file::{Files, seconds},
     named::pair,
     output::Output,
     reach,
-    table::table,
+    table::{table, told},
 };
 
 type Client = Remote<BatchesClient<Channel>>;

@@ -121,7 +121,7 @@ impl Chat {
                 }
             };
             drop(working.take());
-            let Some(event) = event.transpose()? else { break };
+            let Some(event) = event.transpose().map_err(|error| reach::explained(error, &self.server))? else { break };
             if let (Some(Event::Text(text)), false) = (&event.event, self.output.is_json()) {
                 self.output.write(text)?;
             }

@@ -41,12 +41,14 @@ pub(crate) fn free(to: &Path, force: bool) -> Result<()> {
     }
 }
 
-/// Ctrl-C ends the work, and no draft is left.
-pub(crate) async fn unless_stopped<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        done = work => done,
-        _ = tokio::signal::ctrl_c() => Err(Error::new(Code::Cancelled, "stopped before it was whole; nothing of it is kept")),
-    }
+/// Puts what `work` wrote in its place. Ctrl-C ends the work, and no draft is left; once it is whole, it is no longer stopped.
+pub(crate) async fn unless_stopped<T>(work: impl Future<Output = Result<(Draft, T)>>) -> Result<T> {
+    let (draft, done) = tokio::select! {
+        done = work => done?,
+        _ = tokio::signal::ctrl_c() => return Err(Error::new(Code::Cancelled, "stopped before it was whole; nothing of it is kept")),
+    };
+    draft.finish().await?;
+    Ok(done)
 }
 
 impl Draft {
@@ -74,7 +76,7 @@ impl Draft {
     ///
     /// # Errors
     /// `AlreadyExists` somebody else made the file meanwhile.
-    pub(crate) async fn finish(mut self) -> Result<()> {
+    async fn finish(mut self) -> Result<()> {
         let failed = |error| unwritable(&self.to, error);
         self.file.flush().await.map_err(failed)?;
         self.file.sync_all().await.map_err(failed)?;

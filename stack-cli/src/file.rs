@@ -11,7 +11,6 @@ use llama_stack_proto::v1::{
     DeleteFileRequest, File, FileHeader, GetFileRequest, ListFilesRequest, UploadFileRequest, files_client::FilesClient,
     upload_file_request::Message,
 };
-use prost_types::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
@@ -25,7 +24,7 @@ use crate::{
     named,
     output::Output,
     reach,
-    table::table,
+    table::{table, told},
 };
 
 pub(crate) type Client = Remote<FilesClient<Channel>>;
@@ -55,11 +54,6 @@ impl From<File> for Row {
         let File { id, filename, media_type, bytes, sha256, purpose, created, expires, owner } = file;
         Self { id, filename, bytes, purpose, media_type, sha256, owner, created: created.map(told), expires: expires.map(told) }
     }
-}
-
-/// To the second.
-pub(crate) fn told(time: Timestamp) -> String {
-    Timestamp { nanos: 0, ..time }.to_string()
 }
 
 /// The days of an option as the contract counts; none are for ever.
@@ -242,7 +236,7 @@ impl<'a> Files<'a> {
         let content = self.client.download_file(&caller(), GetFileRequest { id: id.to_owned() }).await;
         let mut content = content.map_err(|error| self.explained(error))?;
         let Some(path) = &to.output else {
-            while let Some(piece) = content.try_next().await? {
+            while let Some(piece) = content.try_next().await.map_err(|error| self.explained(error))? {
                 output.write_bytes(&piece.data)?;
             }
             return Ok(());
@@ -251,13 +245,12 @@ impl<'a> Files<'a> {
         let report = |done, finished| on_progress(Progress { item: file.filename.clone(), done, total: Some(file.bytes), finished });
         let fetched = draft::unless_stopped(async {
             let (mut draft, mut done) = (Draft::begin(path, to.force).await?, 0);
-            while let Some(piece) = content.try_next().await? {
+            while let Some(piece) = content.try_next().await.map_err(|error| self.explained(error))? {
                 draft.write(&piece.data).await?;
                 done += piece.data.len() as u64;
                 report(done, false);
             }
-            draft.finish().await?;
-            Ok::<_, Error>(done)
+            Ok::<_, Error>((draft, done))
         });
         let done = fetched.await?;
         report(done, true);

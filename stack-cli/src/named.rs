@@ -55,9 +55,21 @@ pub(crate) fn unreadable(file: &Path, error: &io::Error) -> Error {
     Error::new(code, format!("{} cannot be read: {error}", file.display())).with_field("file")
 }
 
-/// The file cannot be written, whatever it is.
+/// `InvalidArgument` the file is a folder · `FailedPrecondition` it cannot be written, whatever it is.
 pub(crate) fn unwritable(file: &Path, error: io::Error) -> Error {
-    Error::failed_precondition(format!("{} cannot be written: {error}", file.display())).with_source(error)
+    let code = match error.kind() {
+        ErrorKind::IsADirectory => Code::InvalidArgument,
+        _ => Code::FailedPrecondition,
+    };
+    Error::new(code, format!("{} cannot be written: {error}", file.display())).with_source(error)
+}
+
+/// Before the work whose end is written there.
+///
+/// # Errors
+/// As [`unwritable`].
+pub(crate) fn no_folder(file: &Path) -> Result<()> {
+    if file.is_dir() { Err(unwritable(file, ErrorKind::IsADirectory.into())) } else { Ok(()) }
 }
 
 /// A file that is there already, and is not written over without `--force`.

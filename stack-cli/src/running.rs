@@ -9,7 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sysinfo::{Pid, ProcessesToUpdate, System};
 
-/// A note is called `running-PID.json`: several processes may serve one distribution.
+/// A note is called `running-PID.json`: several processes may serve one distribution. In containers they may have one number, so the
+/// next is `running-PID.1.json`.
 const NOTE: (&str, &str) = ("running", ".json");
 
 /// How far the system's word on when a process began may move: it is reckoned back from a clock that is set now and then.
@@ -47,14 +48,16 @@ impl Running {
     pub(crate) fn write(folder: &Path, name: &str, url: &str) -> Option<Note> {
         let pid = std::process::id();
         let started = started(pid)?;
-        let (begin, end) = NOTE;
-        let path = folder.join(format!("{begin}-{pid}{end}"));
-        let noted = Self { name: name.into(), url: url.into(), pid, started, note: path.clone() };
-        let text = serde_json::to_string(&noted).ok()?;
         for left in notes(folder).into_iter().filter(Self::is_gone) {
             // Of one that was killed. What cannot be deleted is passed over by whoever reads it.
             let _ = fs::remove_file(left.note);
         }
+        let (begin, end) = NOTE;
+        let further = (1_u32..).map(|number| format!("{begin}-{pid}.{number}{end}"));
+        let mut paths = std::iter::once(format!("{begin}-{pid}{end}")).chain(further).map(|name| folder.join(name));
+        let path = paths.find(|path| !is_held(path))?;
+        let noted = Self { name: name.into(), url: url.into(), pid, started, note: path.clone() };
+        let text = serde_json::to_string(&noted).ok()?;
         match kept(&path, &text) {
             Ok(lock) => Some(Note { path, _lock: lock }),
             Err(error) => {
@@ -74,21 +77,16 @@ impl Running {
     }
 
     pub(crate) fn is_alive(&self) -> bool {
-        started(self.pid).is_some_and(|started| self.is(started)) || self.is_held()
+        started(self.pid).is_some_and(|started| self.is(started)) || is_held(&self.note)
     }
 
     /// Nothing there could be its process: what is in doubt is kept.
     fn is_gone(&self) -> bool {
-        started(self.pid).is_none() && !self.is_held()
+        started(self.pid).is_none() && !is_held(&self.note)
     }
 
     fn is(&self, started: u64) -> bool {
         started.abs_diff(self.started) <= SLACK_SECONDS
-    }
-
-    /// Locks are looked for by a shared one: two that look do not take each other for the process.
-    fn is_held(&self) -> bool {
-        File::open(&self.note).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// What Ctrl-C does. False where this user may not, the process has gone, or what has its number here may be another.
@@ -99,17 +97,30 @@ impl Running {
     }
 }
 
+/// Whether a process holds this note. Locks are looked for by a shared one: two that look do not take each other for the process.
+fn is_held(note: &Path) -> bool {
+    File::open(note).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// Writes a note that is locked before anyone sees it.
 fn kept(path: &Path, text: &str) -> std::io::Result<File> {
-    let draft = path.with_extension("draft");
-    let mut file = File::create(&draft)?;
-    file.write_all(text.as_bytes())?;
-    if let Err(error) = file.try_lock() {
-        // A file system without locks: others go by what the system says of the process.
-        tracing::debug!(error = %error, "the note of this stack cannot be locked");
-    }
-    fs::rename(&draft, path)?;
-    Ok(file)
+    // Another of the same number may begin at this moment.
+    let (number, ..) = uuid::Uuid::new_v4().as_fields();
+    let draft = path.with_extension(format!("{number:08x}.draft"));
+    let written = || -> std::io::Result<File> {
+        let mut file = File::create(&draft)?;
+        file.write_all(text.as_bytes())?;
+        if let Err(error) = file.try_lock() {
+            // A file system without locks: others go by what the system says of the process.
+            tracing::debug!(error = %error, "the note of this stack cannot be locked");
+        }
+        fs::rename(&draft, path)?;
+        Ok(file)
+    };
+    written().inspect_err(|_| {
+        // Where it cannot be written, it may not be there.
+        let _ = fs::remove_file(&draft);
+    })
 }
 
 /// The notes in a distribution's folder, of processes that are alive or not.
@@ -172,6 +183,29 @@ mod tests {
         assert!(pids().is_empty() && path.exists());
         let _own = Running::write(&folder, "t", "http://y").unwrap();
         assert!(!path.exists(), "of one that was killed");
+    }
+
+    /// As of two containers on one home: each sees itself as process 1.
+    #[test]
+    fn two_processes_of_one_number_leave_a_note_each() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("t");
+        fs::create_dir(&folder).unwrap();
+        let holder = File::open(write(&folder, std::process::id(), 1)).unwrap();
+        holder.lock().unwrap();
+        let urls = || {
+            let mut urls: Vec<String> = Running::all(home.path()).into_iter().map(|one| one.url).collect();
+            urls.sort();
+            urls
+        };
+        let own = Running::write(&folder, "t", "http://y").unwrap();
+        assert_eq!(urls(), ["http://x", "http://y"]);
+        drop(own);
+        assert_eq!(urls(), ["http://x"]);
+        // One that nobody holds gives way.
+        drop(holder);
+        let _own = Running::write(&folder, "t", "http://y").unwrap();
+        assert_eq!((urls(), fs::read_dir(&folder).unwrap().count()), (vec!["http://y".to_owned()], 1));
     }
 
     #[test]

@@ -5,7 +5,6 @@ mod replay;
 
 use llama_stack_core::{Agents, Context, Result, grpc::Remote};
 use llama_stack_proto::v1::{ListSessionsRequest, ListTurnsRequest, Message, Session, Turn, agents_client::AgentsClient, step::Step};
-use prost_types::Timestamp;
 use serde_json::json;
 use tonic::transport::Channel;
 
@@ -13,7 +12,7 @@ use crate::{
     args::{ServerArgs, SessionVerb},
     output::Output,
     reach,
-    table::table,
+    table::{self, table},
 };
 
 type Client = Remote<AgentsClient<Channel>>;
@@ -43,7 +42,7 @@ async fn list(limit: u32, server: &ServerArgs, output: &Output) -> Result<()> {
             return "there are no sessions yet\n".into();
         }
         let line = |session: &Session| {
-            let created = session.created.map(|time| Timestamp { nanos: 0, ..time }.to_string()).unwrap_or_default();
+            let created = session.created.map(table::told).unwrap_or_default();
             [session.id.clone(), created, session.name.clone()]
         };
         table(["SESSION", "CREATED", "NAME"], sessions.iter().map(line))

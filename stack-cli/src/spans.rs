@@ -9,7 +9,14 @@ use prost_types::Timestamp;
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use crate::{args::ServerArgs, caller::caller, file::told, named, output::Output, reach, table::table};
+use crate::{
+    args::ServerArgs,
+    caller::caller,
+    named,
+    output::Output,
+    reach,
+    table::{table, told},
+};
 
 /// Largest page.
 const PAGE: u32 = 1_000;

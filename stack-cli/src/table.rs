@@ -1,4 +1,6 @@
-//! Columns of text.
+//! Columns of text, and what stands in them.
+
+use prost_types::Timestamp;
 
 /// Rows below a head, each column as wide as its widest cell.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
@@ -12,4 +14,9 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Ite
         text.push('\n');
     }
     text
+}
+
+/// A time, to the second.
+pub(crate) fn told(time: Timestamp) -> String {
+    Timestamp { nanos: 0, ..time }.to_string()
 }

@@ -13,11 +13,11 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
-use llama_stack_core::{Batches, Context, Error, EventStream, Files, Inference, Result, grpc::Served};
+use llama_stack_core::{Agents, Batches, Context, Error, EventStream, Files, Inference, Result, grpc::Served};
 use llama_stack_proto::v1::{
-    Batch, BatchStatus, ChatEvent, ChatRequest, CreateBatchRequest, DeleteFileRequest, DeleteFileResponse, File, FileChunk,
-    GetBatchRequest, GetFileRequest, ListModelsRequest, ListModelsResponse, UploadFileRequest, batches_server::BatchesServer,
-    files_server::FilesServer, upload_file_request::Message,
+    Batch, BatchStatus, ChatEvent, ChatRequest, CreateBatchRequest, CreateTurnRequest, DeleteFileRequest, DeleteFileResponse, File,
+    FileChunk, GetBatchRequest, GetFileRequest, ListModelsRequest, ListModelsResponse, TurnEvent, UploadFileRequest,
+    batches_server::BatchesServer, files_server::FilesServer, upload_file_request::Message,
 };
 use llama_stack_tests::served;
 use support::{Said, call, command};
@@ -69,9 +69,12 @@ impl Files for Frail {
         Ok(File { id: request.id, filename: "half.txt".into(), bytes: 8, ..File::default() })
     }
 
-    /// One half, and then nothing.
-    async fn download_file(&self, _: &Context, _: GetFileRequest) -> Result<EventStream<FileChunk>> {
+    /// One half, and then nothing, or that there is no more of it.
+    async fn download_file(&self, _: &Context, request: GetFileRequest) -> Result<EventStream<FileChunk>> {
         let half = stream::iter([Ok(FileChunk { data: b"half".to_vec() })]);
+        if request.id == "file-gone" {
+            return Ok(Box::pin(half.chain(stream::iter([Err(Error::not_found("it was deleted"))]))));
+        }
         Ok(Box::pin(half.chain(stream::pending())))
     }
 
@@ -177,7 +180,22 @@ fn a_download_that_is_stopped_leaves_no_draft() {
     assert!(names(&folder).is_empty(), "{:?}", names(&folder));
 }
 
-/// A model that thinks for ever.
+#[test]
+fn what_ends_a_download_after_its_first_piece_is_explained_too() {
+    let stack = Stack::start();
+    let folder = stack.home.path().join("to");
+    std::fs::create_dir(&folder).unwrap();
+    let to = folder.join("whole.txt");
+    let places: [&[&str]; 2] = [&[], &["--output", to.to_str().unwrap()]];
+    for place in places {
+        let said = stack.call(&[&["file", "download", "file-gone"][..], place].concat());
+        assert_eq!(said.code, 3, "{place:?}: {}", said.err);
+        assert!(said.err.contains("it was deleted") && said.err.contains("llama-stack file list"), "{place:?}: {}", said.err);
+    }
+    assert!(names(&folder).is_empty(), "{:?}", names(&folder));
+}
+
+/// A model and an agent that think for ever.
 #[derive(Default)]
 struct Silent {
     asked: Notify,
@@ -190,6 +208,14 @@ impl Inference for Silent {
     }
 
     async fn stream_chat(&self, _: &Context, _: ChatRequest) -> Result<EventStream<ChatEvent>> {
+        self.asked.notify_one();
+        Ok(Box::pin(stream::pending()))
+    }
+}
+
+#[async_trait::async_trait]
+impl Agents for Silent {
+    async fn create_turn(&self, _: &Context, _: CreateTurnRequest) -> Result<EventStream<TurnEvent>> {
         self.asked.notify_one();
         Ok(Box::pin(stream::pending()))
     }
@@ -211,4 +237,20 @@ fn a_piped_chat_that_is_stopped_before_its_first_word_has_failed() {
     let said = interrupted(child);
     assert_eq!((said.code, said.out.as_str()), (1, ""), "{}", said.err);
     assert!(said.err.contains("stopped before it answered"), "{}", said.err);
+}
+
+#[test]
+fn a_turn_that_is_stopped_before_its_first_event_has_failed() {
+    let (runtime, home, silent) = (Runtime::new().unwrap(), tempfile::tempdir().unwrap(), Arc::new(Silent::default()));
+    let stack = runtime.block_on(served::agents(silent.clone()));
+    let child = command(home.path())
+        .args(["agent", "run", "hi", "--agent", "agent_1", "--server", &stack.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    runtime.block_on(silent.asked.notified());
+    let said = interrupted(child);
+    assert_eq!((said.code, said.out.as_str()), (1, ""), "{}", said.err);
+    assert!(said.err.contains("stopped before it began"), "{}", said.err);
 }

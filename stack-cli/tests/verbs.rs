@@ -399,7 +399,7 @@ fn what_was_named_and_is_not_there_ends_with_3() {
     }
     // It is there, and is no file.
     let folder = home.path().to_str().unwrap();
-    let wrong: [&[&str]; 14] = [
+    let wrong: [&[&str]; 16] = [
         &["run", folder],
         &["distribution", "check", folder],
         &["distribution", "show", folder],
@@ -414,6 +414,8 @@ fn what_was_named_and_is_not_there_ends_with_3() {
         &["shield", "calibrate", "guard", "--file", folder],
         &["file", "upload", folder],
         &["batch", "create", folder, "--endpoint", "/v1/embeddings"],
+        &["backup", "--to", folder],
+        &["session", "export", "session_1", "--file", folder],
     ];
     for verb in wrong {
         let said = call(home.path(), verb);

@@ -5,7 +5,7 @@ mod turn;
 
 use std::io::IsTerminal;
 
-use llama_stack_core::{Agents, Error, Result, grpc::Remote};
+use llama_stack_core::{Agents, Code, Error, Result, grpc::Remote};
 use llama_stack_proto::v1::{Agent, AgentConfig, ListAgentsRequest, SamplingParams, TurnStatus, agents_client::AgentsClient};
 use rustyline::{DefaultEditor, error::ReadlineError};
 use serde::Serialize;
@@ -160,6 +160,7 @@ async fn chat(args: AgentChatArgs, output: &Output) -> Result<()> {
                 match talk.say(&line).await {
                     // The branch is the session's newest turn now.
                     Ok(turn) => (talk.session, talk.after) = (turn.session_id, String::new()),
+                    Err(error) if error.code() == Code::Cancelled => output.note(error.message()),
                     Err(error) if talk.session.is_empty() => return Err(reach::explained(error, &server)),
                     Err(error) => output.note(&format!("error: {error}")),
                 }

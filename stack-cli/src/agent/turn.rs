@@ -1,9 +1,12 @@
 //! One turn at a terminal: what the agent says and does, as it happens, and decisions on calls that wait.
 
-use std::io::{BufRead, IsTerminal};
+use std::{
+    io::{self, BufRead, IsTerminal},
+    pin::Pin,
+};
 
 use futures::StreamExt;
-use llama_stack_core::{Agents, Error, EventStream, Result};
+use llama_stack_core::{Agents, Code, Error, EventStream, Result};
 use llama_stack_proto::v1::{
     AgentConfig, ApprovalDecision, ApprovalRequest, CancelTurnRequest, CreateTurnRequest, GetTurnRequest, Message, OnDisconnect,
     ResumeTurnRequest, Step, Turn, TurnEvent, chat_event, step, turn_event::Event,
@@ -48,33 +51,59 @@ impl Talk {
             on_disconnect: OnDisconnect::Cancel.into(),
             ..CreateTurnRequest::default()
         };
-        let mut events = self.client.create_turn(&cx, request).await?;
+        // One for all of it: between two of them a Ctrl-C would be heard by nobody.
+        let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut events = tokio::select! {
+            begun = self.client.create_turn(&cx, request) => begun?,
+            _ = &mut stop => return self.cancel(String::new()).await,
+        };
+        let mut id = String::new();
         loop {
-            let (turn, approvals) = match self.follow(events).await? {
+            let (turn, approvals) = match self.follow(events, id, stop.as_mut()).await? {
                 Pause::Ended(turn) => return Ok(*turn),
                 Pause::Waits { turn, approvals } => (turn, approvals),
             };
             let decisions = if approvals.is_empty() { None } else { self.decide(approvals).await? };
             let Some(decisions) = decisions else { return self.client.get_turn(&cx, GetTurnRequest { id: turn }).await };
             let on_disconnect = OnDisconnect::Cancel.into();
-            let request = ResumeTurnRequest { turn_id: turn, decisions, on_disconnect, ..ResumeTurnRequest::default() };
-            events = self.client.resume_turn(&cx, request).await?;
+            let request = ResumeTurnRequest { turn_id: turn.clone(), decisions, on_disconnect, ..ResumeTurnRequest::default() };
+            events = tokio::select! {
+                // A Ctrl-C while somebody was asked comes first: nothing that was said runs.
+                biased;
+                _ = &mut stop => return self.cancel(turn).await,
+                resumed = self.client.resume_turn(&cx, request) => resumed?,
+            };
+            id = turn;
         }
     }
 
-    async fn follow(&self, mut events: EventStream<TurnEvent>) -> Result<Pause> {
-        let (mut id, mut waits) = (String::new(), None);
+    /// What Ctrl-C does. A turn whose `id` is not known yet is cancelled by its stream, which nobody reads any more.
+    async fn cancel(&self, id: String) -> Result<Turn> {
+        if id.is_empty() {
+            return Err(Error::new(Code::Cancelled, "stopped before it began"));
+        }
+        let turn = self.client.cancel_turn(&crate::caller::caller(), CancelTurnRequest { id }).await?;
+        self.show("\n(stopped)\n")?;
+        Ok(turn)
+    }
+
+    /// `id` is empty until the turn's first event.
+    async fn follow(
+        &self,
+        mut events: EventStream<TurnEvent>,
+        mut id: String,
+        mut stop: Pin<&mut impl Future<Output = io::Result<()>>>,
+    ) -> Result<Pause> {
+        let mut waits = None;
         // Gone while there are words, and back for what comes after a step.
         let working = || Some(self.output.working("the agent is at work"));
         let mut silence = working();
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
-                _ = tokio::signal::ctrl_c(), if !id.is_empty() => {
+                _ = &mut stop => {
                     drop(silence);
-                    let turn = self.client.cancel_turn(&crate::caller::caller(), CancelTurnRequest { id: id.clone() }).await?;
-                    self.show("\n(stopped)\n")?;
-                    return Ok(Pause::Ended(Box::new(turn)));
+                    return self.cancel(id).await.map(|turn| Pause::Ended(Box::new(turn)));
                 }
             };
             // Read to its end: a stream that is dropped before cancels its turn.

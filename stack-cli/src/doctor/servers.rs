@@ -64,8 +64,11 @@ pub(super) async fn upstreams(manifest: &Manifest, home: &Path, findings: &mut V
 /// What a start refuses of shields and tools.
 pub(super) async fn providers(manifest: &Manifest, home: &Path, findings: &mut Vec<Finding>) {
     llama_stack_server::install_crypto();
-    // Servers that do not answer in time are told of each.
-    let Ok(wrong) = tokio::time::timeout(PATIENCE, check_listed(manifest, &registry(), home)).await else { return };
+    let Ok(wrong) = tokio::time::timeout(PATIENCE, check_listed(manifest, &registry(), home)).await else {
+        // Which one, each is asked for itself.
+        let message = "shields and tools could not be compared: a server has not answered in time";
+        return findings.push(Finding::warn("providers", message, "start it, and look again"));
+    };
     if wrong.is_empty() {
         findings.push(Finding::ok("providers", "no shield and no tool is there twice, and the shields that are named are there"));
     }

@@ -67,7 +67,7 @@ pub(super) async fn fetch(client: &Client, session: &str, server: &str) -> Resul
             }
             // It was never begun, or has been deleted since.
             Err(error) if error.code() == llama_stack_core::Code::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(reach::explained(error, server)),
         }
     }
     Ok(Recording { session, turns, called })
@@ -84,6 +84,9 @@ fn children(turns: &[Turn]) -> Vec<String> {
 }
 
 pub(super) async fn export(session: &str, file: Option<&Path>, server: &ServerArgs, output: &Output) -> Result<()> {
+    if let Some(file) = file {
+        named::no_folder(file)?;
+    }
     let recording = {
         let _working = output.working(&format!("{session} is fetched"));
         fetch(&client(server)?, session, &server.server).await?
