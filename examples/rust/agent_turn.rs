@@ -1,6 +1,6 @@
 //! An agent with a tool, over gRPC. Start the stack first: `cargo run --release -- run starter`.
 //!
-//! `cargo run --release -p llama-stack-examples --bin agent_turn -- "What is 1234 * 5678?"`
+//! `cargo run --release --bin agent_turn -- "What is 1234 * 5678?"`
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 

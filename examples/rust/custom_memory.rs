@@ -5,7 +5,7 @@
 //!   - { id: words, type: remote::grpc, config: { url: "http://127.0.0.1:9010" } }
 //! ```
 //!
-//! `cargo run --release -p llama-stack-examples --bin custom_memory`
+//! `cargo run --release --bin custom_memory`
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 

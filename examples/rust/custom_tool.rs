@@ -5,7 +5,7 @@
 //!   - { id: weather, type: remote::grpc, config: { url: "http://127.0.0.1:9000" } }
 //! ```
 //!
-//! `cargo run --release -p llama-stack-examples --bin custom_tool`
+//! `cargo run --release --bin custom_tool`
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 

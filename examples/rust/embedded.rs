@@ -1,6 +1,6 @@
 //! The whole server inside a program of yours, with a provider of your own: a chat model that answers in capitals.
 //!
-//! `cargo run --release -p llama-stack-examples --bin embedded -- 127.0.0.1:8321`, then ask it with any client.
+//! `cargo run --release --bin embedded -- 127.0.0.1:8321`, then ask it with any client.
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 

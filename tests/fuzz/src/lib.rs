@@ -1,7 +1,7 @@
 //! What is fuzzed: each target takes bytes, hands them to a reader of the stack, and fails where a promise of that reader does.
 //!
 //! ```text
-//! fuzz/corpus/NAME ─┬─ tests/targets.rs   seeds and seeded mutations of them, some seconds with every change, a minute by .ci/fuzz
+//! fuzz/corpus/NAME ─┬─ tests/targets.rs   seeds and seeded mutations of them, a minute with every change
 //!                   └─ fuzz/run           libFuzzer with coverage, as long as one likes
 //! ```
 
