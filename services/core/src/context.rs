@@ -7,9 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::StreamExt;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
-use crate::{Code, Error, Result, manifest::Quota};
+use crate::{Code, Error, EventStream, Result, manifest::Quota};
 
 /// The tenant of callers that name none.
 pub const DEFAULT_TENANT: &str = "default";
@@ -292,6 +293,20 @@ impl Context {
             return Err(deadline_passed());
         }
         tokio::time::timeout_at(deadline.into(), work).await.unwrap_or_else(|_| Err(deadline_passed()))
+    }
+
+    /// Ends the stream with `DeadlineExceeded` when the deadline passes; costs nothing where there is none.
+    pub fn until_deadline<T: Send + 'static>(&self, events: EventStream<T>) -> EventStream<T> {
+        let Some(deadline) = self.deadline() else { return events };
+        let passed = || Error::new(Code::DeadlineExceeded, "the deadline passed before the answer was done");
+        Box::pin(futures::stream::unfold(Some(events), move |events| async move {
+            let mut events = events?;
+            match tokio::time::timeout_at(deadline.into(), events.next()).await {
+                Ok(Some(event)) => Some((event, Some(events))),
+                Ok(None) => None,
+                Err(_) => Some((Err(passed()), None)),
+            }
+        }))
     }
 
     /// [`Context::from_metadata`]; where the edge has authenticated the caller, what the headers say of them does not count.

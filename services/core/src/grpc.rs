@@ -70,28 +70,14 @@ pub(crate) fn context<T>(request: &Request<T>) -> Result<Context, Status> {
 
 /// Events on their way out: errors become statuses, and the deadline ends them.
 pub(crate) fn outgoing<T: Send + 'static>(cx: &Context, events: EventStream<T>) -> BoxedEvents<T> {
-    Box::pin(until_deadline(cx, events).map(|event| event.map_err(Status::from)))
-}
-
-/// The peer may have been told of the deadline, and be stuck: whoever waits keeps it too.
-fn until_deadline<T: Send + 'static>(cx: &Context, events: EventStream<T>) -> EventStream<T> {
-    let Some(deadline) = cx.deadline() else { return events };
-    let passed = || Error::new(Code::DeadlineExceeded, "the deadline passed before the stream ended");
-    Box::pin(futures::stream::unfold(Some(events), move |events| async move {
-        let mut events = events?;
-        match tokio::time::timeout_at(deadline.into(), events.next()).await {
-            Ok(Some(event)) => Some((event, Some(events))),
-            Ok(None) => None,
-            Err(_) => Some((Err(passed()), None)),
-        }
-    }))
+    Box::pin(cx.until_deadline(events).map(|event| event.map_err(Status::from)))
 }
 
 pub type BoxedEvents<T> = std::pin::Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 
-/// Events on their way in.
+/// Events on their way in. The peer may have been told of the deadline, and be stuck: whoever waits keeps it too.
 pub(crate) fn incoming<T: Send + 'static>(cx: &Context, response: Response<tonic::Streaming<T>>) -> EventStream<T> {
-    until_deadline(cx, Box::pin(response.into_inner().map(|event| event.map_err(from_peer))))
+    cx.until_deadline(Box::pin(response.into_inner().map(|event| event.map_err(from_peer))))
 }
 
 /// A client's stream as tonic wants it, without errors: a broken source ends the upload early, and the server refuses

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, future::Either};
+use futures::future::Either;
 
 use llama_stack_core::{Code, Context, Error, EventStream, Inference, Result, page};
 use llama_stack_proto::v1::{
@@ -106,7 +106,7 @@ impl Inference for Router {
     async fn stream_chat(&self, cx: &Context, mut request: ChatRequest) -> Result<EventStream<ChatEvent>> {
         self.validator.chat(&request)?;
         let (entry, _) = self.route(cx, &mut request.model, ModelKind::Chat).await?;
-        Ok(until_deadline(cx, self.call(cx, entry, entry.inference.stream_chat(cx, request)).await?))
+        Ok(cx.until_deadline(self.call(cx, entry, entry.inference.stream_chat(cx, request)).await?))
     }
 
     async fn complete(&self, cx: &Context, mut request: CompleteRequest) -> Result<CompleteResponse> {
@@ -119,7 +119,7 @@ impl Inference for Router {
     async fn stream_complete(&self, cx: &Context, mut request: CompleteRequest) -> Result<EventStream<CompleteEvent>> {
         self.validator.complete(&request)?;
         let (entry, _) = self.route(cx, &mut request.model, ModelKind::Chat).await?;
-        Ok(until_deadline(cx, self.call(cx, entry, entry.inference.stream_complete(cx, request)).await?))
+        Ok(cx.until_deadline(self.call(cx, entry, entry.inference.stream_complete(cx, request)).await?))
     }
 
     async fn embed(&self, cx: &Context, mut request: EmbedRequest) -> Result<EmbedResponse> {
@@ -175,18 +175,4 @@ async fn beside<T>(work: impl Future<Output = T> + Send, chore: impl Future<Outp
         Either::Left(((), work)) => work.await,
         Either::Right((done, _)) => done,
     }
-}
-
-/// Ends the stream with `DeadlineExceeded` when the deadline passes; costs nothing where there is none.
-fn until_deadline<T: Send + 'static>(cx: &Context, events: EventStream<T>) -> EventStream<T> {
-    let Some(deadline) = cx.deadline() else { return events };
-    let passed = || Error::new(Code::DeadlineExceeded, "the deadline passed before the answer was done");
-    Box::pin(futures::stream::unfold(Some(events), move |events| async move {
-        let mut events = events?;
-        match tokio::time::timeout_at(deadline.into(), events.next()).await {
-            Ok(Some(event)) => Some((event, Some(events))),
-            Ok(None) => None,
-            Err(_) => Some((Err(passed()), None)),
-        }
-    }))
 }
