@@ -4,6 +4,7 @@
 //! bytes ─ Parse (a process of its own, bounded) ─ Parsed: blocks with page, lines, heading ─ chunk ─ Passage
 //! ```
 
+pub mod charset;
 mod chunk;
 mod failure;
 pub mod html;

@@ -4,19 +4,16 @@ use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
 use llama_stack_core::Result;
 
 use super::written::{At, Written};
-use crate::Kind;
-
-/// A page says within its first bytes what it is written in.
-const PRESCAN: usize = 1_024;
+use crate::{Kind, charset};
 
 /// By the byte order mark, then by what was said, then UTF-8 if it is, else windows-1252. Lines end with `\n`.
 pub(super) fn decode(data: &[u8], media_type: &str) -> String {
-    decode_as(data, label(media_type.as_bytes()))
+    decode_as(data, charset::declared(media_type.as_bytes()))
 }
 
 /// As [`decode`], and a page may say it of itself.
 pub(super) fn decode_page(data: &[u8], media_type: &str) -> String {
-    decode_as(data, label(media_type.as_bytes()).or_else(|| label(&data[..data.len().min(PRESCAN)])))
+    decode_as(data, charset::declared(media_type.as_bytes()).or_else(|| charset::of_page(data)))
 }
 
 fn decode_as(data: &[u8], said: Option<&'static Encoding>) -> String {
@@ -25,16 +22,6 @@ fn decode_as(data: &[u8], said: Option<&'static Encoding>) -> String {
     let encoding = said.filter(|said| *said != UTF_8 || valid).unwrap_or(if valid { UTF_8 } else { WINDOWS_1252 });
     let (text, ..) = encoding.decode(data);
     if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text.into_owned() }
-}
-
-/// The encoding after `charset=`.
-fn label(text: &[u8]) -> Option<&'static Encoding> {
-    let lower = text.to_ascii_lowercase();
-    let at = lower.windows(8).position(|window| window == b"charset=")? + 8;
-    let rest = lower[at..].trim_ascii_start();
-    let rest = rest.strip_prefix(b"\"").or_else(|| rest.strip_prefix(b"'")).unwrap_or(rest);
-    let end = rest.iter().position(|byte| !(byte.is_ascii_alphanumeric() || b"-_:.".contains(byte))).unwrap_or(rest.len());
-    Encoding::for_label(&rest[..end])
 }
 
 /// Paragraphs: what stands between empty lines.

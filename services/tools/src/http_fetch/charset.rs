@@ -6,25 +6,13 @@
 use std::borrow::Cow;
 
 use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
-
-/// A page says within its first bytes what it is written in.
-const PRESCAN: usize = 1024;
+use llama_stack_documents::charset;
 
 pub(super) fn decode<'a>(bytes: &'a [u8], content_type: Option<&str>, page: bool) -> Cow<'a, str> {
-    let said = content_type.and_then(|declared| label(declared.as_bytes()));
-    let said = said.or_else(|| if page { label(&bytes[..bytes.len().min(PRESCAN)]) } else { None });
+    let said = content_type.and_then(|declared| charset::declared(declared.as_bytes()));
+    let said = said.or_else(|| if page { charset::of_page(bytes) } else { None });
     // It heeds a byte order mark before all else.
     said.unwrap_or_else(|| guess(bytes)).decode(bytes).0
-}
-
-/// The encoding after `charset=`.
-fn label(text: &[u8]) -> Option<&'static Encoding> {
-    let lower = text.to_ascii_lowercase();
-    let at = lower.windows(8).position(|window| window == b"charset=")? + 8;
-    let rest = lower[at..].trim_ascii_start();
-    let rest = rest.strip_prefix(b"\"").or_else(|| rest.strip_prefix(b"'")).unwrap_or(rest);
-    let end = rest.iter().position(|byte| !(byte.is_ascii_alphanumeric() || b"-_:.".contains(byte))).unwrap_or(rest.len());
-    Encoding::for_label(&rest[..end])
 }
 
 fn guess(bytes: &[u8]) -> &'static Encoding {
