@@ -7,11 +7,10 @@ use llama_stack_core::{Code, Error, Inference, Result, fold::ChatFold, grpc::Rem
 use llama_stack_proto::v1::{
     ChatRequest, ListModelsRequest, Message, ModelKind, SamplingParams, chat_event::Event, inference_client::InferenceClient,
 };
-use rustyline::{DefaultEditor, error::ReadlineError};
 use serde_json::json;
 use tonic::transport::Channel;
 
-use crate::{args::ChatArgs, named, output::Output, reach};
+use crate::{args::ChatArgs, lines, named, output::Output, reach};
 
 pub(crate) type Client = Remote<InferenceClient<Channel>>;
 
@@ -69,30 +68,19 @@ impl Chat {
 
     async fn converse(&mut self) -> Result<()> {
         self.output.note(&format!("{} - an empty line or Ctrl-D ends, Ctrl-C stops an answer", self.model));
-        let mut editor = DefaultEditor::new().map_err(|error| Error::internal("the terminal cannot be read").with_source(error))?;
-        loop {
-            let (line, back) = tokio::task::spawn_blocking(move || (editor.readline("> "), editor))
-                .await
-                .map_err(|error| Error::internal("the terminal cannot be read").with_source(error))?;
+        let mut editor = lines::editor()?;
+        while let Some((line, back)) = lines::next(editor).await? {
             editor = back;
-            match line {
-                Ok(line) if line.trim().is_empty() => return Ok(()),
-                Ok(line) => {
-                    // Where there is no history to write to, the line is simply not remembered.
-                    let _ = editor.add_history_entry(&line);
-                    match self.ask(line).await {
-                        Ok(true) => {}
-                        Ok(false) => self.output.note(STOPPED),
-                        Err(error) => {
-                            self.messages.pop();
-                            self.output.note(&format!("error: {error}"));
-                        }
-                    }
+            match self.ask(line).await {
+                Ok(true) => {}
+                Ok(false) => self.output.note(STOPPED),
+                Err(error) => {
+                    self.messages.pop();
+                    self.output.note(&format!("error: {error}"));
                 }
-                Err(ReadlineError::Eof | ReadlineError::Interrupted) => return Ok(()),
-                Err(error) => return Err(Error::internal("the terminal cannot be read").with_source(error)),
             }
         }
+        Ok(())
     }
 
     /// Streams the answer; Ctrl-C cuts it off and keeps what was said. False: nothing was, and the question is forgotten.

@@ -19,6 +19,7 @@ mod draft;
 mod file;
 mod home;
 mod key;
+mod lines;
 mod log_file;
 mod logs;
 mod memory;

@@ -7,14 +7,13 @@ use std::io::IsTerminal;
 
 use llama_stack_core::{Agents, Code, Error, Result, grpc::Remote};
 use llama_stack_proto::v1::{Agent, AgentConfig, ListAgentsRequest, SamplingParams, TurnStatus, agents_client::AgentsClient};
-use rustyline::{DefaultEditor, error::ReadlineError};
 use serde::Serialize;
 use tonic::transport::Channel;
 
 use crate::{
     args::{AgentArgs, AgentChatArgs, AgentRunArgs, AgentVerb},
     chat::{Client as Models, first_chat_model},
-    named,
+    lines, named,
     output::Output,
     proto_json::to_json,
     reach,
@@ -145,28 +144,15 @@ async fn chat(args: AgentChatArgs, output: &Output) -> Result<()> {
     let server = args.agent.server.server.clone();
     let mut talk = talk(&args.agent, output).await?;
     output.note("an empty line or Ctrl-D ends, Ctrl-C stops an answer");
-    let unreadable = |error: ReadlineError| Error::internal("the terminal cannot be read").with_source(error);
-    let mut editor = DefaultEditor::new().map_err(unreadable)?;
-    loop {
-        let (line, back) = tokio::task::spawn_blocking(move || (editor.readline("> "), editor))
-            .await
-            .map_err(|error| Error::internal("the terminal cannot be read").with_source(error))?;
+    let mut editor = lines::editor()?;
+    while let Some((line, back)) = lines::next(editor).await? {
         editor = back;
-        match line {
-            Ok(line) if line.trim().is_empty() => break,
-            Ok(line) => {
-                // Where there is no history to write to, the line is simply not remembered.
-                let _ = editor.add_history_entry(&line);
-                match talk.say(&line).await {
-                    // The branch is the session's newest turn now.
-                    Ok(turn) => (talk.session, talk.after) = (turn.session_id, String::new()),
-                    Err(error) if error.code() == Code::Cancelled => output.note(error.message()),
-                    Err(error) if talk.session.is_empty() => return Err(reach::explained(error, &server)),
-                    Err(error) => output.note(&format!("error: {error}")),
-                }
-            }
-            Err(ReadlineError::Eof | ReadlineError::Interrupted) => break,
-            Err(error) => return Err(unreadable(error)),
+        match talk.say(&line).await {
+            // The branch is the session's newest turn now.
+            Ok(turn) => (talk.session, talk.after) = (turn.session_id, String::new()),
+            Err(error) if error.code() == Code::Cancelled => output.note(error.message()),
+            Err(error) if talk.session.is_empty() => return Err(reach::explained(error, &server)),
+            Err(error) => output.note(&format!("error: {error}")),
         }
     }
     if !talk.session.is_empty() {
