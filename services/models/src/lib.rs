@@ -31,7 +31,7 @@ pub mod template;
 pub mod tool_calls;
 
 pub use source::{FileName, Location, ModelFile, Sha256Hex, Source};
-pub use spec::{ModelSpec, Resolved};
+pub use spec::{Load, ModelSpec, Resolved};
 pub use store::{ModelStore, StoredFile};
 
 /// What reports of downloads go to; `item` is the file's name, `done` and `total` are bytes.

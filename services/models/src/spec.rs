@@ -54,6 +54,19 @@ pub struct ModelSpec {
     pub options: Map<String, Value>,
 }
 
+/// When an engine reads a model's weights. Files are fetched and checked at start in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Load {
+    /// From the start, while the stack serves already; early requests wait for it.
+    #[default]
+    Background,
+    /// Before the stack serves.
+    Eager,
+    /// With the first request.
+    Lazy,
+}
+
 /// A model whose files are on this disk, whole and plausible.
 #[derive(Clone, Debug)]
 pub struct Resolved {

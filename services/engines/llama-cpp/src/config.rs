@@ -1,7 +1,7 @@
 use std::{num::NonZeroU32, path::PathBuf};
 
 use llama_stack_core::{Error, Result};
-use llama_stack_models::ModelSpec;
+use llama_stack_models::{Load, ModelSpec};
 use serde::Deserialize;
 
 /// The `config` of `inline::llama-cpp`.
@@ -26,18 +26,6 @@ pub struct Config {
     /// unused for the longest time. Default: what the machine has.
     #[serde(default)]
     pub memory_megabytes: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Load {
-    /// From the start, while the stack serves already; early requests wait for it.
-    #[default]
-    Background,
-    /// Before the stack serves.
-    Eager,
-    /// With the first request.
-    Lazy,
 }
 
 /// A model's `options`.

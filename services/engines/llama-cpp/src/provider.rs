@@ -10,7 +10,7 @@ use llama_stack_core::{
     no_such_model, page,
 };
 use llama_stack_models::{
-    ModelStore,
+    Load, ModelStore,
     decode::{Lexicon, chat, completion},
 };
 use llama_stack_proto::v1::{
@@ -21,7 +21,7 @@ use llama_stack_proto::v1::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::{Config, Kind, Load},
+    config::{Config, Kind},
     engine::Engine,
     model::LocalModel,
     room::Room,

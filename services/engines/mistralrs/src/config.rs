@@ -1,6 +1,6 @@
 use std::num::NonZeroUsize;
 
-use llama_stack_models::ModelSpec;
+use llama_stack_models::{Load, ModelSpec};
 use serde::Deserialize;
 
 /// The `config` of `inline::mistralrs`.
@@ -18,18 +18,6 @@ pub struct Config {
     /// When weights are read. Files are fetched and checked at start in any case.
     #[serde(default)]
     pub load: Load,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Load {
-    /// From the start, while the stack serves already; early requests wait for it.
-    #[default]
-    Background,
-    /// Before the stack serves.
-    Eager,
-    /// With the first request.
-    Lazy,
 }
 
 /// A model's `options`.

@@ -24,7 +24,7 @@ mod making;
 mod model;
 mod provider;
 
-pub use config::{Config, Load, Options};
+pub use config::{Config, Options};
 pub use provider::build;
 
 /// Adds `inline::mistralrs`.

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use llama_stack_core::{Context, Deps, Error, EventStream, Inference, Result, no_such_model, page};
 use llama_stack_models::{
-    ModelStore,
+    Load, ModelStore,
     decode::{Lexicon, chat, completion},
 };
 use llama_stack_proto::v1::{
@@ -15,10 +15,7 @@ use llama_stack_proto::v1::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::{
-    config::{Config, Load},
-    model::LocalModel,
-};
+use crate::{config::Config, model::LocalModel};
 
 /// Models that run in this process.
 struct MistralRs {

@@ -129,11 +129,6 @@ impl<A: Answer> Scheduler<A> {
         &self.cache
     }
 
-    /// For what an engine reads before it begins.
-    pub fn cache_mut(&mut self) -> &mut Cache {
-        &mut self.cache
-    }
-
     /// Lets go of what was read for a tenant and is kept for its next requests: how many prefixes it was. What its answers under
     /// way have read goes with them.
     pub fn forget(&mut self, backend: &mut impl Backend, tenant: &str) -> usize {
