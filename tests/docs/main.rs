@@ -6,6 +6,7 @@
 
 mod blocks;
 mod book;
+mod errors;
 mod grpc;
 mod links;
 mod manifest;
