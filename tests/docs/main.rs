@@ -8,6 +8,7 @@ mod blocks;
 mod book;
 mod errors;
 mod grpc;
+mod http;
 mod links;
 mod manifest;
 mod pages;
