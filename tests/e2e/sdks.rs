@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use llama_stack_tests::scripted::MODEL;
+use llama_stack_tests::{scripted::MODEL, venv};
 
 use crate::running::{Running, SHIELDED};
 
@@ -47,13 +47,7 @@ pub(crate) fn once(folder: &Path, package: &str, make: impl FnOnce() -> Result<(
 }
 
 fn python() -> Result<PathBuf, String> {
-    let folder = folder("openai-python");
-    let python = folder.join("bin/python");
-    once(&folder, PYTHON_PACKAGE, || {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", PYTHON_PACKAGE])).map(drop)
-    })?;
-    Ok(python)
+    Ok(venv::programs(&folder("openai-python"), &[PYTHON_PACKAGE])?.join("python"))
 }
 
 fn node() -> Result<PathBuf, String> {

@@ -9,6 +9,7 @@ use std::{
     sync::LazyLock,
 };
 
+use llama_stack_tests::{conformance::local::models, venv};
 use serde_json::Value;
 
 /// What a finished call said.
@@ -94,12 +95,7 @@ impl Drop for Server {
 /// A home whose model store is the tests' shared one, so that models are fetched once per machine.
 pub fn home_with_models() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
-    let models = match std::env::var_os("LLAMA_STACK_TEST_MODELS") {
-        Some(folder) => PathBuf::from(folder),
-        None => std::env::home_dir().unwrap().join(".cache/llama-stack-test-models"),
-    };
-    std::fs::create_dir_all(&models).unwrap();
-    std::os::unix::fs::symlink(models, home.path().join("models")).unwrap();
+    std::os::unix::fs::symlink(models(), home.path().join("models")).unwrap();
     home
 }
 
@@ -110,26 +106,9 @@ pub fn repository() -> PathBuf {
 
 /// A Python with the examples' packages, or why there is none. Made once, whichever test asks first.
 pub fn python() -> Result<PathBuf, String> {
-    static PYTHON: LazyLock<Result<PathBuf, String>> = LazyLock::new(make_python);
+    static PYTHON: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venv");
+        Ok(venv::of_requirements(&folder, &repository().join("examples/python/requirements.txt"))?.join("python"))
+    });
     PYTHON.clone()
-}
-
-fn make_python() -> Result<PathBuf, String> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venv");
-    let python = folder.join("bin/python");
-    let installed = folder.join("installed");
-    let requirements = repository().join("examples/python/requirements.txt");
-    let wanted = std::fs::read_to_string(&requirements).unwrap();
-    if std::fs::read_to_string(&installed).is_ok_and(|had| had == wanted) {
-        return Ok(python);
-    }
-    let run = |command: &mut Command| match command.output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-        Err(error) => Err(error.to_string()),
-    };
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&requirements))?;
-    std::fs::write(installed, wanted).unwrap();
-    Ok(python)
 }

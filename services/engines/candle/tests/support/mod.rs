@@ -10,6 +10,7 @@ use std::{
 
 use llama_stack_core::{Deps, Inference, Registry, Result};
 use llama_stack_proto::v1::{EmbedInput, EmbedRequest};
+use llama_stack_tests::conformance::local::models;
 use serde_json::{Value, json};
 
 pub const MINILM: &str = "all-minilm-l6-v2";
@@ -45,12 +46,7 @@ pub fn recorded(name: &str) -> Vec<Value> {
 /// Models are fetched once per machine, into a store that all tests share.
 pub async fn provider(config: Value) -> Result<Arc<dyn Inference>> {
     let home = tempfile::tempdir().unwrap();
-    let models = match std::env::var_os("LLAMA_STACK_TEST_MODELS") {
-        Some(folder) => PathBuf::from(folder),
-        None => std::env::home_dir().unwrap().join(".cache/llama-stack-test-models"),
-    };
-    std::fs::create_dir_all(&models).unwrap();
-    std::os::unix::fs::symlink(models, home.path().join("models")).unwrap();
+    std::os::unix::fs::symlink(models(), home.path().join("models")).unwrap();
     let mut registry = Registry::default();
     llama_stack_engine_candle::register(&mut registry);
     let mut deps = Deps::new(home.path());
