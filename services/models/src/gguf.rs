@@ -6,7 +6,7 @@
 //! Format: `docs/gguf.md` of ggml. No length in the file is believed before it is compared with the bytes there are, and nothing is
 //! allocated by a count; the vocabulary is walked over, not loaded.
 
-use std::{collections::BTreeMap, fs::File, path::Path};
+use std::{fs::File, path::Path};
 
 use llama_stack_core::{Error, Result};
 
@@ -59,8 +59,6 @@ pub struct Info {
     pub chat_template: Option<String>,
     /// The file's kind, for example `Q4_K_M`; where it names none, the type that most weights have.
     pub quantization: String,
-    /// Weights by the type they are stored in, for example `Q4_K` → 300,000,000.
-    pub tensor_types: BTreeMap<&'static str, u64>,
     pub tensor_count: u64,
     /// Weights in this file.
     pub parameters: u64,
@@ -144,7 +142,6 @@ fn read<R: std::io::Read + std::io::Seek>(mut reader: Reader<R>) -> Result<Info>
         chat_template: metadata.text("tokenizer.chat_template"),
         quantization: tensors::file_type(metadata.u32("general.file_type")).unwrap_or_else(|| tensors.most()).to_owned(),
         architecture,
-        tensor_types: tensors.types,
         tensor_count,
         parameters: tensors.parameters,
         tensor_bytes: tensors.bytes,

@@ -57,7 +57,6 @@ pub struct StoredFile {
     pub in_place: bool,
     /// Where it may be fetched again, without secrets.
     pub sources: Vec<String>,
-    pub fetched_at: SystemTime,
     /// When all its bytes were last compared with the hash.
     pub last_verified: Option<SystemTime>,
 }
@@ -356,7 +355,6 @@ impl ModelStore {
         StoredFile {
             path: self.path_of(&entry),
             in_place: entry.path.is_some(),
-            fetched_at: UNIX_EPOCH + Duration::from_secs(entry.fetched),
             last_verified: entry.verified.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),
             name: entry.name,
             sha256: entry.sha256,

@@ -11,7 +11,7 @@ use super::{invalid, reader::Reader};
 
 #[derive(Default)]
 pub(super) struct Tensors {
-    pub(super) types: BTreeMap<&'static str, u64>,
+    types: BTreeMap<&'static str, u64>,
     pub(super) parameters: u64,
     pub(super) bytes: u64,
     pub(super) scaled_positions: bool,
