@@ -51,6 +51,10 @@ use clap::Parser;
 use args::{Cli, Verb};
 use output::Output;
 
+#[cfg(not(target_env = "msvc"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     if let Err(sentence) = processor::check() {
         return Output::default().fatal(sentence);
