@@ -67,6 +67,7 @@ pub use crate::lease::Holder;
 #[doc(hidden)]
 pub use crate::page::page_after;
 pub use crate::restore::{Restore, Settled};
+pub use crate::retention::Aged;
 pub use crate::sealed::Sealer;
 pub use crate::snapshot::{KeptBank, Rows, Snapshot};
 pub use crate::tables::known_migrations;
