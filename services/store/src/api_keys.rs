@@ -16,6 +16,7 @@ use crate::{
 const INSERT: &str = "INSERT INTO api_keys (tenant, id, hash, old_hash, old_until_us, body) VALUES ($1, $2, $3, '', 0, $4)";
 /// By its id alone: whose it is, it says itself.
 const BY_ID: &str = "SELECT body, hash, old_hash, old_until_us FROM api_keys WHERE id = $1";
+const OF_TURN: &str = "SELECT k.body FROM turns t JOIN api_keys k ON k.id = t.api_key WHERE t.tenant = $1 AND t.id = $2";
 const GET: &str = "SELECT body FROM api_keys WHERE tenant = $1 AND id = $2";
 const LIST: &str = "SELECT body FROM api_keys WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
 const ROTATE: &str = "UPDATE api_keys SET old_hash = hash, hash = $3, old_until_us = $4, body = $5 WHERE tenant = $1 AND id = $2";
@@ -93,6 +94,11 @@ impl Store {
             key,
             hashes: hashes.into_iter().filter(|(hash, good)| *good && !hash.is_empty()).map(|(hash, _)| hash).collect(),
         }))
+    }
+
+    /// The key that is charged for a turn, of whichever tenant. `None`: the turn was begun with none, or with one that is gone.
+    pub async fn key_of_turn(&self, tenant: &str, turn_id: &str) -> Result<Option<ApiKey>> {
+        self.read(OF_TURN, args![tenant, turn_id]).await?.first().map(failure::decode).transpose()
     }
 
     /// # Errors

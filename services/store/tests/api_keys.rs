@@ -101,7 +101,7 @@ async fn idle_sessions_come_with_whose_they_are(Fixture { store, .. }: &Fixture)
                 turn.principal = by.into();
                 turn.created = in_seconds(if by == "second" { -200 } else { -300 });
             }
-            let begin = BeginTurn { holder: holder(), created: &created, idempotency: None, new_session: None };
+            let begin = BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: None, new_session: None };
             store.begin_turn(tenant, begin).await.unwrap();
             if session != "running" {
                 store.append(tenant, &created.turn_id, 1, &[ended(&created.turn_id, 2)], TurnStatus::Completed).await.unwrap();

@@ -174,7 +174,7 @@ async fn a_walk_over_turns_goes_on_where_it_was_and_ends_where_it_is_told(Fixtur
             let caller_turn_id = if hour == 2 { "turn_caller".into() } else { String::new() };
             **turn = llama_stack_proto::v1::Turn { id: id.clone(), created: Some(at(hour * 3_600)), caller_turn_id, ..(**turn).clone() };
         }
-        let begin = BeginTurn { holder: holder(), created: &created, idempotency: None, new_session: None };
+        let begin = BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: None, new_session: None };
         store.begin_turn(TENANT, begin).await.unwrap();
         turns.insert(0, id);
     }
@@ -226,7 +226,7 @@ async fn a_tenant_never_meets_anothers_rows(Fixture { store, .. }: &Fixture) {
     assert_eq!(code(store.delete_session(other, &session.id).await), Code::NotFound);
     assert_eq!(code(store.delete_turn(other, &turn).await), Code::NotFound);
     let created = created(&session.id);
-    let begin = BeginTurn { holder: holder(), created: &created, idempotency: None, new_session: None };
+    let begin = BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: None, new_session: None };
     assert_eq!(code(store.begin_turn(other, begin).await), Code::NotFound);
     assert!(store.list_agents(other, 0, "").await.unwrap().0.is_empty());
     assert!(store.list_sessions(other, None, 0, "").await.unwrap().0.is_empty());
@@ -247,7 +247,7 @@ async fn a_turn_and_its_session_begin_together_or_not_at_all(Fixture { store, ..
     let first = session("");
     let created = created(&first.id);
     store
-        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &created, idempotency: None, new_session: Some(&first) })
+        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: None, new_session: Some(&first) })
         .await
         .unwrap();
     assert_eq!(store.get_session(TENANT, &first.id).await.unwrap(), first);
@@ -255,16 +255,17 @@ async fn a_turn_and_its_session_begin_together_or_not_at_all(Fixture { store, ..
 
     // The turn's id is taken: its new session and its key are not kept either.
     let second = session("");
-    let again = BeginTurn { holder: holder(), created: &created, idempotency: Some(("k", "h")), new_session: Some(&second) };
+    let again = BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: Some(("k", "h")), new_session: Some(&second) };
     assert_eq!(code(store.begin_turn(TENANT, again).await), Code::AlreadyExists);
     assert_eq!(code(store.get_session(TENANT, &second.id).await), Code::NotFound);
     let fresh = fixture::created(&first.id);
-    let begun =
-        store.begin_turn(TENANT, BeginTurn { holder: holder(), created: &fresh, idempotency: Some(("k", "h")), new_session: None }).await;
+    let begun = store
+        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &fresh, api_key: "", idempotency: Some(("k", "h")), new_session: None })
+        .await;
     assert_eq!(begun.unwrap(), Begun::New);
 
     // A journal begins with its turn's creation.
-    let crooked = BeginTurn { holder: holder(), created: &step(&fresh.turn_id, 1, "s"), idempotency: None, new_session: None };
+    let crooked = BeginTurn { holder: holder(), created: &step(&fresh.turn_id, 1, "s"), api_key: "", idempotency: None, new_session: None };
     assert_eq!(code(store.begin_turn(TENANT, crooked).await), Code::Internal);
 }
 
@@ -274,7 +275,8 @@ async fn a_key_begins_one_turn(Fixture { store, .. }: &Fixture) {
     let calls = at_once(16, |_| {
         let (store, created) = (store.clone(), created(&session.id));
         async move {
-            let begin = BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", "hash")), new_session: None };
+            let begin =
+                BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: Some(("key", "hash")), new_session: None };
             (created.turn_id.clone(), store.begin_turn(TENANT, begin).await.unwrap())
         }
     })
@@ -285,7 +287,8 @@ async fn a_key_begins_one_turn(Fixture { store, .. }: &Fixture) {
     assert_eq!(store.turn_ids(TENANT, of(&session.id, 0, "")).await.unwrap().0, new);
 
     let created = created(&session.id);
-    let reused = BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", "another hash")), new_session: None };
+    let reused =
+        BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: Some(("key", "another hash")), new_session: None };
     let error = store.begin_turn(TENANT, reused).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (Code::Aborted, Some("idempotency_key_reused")));
 
@@ -296,18 +299,25 @@ async fn a_key_begins_one_turn(Fixture { store, .. }: &Fixture) {
     assert_eq!(store.turn_of_key("other", "key", "hash").await.unwrap(), None);
     let theirs = fixture::session("");
     let created = fixture::created(&theirs.id);
-    let begin = BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", "another hash")), new_session: Some(&theirs) };
+    let begin = BeginTurn {
+        holder: holder(),
+        created: &created,
+        api_key: "",
+        idempotency: Some(("key", "another hash")),
+        new_session: Some(&theirs),
+    };
     assert_eq!(store.begin_turn("other", begin).await.unwrap(), Begun::New);
 }
 
 async fn a_key_outlives_its_turn(Fixture { store, .. }: &Fixture) {
     let session = session("");
     let first = created(&session.id);
-    let begin = BeginTurn { holder: holder(), created: &first, idempotency: Some(("key", "hash")), new_session: Some(&session) };
+    let begin =
+        BeginTurn { holder: holder(), created: &first, api_key: "", idempotency: Some(("key", "hash")), new_session: Some(&session) };
     store.begin_turn(TENANT, begin).await.unwrap();
     store.delete_turn(TENANT, &first.turn_id).await.unwrap();
     let second = created(&session.id);
-    let begin = BeginTurn { holder: holder(), created: &second, idempotency: Some(("key", "hash")), new_session: None };
+    let begin = BeginTurn { holder: holder(), created: &second, api_key: "", idempotency: Some(("key", "hash")), new_session: None };
     assert_eq!(store.begin_turn(TENANT, begin).await.unwrap(), Begun::Existing(first.turn_id));
     assert_eq!(code(store.journal(TENANT, &second.turn_id, 0).await), Code::NotFound);
 }
@@ -419,7 +429,7 @@ async fn a_refused_command_does_not_fail_its_neighbours(Fixture { store, .. }: &
     let session = session("");
     let taken = created(&session.id);
     store
-        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &taken, idempotency: None, new_session: Some(&session) })
+        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &taken, api_key: "", idempotency: None, new_session: Some(&session) })
         .await
         .unwrap();
     let results = at_once(90, |n| {
@@ -430,7 +440,7 @@ async fn a_refused_command_does_not_fail_its_neighbours(Fixture { store, .. }: &
                 0 => Err(store.append(TENANT, &turn, 1, &[step(&turn, 9, "gap")], InProgress).await.unwrap_err().code()),
                 // Violates a constraint, which spoils the transaction.
                 3 => {
-                    let begin = BeginTurn { holder: holder(), created: &taken, idempotency: None, new_session: None };
+                    let begin = BeginTurn { holder: holder(), created: &taken, api_key: "", idempotency: None, new_session: None };
                     Err(store.begin_turn(TENANT, begin).await.unwrap_err().code())
                 }
                 _ => {
@@ -525,7 +535,10 @@ async fn an_old_key_is_forgotten(fixture: &Fixture) {
         let created = created(&session.id);
         fixture
             .store
-            .begin_turn(TENANT, BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", hash)), new_session: None })
+            .begin_turn(
+                TENANT,
+                BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: Some(("key", hash)), new_session: None },
+            )
             .await
     };
     begin("one").await.unwrap();
