@@ -9,7 +9,6 @@ use crate::{
     Store,
     command::{Command, Failure, Outcome, not_found},
     failure,
-    page::Page,
     sql::{Conn, args},
 };
 
@@ -113,10 +112,10 @@ impl Store {
     /// # Errors
     /// `InvalidArgument` a token that this list never gave
     pub async fn list_api_keys(&self, tenant: &str, page_size: u32, page_token: &str) -> Result<(Vec<ApiKey>, String)> {
-        let page = Page::new("api_keys".into(), page_size, page_token)?;
+        let page = self.page(&[tenant, "api_keys"], page_size, page_token).await?;
         let rows = self.read(LIST, args![tenant, page.newest_first(), page.limit()]).await?;
         let keys = rows.iter().map(failure::decode).collect::<Result<Vec<ApiKey>>>()?;
-        Ok(page.cut(keys, |key| &key.id))
+        page.cut(keys, |key| &key.id)
     }
 
     /// Gives the key another secret. The one that it had is good until then.
