@@ -367,8 +367,7 @@ fn what_goes_on_elsewhere_is_charged_to_the_key_that_it_was_begun_with(url: &str
             assert_eq!(leaving.release().await.unwrap(), 1);
             assert_eq!(other.recover().await.unwrap(), 1);
             watched(&other, &id).await;
-            let keys = script.keys.lock().unwrap().clone();
-            keys
+            script.keys.lock().unwrap().clone()
         };
         let shown = Some((key.id.clone(), key.tenant.clone(), manifest::Quota::from(&quota)));
         assert_eq!(charged(&keyed, false).await, [shown.clone(), shown.clone()]);
