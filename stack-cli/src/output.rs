@@ -4,13 +4,14 @@
 
 use std::{
     collections::HashMap,
-    io::{IsTerminal, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use clap::CommandFactory;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use console::Term;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use llama_stack_core::{Code, Error, Progress, Result, registry::OnProgress};
 use serde::Serialize;
 use serde_json::json;
@@ -48,6 +49,53 @@ impl Drop for Working {
         if let Spinner::Shown(bar) = std::mem::replace(&mut *spinner, Spinner::Over) {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// A terminal that seems narrower than it is. A line is filled up to the width, and `^C`, which a terminal shows where it is pressed, would
+/// be in the next line then: that one would be cleared, and this one would stay.
+#[derive(Debug)]
+struct Narrow(Term);
+
+impl TermLike for Narrow {
+    fn width(&self) -> u16 {
+        self.0.size().1.saturating_sub(2).max(1)
+    }
+
+    fn height(&self) -> u16 {
+        self.0.size().0
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_up(n)
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_down(n)
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_right(n)
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_left(n)
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.0.write_line(text)
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.0.write_str(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.0.clear_line()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -117,8 +165,7 @@ impl Output {
     /// A word in its colour, on a terminal of somebody who has not asked for none (`NO_COLOR`, see no-color.org).
     pub(crate) fn paint(&self, tone: Tone, word: &str) -> String {
         let plain = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        if self.json || dumb || plain("NO_COLOR") || !std::io::stdout().is_terminal() {
+        if self.json || is_dumb() || plain("NO_COLOR") || !std::io::stdout().is_terminal() {
             return word.to_owned();
         }
         let code = match tone {
@@ -133,7 +180,7 @@ impl Output {
     /// Says on a terminal what is being waited for, once that takes longer than a second.
     pub(crate) fn working(&self, what: &str) -> Working {
         let shown = Arc::new(Mutex::new(Spinner::Later));
-        if self.json || !std::io::stderr().is_terminal() {
+        if self.json || is_dumb() || !std::io::stderr().is_terminal() {
             return Working(None, shown);
         }
         let (later, what) = (shown.clone(), what.to_owned());
@@ -141,7 +188,8 @@ impl Output {
             tokio::time::sleep(SILENCE).await;
             let mut spinner = later.lock().unwrap_or_else(PoisonError::into_inner);
             if let Spinner::Later = *spinner {
-                let bar = ProgressBar::new_spinner().with_message(what);
+                let terminal = ProgressDrawTarget::term_like(Box::new(Narrow(Term::buffered_stderr())));
+                let bar = ProgressBar::with_draw_target(None, terminal).with_style(ProgressStyle::default_spinner()).with_message(what);
                 bar.enable_steady_tick(std::time::Duration::from_millis(100));
                 *spinner = Spinner::Shown(bar);
             }
@@ -253,6 +301,10 @@ impl Output {
             }
         })
     }
+}
+
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// The one rule, for what this program finds out and for what a stack answers alike.

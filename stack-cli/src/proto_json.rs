@@ -37,9 +37,19 @@ pub(crate) fn from_json<M: Message + Default>(name: &str, json: &Value) -> Resul
     M::decode(read.encode_to_vec().as_slice()).map_err(|error| wrong(error.to_string()))
 }
 
-fn descriptor(name: &str) -> Result<MessageDescriptor> {
+/// The name of what an RPC is asked with. `None`: the contract does not have it.
+pub(crate) fn request_of(service: &str, rpc: &str) -> Option<String> {
+    let service = pool()?.get_service_by_name(&format!("llama_stack.v1.{service}"))?;
+    let method = service.methods().find(|method| method.name() == rpc);
+    method.map(|method| method.input().name().to_owned())
+}
+
+fn pool() -> Option<&'static DescriptorPool> {
     static POOL: OnceLock<Option<DescriptorPool>> = OnceLock::new();
-    let pool = POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).ok());
-    let found = pool.as_ref().and_then(|pool| pool.get_message_by_name(&format!("llama_stack.v1.{name}")));
+    POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).ok()).as_ref()
+}
+
+fn descriptor(name: &str) -> Result<MessageDescriptor> {
+    let found = pool().and_then(|pool| pool.get_message_by_name(&format!("llama_stack.v1.{name}")));
     found.ok_or_else(|| Error::internal("the contract's descriptors cannot be read"))
 }

@@ -215,6 +215,30 @@ fn policies_of_access_are_checked_and_asked() {
     assert_eq!(explain(&[]).out, "denied: no policy permits it\n");
     assert_eq!(explain(&["--role", "admin"]).out, "allowed: by built-in/admin\n");
     assert!(explain(&[]).err.contains("no `server.auth`"), "nothing is asked there: {}", explain(&[]).err);
+    let asked = |question: &str| {
+        let path = manifest(home.path(), REMOTE);
+        let words: Vec<&str> = ["policy", "explain", &path].into_iter().chain(question.split(' ')).collect();
+        call(home.path(), &words)
+    };
+    // A new one will be the caller's, as in a stack.
+    assert_eq!(asked("--action Agents.CreateTurn").out, "allowed: by built-in/owner\n");
+    for (question, right) in [
+        ("--action Agents.DeletAgent", "did you mean Agents.DeleteAgent?"),
+        ("--action Sessions.getsession", "did you mean Agents.GetSession?"),
+        ("--action Safety.Think", "Safety has ListShields, GetShield, RunShield"),
+        ("--action everything", "an RPC of one of Inference, Safety,"),
+        ("--action Agents.GetSession --kind sesion", "is not done to a \"sesion\", but to: session"),
+        ("--action Agents.CreateTurn --kind bank", "but to: session or turn"),
+        ("--action Inference.StreamChat --kind shield", "but to: model"),
+        ("--action Stack.Backup --kind bank", "leave the kind out"),
+        ("--action Agents.GetTurn --id turn_1", "of which kind it is: turn"),
+        ("--action Memory.DeleteBank --kind bank --owner bob", "leave the owner out"),
+        ("--action Agents.GetTurn --principal a/b", "principal must be 1 to 128 of"),
+    ] {
+        let said = asked(question);
+        assert_eq!(said.code, 2, "{question}: {}", said.out);
+        assert!(said.err.contains(right), "{question}: {}", said.err);
+    }
     let wrong = format!("{REMOTE}server:\n  auth:\n    api_keys: true\n    policy:\n      text: 'permit (principal, action, resource);'\n");
     let said = call(home.path(), &["policy", "check", &manifest(home.path(), &wrong)]);
     assert_eq!(said.code, 2);

@@ -188,7 +188,9 @@ fn a_chat_streams_is_cut_off_by_ctrl_c_and_goes_on() {
     terminal.enter("hang");
     terminal.until_shows(&format!("{MODEL} reads"));
     terminal.press(&["C-c"]);
-    terminal.until("a prompt after what was waited for", |screen| screen.contains("stopped before it answered") && is_asked(screen));
+    let screen =
+        terminal.until("a prompt after what was waited for", |screen| screen.contains("stopped before it answered") && is_asked(screen));
+    assert!(!screen.contains(&format!("{MODEL} reads")), "what was waited for is still said to be:\n{screen}");
     terminal.enter("count 7");
     terminal.until("the next answer", |screen| screen.contains("1 2 3 4 5 6 7\n") && is_asked(screen));
     terminal.press(&["C-c"]);

@@ -107,7 +107,8 @@ async fn begin(shared: Arc<Shared>, cx: Context, draft: Draft, tell: oneshot::Se
     let time = turn.created;
     let created = TurnEvent { turn_id: turn_id.clone(), sequence: 1, time, event: Some(Event::Created(Box::new(turn))) };
     let idempotency = key.as_ref().map(|(key, hash)| (key.as_str(), hash.as_str()));
-    let begin = BeginTurn { holder: shared.lease.holder(), created: &created, idempotency, new_session: new_session.as_ref() };
+    let api_key = cx.key().map_or("", |key| key.id);
+    let begin = BeginTurn { holder: shared.lease.holder(), created: &created, api_key, idempotency, new_session: new_session.as_ref() };
     failpoint::hit("input.before");
     let begun = shared.parts.store.begin_turn(cx.tenant(), begin).await;
     failpoint::hit("input.journalled");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
-use llama_stack_core::{Code, Context, Error, Result, failpoint};
+use llama_stack_core::{Code, Context, Error, Result, context::ShownKey, failpoint, manifest::Quota};
 use llama_stack_store::{Claimed, Held};
 
 use crate::{fold::Fold, journal::Journal, lease, live::Running, run::Run, runtime::Shared, turns};
@@ -37,15 +37,15 @@ async fn go_on_with(shared: &Arc<Shared>, claimed: Vec<Claimed>) -> usize {
     // All are entered before any journal is read, so that none looks as if nobody ran it.
     let entered: Vec<(Held, Running)> = claimed.into_iter().filter_map(|claimed| enter(shared, claimed)).collect();
     let loaded = stream::iter(entered).map(|(held, running)| async move {
-        let fold = shared.load(&held.tenant, &held.turn_id).await;
-        (held, running, fold)
+        let loaded = load(shared, &held).await;
+        (held, running, loaded)
     });
     let mut loaded = std::pin::pin!(loaded.buffered(READS));
     let mut count = 0;
-    while let Some((held, running, fold)) = loaded.next().await {
-        match fold {
-            Ok(fold) => {
-                go_on(shared, &held, fold, running);
+    while let Some((held, running, loaded)) = loaded.next().await {
+        match loaded {
+            Ok((fold, cx)) => {
+                go_on(shared, &held, fold, cx, running);
                 count += 1;
             }
             Err(error) => leave(shared, held, &error),
@@ -65,8 +65,23 @@ fn enter(shared: &Shared, claimed: Claimed) -> Option<(Held, Running)> {
     }
 }
 
-fn go_on(shared: &Arc<Shared>, held: &Held, fold: Fold, running: Running) {
+/// The turn, and on whose behalf it goes on: theirs who began it, with the API key that they had, as it is now. Each inference is charged
+/// by the process that made it, when it is told what it took; so what the earlier owner was told it has charged, and nothing else.
+async fn load(shared: &Shared, held: &Held) -> Result<(Fold, Context)> {
+    let fold = shared.load(&held.tenant, &held.turn_id).await?;
     let cx = turns::beginner(&held.tenant, &fold.turn).unwrap_or_else(|| Context::system_for(&held.tenant));
+    let key = shared.parts.store.key_of_turn(&held.tenant, &held.turn_id).await?;
+    let cx = match &key {
+        Some(key) => {
+            let quota = key.quota.as_ref().map(Quota::from).unwrap_or_default();
+            cx.with_key(ShownKey { id: &key.id, tenant: &key.tenant, quota })
+        }
+        None => cx,
+    };
+    Ok((fold, cx))
+}
+
+fn go_on(shared: &Arc<Shared>, held: &Held, fold: Fold, cx: Context, running: Running) {
     let journal = Journal::new(shared, &held.tenant, fold, running, Some(held.epoch));
     failpoint::hit("recover.turn");
     let run = Run::new(shared.clone(), cx, journal, true);

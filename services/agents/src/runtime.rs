@@ -235,7 +235,7 @@ impl Agents for Runtime {
 
     async fn list_sessions(&self, cx: &Context, request: ListSessionsRequest) -> Result<ListSessionsResponse> {
         let agent_id = Some(request.agent_id.as_str()).filter(|id| !id.is_empty());
-        let list = self.0.parts.store.list_sessions(cx.tenant(), agent_id, request.page_size, &request.page_token);
+        let list = self.0.parts.store.list_sessions(cx.tenant(), &cx.principal().id, agent_id, request.page_size, &request.page_token);
         let (sessions, next_page_token) = cx.within(list).await?;
         Ok(ListSessionsResponse { sessions, next_page_token })
     }

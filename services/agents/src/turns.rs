@@ -51,7 +51,8 @@ pub(crate) async fn list(shared: &Shared, cx: &Context, request: ListTurnsReques
         store.get_session(tenant, session_id).await.map_err(|error| error.with_field("session_id"))?;
     }
     let (newest_first, after) = (request.newest_first, request.after_turn_id.as_str());
-    let list = TurnList { session_id, newest_first, after, page_size: request.page_size, page_token: &request.page_token };
+    let viewer = cx.principal().id.as_str();
+    let list = TurnList { viewer, session_id, newest_first, after, page_size: request.page_size, page_token: &request.page_token };
     let (ids, next_page_token) = store.turn_ids(tenant, list).await?;
     let read = |id: String| async move {
         match told(shared, tenant, &id).await {

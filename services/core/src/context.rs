@@ -217,6 +217,16 @@ impl Context {
         })
     }
 
+    /// Charged to this API key too, for a caller that is known already.
+    #[must_use]
+    pub fn with_key(self, key: ShownKey<'_>) -> Self {
+        self.edit(|inner| {
+            inner.credential = key.id.to_owned();
+            inner.quota = key.quota;
+            inner.key_tenant = Some(key.tenant.to_owned());
+        })
+    }
+
     #[must_use]
     pub fn with_priority(self, priority: Priority) -> Self {
         self.edit(|inner| inner.priority = priority)

@@ -25,3 +25,4 @@ pub use authenticator::Authenticator;
 pub use authorizer::{Authorizer, Decision, OnDecision, Policies};
 pub use certificate::from_certificate;
 pub use service::ApiKeyBook;
+pub use target::kinds;

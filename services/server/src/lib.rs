@@ -44,7 +44,7 @@ mod vector_io;
 pub use connections::raise_open_files;
 pub use identity::{check_exposure, check_listen, check_tls, offline_keys};
 pub use listed::check_listed;
-pub use llama_stack_identity::Policies;
+pub use llama_stack_identity::{Policies, kinds};
 pub use llama_stack_policy::{CedarPolicy, access};
 pub use openapi::document as openapi_document;
 pub use serve::bind;

@@ -1,10 +1,10 @@
 //! Deletes what is older than the manifest lets it get.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use llama_stack_core::{Agents, Code, Context, Error, Files, Principal, Result, ids, manifest::Retention};
+use llama_stack_core::{Agents, Code, Context, Files, Principal, Result, ids, manifest::Retention};
 use llama_stack_proto::v1::{DeleteFileRequest, DeleteSessionRequest};
-use llama_stack_store::Store;
+use llama_stack_store::{Aged, Store};
 use prost_types::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -44,127 +44,73 @@ impl Sweeper {
     /// How many sessions, files and batches were deleted.
     pub(crate) async fn sweep(&self, now: Timestamp) -> Result<[u64; 3]> {
         let mut swept = [0; 3];
-        let people = self.retention.people().map(|(tenant, person)| Whose::Person(tenant, person));
-        let tenants = self.retention.tenants.keys().map(|tenant| Whose::Tenant(tenant));
-        let everybody: Vec<Whose<'_>> = people.chain(tenants).chain([Whose::Others]).collect();
-        for whose in everybody {
-            let days = match whose {
-                Whose::Person(tenant, person) => self.retention.of_principal(tenant, person).unwrap_or_default(),
-                Whose::Tenant(tenant) => self.retention.of(Some(tenant)),
-                Whose::Others => self.retention.of(None),
-            };
-            let all = [What::Sessions, What::Files, What::Batches].into_iter().zip(days);
+        let named = self.retention.named();
+        let tenants: Vec<Option<&str>> = named.iter().copied().map(Some).chain([None]).collect();
+        for tenant in tenants {
+            let all = WHAT.into_iter().zip(self.retention.shortest(tenant));
             for (deleted, (what, days)) in swept.iter_mut().zip(all) {
-                *deleted += self.sweep_of(what, whose, days, &now).await?;
+                if days > 0 {
+                    *deleted += self.sweep_of(what, tenant, &days_before(&now, days), &now, &named).await?;
+                }
             }
         }
         Ok(swept)
     }
 
-    async fn sweep_of(&self, what: What, whose: Whose<'_>, days: u32, now: &Timestamp) -> Result<u64> {
-        if days == 0 {
-            return Ok(0);
-        }
-        let then = Timestamp { seconds: now.seconds.saturating_sub(i64::from(days) * DAY), nanos: now.nanos };
-        // Lists go from tenant to tenant.
-        let (mut after, mut deleted) = ((whose.tenant().unwrap_or_default().to_owned(), String::new()), 0);
+    /// Of one tenant, or (none) of those in which nobody is named. What is older than `then` may be over: its owner's rule decides.
+    async fn sweep_of(&self, what: What, tenant: Option<&str>, then: &Timestamp, now: &Timestamp, named: &BTreeSet<&str>) -> Result<u64> {
+        let (mut deleted, mut after) = (0, None::<Aged>);
         // One that cannot go yet keeps no other from going, and is told of at the end.
         let (mut failed, mut first) = (0_u64, None);
-        let told = |failed: u64, first: Option<Error>| {
-            if let Some(error) = first {
-                tracing::warn!(failed, error = ?error, ?what, "not all is deleted yet that retention says");
-            }
-        };
         loop {
-            let due = match what {
-                What::Sessions => self.store.idle_sessions(&then, &after).await?,
-                What::Files => self.store.files_before(&then, &after).await?,
-                What::Batches => self.store.batches_before(&then, &after).await?,
+            let aged = match what {
+                What::Sessions => self.store.idle_sessions(then, tenant, after.as_ref()).await?,
+                What::Files => self.store.files_before(then, tenant, after.as_ref()).await?,
+                What::Batches => self.store.batches_before(then, tenant, after.as_ref()).await?,
             };
-            let Some(last) = due.last() else {
-                told(failed, first);
-                return Ok(deleted);
-            };
-            after.clone_from(last);
-            for (tenant, id) in due {
-                if whose.tenant().is_some_and(|one| tenant != one) {
-                    told(failed, first);
-                    return Ok(deleted);
+            for one in &aged {
+                let theirs = tenant.is_some() || !named.contains(one.tenant.as_str());
+                if !theirs || !self.is_over(what, one, now) {
+                    continue;
                 }
-                let place = format!("{tenant}/{id}");
-                match self.delete(what, tenant, id, whose).await {
+                match self.delete(what, one).await {
                     Ok(count) => deleted += count,
                     Err(error) => {
                         failed += 1;
-                        first.get_or_insert_with(|| error.context(place));
+                        first.get_or_insert_with(|| error.context(format!("{}/{}", one.tenant, one.id)));
                     }
                 }
             }
+            after = aged.into_iter().next_back();
+            if after.is_none() {
+                break;
+            }
         }
+        if let Some(error) = first {
+            tracing::warn!(failed, error = ?error, ?what, "not all is deleted yet that retention says");
+        }
+        Ok(deleted)
     }
 
-    /// Where it is theirs.
-    async fn delete(&self, what: What, tenant: String, id: String, whose: Whose<'_>) -> Result<u64> {
-        if !self.is_of(what, &tenant, &id, whose).await? {
+    fn is_over(&self, what: What, one: &Aged, now: &Timestamp) -> bool {
+        let [sessions, files, batches] = self.retention.of_owner(&one.tenant, &one.owner);
+        let days = match what {
+            What::Sessions => sessions,
+            What::Files => files,
+            What::Batches => batches,
+        };
+        days > 0 && one.is_older(&days_before(now, days))
+    }
+
+    async fn delete(&self, what: What, one: &Aged) -> Result<u64> {
+        if matches!(what, What::Files) && self.store.is_batch_input(&one.tenant, &one.id).await? {
             return Ok(0);
         }
-        if matches!(what, What::Files) && self.store.is_batch_input(&tenant, &id).await? {
-            return Ok(0);
-        }
-        let cx = admin(tenant);
+        let (cx, id) = (admin(one.tenant.clone()), one.id.clone());
         match what {
             What::Sessions => gone(self.agents.delete_session(&cx, DeleteSessionRequest { id }).await),
             What::Files => gone(self.files.delete_file(&cx, DeleteFileRequest { id }).await),
             What::Batches => gone(self.store.forget_batch(cx.tenant(), &id).await),
-        }
-    }
-
-    /// Whether nobody else than these is named for it.
-    async fn is_of(&self, what: What, tenant: &str, id: &str, whose: Whose<'_>) -> Result<bool> {
-        match whose {
-            Whose::Person(_, person) => return Ok(self.owner(what, tenant, id).await?.as_deref() == Some(person)),
-            Whose::Others if self.retention.tenants.contains_key(tenant) => return Ok(false),
-            Whose::Tenant(_) | Whose::Others => {}
-        }
-        // Whose it is matters only where somebody is named.
-        if !self.retention.people().any(|(of, _)| of == tenant) {
-            return Ok(true);
-        }
-        let owner = self.owner(what, tenant, id).await?;
-        Ok(owner.is_none_or(|person| self.retention.of_principal(tenant, &person).is_none()))
-    }
-
-    async fn owner(&self, what: What, tenant: &str, id: &str) -> Result<Option<String>> {
-        let found = match what {
-            What::Sessions => return self.store.owner_of_session(tenant, id).await,
-            What::Files => self.store.get_file(tenant, id, "").await.map(|(file, _)| file.owner),
-            What::Batches => self.store.get_batch(tenant, id, "").await.map(|batch| batch.owner),
-        };
-        match found {
-            Ok(owner) => Ok(Some(owner)),
-            // Deleted meanwhile, or a file whose own time is over.
-            Err(error) if error.code() == Code::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Whose things are looked at.
-#[derive(Clone, Copy)]
-enum Whose<'a> {
-    /// One person's of a tenant.
-    Person(&'a str, &'a str),
-    /// A tenant's, but for those of its people who are named.
-    Tenant(&'a str),
-    /// Everybody's who is not named.
-    Others,
-}
-
-impl<'a> Whose<'a> {
-    fn tenant(self) -> Option<&'a str> {
-        match self {
-            Self::Person(tenant, _) | Self::Tenant(tenant) => Some(tenant),
-            Self::Others => None,
         }
     }
 }
@@ -174,6 +120,12 @@ enum What {
     Sessions,
     Files,
     Batches,
+}
+
+const WHAT: [What; 3] = [What::Sessions, What::Files, What::Batches];
+
+fn days_before(now: &Timestamp, days: u32) -> Timestamp {
+    Timestamp { seconds: now.seconds.saturating_sub(i64::from(days) * DAY), nanos: now.nanos }
 }
 
 fn admin(tenant: String) -> Context {
@@ -362,6 +314,47 @@ mod tests {
         assert_eq!(left().await, [(0, 0, 0), (1, 1, 1), (0, 1, 1), (0, 1, 1)]);
         assert_eq!(sweeper.sweep(in_days(31)).await.unwrap(), [0, 2, 2]);
         assert_eq!(left().await, [(0, 0, 0), (1, 1, 1), (0, 0, 0), (0, 0, 0)], "what is Bob's stays for ever");
+        stack.close().await;
+    }
+
+    #[tokio::test]
+    async fn people_whose_sessions_lie_between_each_other_have_each_their_own_time_and_no_others() {
+        let home = tempfile::tempdir().unwrap();
+        let (stack, store) = built(home.path()).await;
+        let now = ids::now();
+        let created = Some(Timestamp { seconds: now.seconds - 20 * DAY, nanos: 0 });
+        // More than one page, of people whose rules differ, in a tenant and beside it.
+        let people = ["ann", "bob", "cid"];
+        let put = (0..690).map(|number| {
+            let tenant = if number < 660 { "acme" } else { "zeta" };
+            let (id, person) = (format!("s{number:03}"), people[number % 3]);
+            let store = store.clone();
+            async move {
+                store.put_session(tenant, &Session { id: id.clone(), created, ..Session::default() }).await.unwrap();
+                let principal = Principal { id: person.into(), tenant: tenant.into(), roles: Vec::new() };
+                store.put_owner(&principal, &id).await.unwrap();
+            }
+        });
+        futures::future::join_all(put).await;
+        let own = |days| OwnRetention { sessions_days: Some(days), ..OwnRetention::default() };
+        let tenants = [("acme".to_owned(), own(15))].into();
+        let principals = [("acme/ann".to_owned(), own(30)), ("acme/bob".to_owned(), own(0)), ("zeta/bob".to_owned(), own(10))].into();
+        let retention = Retention { tenants, principals, ..Retention::default() };
+        let (agents, files) = (stack.agents.clone(), stack.files.clone());
+        let sweeper = Sweeper { store: store.clone(), agents, files, retention };
+        let left = async || {
+            let mut left = [[0; 3]; 2];
+            for number in 0..690 {
+                let (tenant, of) = if number < 660 { ("acme", 0) } else { ("zeta", 1) };
+                left[of][number % 3] += u32::from(store.get_session(tenant, &format!("s{number:03}")).await.is_ok());
+            }
+            left
+        };
+        assert_eq!(sweeper.sweep(now).await.unwrap(), [230, 0, 0]);
+        assert_eq!(left().await, [[220, 220, 0], [10, 0, 10]], "those of Cid in the one tenant, and of Bob in the other");
+        let later = Timestamp { seconds: now.seconds + 11 * DAY, nanos: 0 };
+        assert_eq!(sweeper.sweep(later).await.unwrap(), [220, 0, 0]);
+        assert_eq!(left().await, [[0, 220, 0], [10, 0, 10]], "Ann's are over, and what is for ever stays");
         stack.close().await;
     }
 }

@@ -33,6 +33,8 @@ use llama_stack_core::{
     trace::{self, OpenSpan},
 };
 
+use crate::observed::LONGEST;
+
 pub(crate) use instruments::Instruments;
 
 /// As `gen_ai.provider.name`: whoever answers, this stack was asked.
@@ -40,8 +42,10 @@ pub(crate) const PROVIDER: &str = "llama-stack";
 
 /// The last spans get this long to leave.
 const FLUSH: Duration = Duration::from_secs(5);
-/// Spans of one message where content is captured: two attributes of 64 KiB each stay within the 4 MiB that collectors take.
-const MOST_CAPTURED: usize = 30;
+/// What collectors take in one message.
+const MESSAGE: usize = 4 << 20;
+/// Spans of one message where content is captured, which is in two attributes of a span at the most; beside them there is room for the rest.
+const MOST_CAPTURED: usize = MESSAGE / (2 * LONGEST + 8_192);
 
 pub(crate) struct Telemetry {
     provider: SdkTracerProvider,

@@ -9,7 +9,6 @@ use crate::{
     Store,
     command::{Command, Delete, Failure, Outcome, not_found},
     failure,
-    page::Page,
     sql::{Conn, args},
     turns::micros,
 };
@@ -59,10 +58,10 @@ impl Store {
     /// # Errors
     /// `InvalidArgument` a token that this list never gave
     pub async fn list_agents(&self, tenant: &str, page_size: u32, page_token: &str) -> Result<(Vec<Agent>, String)> {
-        let page = Page::new("agents".into(), page_size, page_token)?;
+        let page = self.page(&[tenant, "agents"], page_size, page_token).await?;
         let rows = self.read(LIST, args![tenant, page.newest_first(), page.limit()]).await?;
         let agents = rows.iter().map(failure::decode).collect::<Result<Vec<Agent>>>()?;
-        Ok(page.cut(agents, |agent| &agent.id))
+        page.cut(agents, |agent| &agent.id)
     }
 
     /// Its sessions and turns stay.

@@ -9,13 +9,13 @@ use crate::{
     Store,
     command::{Command, Failure, Outcome, not_found},
     failure,
-    page::Page,
     sql::{Conn, args},
 };
 
 const INSERT: &str = "INSERT INTO api_keys (tenant, id, hash, old_hash, old_until_us, body) VALUES ($1, $2, $3, '', 0, $4)";
 /// By its id alone: whose it is, it says itself.
 const BY_ID: &str = "SELECT body, hash, old_hash, old_until_us FROM api_keys WHERE id = $1";
+const OF_TURN: &str = "SELECT k.body FROM turns t JOIN api_keys k ON k.id = t.api_key WHERE t.tenant = $1 AND t.id = $2";
 const GET: &str = "SELECT body FROM api_keys WHERE tenant = $1 AND id = $2";
 const LIST: &str = "SELECT body FROM api_keys WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
 const ROTATE: &str = "UPDATE api_keys SET old_hash = hash, hash = $3, old_until_us = $4, body = $5 WHERE tenant = $1 AND id = $2";
@@ -95,6 +95,11 @@ impl Store {
         }))
     }
 
+    /// The key that is charged for a turn, of whichever tenant. `None`: the turn was begun with none, or with one that is gone.
+    pub async fn key_of_turn(&self, tenant: &str, turn_id: &str) -> Result<Option<ApiKey>> {
+        self.read(OF_TURN, args![tenant, turn_id]).await?.first().map(failure::decode).transpose()
+    }
+
     /// # Errors
     /// `NotFound`
     pub async fn get_api_key(&self, tenant: &str, id: &str) -> Result<ApiKey> {
@@ -107,10 +112,10 @@ impl Store {
     /// # Errors
     /// `InvalidArgument` a token that this list never gave
     pub async fn list_api_keys(&self, tenant: &str, page_size: u32, page_token: &str) -> Result<(Vec<ApiKey>, String)> {
-        let page = Page::new("api_keys".into(), page_size, page_token)?;
+        let page = self.page(&[tenant, "api_keys"], page_size, page_token).await?;
         let rows = self.read(LIST, args![tenant, page.newest_first(), page.limit()]).await?;
         let keys = rows.iter().map(failure::decode).collect::<Result<Vec<ApiKey>>>()?;
-        Ok(page.cut(keys, |key| &key.id))
+        page.cut(keys, |key| &key.id)
     }
 
     /// Gives the key another secret. The one that it had is good until then.

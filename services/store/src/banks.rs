@@ -10,7 +10,6 @@ use crate::{
     Store,
     command::{Command, Failure, Outcome, not_found},
     failure,
-    page::Page,
     sql::{Conn, Row, args},
     turns::micros,
 };
@@ -199,12 +198,12 @@ impl Store {
     pub async fn list_banks(&self, tenant: &str, list: BankList<'_>, now: &Timestamp) -> Result<(Vec<Bank>, String)> {
         let order = if list.newest_first { "newest" } else { "oldest" };
         let name = format!("banks/{}/{order}/{}/{}", list.provider_id, list.kind, list.principal.unwrap_or("*"));
-        let page = Page::new(name, list.page_size, list.page_token)?;
+        let page = self.page(&[tenant, &name], list.page_size, list.page_token).await?;
         let (sql, from) = if list.newest_first { (NEWEST, page.newest_first()) } else { (OLDEST, page.oldest_first()) };
         let (kind, principal, everyone) = (i64::from(list.kind), list.principal.unwrap_or_default(), i64::from(list.principal.is_none()));
         let args = args![tenant, list.provider_id, from, page.limit(), micros(Some(now)), kind, principal, everyone];
         let banks = self.read(sql, args).await?.iter().map(read).collect::<Result<Vec<Bank>>>()?;
-        Ok(page.cut(banks, |bank| &bank.id))
+        page.cut(banks, |bank| &bank.id)
     }
 
     /// Begins a bank's deletion: from now on it is not there. [`Store::delete_bank`] ends it, when its chunks are gone.

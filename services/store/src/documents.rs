@@ -11,7 +11,6 @@ use crate::{
     command::{Command, Failure, Outcome, not_found},
     failure,
     ingestions::{self, progress},
-    page::Page,
     sql::{Conn, Row, args},
     turns::{marks, micros},
 };
@@ -306,13 +305,13 @@ impl Store {
     ) -> Result<(Vec<Document>, String)> {
         let order = if list.newest_first { "newest" } else { "oldest" };
         let name = format!("documents/{bank_id}/{order}/{}/{}", list.status, list.ingestion_id);
-        let page = Page::new(name, list.page_size, list.page_token)?;
+        let page = self.page(&[tenant, &name], list.page_size, list.page_token).await?;
         let (sql, from) = if list.newest_first { (NEWEST, page.newest_first()) } else { (OLDEST, page.oldest_first()) };
         let args = args![tenant, bank_id, from, page.limit(), i64::from(list.status), list.ingestion_id, micros(Some(now))];
         let rows = self.read(sql, args).await?;
         let placed = |row: &Row| Ok((row.text(2).map_err(|error| failure::report(&error))?, read(row)?));
         let documents = rows.iter().map(placed).collect::<Result<Vec<(String, Document)>>>()?;
-        let (documents, next) = page.cut(documents, |(place, _)| place);
+        let (documents, next) = page.cut(documents, |(place, _)| place)?;
         Ok((documents.into_iter().map(|(_, document)| document).collect(), next))
     }
 

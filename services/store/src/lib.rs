@@ -49,6 +49,7 @@ mod writer;
 use std::{sync::Arc, time::Duration};
 
 use llama_stack_core::Result;
+use tokio::sync::OnceCell;
 
 use crate::{
     command::{Command, Outcome},
@@ -67,6 +68,7 @@ pub use crate::lease::Holder;
 #[doc(hidden)]
 pub use crate::page::page_after;
 pub use crate::restore::{Restore, Settled};
+pub use crate::retention::Aged;
 pub use crate::sealed::Sealer;
 pub use crate::snapshot::{KeptBank, Rows, Snapshot};
 pub use crate::tables::known_migrations;
@@ -88,7 +90,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// # Cancellation
 /// A write whose future is dropped is done in full or not at all, and which of them only a read tells.
 #[derive(Clone)]
-pub struct Store(Arc<Database>, Option<Arc<Sealer>>);
+pub struct Store(Arc<Database>, Option<Arc<Sealer>>, Arc<OnceCell<page::Key>>);
 
 enum Database {
     Sqlite(Sqlite),
@@ -112,12 +114,12 @@ impl Store {
             Some(("postgres" | "postgresql", _)) => Database::Postgres(Postgres::open(url, durability, PATIENCE).await?),
             _ => return Err(failure::unknown_database()),
         };
-        Ok(Self(Arc::new(database), None))
+        Ok(Self(Arc::new(database), None, Arc::default()))
     }
 
     /// From now on the secrets that have to be kept are sealed. Without this, they are refused.
     pub fn sealed_by(self, sealer: Option<Sealer>) -> Self {
-        Self(self.0, sealer.map(Arc::new))
+        Self(self.0, sealer.map(Arc::new), self.2)
     }
 
     fn sealer(&self) -> Option<&Sealer> {

@@ -106,7 +106,7 @@ impl Store {
     /// `InvalidArgument` a token that this list never gave
     pub async fn list_requests(&self, tenant: &str, asked: &ListRequestsRequest) -> Result<(Vec<RequestRecord>, String)> {
         let ListRequestsRequest { page_size, route, page_token, code, principal, since, until } = asked;
-        let page = Page::new("requests".into(), *page_size, page_token)?;
+        let page = self.page(&[tenant, "requests"], *page_size, page_token).await?;
         let (from, to) = (micros(since.as_ref()), until.as_ref().map_or(i64::MAX, |until| micros(Some(until))));
         let rows = self.read(LIST_REQUESTS, args![tenant, page.newest_first(), principal, route, code, from, to, page.limit()]).await?;
         listed(&page, &rows)
@@ -118,7 +118,7 @@ impl Store {
     /// As [`Store::list_requests`]
     pub async fn list_audit_events(&self, tenant: &str, asked: &ListAuditEventsRequest) -> Result<(Vec<AuditEvent>, String)> {
         let ListAuditEventsRequest { page_size, page_token, kind, outcome, principal, since, until } = asked;
-        let page = Page::new("audit_events".into(), *page_size, page_token)?;
+        let page = self.page(&[tenant, "audit_events"], *page_size, page_token).await?;
         let (from, to) = (micros(since.as_ref()), until.as_ref().map_or(i64::MAX, |until| micros(Some(until))));
         let kind = i64::from(*kind);
         let rows = self.read(LIST_EVENTS, args![tenant, page.newest_first(), principal, kind, outcome, from, to, page.limit()]).await?;
@@ -129,6 +129,6 @@ impl Store {
 /// Rows of a body and the row's own id.
 fn listed<M: prost::Message + Default>(page: &Page, rows: &[Row]) -> Result<(Vec<M>, String)> {
     let read = |row: &Row| Ok((failure::decode(row)?, row.text(1).map_err(|error| failure::report(&error))?));
-    let (rows, next) = page.cut(rows.iter().map(read).collect::<Result<Vec<(M, String)>>>()?, |(_, id)| id);
+    let (rows, next) = page.cut(rows.iter().map(read).collect::<Result<Vec<(M, String)>>>()?, |(_, id)| id)?;
     Ok((rows.into_iter().map(|(message, _)| message).collect(), next))
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use llama_stack_core::{Result, context::Principal};
-use llama_stack_proto::v1::turn_event::Event;
+use llama_stack_proto::v1::{TurnEvent, turn_event::Event};
 
 use crate::{
     Store,
@@ -16,6 +16,14 @@ const GET: &str = "SELECT principal FROM owners WHERE tenant = $1 AND id = $2";
 /// Who began a session's first turn is whose session it is, where nobody made it for itself.
 const FIRST_TURN: &str = "SELECT id FROM turns WHERE tenant = $1 AND session_id = $2 ORDER BY id LIMIT 1";
 const CREATED: &str = "SELECT body FROM journal WHERE tenant = $1 AND turn_id = $2 AND seq = 1";
+
+/// Who began the turn whose first event this is, if it says so.
+pub(crate) fn began(event: TurnEvent) -> Option<String> {
+    match event.event {
+        Some(Event::Created(turn)) => Some(turn.principal).filter(|principal| !principal.is_empty()),
+        _ => None,
+    }
+}
 
 struct Put {
     tenant: String,
@@ -50,11 +58,7 @@ impl Store {
         }
         let rows = self.read(CREATED, args![tenant, turn_id]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let event: llama_stack_proto::v1::TurnEvent = failure::decode(row)?;
-        Ok(match event.event {
-            Some(Event::Created(turn)) => Some(turn.principal).filter(|principal| !principal.is_empty()),
-            _ => None,
-        })
+        failure::decode(row).map(began)
     }
 
     /// Who made a session, or began its first turn. `None`: nobody is known.

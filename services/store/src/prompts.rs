@@ -9,7 +9,6 @@ use crate::{
     Store,
     command::{Command, Delete, Failure, Outcome, not_found},
     failure,
-    page::Page,
     sql::{Conn, Row, args},
     turns::micros,
 };
@@ -135,10 +134,10 @@ impl Store {
     /// # Errors
     /// `InvalidArgument` a token that this list never gave
     pub async fn list_prompts(&self, tenant: &str, page_size: u32, page_token: &str) -> Result<(Vec<Prompt>, String)> {
-        let page = Page::new("prompts".into(), page_size, page_token)?;
+        let page = self.page(&[tenant, "prompts"], page_size, page_token).await?;
         let rows = self.read(LIST, args![tenant, page.newest_first(), page.limit()]).await?;
         let prompts = rows.iter().map(read).collect::<Result<Vec<Prompt>>>()?;
-        Ok(page.cut(prompts, |prompt| &prompt.id))
+        page.cut(prompts, |prompt| &prompt.id)
     }
 
     /// A page of one prompt's versions, newest first, and the token of the next (empty at the end).
@@ -146,7 +145,7 @@ impl Store {
     /// # Errors
     /// `NotFound` · `InvalidArgument` a token that this list never gave
     pub async fn list_prompt_versions(&self, tenant: &str, id: &str, page_size: u32, page_token: &str) -> Result<(Vec<Prompt>, String)> {
-        let page = Page::new(format!("prompts/{id}"), page_size, page_token)?;
+        let page = self.page(&[tenant, "prompts", id], page_size, page_token).await?;
         // What sorts after every id is no number, and stands for the beginning of the list.
         let before: i64 = page.newest_first().parse().unwrap_or(i64::MAX);
         let rows = self.read(LIST_VERSIONS, args![tenant, id, before, page.limit()]).await?;
@@ -155,7 +154,7 @@ impl Store {
         }
         let read = |row| read(row).map(|prompt| (prompt.version.to_string(), prompt));
         let versions = rows.iter().map(read).collect::<Result<Vec<(String, Prompt)>>>()?;
-        let (versions, next) = page.cut(versions, |(version, _)| version);
+        let (versions, next) = page.cut(versions, |(version, _)| version)?;
         Ok((versions.into_iter().map(|(_, prompt)| prompt).collect(), next))
     }
 

@@ -8,23 +8,35 @@ use crate::{
     Store,
     command::{Command, Failure, Outcome},
     failure,
-    sql::{Conn, Row, args},
+    owners::began,
+    sql::{Arg, Conn, Row, args},
     turns::micros,
 };
 
 /// Looked at in one query.
 const AT_ONCE: i64 = 200;
 
-const SESSIONS: &str = "SELECT tenant, id FROM sessions s WHERE created_us < $1 AND (tenant > $2 OR (tenant = $2 AND id > $3)) \
-                        AND NOT EXISTS (SELECT 1 FROM turns t WHERE t.tenant = s.tenant AND t.session_id = s.id \
-                        AND (t.created_us >= $1 OR t.status IN (1, 2))) ORDER BY tenant, id LIMIT $4";
-/// Ids sort by the time of their making.
-const FILES: &str =
-    "SELECT tenant, id FROM files WHERE id < $1 AND (tenant > $2 OR (tenant = $2 AND id > $3)) ORDER BY tenant, id LIMIT $4";
+/// Sorts after every tenant.
+const END: &str = "\u{10FFFF}";
 
+/// Whose a session is, as [`Store::owner_of_session`] finds it: who is noted for it, or for its first turn, or who began that.
+const SESSIONS: &str = "SELECT s.tenant, s.id, s.created_us, s.last_us, COALESCE(noted.principal, handed.principal, ''), \
+                        COALESCE(j.body, '') FROM (SELECT i.tenant, i.id, i.created_us, \
+                        (SELECT MIN(t.id) FROM turns t WHERE t.tenant = i.tenant AND t.session_id = i.id) AS first_turn, \
+                        COALESCE((SELECT MAX(t.created_us) FROM turns t WHERE t.tenant = i.tenant AND t.session_id = i.id), 0) AS last_us \
+                        FROM sessions i WHERE i.created_us < $1 \
+                        AND i.tenant >= $2 AND i.tenant <= $4 AND (i.tenant > $2 OR i.id > $3) \
+                        AND NOT EXISTS (SELECT 1 FROM turns t WHERE t.tenant = i.tenant AND t.session_id = i.id \
+                        AND (t.created_us >= $1 OR t.status IN (1, 2))) ORDER BY i.tenant, i.id LIMIT $5) s \
+                        LEFT JOIN owners noted ON noted.tenant = s.tenant AND noted.id = s.id \
+                        LEFT JOIN owners handed ON handed.tenant = s.tenant AND handed.id = s.first_turn \
+                        LEFT JOIN journal j ON j.tenant = s.tenant AND j.turn_id = s.first_turn AND j.seq = 1 ORDER BY s.tenant, s.id";
+/// Ids sort by the time of their making.
+const FILES: &str = "SELECT tenant, id, owner FROM files WHERE id < $1 \
+                     AND tenant >= $2 AND tenant <= $4 AND (tenant > $2 OR id > $3) ORDER BY tenant, id LIMIT $5";
 /// Those that have come to their end.
-const BATCHES: &str = "SELECT tenant, id FROM batches WHERE id < $1 AND status > 4 AND (tenant > $2 OR (tenant = $2 AND id > $3)) \
-                       ORDER BY tenant, id LIMIT $4";
+const BATCHES: &str = "SELECT tenant, id, owner FROM batches WHERE id < $1 AND status > 4 \
+                       AND tenant >= $2 AND tenant <= $4 AND (tenant > $2 OR id > $3) ORDER BY tenant, id LIMIT $5";
 const FORGET_BATCH: &str = "DELETE FROM batches WHERE tenant = $1 AND id = $2 AND status > 4";
 
 struct ForgetBatch {
@@ -40,26 +52,61 @@ impl Command for ForgetBatch {
     }
 }
 
+/// A session, a file or a batch that may be older than its owner's rule lets it get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aged {
+    pub tenant: String,
+    pub id: String,
+    /// Empty: nobody is known.
+    pub owner: String,
+    since_us: i64,
+}
+
+impl Aged {
+    /// Whether it was made, or something was last begun in it, before then.
+    pub fn is_older(&self, then: &Timestamp) -> bool {
+        self.since_us < micros(Some(then))
+    }
+
+    /// One whose id says when it was made: the first 48 bits after its prefix are milliseconds since 1970.
+    fn made(row: &Row) -> sqlx::Result<Self> {
+        let id = row.text(1)?;
+        let time = id.split_once(['-', '_']).and_then(|(_, digits)| i64::from_str_radix(digits.get(..12)?, 16).ok());
+        // What does not say its time stays.
+        let since_us = time.map_or(i64::MAX, |millis| millis.saturating_mul(1_000));
+        Ok(Self { tenant: row.text(0)?, id, owner: row.text(2)?, since_us })
+    }
+}
+
 impl Store {
-    /// Tenant and id of sessions, of all tenants, in which nothing was begun since then and no turn runs; at most 200, after this one.
-    pub async fn idle_sessions(&self, since: &Timestamp, after: &(String, String)) -> Result<Vec<(String, String)>> {
-        let rows = self.read(SESSIONS, args![micros(Some(since)), &after.0, &after.1, AT_ONCE]).await?;
-        pairs(&rows)
+    /// Sessions in which nothing was begun since then and no turn runs, with their owners: of one tenant, or (none) of all; at most
+    /// 200, after this one.
+    pub async fn idle_sessions(&self, since: &Timestamp, tenant: Option<&str>, after: Option<&Aged>) -> Result<Vec<Aged>> {
+        let rows = self.aged(SESSIONS, micros(Some(since)).into(), tenant, after).await?;
+        let idle = |row: &Row| {
+            let read = || Ok((row.text(0)?, row.text(1)?, row.int(2)?.max(row.int(3)?), row.text(4)?));
+            let (tenant, id, since_us, noted) = read().map_err(|error: sqlx::Error| failure::report(&error))?;
+            let owner = if noted.is_empty() { began(failure::decode_column(row, 5)?).unwrap_or_default() } else { noted };
+            Ok(Aged { tenant, id, owner, since_us })
+        };
+        rows.iter().map(idle).collect()
     }
 
-    /// Tenant and id of files, of all tenants, that were uploaded before; at most 200, after this one.
-    pub async fn files_before(&self, then: &Timestamp, after: &(String, String)) -> Result<Vec<(String, String)>> {
-        // The first 48 bits of such an id are milliseconds since 1970.
+    /// Files that were uploaded before, in the same way.
+    pub async fn files_before(&self, then: &Timestamp, tenant: Option<&str>, after: Option<&Aged>) -> Result<Vec<Aged>> {
         let first = format!("file-{:012x}", micros(Some(then)) / 1_000);
-        let rows = self.read(FILES, args![&first, &after.0, &after.1, AT_ONCE]).await?;
-        pairs(&rows)
+        made(&self.aged(FILES, Arg::from(&first), tenant, after).await?)
     }
 
-    /// Tenant and id of batches, of all tenants, that were made before and have ended; at most 200, after this one.
-    pub async fn batches_before(&self, then: &Timestamp, after: &(String, String)) -> Result<Vec<(String, String)>> {
+    /// Batches that were made before and have ended, in the same way.
+    pub async fn batches_before(&self, then: &Timestamp, tenant: Option<&str>, after: Option<&Aged>) -> Result<Vec<Aged>> {
         let first = format!("batch_{:012x}", micros(Some(then)) / 1_000);
-        let rows = self.read(BATCHES, args![&first, &after.0, &after.1, AT_ONCE]).await?;
-        pairs(&rows)
+        made(&self.aged(BATCHES, Arg::from(&first), tenant, after).await?)
+    }
+
+    async fn aged(&self, sql: &'static str, before: Arg<'_>, tenant: Option<&str>, after: Option<&Aged>) -> Result<Vec<Row>> {
+        let (from, id) = after.map_or((tenant.unwrap_or_default(), ""), |last| (last.tenant.as_str(), last.id.as_str()));
+        self.read(sql, &[before, from.into(), id.into(), tenant.unwrap_or(END).into(), AT_ONCE.into()]).await
     }
 
     /// Forgets a batch that has ended. Its files are its owner's, and stay.
@@ -68,7 +115,6 @@ impl Store {
     }
 }
 
-fn pairs(rows: &[Row]) -> Result<Vec<(String, String)>> {
-    let pair = |row: &Row| Ok((row.text(0)?, row.text(1)?));
-    rows.iter().map(pair).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
+fn made(rows: &[Row]) -> Result<Vec<Aged>> {
+    rows.iter().map(Aged::made).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
 }

@@ -9,7 +9,6 @@ use crate::{
     Store,
     command::{Command, Delete, Failure, Outcome, not_found},
     failure,
-    page::Page,
     sql::{Conn, args},
     turns::micros,
 };
@@ -73,7 +72,7 @@ impl Store {
         rows.first().map_or_else(|| Err(not_found("session", id)), failure::decode)
     }
 
-    /// A page, newest first, of all sessions or of one agent's, and the token of the next (empty at the end).
+    /// A page, newest first, of all sessions or of one agent's, and the token of the next (empty at the end), which serves this viewer.
     /// `page_size` 0 means 100, at most 1,000.
     ///
     /// # Errors
@@ -81,17 +80,18 @@ impl Store {
     pub async fn list_sessions(
         &self,
         tenant: &str,
+        viewer: &str,
         agent_id: Option<&str>,
         page_size: u32,
         page_token: &str,
     ) -> Result<(Vec<Session>, String)> {
-        let page = Page::new(format!("sessions/{}", agent_id.unwrap_or_default()), page_size, page_token)?;
+        let page = self.page(&[tenant, viewer, "sessions", agent_id.unwrap_or_default()], page_size, page_token).await?;
         let rows = match agent_id {
             Some(agent_id) => self.read(LIST_OF_AGENT, args![tenant, page.newest_first(), page.limit(), agent_id]).await?,
             None => self.read(LIST, args![tenant, page.newest_first(), page.limit()]).await?,
         };
         let sessions = rows.iter().map(failure::decode).collect::<Result<Vec<Session>>>()?;
-        Ok(page.cut(sessions, |session| &session.id))
+        page.cut(sessions, |session| &session.id)
     }
 
     /// Deletes the session with its turns and their journals, all or nothing. A turn that still runs finds its next

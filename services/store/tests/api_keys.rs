@@ -4,10 +4,10 @@
 #[macro_use]
 mod fixture;
 
-use fixture::{Fixture, TENANT};
+use fixture::{Fixture, TENANT, created, ended, holder};
 use llama_stack_core::{Code, Principal, ids};
-use llama_stack_proto::v1::ApiKey;
-use llama_stack_store::DailyUsage;
+use llama_stack_proto::v1::{ApiKey, Session, TurnStatus, turn_event::Event};
+use llama_stack_store::{BeginTurn, DailyUsage};
 use prost_types::Timestamp;
 
 on!(sqlite, memory, postgres: [
@@ -15,6 +15,7 @@ on!(sqlite, memory, postgres: [
     keys_are_a_tenants_and_listed_newest_first,
     a_forgotten_key_leaves_no_usage,
     the_first_owner_stays,
+    idle_sessions_come_with_whose_they_are,
 ]);
 
 fn key(tenant: &str) -> ApiKey {
@@ -83,4 +84,44 @@ async fn the_first_owner_stays(Fixture { store, .. }: &Fixture) {
     assert_eq!(store.owner(TENANT, "agent_1").await.unwrap().as_deref(), Some("ann"));
     assert_eq!(store.owner("umbrella", "agent_1").await.unwrap(), None);
     assert_eq!(store.owner_of_session(TENANT, "session_none").await.unwrap(), None);
+}
+
+async fn idle_sessions_come_with_whose_they_are(Fixture { store, .. }: &Fixture) {
+    let who = |id: &str, tenant: &str| Principal { id: id.into(), tenant: tenant.into(), roles: Vec::new() };
+    let old = |id: &str| Session { id: id.into(), created: in_seconds(-600), ..Session::default() };
+    // The same names in both tenants, and others' things between them.
+    for (tenant, person) in [(TENANT, "ann"), ("umbrella", "una")] {
+        for id in ["began", "handed", "noted", "nobody", "running"] {
+            store.put_session(tenant, &old(id)).await.unwrap();
+        }
+        store.put_owner(&who(person, tenant), "noted").await.unwrap();
+        for (session, by) in [("began", person), ("began", "second"), ("handed", person), ("noted", "second"), ("running", person)] {
+            let mut created = created(session);
+            if let Some(Event::Created(turn)) = &mut created.event {
+                turn.principal = by.into();
+                turn.created = in_seconds(if by == "second" { -200 } else { -300 });
+            }
+            let begin = BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: None, new_session: None };
+            store.begin_turn(tenant, begin).await.unwrap();
+            if session != "running" {
+                store.append(tenant, &created.turn_id, 1, &[ended(&created.turn_id, 2)], TurnStatus::Completed).await.unwrap();
+            }
+            if session == "handed" {
+                store.put_owner(&who("heir", tenant), &created.turn_id).await.unwrap();
+            }
+        }
+    }
+    let idle = async |seconds, tenant: Option<&str>, after: Option<&llama_stack_store::Aged>| {
+        store.idle_sessions(&in_seconds(seconds).unwrap(), tenant, after).await.unwrap()
+    };
+    let all = idle(-100, None, None).await;
+    let told: Vec<_> = all.iter().map(|one| (one.tenant.as_str(), one.id.as_str(), one.owner.as_str())).collect();
+    let of = |tenant, person| [(tenant, "began", person), (tenant, "handed", "heir"), (tenant, "nobody", ""), (tenant, "noted", person)];
+    assert_eq!(told, [of(TENANT, "ann"), of("umbrella", "una")].concat());
+    assert!(all[0].is_older(&in_seconds(-100).unwrap()) && !all[0].is_older(&in_seconds(-250).unwrap()), "its second turn counts");
+    // One tenant's alone, after one of them, and none in which something was begun since.
+    let later = idle(-100, Some(TENANT), Some(&all[1])).await;
+    assert_eq!(later, all[2..4]);
+    assert!(idle(-100, Some("acm"), None).await.is_empty() && idle(-100, Some(TENANT), all.get(3)).await.is_empty());
+    assert_eq!(idle(-250, Some("umbrella"), None).await.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["handed", "nobody"]);
 }

@@ -140,10 +140,16 @@ async fn a_batch_that_has_ended_can_be_forgotten_and_one_that_runs_cannot(fixtur
     let running = made(fixture).await.id;
     let before = async |seconds: i64| {
         let then = Timestamp { seconds: ids::now().seconds + seconds, nanos: 0 };
-        store.batches_before(&then, &(String::new(), String::new())).await.unwrap()
+        store
+            .batches_before(&then, None, None)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|aged| (aged.tenant, aged.id, aged.owner))
+            .collect::<Vec<_>>()
     };
     assert!(before(-60).await.is_empty());
-    assert_eq!(before(60).await, [(TENANT.to_owned(), held.batch_id.clone())]);
+    assert_eq!(before(60).await, [(TENANT.to_owned(), held.batch_id.clone(), "ann".to_owned())]);
     for id in [&held.batch_id, &running] {
         store.forget_batch(TENANT, id).await.unwrap();
     }

@@ -175,7 +175,10 @@ async fn called(store: &Store, session_id: &str, caller: &str) -> String {
     if let Some(Event::Created(turn)) = &mut created.event {
         turn.caller_turn_id = caller.into();
     }
-    store.begin_turn(TENANT, BeginTurn { holder: holder(), created: &created, idempotency: None, new_session: None }).await.unwrap();
+    store
+        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: None, new_session: None })
+        .await
+        .unwrap();
     created.turn_id
 }
 

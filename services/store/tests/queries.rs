@@ -6,6 +6,7 @@ mod fixture;
 
 use std::{collections::BTreeSet, future::Future};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fixture::{Fixture, TENANT, agent, begin, begin_in, created, ended, holder, session, step};
 use llama_stack_core::{Code, Result, ids};
 use llama_stack_proto::v1::{
@@ -116,13 +117,13 @@ async fn lists_are_newest_first_in_pages(Fixture { store, .. }: &Fixture) {
             of_a.insert(0, session);
         }
     }
-    let (first, token) = store.list_sessions(TENANT, Some("a"), 3, "").await.unwrap();
+    let (first, token) = store.list_sessions(TENANT, "ann", Some("a"), 3, "").await.unwrap();
     assert_eq!(first, of_a[..3]);
     // A row that goes away between two pages, and even the one that the token names, costs no other.
     store.delete_session(TENANT, &of_a[2].id).await.unwrap();
-    let (second, end) = store.list_sessions(TENANT, Some("a"), 3, &token).await.unwrap();
+    let (second, end) = store.list_sessions(TENANT, "ann", Some("a"), 3, &token).await.unwrap();
     assert_eq!((second.as_slice(), end.as_str()), (&of_a[3..], ""));
-    let (all, end) = store.list_sessions(TENANT, None, 6, "").await.unwrap();
+    let (all, end) = store.list_sessions(TENANT, "ann", None, 6, "").await.unwrap();
     assert_eq!((all.len(), end.as_str()), (6, ""));
     assert!(all.is_sorted_by(|a, b| a.id > b.id));
 
@@ -174,7 +175,7 @@ async fn a_walk_over_turns_goes_on_where_it_was_and_ends_where_it_is_told(Fixtur
             let caller_turn_id = if hour == 2 { "turn_caller".into() } else { String::new() };
             **turn = llama_stack_proto::v1::Turn { id: id.clone(), created: Some(at(hour * 3_600)), caller_turn_id, ..(**turn).clone() };
         }
-        let begin = BeginTurn { holder: holder(), created: &created, idempotency: None, new_session: None };
+        let begin = BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: None, new_session: None };
         store.begin_turn(TENANT, begin).await.unwrap();
         turns.insert(0, id);
     }
@@ -184,12 +185,12 @@ async fn a_walk_over_turns_goes_on_where_it_was_and_ends_where_it_is_told(Fixtur
     // One that comes, and one that goes, cost no other.
     let newer = begin_in(store, &kept.id).await;
     store.delete_turn(TENANT, &turns[1]).await.unwrap();
-    let second = store.walk_turns(TENANT, TurnWalk { page_token: &first.after(1), ..two }).await.unwrap();
+    let second = store.walk_turns(TENANT, TurnWalk { page_token: &first.after(1).unwrap(), ..two }).await.unwrap();
     assert_eq!(second.ids, turns[2..4]);
-    let rest = store.walk_turns(TENANT, TurnWalk { page_token: &second.after(0), ..two }).await.unwrap();
-    assert_eq!((&rest.ids[..], rest.after(1)), (&turns[3..], String::new()));
+    let rest = store.walk_turns(TENANT, TurnWalk { page_token: &second.after(0).unwrap(), ..two }).await.unwrap();
+    assert_eq!((&rest.ids[..], rest.after(1).unwrap()), (&turns[3..], String::new()));
     // Within one; and within one that is gone.
-    let within = rest.within(0, 3);
+    let within = rest.within(0, 3).unwrap();
     let again = store.walk_turns(TENANT, TurnWalk { page_token: &within, ..two }).await.unwrap();
     assert_eq!((&again.ids[..], again.left), (&turns[3..], Some(3)));
     store.delete_turn(TENANT, &turns[3]).await.unwrap();
@@ -206,7 +207,9 @@ async fn a_walk_over_turns_goes_on_where_it_was_and_ends_where_it_is_told(Fixtur
         assert!(store.walk_turns(tenant, TurnWalk { session_id, ..two }).await.unwrap().ids.is_empty());
     }
     let bad = "d2Fsay8qCnR1cm5fMS94"; // walk/*, turn_1/x
-    for (walk, page_token) in [(two, "x"), (two, own.after(1).as_str()), (of_session, first.after(1).as_str()), (two, bad)] {
+    for (walk, page_token) in
+        [(two, "x"), (two, own.after(1).unwrap().as_str()), (of_session, first.after(1).unwrap().as_str()), (two, bad)]
+    {
         assert_eq!(code(store.walk_turns(TENANT, TurnWalk { page_token, ..walk }).await), Code::InvalidArgument, "{page_token}");
     }
 }
@@ -226,11 +229,11 @@ async fn a_tenant_never_meets_anothers_rows(Fixture { store, .. }: &Fixture) {
     assert_eq!(code(store.delete_session(other, &session.id).await), Code::NotFound);
     assert_eq!(code(store.delete_turn(other, &turn).await), Code::NotFound);
     let created = created(&session.id);
-    let begin = BeginTurn { holder: holder(), created: &created, idempotency: None, new_session: None };
+    let begin = BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: None, new_session: None };
     assert_eq!(code(store.begin_turn(other, begin).await), Code::NotFound);
     assert!(store.list_agents(other, 0, "").await.unwrap().0.is_empty());
-    assert!(store.list_sessions(other, None, 0, "").await.unwrap().0.is_empty());
-    assert!(store.list_sessions(other, Some("a"), 0, "").await.unwrap().0.is_empty());
+    assert!(store.list_sessions(other, "ann", None, 0, "").await.unwrap().0.is_empty());
+    assert!(store.list_sessions(other, "ann", Some("a"), 0, "").await.unwrap().0.is_empty());
     assert!(store.turn_ids(other, of(&session.id, 0, "")).await.unwrap().0.is_empty());
     assert_eq!(store.newest_turn_id(other, &session.id).await.unwrap(), None);
 
@@ -247,7 +250,7 @@ async fn a_turn_and_its_session_begin_together_or_not_at_all(Fixture { store, ..
     let first = session("");
     let created = created(&first.id);
     store
-        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &created, idempotency: None, new_session: Some(&first) })
+        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: None, new_session: Some(&first) })
         .await
         .unwrap();
     assert_eq!(store.get_session(TENANT, &first.id).await.unwrap(), first);
@@ -255,16 +258,17 @@ async fn a_turn_and_its_session_begin_together_or_not_at_all(Fixture { store, ..
 
     // The turn's id is taken: its new session and its key are not kept either.
     let second = session("");
-    let again = BeginTurn { holder: holder(), created: &created, idempotency: Some(("k", "h")), new_session: Some(&second) };
+    let again = BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: Some(("k", "h")), new_session: Some(&second) };
     assert_eq!(code(store.begin_turn(TENANT, again).await), Code::AlreadyExists);
     assert_eq!(code(store.get_session(TENANT, &second.id).await), Code::NotFound);
     let fresh = fixture::created(&first.id);
-    let begun =
-        store.begin_turn(TENANT, BeginTurn { holder: holder(), created: &fresh, idempotency: Some(("k", "h")), new_session: None }).await;
+    let begun = store
+        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &fresh, api_key: "", idempotency: Some(("k", "h")), new_session: None })
+        .await;
     assert_eq!(begun.unwrap(), Begun::New);
 
     // A journal begins with its turn's creation.
-    let crooked = BeginTurn { holder: holder(), created: &step(&fresh.turn_id, 1, "s"), idempotency: None, new_session: None };
+    let crooked = BeginTurn { holder: holder(), created: &step(&fresh.turn_id, 1, "s"), api_key: "", idempotency: None, new_session: None };
     assert_eq!(code(store.begin_turn(TENANT, crooked).await), Code::Internal);
 }
 
@@ -274,7 +278,8 @@ async fn a_key_begins_one_turn(Fixture { store, .. }: &Fixture) {
     let calls = at_once(16, |_| {
         let (store, created) = (store.clone(), created(&session.id));
         async move {
-            let begin = BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", "hash")), new_session: None };
+            let begin =
+                BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: Some(("key", "hash")), new_session: None };
             (created.turn_id.clone(), store.begin_turn(TENANT, begin).await.unwrap())
         }
     })
@@ -285,7 +290,8 @@ async fn a_key_begins_one_turn(Fixture { store, .. }: &Fixture) {
     assert_eq!(store.turn_ids(TENANT, of(&session.id, 0, "")).await.unwrap().0, new);
 
     let created = created(&session.id);
-    let reused = BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", "another hash")), new_session: None };
+    let reused =
+        BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: Some(("key", "another hash")), new_session: None };
     let error = store.begin_turn(TENANT, reused).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (Code::Aborted, Some("idempotency_key_reused")));
 
@@ -296,18 +302,25 @@ async fn a_key_begins_one_turn(Fixture { store, .. }: &Fixture) {
     assert_eq!(store.turn_of_key("other", "key", "hash").await.unwrap(), None);
     let theirs = fixture::session("");
     let created = fixture::created(&theirs.id);
-    let begin = BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", "another hash")), new_session: Some(&theirs) };
+    let begin = BeginTurn {
+        holder: holder(),
+        created: &created,
+        api_key: "",
+        idempotency: Some(("key", "another hash")),
+        new_session: Some(&theirs),
+    };
     assert_eq!(store.begin_turn("other", begin).await.unwrap(), Begun::New);
 }
 
 async fn a_key_outlives_its_turn(Fixture { store, .. }: &Fixture) {
     let session = session("");
     let first = created(&session.id);
-    let begin = BeginTurn { holder: holder(), created: &first, idempotency: Some(("key", "hash")), new_session: Some(&session) };
+    let begin =
+        BeginTurn { holder: holder(), created: &first, api_key: "", idempotency: Some(("key", "hash")), new_session: Some(&session) };
     store.begin_turn(TENANT, begin).await.unwrap();
     store.delete_turn(TENANT, &first.turn_id).await.unwrap();
     let second = created(&session.id);
-    let begin = BeginTurn { holder: holder(), created: &second, idempotency: Some(("key", "hash")), new_session: None };
+    let begin = BeginTurn { holder: holder(), created: &second, api_key: "", idempotency: Some(("key", "hash")), new_session: None };
     assert_eq!(store.begin_turn(TENANT, begin).await.unwrap(), Begun::Existing(first.turn_id));
     assert_eq!(code(store.journal(TENANT, &second.turn_id, 0).await), Code::NotFound);
 }
@@ -419,7 +432,7 @@ async fn a_refused_command_does_not_fail_its_neighbours(Fixture { store, .. }: &
     let session = session("");
     let taken = created(&session.id);
     store
-        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &taken, idempotency: None, new_session: Some(&session) })
+        .begin_turn(TENANT, BeginTurn { holder: holder(), created: &taken, api_key: "", idempotency: None, new_session: Some(&session) })
         .await
         .unwrap();
     let results = at_once(90, |n| {
@@ -430,7 +443,7 @@ async fn a_refused_command_does_not_fail_its_neighbours(Fixture { store, .. }: &
                 0 => Err(store.append(TENANT, &turn, 1, &[step(&turn, 9, "gap")], InProgress).await.unwrap_err().code()),
                 // Violates a constraint, which spoils the transaction.
                 3 => {
-                    let begin = BeginTurn { holder: holder(), created: &taken, idempotency: None, new_session: None };
+                    let begin = BeginTurn { holder: holder(), created: &taken, api_key: "", idempotency: None, new_session: None };
                     Err(store.begin_turn(TENANT, begin).await.unwrap_err().code())
                 }
                 _ => {
@@ -463,13 +476,29 @@ async fn crooked_page_tokens_are_refused(Fixture { store, .. }: &Fixture) {
     for _ in 0..2 {
         store.put_session(TENANT, &session("a")).await.unwrap();
     }
-    let (_, of_a) = store.list_sessions(TENANT, Some("a"), 1, "").await.unwrap();
+    let (given, of_a) = store.list_sessions(TENANT, "ann", Some("a"), 1, "").await.unwrap();
+    // It names nothing of what it stands for, and serves nobody else.
+    let bytes = URL_SAFE_NO_PAD.decode(&of_a).unwrap();
+    assert!(!bytes.windows(8).any(|eight| eight == &given[0].id.as_bytes()[..8]), "{of_a}");
+    for (tenant, viewer) in [(TENANT, "bob"), ("other", "ann")] {
+        assert_eq!(code(store.list_sessions(tenant, viewer, Some("a"), 1, &of_a).await), Code::InvalidArgument);
+    }
+    let turns = TurnList { viewer: "ann", page_size: 1, ..TurnList::default() };
+    for _ in 0..2 {
+        begin(store, TENANT).await;
+    }
+    let (_, next) = store.turn_ids(TENANT, turns).await.unwrap();
+    let going_on = TurnList { page_token: &next, ..turns };
+    assert_eq!(store.turn_ids(TENANT, going_on).await.unwrap().0.len(), 1);
+    for (tenant, list) in [(TENANT, TurnList { viewer: "bob", ..going_on }), ("other", going_on)] {
+        assert_eq!(code(store.turn_ids(tenant, list).await), Code::InvalidArgument);
+    }
     for token in ["x", "%00", "c2VzcwBpb25z", of_a.as_str(), &of_a[1..]] {
         assert_eq!(code(store.list_agents(TENANT, 1, token).await), Code::InvalidArgument);
-        assert_eq!(code(store.list_sessions(TENANT, None, 1, token).await), Code::InvalidArgument);
+        assert_eq!(code(store.list_sessions(TENANT, "ann", None, 1, token).await), Code::InvalidArgument);
         assert_eq!(code(store.turn_ids(TENANT, of("s", 1, token)).await), Code::InvalidArgument);
     }
-    assert_eq!(store.list_sessions(TENANT, Some("a"), 1, &of_a).await.unwrap().0.len(), 1);
+    assert_eq!(store.list_sessions(TENANT, "ann", Some("a"), 1, &of_a).await.unwrap().0.len(), 1);
 }
 
 async fn a_nul_character_is_no_defect(Fixture { store, .. }: &Fixture) {
@@ -525,7 +554,10 @@ async fn an_old_key_is_forgotten(fixture: &Fixture) {
         let created = created(&session.id);
         fixture
             .store
-            .begin_turn(TENANT, BeginTurn { holder: holder(), created: &created, idempotency: Some(("key", hash)), new_session: None })
+            .begin_turn(
+                TENANT,
+                BeginTurn { holder: holder(), created: &created, api_key: "", idempotency: Some(("key", hash)), new_session: None },
+            )
             .await
     };
     begin("one").await.unwrap();

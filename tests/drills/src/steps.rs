@@ -57,7 +57,10 @@ async fn session(store: &Store, count: u32) -> Vec<Duration> {
     let created = event(&turn_id, 1, Event::Created(Box::new(turn)));
     let session = llama_stack_proto::v1::Session { id: session_id, created: Some(ids::now()), ..Default::default() };
     let holder = Holder { owner: "drill", now: ids::now(), lease: Duration::from_secs(15) };
-    store.begin_turn(TENANT, BeginTurn { holder, created: &created, idempotency: None, new_session: Some(&session) }).await.unwrap();
+    store
+        .begin_turn(TENANT, BeginTurn { holder, created: &created, api_key: "", idempotency: None, new_session: Some(&session) })
+        .await
+        .unwrap();
     let mut times = Vec::new();
     for n in 0..count {
         let inference = InferenceStep { message: Some(Message::assistant("x".repeat(1_000))), ..InferenceStep::default() };

@@ -250,6 +250,9 @@ impl Run {
         if let Some(trace) = cx.trace() {
             asking = asking.with_trace(trace);
         }
+        if let Some(key) = cx.key() {
+            asking = asking.with_key(key);
+        }
         asking.with_timeout(self.deadline.saturating_duration_since(Instant::now()))
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
-use llama_stack_core::{Code, Context, Error, EventStream, Inference, Result, Safety, Tools};
+use llama_stack_core::{Code, Context, Error, EventStream, Inference, Result, Safety, Tools, manifest::Quota};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, FinishReason, InvokeToolRequest, InvokeToolResponse, ListModelsRequest, ListModelsResponse, ListShieldsRequest,
     ListShieldsResponse, ListToolsRequest, ListToolsResponse, Message, Model, OnInterrupt, Part, RunShieldRequest, RunShieldResponse,
@@ -37,6 +37,8 @@ pub struct Script {
     pub requests: Mutex<Vec<ChatRequest>>,
     /// Who asked, of each.
     pub callers: Mutex<Vec<String>>,
+    /// And with which API key: its id, its tenant and its limits.
+    pub keys: Mutex<Vec<Option<(String, String, Quota)>>>,
     /// Tokens that the model has room for; 0: not known.
     pub context: std::sync::atomic::AtomicU32,
     /// Answers that nobody reads any more.
@@ -86,6 +88,7 @@ impl Inference for Script {
         let say = self.answers.lock().unwrap().pop_front().unwrap_or_else(|| vec![Say::Text("done")]);
         let offered = !request.tools.is_empty();
         self.callers.lock().unwrap().push(cx.principal().id.clone());
+        self.keys.lock().unwrap().push(cx.key().map(|key| (key.id.to_owned(), key.tenant.to_owned(), key.quota)));
         self.requests.lock().unwrap().push(request);
         let mut events = Vec::new();
         let mut finish = FinishReason::Stop;

@@ -8,10 +8,11 @@ use std::{
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use llama_stack_agents::{Runtime, RuntimeParts};
-use llama_stack_core::{Agents as _, Context, Result, Tools, manifest};
+use llama_stack_core::{Agents as _, Authenticated, Context, Result, Tools, context::DELEGATE, ids, manifest};
 use llama_stack_proto::v1::{
-    AgentConfig, AgentTool, CancelTurnRequest, CreateAgentRequest, GetTurnRequest, InvokeToolRequest, InvokeToolResponse, ListToolsRequest,
-    ListToolsResponse, Part, ResumeTurnRequest, ToolResult, Turn, TurnEvent, TurnStatus, WatchTurnRequest, step, turn_event::Event,
+    AgentConfig, AgentTool, ApiKey, CancelTurnRequest, CreateAgentRequest, GetTurnRequest, InvokeToolRequest, InvokeToolResponse,
+    ListToolsRequest, ListToolsResponse, Part, Quota, ResumeTurnRequest, ToolResult, Turn, TurnEvent, TurnStatus, WatchTurnRequest, step,
+    turn_event::Event,
 };
 use llama_stack_store::{Durability, Store};
 use llama_stack_test_postgres::Server;
@@ -78,6 +79,7 @@ mod on_each {
         who_is_cancelled_from_another_process_cancels_whom_it_called,
         of_two_processes_that_resume_a_turn_one_does,
         what_a_process_gives_up_goes_on_elsewhere_at_once,
+        what_goes_on_elsewhere_is_charged_to_the_key_that_it_was_begun_with,
     ]);
 }
 
@@ -334,5 +336,42 @@ fn what_a_process_gives_up_goes_on_elsewhere_at_once(url: &str) {
         assert_eq!(numbers(&seen), numbers(&journal));
         assert_eq!(turn(&leaving, &seen[0].turn_id).await.status(), TurnStatus::Completed);
         assert_eq!((hands.calls(), script.asked()), (1, 2));
+    });
+}
+
+/// The key is a gateway's, which speaks for others than its own tenant's.
+fn what_goes_on_elsewhere_is_charged_to_the_key_that_it_was_begun_with(url: &str) {
+    let quota = Quota { tokens_per_day: Some(5), ..Quota::default() };
+    let key = ApiKey { id: ids::new("key"), tenant: "gateway".into(), quota: Some(quota), ..ApiKey::default() };
+    let keyed = Context::default().with_authenticated(&Authenticated {
+        principal: cx().principal().clone(),
+        credential: format!("{DELEGATE}{}", key.id),
+        quota: manifest::Quota::from(&quota),
+        key_tenant: Some(key.tenant.clone()),
+        ..Authenticated::default()
+    });
+    tokio_runtime().block_on(async {
+        let store = Store::open(url, Durability::Process).await.unwrap();
+        store.insert_api_key(&key, "hash").await.unwrap();
+        let charged = async |cx: &Context, is_forgotten: bool| {
+            let script = Script::of(vec![vec![Call("c", "hang", "{}")], vec![Text("all right")]]);
+            let hands = Arc::<Hands>::default();
+            let leaving = process(url, &script, hands.clone(), LONG).await;
+            let other = process(url, &script, hands.clone(), LONG).await;
+            let mut stream = leaving.create_turn(cx, say("go")).await.unwrap();
+            let id = stream.next().await.unwrap().unwrap().turn_id;
+            until(|| hands.calls() == 1).await;
+            if is_forgotten {
+                assert_eq!(store.forget_api_keys(&key.tenant, None, None).await.unwrap(), 1);
+            }
+            assert_eq!(leaving.release().await.unwrap(), 1);
+            assert_eq!(other.recover().await.unwrap(), 1);
+            watched(&other, &id).await;
+            script.keys.lock().unwrap().clone()
+        };
+        let shown = Some((key.id.clone(), key.tenant.clone(), manifest::Quota::from(&quota)));
+        assert_eq!(charged(&keyed, false).await, [shown.clone(), shown.clone()]);
+        assert!(charged(&cx(), false).await.iter().all(Option::is_none));
+        assert_eq!(charged(&keyed, true).await, [shown, None], "a key that is gone is charged no more");
     });
 }

@@ -99,7 +99,7 @@ async fn a_turn_that_is_not_to_be_stored_leaves_nothing() {
     assert_eq!(names(&events), ["created", "started", "completed", "ended"]);
     let id = &events[0].turn_id;
     assert_eq!(world.runtime.get_turn(&world.cx, GetTurnRequest { id: id.clone() }).await.unwrap_err().code(), Code::NotFound);
-    assert!(world.store.list_sessions("acme", None, 0, "").await.unwrap().0.is_empty());
+    assert!(world.store.list_sessions("acme", "tester", None, 0, "").await.unwrap().0.is_empty());
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -43,22 +43,40 @@ impl Retention {
     }
 
     /// The same, of one person. `None`: who is not named has what their tenant has.
-    pub fn of_principal(&self, tenant: &str, principal: &str) -> Option<[u32; 3]> {
+    fn of_principal(&self, tenant: &str, principal: &str) -> Option<[u32; 3]> {
         // Nobody builds a name for a table that is empty.
         let own = (!self.principals.is_empty()).then(|| self.principals.get(&format!("{tenant}/{principal}"))).flatten()?;
         Some(own.or(self.of(Some(tenant))))
     }
 
+    /// The same, of what is this one's; of nobody's, where it is empty.
+    pub fn of_owner(&self, tenant: &str, owner: &str) -> [u32; 3] {
+        self.of_principal(tenant, owner).unwrap_or_else(|| self.of(Some(tenant)))
+    }
+
+    /// The shortest that anybody has, in one tenant or (none) in those where nobody is named; 0 where all stays.
+    pub fn shortest(&self, tenant: Option<&str>) -> [u32; 3] {
+        let people = self.people().filter(|(of, _)| tenant == Some(*of));
+        people.map(|(tenant, person)| self.of_owner(tenant, person)).fold(self.of(tenant), |[a, b, c], [d, e, f]| {
+            let shorter = |one: u32, other: u32| if one == 0 || other == 0 { one.max(other) } else { one.min(other) };
+            [shorter(a, d), shorter(b, e), shorter(c, f)]
+        })
+    }
+
+    /// The tenants of which something is said of their own, or of somebody of them.
+    pub fn named(&self) -> BTreeSet<&str> {
+        self.tenants.keys().map(String::as_str).chain(self.people().map(|(tenant, _)| tenant)).collect()
+    }
+
     /// Tenant and id of the people who are named.
-    pub fn people(&self) -> impl Iterator<Item = (&str, &str)> {
+    fn people(&self) -> impl Iterator<Item = (&str, &str)> {
         self.principals.keys().filter_map(|name| name.split_once('/'))
     }
 
     /// Whether everything stays.
     pub fn is_none(&self) -> bool {
-        let people = self.people().filter_map(|(tenant, principal)| self.of_principal(tenant, principal));
-        let mut all = self.tenants.keys().map(|tenant| self.of(Some(tenant))).chain(people).chain([self.of(None)]);
-        all.all(|days| days == [0; 3])
+        let mut all = self.named().into_iter().map(Some).chain([None]);
+        all.all(|tenant| self.shortest(tenant) == [0; 3])
     }
 
     pub(super) fn validate(&self, lines: &Lines) -> Result<()> {
@@ -114,7 +132,9 @@ mod tests {
         let retention = retention.unwrap().retention;
         assert_eq!(retention.of_principal("acme", "ann"), Some([30, 7, 0]));
         assert_eq!((retention.of_principal("acme", "bob"), retention.of_principal("other", "ann")), (None, None));
-        assert_eq!(retention.people().collect::<Vec<_>>(), [("acme", "ann")]);
+        assert_eq!((retention.of_owner("acme", "ann"), retention.of_owner("acme", "")), ([30, 7, 0], [30, 90, 0]));
+        assert_eq!(retention.named().into_iter().collect::<Vec<_>>(), ["acme"]);
+        assert_eq!((retention.shortest(Some("acme")), retention.shortest(None)), ([30, 7, 0], [0, 90, 0]));
         assert!(!read("  principals: { a/b: { files_days: 1 } }\n").unwrap().retention.is_none());
         assert!(read("  principals: { a/b: {} }\n").unwrap().retention.is_none());
         for (wrong, why) in [("ann: {}", "ann: must be named tenant/principal"), ("a/b: { files_days: 4000 }", "a/b.files_days: is 4000")] {

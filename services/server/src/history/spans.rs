@@ -25,7 +25,7 @@ pub(super) async fn list(agents: &dyn Agents, store: &Store, cx: &Context, asked
         store.get_session(cx.tenant(), session_id).await.map_err(|error| error.with_field("session_id"))?;
     }
     let (since, until) = (asked.since.as_ref(), asked.until.as_ref());
-    let walk = TurnWalk { session_id, since, until, most: MOST_TURNS, page_token: &asked.page_token };
+    let walk = TurnWalk { viewer: &cx.principal().id, session_id, since, until, most: MOST_TURNS, page_token: &asked.page_token };
     let walked = store.walk_turns(cx.tenant(), walk).await?;
     let size = if asked.page_size == 0 { DEFAULT_PAGE } else { asked.page_size } as usize;
     let look = Look { agents, store, cx, asked, now: ids::now() };
@@ -38,12 +38,12 @@ pub(super) async fn list(agents: &dyn Agents, store: &Store, cx: &Context, asked
             let (found, rest) = look.within(&turn, left, size - spans.len());
             spans.extend(look.told(&turn, found).await?);
             if spans.len() == size {
-                let next_page_token = if rest > 0 { walked.within(index, rest) } else { walked.after(index) };
+                let next_page_token = if rest > 0 { walked.within(index, rest)? } else { walked.after(index)? };
                 return Ok(ListSpansResponse { spans, next_page_token });
             }
         }
     }
-    let next_page_token = walked.ids.len().checked_sub(1).map(|last| walked.after(last)).unwrap_or_default();
+    let next_page_token = walked.ids.len().checked_sub(1).map(|last| walked.after(last)).transpose()?.unwrap_or_default();
     Ok(ListSpansResponse { spans, next_page_token })
 }
 

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use llama_stack_proto::v1::{ChatChoice, FinishReason, Message, Part, part::Content};
 
-/// Bytes of one attribute. A batch of spans goes in one message, of which collectors take 4 MiB: with a longer one all would be lost.
-const LONGEST: usize = 64 << 10;
+/// Bytes of one attribute. So many spans go in one message that all of it is within what collectors take: else all would be lost.
+pub(crate) const LONGEST: usize = 64 << 10;
 
 /// The beginning of what is too long, so no JSON any more: it ends with `…`.
 pub(super) fn bounded(mut text: String) -> String {

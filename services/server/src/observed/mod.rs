@@ -23,6 +23,7 @@ use crate::{
     telemetry::{Span, Telemetry},
 };
 
+pub(crate) use content::LONGEST;
 pub(crate) use policy::Audited;
 
 /// A service trait's implementation that forwards to another.

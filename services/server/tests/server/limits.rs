@@ -396,3 +396,34 @@ async fn what_a_day_allows_is_counted_for_each_key_and_known_after_a_restart() {
     }
     assert_eq!(ask_with(&again, &secret(&other)).await.status(), 200);
 }
+
+/// Nine tokens an answer. What one process gives up at its end is answered in the next, where nobody shows the key.
+#[tokio::test]
+async fn a_turn_that_goes_on_in_another_process_is_charged_to_the_key_that_it_was_begun_with() {
+    let folder = TempDir::new().unwrap();
+    let more = format!("store: {{ url: \"sqlite://{}/state.db\" }}\n", folder.path().display());
+    let (server, admin) = keyed(&more).await;
+    let key = issue(&server, &admin, json!({ "tokens_per_day": 5 })).await;
+    let secret = key["secret"].as_str().unwrap();
+    let slow = json!({ "model": "parrot", "input": "slow", "background": true });
+    let begun = server.http.post(server.url("/v1/responses")).bearer_auth(secret).json(&slow).send().await.unwrap();
+    assert_eq!(begun.status(), 200);
+    let id = begun.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
+    server.script.was_asked("slow").await;
+    server.stop.cancel();
+    timeout(PATIENCE, server.served).await.expect("did not stop").unwrap().unwrap();
+    let again = start_with(&format!("server: {{ auth: {{ api_keys: true }} }}\n{more}")).await;
+    again.script.was_asked("slow").await;
+    again.script.go_on();
+    let ended = async {
+        loop {
+            let look = again.http.get(again.url(&format!("/v1/responses/{id}"))).bearer_auth(secret).send().await.unwrap();
+            if look.json::<Value>().await.unwrap()["status"] == "completed" {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, ended).await.expect("the turn did not end");
+    assert_eq!(code(ask_with(&again, secret).await).await, "insufficient_quota");
+}

@@ -208,15 +208,14 @@ async fn a_call_looks_at_a_hundred_turns_and_says_that_there_are_more() {
     let (server, _folder) = house("").await;
     let (ann, bob) = (person("default", "ann"), person("default", "bob"));
     let (own, _) = turn(&server, &ann, "hello").await;
-    let mut others = Vec::new();
     for _ in 0..100 {
-        others.push(turn(&server, &bob, "hello").await.0);
+        turn(&server, &bob, "hello").await;
     }
     let first = listed(&server, &ann, "", "").await;
     assert!(texts(&first, "id").is_empty(), "{first}");
     let token = first["next_page"].as_str().expect("there is more");
-    let place = String::from_utf8(URL_SAFE_NO_PAD.decode(token).unwrap()).unwrap();
-    assert!(!others.iter().any(|other| place.contains(other.as_str())), "{place}");
+    let place = String::from_utf8_lossy(&URL_SAFE_NO_PAD.decode(token).unwrap()).into_owned();
+    assert!(!place.contains("turn"), "{place}");
     let second = listed(&server, &ann, "", &format!("page={token}")).await;
     assert_eq!((texts(&second, "response_id"), &second["next_page"]), (vec![response(&own); 2], &Value::Null));
 }

@@ -16,7 +16,7 @@ use crate::{
 
 const SESSION_EXISTS: &str = "SELECT 1 FROM sessions WHERE tenant = $1 AND id = $2";
 const INSERT_TURN: &str = "INSERT INTO turns (tenant, id, session_id, parent_id, status, head_seq, keep, created_us, owner, epoch, \
-                           lease_until_us, caller_turn_id) VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $9, $10, $11)";
+                           lease_until_us, caller_turn_id, api_key) VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $9, $10, $11, $12)";
 const INSERT_EVENT: &str = "INSERT INTO journal (tenant, turn_id, seq, body) VALUES ($1, $2, 1, $3)";
 
 /// The epoch under which a turn is held that was begun.
@@ -28,6 +28,8 @@ pub struct BeginTurn<'a> {
     pub holder: Holder<'a>,
     /// The first event: sequence 1, with the turn.
     pub created: &'a TurnEvent,
+    /// The API key that is charged for it, by its id; empty for none.
+    pub api_key: &'a str,
     /// The caller's key, and a hash of the request it came with.
     pub idempotency: Option<(&'a str, &'a str)>,
     /// The turn's session, where it is made with it.
@@ -51,6 +53,7 @@ struct Begin {
     keep: bool,
     created_us: i64,
     caller_turn_id: String,
+    api_key: String,
     owner: String,
     until_us: i64,
     body: Vec<u8>,
@@ -76,6 +79,7 @@ impl Store {
             keep: turn.store,
             created_us: micros(turn.created.as_ref()),
             caller_turn_id: turn.caller_turn_id.clone(),
+            api_key: begin.api_key.into(),
             owner: begin.holder.owner.into(),
             until_us: begin.holder.until_us(),
             body: begin.created.encode_to_vec(),
@@ -123,6 +127,7 @@ impl Command for Begin {
             FIRST_EPOCH,
             self.until_us,
             &self.caller_turn_id,
+            &self.api_key,
         ];
         conn.execute(INSERT_TURN, turn).await?;
         conn.execute(INSERT_EVENT, args![&self.tenant, &self.id, &self.body]).await?;

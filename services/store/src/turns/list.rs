@@ -2,7 +2,7 @@
 
 use llama_stack_core::Result;
 
-use crate::{Store, failure, page::Page, sql::args};
+use crate::{Store, failure, sql::args};
 
 /// Turns that answer a call of another are no part of a list.
 const ALL_OLDEST: &str = "SELECT id FROM turns WHERE tenant = $1 AND caller_turn_id = '' AND id > $2 ORDER BY id LIMIT $3";
@@ -14,6 +14,8 @@ const NEWEST: &str =
 /// Which turns, in which order, from where.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TurnList<'a> {
+    /// Whose list it is: its tokens serve nobody else.
+    pub viewer: &'a str,
     /// `None`: of all sessions.
     pub session_id: Option<&'a str>,
     pub newest_first: bool,
@@ -30,8 +32,9 @@ impl Store {
     /// # Errors
     /// `InvalidArgument` a token that this list never gave
     pub async fn turn_ids(&self, tenant: &str, list: TurnList<'_>) -> Result<(Vec<String>, String)> {
-        let name = format!("turns/{}/{}", list.session_id.unwrap_or("*"), if list.newest_first { "newest" } else { "oldest" });
-        let page = Page::new(name, list.page_size, list.page_token)?;
+        let order = if list.newest_first { "newest" } else { "oldest" };
+        let view = [tenant, list.viewer, "turns", order, list.session_id.unwrap_or("*")];
+        let page = self.page(&view, list.page_size, list.page_token).await?;
         let from = match (list.page_token.is_empty() && !list.after.is_empty(), list.newest_first) {
             (true, _) => list.after,
             (false, true) => page.newest_first(),
@@ -44,6 +47,6 @@ impl Store {
             (Some(session), true) => self.read(NEWEST, args![tenant, from, page.limit(), session]).await?,
         };
         let ids = rows.iter().map(|row| row.text(0)).collect::<sqlx::Result<Vec<String>>>().map_err(|error| failure::report(&error))?;
-        Ok(page.cut(ids, |id| id))
+        page.cut(ids, |id| id)
     }
 }

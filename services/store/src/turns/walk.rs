@@ -24,6 +24,8 @@ const PAST: char = '~';
 /// Which turns, and from where.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TurnWalk<'a> {
+    /// Whose walk it is: its tokens serve nobody else.
+    pub viewer: &'a str,
     /// `None`: of all sessions.
     pub session_id: Option<&'a str>,
     /// Only those that were created at or after this moment.
@@ -43,22 +45,21 @@ pub struct WalkedTurns {
     pub ids: Vec<String>,
     /// So many parts of the first one are left to look at. `None`: all.
     pub left: Option<usize>,
-    list: String,
-    /// Which turn comes after these, if any does.
-    beyond: Option<String>,
+    page: Page,
+    /// There are others after these.
+    more: bool,
 }
 
 impl WalkedTurns {
-    /// The token that goes on with what comes after the turn at `index`; empty where nothing does. It names no turn, since the turn may be
-    /// another's than whoever gets the token.
-    pub fn after(&self, index: usize) -> String {
-        let (last, next) = (self.ids.get(index), self.ids.get(index + 1).or(self.beyond.as_ref()));
-        last.zip(next).map(|(last, next)| page::token(&self.list, between(last, next))).unwrap_or_default()
+    /// The token that goes on with what comes after the turn at `index`; empty where nothing does.
+    pub fn after(&self, index: usize) -> Result<String> {
+        let last = self.ids.get(index).filter(|_| self.more || index + 1 < self.ids.len());
+        last.map_or_else(|| Ok(String::new()), |id| self.page.token(id))
     }
 
     /// The token that goes on with the turn at `index`, of which so many parts are left.
-    pub fn within(&self, index: usize, left: usize) -> String {
-        self.ids.get(index).map(|id| page::token(&self.list, &format!("{id}/{left}"))).unwrap_or_default()
+    pub fn within(&self, index: usize, left: usize) -> Result<String> {
+        self.ids.get(index).map_or_else(|| Ok(String::new()), |id| self.page.token(&format!("{id}/{left}")))
     }
 }
 
@@ -68,8 +69,8 @@ impl Store {
     /// # Errors
     /// `InvalidArgument` a token that this walk never gave
     pub async fn walk_turns(&self, tenant: &str, walk: TurnWalk<'_>) -> Result<WalkedTurns> {
-        let list = format!("walk/{}", walk.session_id.unwrap_or("*"));
-        let page = Page::new(list.clone(), walk.most, walk.page_token)?;
+        let view = [tenant, walk.viewer, "walk", walk.session_id.unwrap_or("*")];
+        let page = self.page(&view, walk.most, walk.page_token).await?;
         let (mut before, within) = match page.newest_first().split_once('/') {
             Some((id, left)) => (format!("{id}{PAST}"), Some((id, left.parse::<usize>().map_err(|_| page::crooked())?))),
             None => (page.newest_first().to_owned(), None),
@@ -84,33 +85,13 @@ impl Store {
             Some(session) => self.read(OF_SESSION, args![tenant, &before, &from, since_us, page.limit(), session]).await?,
         };
         let mut ids = rows.iter().map(|row| row.text(0)).collect::<sqlx::Result<Vec<String>>>().map_err(|error| failure::report(&error))?;
-        let beyond = if ids.len() as i64 == page.limit() { ids.pop() } else { None };
+        let more = ids.len() as i64 == page.limit() && ids.pop().is_some();
         let left = within.and_then(|(id, left)| ids.first().is_some_and(|first| first == id).then_some(left));
-        Ok(WalkedTurns { ids, left, list, beyond })
+        Ok(WalkedTurns { ids, left, page, more })
     }
 }
 
 /// Where the ids of turns begin that were made then or later.
 fn at(micros: i64) -> String {
     ids::first("turn", u64::try_from(micros / 1_000).unwrap_or_default())
-}
-
-/// The shortest beginning of `last` that sorts after `next`.
-fn between<'a>(last: &'a str, next: &str) -> &'a str {
-    let shared = last.bytes().zip(next.bytes()).take_while(|(one, other)| one == other).count();
-    last.get(..=shared).unwrap_or(last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_between_two_turns_names_neither() {
-        for (last, next, place) in [("turn_b7", "turn_a9", "turn_b"), ("turn_b7", "turn_b", "turn_b7"), ("b", "a", "b"), ("é1", "é0", "é1")]
-        {
-            assert_eq!(between(last, next), place);
-            assert!(next < place && place <= last);
-        }
-    }
 }
