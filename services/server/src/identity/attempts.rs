@@ -3,14 +3,21 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock, Reference},
+    middleware::StateInformationMiddleware,
+    state::keyed::DashMapStateStore,
+};
 use llama_stack_core::{Code, Error, Result, manifest};
 use tokio::sync::Notify;
 
-use crate::{connections::network, limits::Bucket};
+use crate::connections::network;
 
 /// What the error, and the count of refusals, call it.
 pub(super) const REASON: &str = "too_many_wrong_credentials";
@@ -23,47 +30,55 @@ const SWEEP: Duration = Duration::from_secs(60);
 ///
 /// At once no more are looked at from an address than it has attempts left, or those who came together would have more. The others wait
 /// for those to be told, and are refused only where no attempt is left then: a busy caller whose credentials are right waits for a moment.
-pub(super) struct Attempts {
-    config: manifest::Attempts,
-    clock: Box<dyn Fn() -> Instant + Send + Sync>,
-    addresses: Mutex<Addresses>,
+pub(super) struct Attempts<C: Clock = DefaultClock> {
+    limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, C, StateInformationMiddleware>,
+    quota: Quota,
+    addresses: Mutex<Addresses<C::Instant>>,
 }
 
-struct Addresses {
-    seen: HashMap<IpAddr, Seen>,
-    swept: Instant,
+struct Addresses<T> {
+    seen: HashMap<IpAddr, Seen<T>>,
+    swept: T,
 }
 
 /// An address from which something is looked at, or was wrong lately.
-struct Seen {
-    under_way: u64,
-    attempts: Bucket,
+struct Seen<T> {
+    under_way: u32,
+    /// Attempts that it had left then, and when that was.
+    left: u32,
+    since: T,
     /// Wakes one of those who wait for a place.
     back: Arc<Notify>,
 }
 
-impl Seen {
+impl<T: Reference> Seen<T> {
+    fn left(&self, quota: Quota, now: T) -> u32 {
+        let (passed, burst): (Duration, _) = (now.duration_since(self.since).into(), quota.burst_size().get());
+        let back = passed.as_nanos() / quota.replenish_interval().as_nanos().max(1);
+        u32::try_from(back).map_or(burst, |back| self.left.saturating_add(back).min(burst))
+    }
+
     /// Whether forgetting it changes nothing.
-    fn is_idle(&mut self, now: Instant) -> bool {
+    fn is_idle(&self, quota: Quota, now: T) -> bool {
         let waiting = Arc::strong_count(&self.back) > 1;
-        self.under_way == 0 && !waiting && self.attempts.is_full(now)
+        self.under_way == 0 && !waiting && self.left(quota, now) == quota.burst_size().get()
     }
 }
 
 /// One credential that is looked at. Dropping it gives its place back, and takes no attempt.
-pub(super) struct Place<'a> {
-    attempts: &'a Attempts,
+pub(super) struct Place<'a, C: Clock = DefaultClock> {
+    attempts: &'a Attempts<C>,
     address: IpAddr,
 }
 
-impl Place<'_> {
+impl<C: Clock> Place<'_, C> {
     /// What was shown was wrong.
     pub(super) fn failed(self) {
         self.attempts.failed(self.address);
     }
 }
 
-impl Drop for Place<'_> {
+impl<C: Clock> Drop for Place<'_, C> {
     fn drop(&mut self) {
         self.attempts.leave(self.address);
     }
@@ -71,15 +86,19 @@ impl Drop for Place<'_> {
 
 impl Attempts {
     pub(super) fn new(config: manifest::Attempts) -> Self {
-        Self::by(config, Instant::now)
+        Self::by(config, DefaultClock::default())
+    }
+}
+
+impl<C: Clock> Attempts<C> {
+    fn by(config: manifest::Attempts, clock: C) -> Self {
+        let count = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_minute(count(config.per_minute)).allow_burst(count(config.burst));
+        let addresses = Mutex::new(Addresses { seen: HashMap::new(), swept: clock.now() });
+        Self { limiter: RateLimiter::dashmap_with_clock(quota, clock).with_middleware(), quota, addresses }
     }
 
-    fn by(config: manifest::Attempts, clock: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
-        let addresses = Mutex::new(Addresses { seen: HashMap::new(), swept: clock() });
-        Self { config, clock: Box::new(clock), addresses }
-    }
-
-    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+    fn addresses(&self) -> MutexGuard<'_, Addresses<C::Instant>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,7 +106,7 @@ impl Attempts {
     ///
     /// # Errors
     /// `ResourceExhausted` with the time to come back.
-    pub(super) async fn begin(&self, address: IpAddr) -> Result<Place<'_>> {
+    pub(super) async fn begin(&self, address: IpAddr) -> Result<Place<'_, C>> {
         let address = network(address);
         while let Some(back) = self.enter(address)? {
             back.notified().await;
@@ -97,14 +116,12 @@ impl Attempts {
 
     /// What is to be waited for, where all places are taken.
     fn enter(&self, address: IpAddr) -> Result<Option<Arc<Notify>>> {
-        let (now, mut addresses) = ((self.clock)(), self.addresses());
-        addresses.sweep(now, SWEEP);
-        let attempts = || Bucket::new(self.config.burst, self.config.per_minute, now);
-        let fresh = || Seen { under_way: 0, attempts: attempts(), back: Arc::default() };
+        let (now, mut addresses) = (self.limiter.clock().now(), self.addresses());
+        self.sweep(&mut addresses, now, SWEEP);
+        let fresh = || Seen { under_way: 0, left: self.quota.burst_size().get(), since: now, back: Arc::default() };
         let seen = addresses.seen.entry(address).or_insert_with(fresh);
-        let wait = seen.attempts.wait(now);
-        if wait.is_zero() {
-            let left = seen.attempts.left().max(1);
+        let left = seen.left(self.quota, now);
+        if left > 0 {
             if seen.under_way >= left {
                 return Ok(Some(seen.back.clone()));
             }
@@ -116,48 +133,51 @@ impl Attempts {
         }
         // Who waits beside it is refused as well.
         seen.back.notify_one();
-        let wait = wait.max(Duration::from_secs(1));
+        let passed: Duration = now.duration_since(seen.since).into();
+        let wait = self.quota.replenish_interval().saturating_sub(passed).max(Duration::from_secs(1));
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let message = format!("too many wrong credentials came from this address, so none is looked at now: try again in {seconds} s");
         Err(Error::new(Code::ResourceExhausted, message).with_reason(REASON).with_retry_after(wait))
     }
 
     fn failed(&self, address: IpAddr) {
-        let (now, mut addresses) = ((self.clock)(), self.addresses());
-        let is_counted = addresses.seen.get_mut(&address).is_some_and(|seen| !seen.attempts.is_full(now));
-        if !is_counted && !addresses.have_room(now) {
+        let (now, mut addresses) = (self.limiter.clock().now(), self.addresses());
+        let is_counted = addresses.seen.get(&address).is_some_and(|seen| seen.left < self.quota.burst_size().get());
+        if !is_counted && !self.has_room(&mut addresses, now) {
             return;
         }
+        let left = self.limiter.check_key(&address).map_or(0, |left| left.remaining_burst_capacity());
         if let Some(seen) = addresses.seen.get_mut(&address) {
-            seen.attempts.charge(1.0, now);
+            (seen.left, seen.since) = (left, now);
         }
     }
 
     fn leave(&self, address: IpAddr) {
-        let (now, mut addresses) = ((self.clock)(), self.addresses());
+        let (now, mut addresses) = (self.limiter.clock().now(), self.addresses());
         let Some(seen) = addresses.seen.get_mut(&address) else { return };
         seen.under_way = seen.under_way.saturating_sub(1);
         seen.back.notify_one();
-        if seen.is_idle(now) {
+        if seen.is_idle(self.quota, now) {
             addresses.seen.remove(&address);
         }
     }
-}
 
-impl Addresses {
-    /// For the one that is looked at.
-    fn have_room(&mut self, now: Instant) -> bool {
-        self.seen.len() <= MANY || (self.sweep(now, Duration::from_secs(1)) && self.seen.len() <= MANY)
+    /// For one more address.
+    fn has_room(&self, addresses: &mut Addresses<C::Instant>, now: C::Instant) -> bool {
+        self.limiter.len() < MANY || (self.sweep(addresses, now, Duration::from_secs(1)) && self.limiter.len() < MANY)
     }
 
     /// Whether it was time for it.
-    fn sweep(&mut self, now: Instant, every: Duration) -> bool {
-        if now.saturating_duration_since(self.swept) < every {
+    fn sweep(&self, addresses: &mut Addresses<C::Instant>, now: C::Instant, every: Duration) -> bool {
+        let since: Duration = now.duration_since(addresses.swept).into();
+        if since < every {
             return false;
         }
-        self.swept = now;
-        self.seen.retain(|_, seen| !seen.is_idle(now));
-        self.seen.shrink_to_fit();
+        addresses.swept = now;
+        addresses.seen.retain(|_, seen| !seen.is_idle(self.quota, now));
+        addresses.seen.shrink_to_fit();
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
         true
     }
 }
@@ -169,40 +189,32 @@ mod tests {
         pin::pin,
     };
 
-    use super::*;
     use futures::FutureExt as _;
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
 
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
-    /// Goes on by hand.
-    struct Clock(Arc<Mutex<Instant>>);
-
-    impl Clock {
-        fn advance(&self, by: Duration) {
-            *self.0.lock().unwrap() += by;
-        }
+    fn attempts(burst: u32, per_minute: u32) -> (Attempts<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
+        (Attempts::by(manifest::Attempts { burst, per_minute }, clock.clone()), clock)
     }
 
-    fn attempts(burst: u32, per_minute: u32) -> (Attempts, Clock) {
-        let now = Arc::new(Mutex::new(Instant::now()));
-        let clock = Clock(now.clone());
-        (Attempts::by(manifest::Attempts { burst, per_minute }, move || *now.lock().unwrap()), clock)
-    }
-
-    fn begin(attempts: &Attempts, address: IpAddr) -> Result<Place<'_>> {
+    fn begin(attempts: &Attempts<FakeRelativeClock>, address: IpAddr) -> Result<Place<'_, FakeRelativeClock>> {
         attempts.begin(address).now_or_never().expect("it waits")
     }
 
-    fn right(attempts: &Attempts, address: IpAddr) {
+    fn right(attempts: &Attempts<FakeRelativeClock>, address: IpAddr) {
         drop(begin(attempts, address).unwrap());
     }
 
-    fn wrong(attempts: &Attempts, address: IpAddr) {
+    fn wrong(attempts: &Attempts<FakeRelativeClock>, address: IpAddr) {
         begin(attempts, address).unwrap().failed();
     }
 
-    fn refused(attempts: &Attempts, address: IpAddr) -> Error {
+    fn refused(attempts: &Attempts<FakeRelativeClock>, address: IpAddr) -> Error {
         begin(attempts, address).err().expect("it was not refused")
     }
 
@@ -289,15 +301,15 @@ mod tests {
     #[test]
     fn addresses_beyond_the_bound_are_not_kept_and_known_ones_are_counted_on_and_old_ones_are_forgotten() {
         let (attempts, clock) = attempts(2, 60);
-        let kept = || attempts.addresses().seen.len();
+        let kept = || (attempts.limiter.len(), attempts.addresses().seen.len());
         let address = |number: usize| IpAddr::V4(Ipv4Addr::from(u32::try_from(number).unwrap()));
         (0..MANY + 1_000).for_each(|number| wrong(&attempts, address(number)));
-        assert_eq!(kept(), MANY);
+        assert_eq!(kept(), (MANY, MANY));
         (0..10).for_each(|_| wrong(&attempts, address(MANY)));
         wrong(&attempts, address(0));
         refused(&attempts, address(0));
         clock.advance(SWEEP);
         wrong(&attempts, HERE);
-        assert_eq!(kept(), 1);
+        assert_eq!(kept(), (1, 1));
     }
 }

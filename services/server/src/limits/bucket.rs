@@ -2,38 +2,27 @@
 
 use std::time::{Duration, Instant};
 
-/// What rounding may make of a level.
-const ROUNDING: f64 = 1e-9;
-
-/// So many at once at the most, and so many come back in a minute.
+/// So many in a minute, all of them at once at the most.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bucket {
+pub(super) struct Bucket {
     capacity: f64,
-    per_second: f64,
     level: f64,
     at: Instant,
 }
 
 impl Bucket {
-    /// Full. Of nothing it is a bucket of one.
-    pub(crate) fn new(capacity: u32, per_minute: u32, now: Instant) -> Self {
-        let capacity = f64::from(capacity.max(1));
-        Self { capacity, per_second: f64::from(per_minute.max(1)) / 60.0, level: capacity, at: now }
-    }
-
-    /// So many in a minute, all of them at once at the most.
     pub(super) fn per_minute(count: u32, now: Instant) -> Self {
-        Self::new(count, count, now)
+        Self { capacity: count.into(), level: count.into(), at: now }
     }
 
     pub(super) fn fill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.level = (self.level + passed * self.per_second).min(self.capacity);
+        self.level = (self.level + passed * self.capacity / 60.0).min(self.capacity);
         self.at = now;
     }
 
     /// How long until there is one; zero where there is.
-    pub(crate) fn wait(&mut self, now: Instant) -> Duration {
+    pub(super) fn wait(&mut self, now: Instant) -> Duration {
         self.fill(now);
         self.until(1.0)
     }
@@ -41,7 +30,7 @@ impl Bucket {
     fn until(&self, level: f64) -> Duration {
         // Rounding must not make a wait of nothing out of a level that was just filled.
         let missing = level - self.level;
-        if missing <= ROUNDING { Duration::ZERO } else { Duration::from_secs_f64((missing / self.per_second).min(86_400.0)) }
+        if missing <= 1e-9 { Duration::ZERO } else { Duration::from_secs_f64((missing * 60.0 / self.capacity).min(86_400.0)) }
     }
 
     pub(super) fn take(&mut self, count: f64) {
@@ -49,7 +38,7 @@ impl Bucket {
     }
 
     /// Takes what is used already, into debt if need be.
-    pub(crate) fn charge(&mut self, count: f64, now: Instant) {
+    pub(super) fn charge(&mut self, count: f64, now: Instant) {
         // What comes back until now comes first: a full bucket must not make up for it afterwards.
         self.fill(now);
         self.take(count);
@@ -59,8 +48,8 @@ impl Bucket {
         self.capacity as u64
     }
 
-    pub(crate) fn left(&self) -> u64 {
-        (self.level + ROUNDING).max(0.0) as u64
+    pub(super) fn left(&self) -> u64 {
+        self.level.max(0.0) as u64
     }
 
     /// How long until it is full.
@@ -68,7 +57,7 @@ impl Bucket {
         self.until(self.capacity)
     }
 
-    pub(crate) fn is_full(&mut self, now: Instant) -> bool {
+    pub(super) fn is_full(&mut self, now: Instant) -> bool {
         self.fill(now);
         self.reset().is_zero()
     }

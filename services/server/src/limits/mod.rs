@@ -34,7 +34,6 @@ use tokio_util::sync::CancellationToken;
 
 use account::{Account, Kind, Rate, Rates, Subject, now_us, today};
 
-pub(crate) use bucket::Bucket;
 pub(crate) use guard::{OfBatch, guard};
 pub(crate) use turns::Turns;
 
