@@ -116,7 +116,7 @@ async fn bank(stack: &Served, cx: &Context, dimension: u32) -> Bank {
 }
 
 async fn delete(memory: &dyn Memory, cx: &Context, bank: &Bank, id: &str) {
-    let request = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec![id.into()] };
+    let request = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec![id.into()], ..DeleteDocumentsRequest::default() };
     assert_eq!(memory.delete_documents(cx, request).await.unwrap().deleted, 1);
 }
 

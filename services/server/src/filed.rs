@@ -59,7 +59,7 @@ impl Derived for Filed {
         // Whose the file is says what becomes of its text, whoever has a bank with it.
         let admin = Context::new(Principal { id: "files".into(), tenant: tenant.into(), roles: vec!["admin".into()] });
         for (bank_id, document) in self.store.documents_of_file(tenant, file_id).await? {
-            let request = DeleteDocumentsRequest { bank_id, document_ids: vec![document] };
+            let request = DeleteDocumentsRequest { bank_id, document_ids: vec![document], file_id: file_id.to_owned() };
             let admin = admin.clone().with_timeout(self.patience);
             match admin.within(self.memory.delete_documents(&admin, request)).await {
                 // The bank has gone meanwhile, or its provider from the manifest.

@@ -60,7 +60,7 @@ use crate::{
 pub use crate::api_keys::KeyRecord;
 pub use crate::banks::{BankList, DoomedBank, PERSONAL_MEMORY};
 pub use crate::batches::{BatchLine, HeldBatch, LineResults, LineUsage, has_ended};
-pub use crate::documents::{Author, DocumentList, InsertedDocument, PendingDocument};
+pub use crate::documents::{Author, DocumentList, InsertedDocument, KeptDocument, NO_VERSION, PendingDocument};
 pub use crate::files::{ExpiredFile, FileList};
 pub use crate::inspect::{Inspected, inspect};
 pub use crate::lease::Holder;

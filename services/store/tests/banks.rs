@@ -7,7 +7,7 @@ mod fixture;
 use fixture::{Fixture, TENANT, later, of};
 use llama_stack_core::{Code, ids};
 use llama_stack_proto::v1::{Bank, BankKind, Document, DocumentStatus, Ingestion, document::Content};
-use llama_stack_store::{Author, BankList, DocumentList, InsertedDocument, PERSONAL_MEMORY, PendingDocument, Store};
+use llama_stack_store::{Author, BankList, DocumentList, InsertedDocument, NO_VERSION, PERSONAL_MEMORY, PendingDocument, Store};
 
 on!(sqlite, memory, postgres: [
     a_bank_is_its_tenants_and_providers,
@@ -15,6 +15,8 @@ on!(sqlite, memory, postgres: [
     an_expired_bank_is_doomed_and_goes_with_all_it_has,
     a_document_keeps_its_place_and_its_newest_content,
     an_insertion_that_was_overtaken_changes_nothing,
+    what_is_inserted_waits_beside_what_has_chunks,
+    what_waits_takes_the_place_of_what_is_let_go,
     of_two_who_put_a_content_in_place_of_the_same_one_does,
     a_completed_document_gets_another_name_and_one_that_waits_keeps_its_own,
     what_a_worker_left_is_taken_once_its_lease_has_run_out,
@@ -170,6 +172,90 @@ async fn an_insertion_that_was_overtaken_changes_nothing(Fixture { store, .. }: 
     assert!(store.settle_document(TENANT, &mine.id, &done(&second), &second.revision, (1, 1)).await.unwrap());
     let there = store.get_document(TENANT, &mine.id, "a").await.unwrap();
     assert_eq!((there.document.status(), there.document.content), (DocumentStatus::Completed, Some(Content::Text("two".into()))));
+}
+
+fn text_of(document: &Document) -> &str {
+    match &document.content {
+        Some(Content::Text(text)) => text,
+        _ => "",
+    }
+}
+
+async fn completed(store: &Store, bank: &Bank, row: InsertedDocument) {
+    store.put_documents(TENANT, &bank.id, &ann(), WORKER, vec![row.clone()], None).await.unwrap();
+    let done = Document { status: DocumentStatus::Completed.into(), ..row.document };
+    assert!(store.complete_document(TENANT, &bank.id, &done, &row.revision, (1, 1)).await.unwrap());
+}
+
+async fn what_is_inserted_waits_beside_what_has_chunks(Fixture { store, .. }: &Fixture) {
+    let (mine, bob) = (bank("ann"), Author { principal: "bob".into(), roles: vec!["dev".into()] });
+    kept(store, &mine).await;
+    let there = async || store.get_document(TENANT, &mine.id, "a").await.unwrap();
+    let versions = async || store.document_versions(TENANT, &mine.id, &["a", "none"]).await.unwrap();
+    let put = async |row: &InsertedDocument| {
+        store.put_documents(TENANT, &mine.id, &bob, WORKER, vec![row.clone()], None).await.unwrap();
+    };
+    let (first, second, third) = (inserted("a", "one"), inserted("a", "number two"), inserted("a", "three"));
+    put(&first).await;
+    // None of its chunks is found before it has them.
+    assert_eq!(there().await.version, NO_VERSION);
+    completed(store, &mine, first.clone()).await;
+    assert_eq!(versions().await, [("a".to_owned(), [first.revision.clone(), first.revision.clone()])].into());
+    let of_bob = store.documents_of(TENANT, "bob").await.unwrap();
+    put(&second).await;
+    let kept = there().await;
+    assert_eq!((kept.document.status(), text_of(&kept.document)), (DocumentStatus::InProgress, "one"));
+    assert_eq!(kept.waiting.as_ref().map(text_of), Some("number two"));
+    assert_eq!(versions().await, [("a".to_owned(), [first.revision.clone(), second.revision.clone()])].into());
+    // Both are somebody's, and both take room.
+    assert_eq!((of_bob.len(), store.documents_of(TENANT, "bob").await.unwrap().len()), (0, 1));
+    assert_eq!(store.documents_of(TENANT, "ann").await.unwrap().len(), 1);
+    assert!(store.document_bytes(TENANT, PROVIDER, &mine.id, "").await.unwrap() >= 13);
+    let pending = store.take_documents(later(WORKER, 0), PROVIDER, true).await.unwrap();
+    assert_eq!((pending.len(), &pending[0].author), (1, &bob));
+    let failed = Document { status: DocumentStatus::Failed.into(), ..kept.document };
+    assert!(store.settle_document(TENANT, &mine.id, &failed, &second.revision, (0, 0)).await.unwrap());
+    let kept = there().await;
+    assert_eq!((text_of(&kept.document), kept.waiting, kept.version.as_str()), ("one", None, first.revision.as_str()));
+    assert!(store.documents_of(TENANT, "bob").await.unwrap().is_empty());
+    put(&third).await;
+    let done = Document { status: DocumentStatus::Completed.into(), ..third.document.clone() };
+    assert!(store.complete_document(TENANT, &mine.id, &done, &third.revision, (1, 1)).await.unwrap());
+    let kept = there().await;
+    assert_eq!((text_of(&kept.document), kept.waiting, kept.version), ("three", None, third.revision.clone()));
+    assert_eq!(store.documents_of(TENANT, "bob").await.unwrap().len(), 1);
+    // Whose chunks are another's by now is inserted again.
+    store.redo_document(TENANT, &mine.id, "a", WORKER).await.unwrap();
+    let kept = there().await;
+    assert_eq!((kept.document.status(), kept.version.as_str()), (DocumentStatus::InProgress, NO_VERSION));
+    let next = store.rename_insertion(TENANT, &mine.id, "a", &third.revision).await.unwrap();
+    assert_eq!(next, Some(there().await.revision));
+    assert_eq!(store.rename_insertion(TENANT, &mine.id, "a", &third.revision).await.unwrap(), None);
+}
+
+async fn what_waits_takes_the_place_of_what_is_let_go(Fixture { store, .. }: &Fixture) {
+    let mine = bank("ann");
+    kept(store, &mine).await;
+    let mut soon = ids::now();
+    soon.seconds += 10;
+    let first = inserted("a", "one");
+    let first = InsertedDocument { document: Document { expires: Some(soon), ..first.document }, ..first };
+    completed(store, &mine, first).await;
+    let second = inserted("a", "two");
+    store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![second.clone()], None).await.unwrap();
+    let mut later = soon;
+    later.seconds += 1;
+    // What expires is what is there.
+    assert_eq!(store.documents_expired_in_wait(TENANT, &mine.id, &later).await.unwrap(), ["a"]);
+    let renamed = Document { title: "Two".into(), ..second.document.clone() };
+    assert!(store.put_waiting_document(TENANT, &mine.id, &renamed, &second.revision).await.unwrap());
+    assert!(store.let_go_document(TENANT, &mine.id, &renamed, &second.revision).await.unwrap());
+    let there = store.get_document(TENANT, &mine.id, "a").await.unwrap();
+    assert_eq!((there.document.status(), text_of(&there.document)), (DocumentStatus::InProgress, "two"));
+    assert_eq!((there.document.title.as_str(), there.waiting, there.version.as_str()), ("Two", None, NO_VERSION));
+    assert_ne!(there.revision, second.revision);
+    assert!(!store.let_go_document(TENANT, &mine.id, &renamed, &there.revision).await.unwrap());
+    assert!(store.expired_documents(TENANT, &mine.id, &later).await.unwrap().is_empty());
 }
 
 async fn of_two_who_put_a_content_in_place_of_the_same_one_does(Fixture { store, .. }: &Fixture) {
