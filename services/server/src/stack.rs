@@ -155,7 +155,10 @@ impl Stack {
         let indexes = Indexes::default();
         deps.extensions.insert(indexes.clone());
         let providers = assemble::providers("memory", &listed.memory, &registry.memory, &deps, lines).await?;
-        let memory: Arc<dyn Memory> = Arc::new(llama_stack_memory::Router::new(providers.clone()));
+        // Those that keep their banks themselves.
+        let elsewhere = providers.iter().map(|(id, _)| id.clone()).filter(|id| indexes.get(id).is_none()).collect();
+        let router = llama_stack_memory::Router::new(providers.clone()).noting(store.clone(), keepers.clone(), elsewhere);
+        let memory: Arc<dyn Memory> = Arc::new(router);
         probes.extend(info::probes(providers));
         deps.memory = Some(memory.clone());
 

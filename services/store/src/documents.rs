@@ -100,7 +100,8 @@ const EXPIRED_IN_WAIT: &str = "SELECT id FROM bank_documents WHERE tenant = $1 A
 const ALL_EXPIRED: &str = "SELECT d.tenant, d.bank_id, d.id FROM bank_documents d JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
                            WHERE b.provider_id = $1 AND d.expires_us > 0 AND d.expires_us <= $2 LIMIT 1000";
 const OF_FILE: &str = "SELECT d.bank_id, d.id FROM bank_documents d JOIN banks b ON b.tenant = d.tenant AND b.id = d.bank_id \
-                       WHERE d.tenant = $1 AND d.file_id = $2 AND b.doomed = 0";
+                       WHERE d.tenant = $1 AND d.file_id = $2 AND b.doomed = 0 \
+                       UNION SELECT bank_id, document_id FROM handed_documents WHERE tenant = $1 AND file_id = $2";
 /// 1 is `IN_PROGRESS`. A change of nothing, so that of two at the same time one waits for the other.
 const IS_PENDING: &str =
     "UPDATE bank_documents SET status = 1 WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4 AND status = 1";
@@ -284,7 +285,11 @@ impl Command for LetGo {
             file_of(document),
             &self.next
         ];
-        Ok(Outcome::Changed(conn.execute(LET_GO, args).await?))
+        let changed = conn.execute(LET_GO, args).await?;
+        if changed > 0 {
+            marks::bury(conn, &self.tenant, &self.bank_id, &[&document.id]).await?;
+        }
+        Ok(Outcome::Changed(changed))
     }
 }
 
@@ -442,11 +447,17 @@ impl Store {
         Ok(self.write(command).await? != Outcome::Changed(0))
     }
 
-    /// Puts what waits for a document's place into it, before it has chunks: what was there goes. False where nothing waits any more.
+    /// Puts what waits for a document's place into it, before it has chunks: what was there goes as by [`Store::delete_documents`].
+    /// False where nothing waits any more.
     pub async fn let_go_document(&self, tenant: &str, bank_id: &str, waiting: &Document, revision: &str) -> Result<bool> {
-        let (tenant, bank_id, revision) = (tenant.into(), bank_id.into(), revision.into());
-        let command = LetGo { tenant, bank_id, waiting: waiting.clone(), revision, next: ids::new("rev") };
-        Ok(self.write(command).await? != Outcome::Changed(0))
+        let which = [waiting.id.clone()];
+        self.forget_quotes(tenant, bank_id, &which).await?;
+        let (next, revision) = (ids::new("rev"), revision.into());
+        let command = LetGo { tenant: tenant.into(), bank_id: bank_id.into(), waiting: waiting.clone(), revision, next };
+        let outcome = self.write(command).await?;
+        self.forget_quotes(tenant, bank_id, &which).await?;
+        self.fold_log().await;
+        Ok(outcome != Outcome::Changed(0))
     }
 
     /// Has a completed document inserted again from its content, by this worker, since its chunks may be another's.
@@ -560,7 +571,7 @@ impl Store {
         })
     }
 
-    /// Bank and id of the documents that were made of a file.
+    /// Bank and id of the documents that were made of a file, here and elsewhere.
     pub async fn documents_of_file(&self, tenant: &str, file_id: &str) -> Result<Vec<(String, String)>> {
         let rows = self.read(OF_FILE, args![tenant, file_id]).await?;
         let read = |row: &Row| Ok((row.text(0)?, row.text(1)?));

@@ -21,6 +21,7 @@ mod erase;
 mod failure;
 mod files;
 mod hand_over;
+mod handed;
 mod ingestions;
 mod inspect;
 mod lease;

@@ -8,3 +8,14 @@ UPDATE bank_documents SET version = '-' WHERE status <> 2;
 ALTER TABLE bank_documents ADD COLUMN waiting BYTEA NOT NULL DEFAULT '';
 ALTER TABLE bank_documents ADD COLUMN waiting_principal TEXT NOT NULL DEFAULT '';
 ALTER TABLE bank_documents ADD COLUMN waiting_roles TEXT NOT NULL DEFAULT '';
+
+-- Which documents were made of which files in banks that are kept elsewhere, so that they go with the file.
+
+CREATE TABLE handed_documents (
+    tenant      TEXT NOT NULL,
+    bank_id     TEXT NOT NULL,
+    document_id TEXT NOT NULL,
+    file_id     TEXT NOT NULL,
+    PRIMARY KEY (tenant, bank_id, document_id, file_id)
+);
+CREATE INDEX handed_documents_file ON handed_documents (tenant, file_id);
