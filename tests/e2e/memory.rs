@@ -52,7 +52,7 @@ impl Served {
     }
 
     /// In a home that is there already: what an earlier stack kept is there as well.
-    async fn start_in(home: tempfile::TempDir, manifest: &str) -> Self {
+    pub(crate) async fn start_in(home: tempfile::TempDir, manifest: &str) -> Self {
         let mut registry = llama_stack_server::registry();
         worded::register(&mut registry);
         crate::erased::register(&mut registry);

@@ -13,7 +13,7 @@ use llama_stack_batches::Batcher;
 use llama_stack_core::{
     Agents, Batches, Context, Deps, Files, Identity, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools,
     forget::{Forget, Keepers},
-    manifest,
+    ids, manifest,
     registry::OnProgress,
     trace::Tracer,
 };
@@ -30,6 +30,7 @@ use crate::{
     assemble, backup,
     erase::Eraser,
     filed::Filed,
+    forgotten::{Follower, Others},
     history::{AuditLog, History, Log},
     identity::{Gate, tls::Tls},
     info,
@@ -127,7 +128,8 @@ impl Stack {
         deps.extensions.insert(parser.clone());
         let egress = input_files::client(manifest.egress.clone());
         deps.extensions.insert(metrics.pools().clone());
-        let keepers = Keepers::default();
+        let (keepers, caller) = (Keepers::default(), ids::new("stack"));
+        keepers.telling(Others { store: store.clone(), caller: caller.clone() });
         deps.extensions.insert(keepers.clone());
 
         let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;
@@ -214,6 +216,8 @@ impl Stack {
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
         };
+        // All who keep something have entered themselves.
+        tasks.spawn(Follower::new(store.clone(), keepers.clone(), caller, deps.folder.clone()).run(shutdown.clone()));
         let eraser = Eraser {
             store: store.clone(),
             memory: memory.clone(),

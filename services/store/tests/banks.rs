@@ -24,6 +24,8 @@ on!(sqlite, memory, postgres: [
     an_ingestion_counts_its_documents,
     expired_documents_are_told,
     documents_are_known_by_their_file,
+    documents_that_were_handed_elsewhere_are_known_by_their_file,
+    calls_to_forget_are_counted_and_each_tenants_newest_is_kept,
     an_owner_has_one_bank_for_a_purpose,
     who_takes_over_anothers_banks_keeps_their_own_for_a_purpose_though_it_only_says_so,
 ]);
@@ -416,6 +418,42 @@ async fn documents_are_known_by_their_file(Fixture { store, .. }: &Fixture) {
     store.doom_bank(TENANT, PROVIDER, &other.id).await.unwrap();
     assert_eq!(store.documents_of_file(TENANT, "file-1").await.unwrap(), [(one.id.clone(), "file-1".to_owned())]);
     assert!(store.documents_of_file("other", "file-1").await.unwrap().is_empty());
+}
+
+async fn documents_that_were_handed_elsewhere_are_known_by_their_file(Fixture { store, .. }: &Fixture) {
+    let of = |document: &str, file: &str| (document.to_owned(), file.to_owned());
+    let known = async |file: &str| {
+        let found = store.documents_of_file(TENANT, file).await.unwrap();
+        found.into_iter().map(|(bank, document)| format!("{bank}/{document}")).collect::<Vec<String>>()
+    };
+    store.note_handed(TENANT, "far", vec![of("a", "file-far"), of("b", "file-far"), of("a", "file-other")]).await.unwrap();
+    store.note_handed(TENANT, "far", vec![of("a", "file-far")]).await.unwrap();
+    store.note_handed(TENANT, "gone", vec![of("a", "file-far")]).await.unwrap();
+    assert_eq!(known("file-far").await, ["far/a", "far/b", "gone/a"]);
+    store.forget_handed_bank(TENANT, "gone").await.unwrap();
+    // What is in place of what it was made of before is the one's alone, or nobody's.
+    store.settle_handed(TENANT, "far", vec![of("a", "file-other"), of("b", "")]).await.unwrap();
+    assert!(known("file-far").await.is_empty());
+    assert!(store.is_handed(TENANT, "far", "a", "file-other").await.unwrap());
+    store.forget_handed(TENANT, "far", vec![of("a", "file-far")]).await.unwrap();
+    assert_eq!(known("file-other").await, ["far/a"]);
+    store.forget_handed(TENANT, "far", vec![of("a", "")]).await.unwrap();
+    assert!(known("file-other").await.is_empty());
+}
+
+async fn calls_to_forget_are_counted_and_each_tenants_newest_is_kept(Fixture { store, .. }: &Fixture) {
+    let before = store.last_forgotten().await.unwrap();
+    for (tenant, caller) in [("a", "one"), ("b", "two"), ("a", "three")] {
+        store.note_forgotten(tenant, caller).await.unwrap();
+    }
+    let since = async |number: i64| {
+        let calls = store.forgotten_since(before + number).await.unwrap();
+        calls.into_iter().map(|call| (call.tenant, call.number - before, call.caller)).collect::<Vec<_>>()
+    };
+    let (second, third) = (("b".to_owned(), 2, "two".to_owned()), ("a".to_owned(), 3, "three".to_owned()));
+    assert_eq!(since(0).await, [second, third.clone()]);
+    assert_eq!(since(2).await, [third]);
+    assert_eq!((since(3).await.len(), store.last_forgotten().await.unwrap()), (0, before + 3));
 }
 
 async fn an_owner_has_one_bank_for_a_purpose(Fixture { store, .. }: &Fixture) {

@@ -19,3 +19,13 @@ CREATE TABLE handed_documents (
     PRIMARY KEY (tenant, bank_id, document_id, file_id)
 );
 CREATE INDEX handed_documents_file ON handed_documents (tenant, file_id);
+
+-- Tenants of whom every process is to let go of what it keeps to be faster, by the newest of these calls; and which process has done so
+-- when it called. It is read by processes that have not erased anything, so an erasure leaves it.
+
+CREATE TABLE forgotten (
+    whose  TEXT   PRIMARY KEY,
+    number BIGINT NOT NULL,
+    caller TEXT   NOT NULL
+);
+CREATE INDEX forgotten_number ON forgotten (number);
