@@ -1,7 +1,7 @@
 //! Files whose text is handed to providers that keep their banks elsewhere. What is made of a file goes with it, wherever it is: so
 //! before a provider of another process is told of one, the store is.
 
-use llama_stack_core::{Context, Memory, Result, forget::Keepers, ids};
+use llama_stack_core::{Code, Context, Error, Memory, Result, forget::Keepers, ids};
 use llama_stack_proto::v1::{DeleteDocumentsRequest, Document, InsertDocumentsResponse, document::Content};
 use llama_stack_store::Store;
 
@@ -26,8 +26,9 @@ impl Handed {
         self.providers.iter().any(|id| id == provider)
     }
 
-    /// Before they are inserted. One that is made of a file gets its id here, so that it is known by it.
-    pub(crate) async fn note(&self, tenant: &str, bank: &str, documents: &mut [Document]) -> Result<Vec<Made>> {
+    /// Before they are inserted: all of them, and those that were not known before. One that is made of a file gets its id here, so
+    /// that it is known by it.
+    pub(crate) async fn note(&self, tenant: &str, bank: &str, documents: &mut [Document]) -> Result<(Vec<Made>, Vec<Made>)> {
         let mut all = Vec::with_capacity(documents.len());
         for document in documents {
             let file = match &document.content {
@@ -39,8 +40,25 @@ impl Handed {
             }
             all.push((document.id.clone(), file));
         }
-        self.store.note_handed(tenant, bank, of_files(&all)).await?;
-        Ok(all)
+        let mut new = Vec::new();
+        for made in of_files(&all) {
+            if !self.store.is_handed(tenant, bank, &made.0, &made.1).await? {
+                new.push(made);
+            }
+        }
+        self.store.note_handed(tenant, bank, new.clone()).await?;
+        Ok((all, new))
+    }
+
+    /// What the provider has said to that. If it refused all of it, what was not known before is not known.
+    pub(crate) async fn answered<T>(&self, tenant: &str, bank: &str, new: Vec<Made>, answer: Result<T>) -> Result<T> {
+        let refused = |error: &Error| {
+            matches!(error.code(), Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::TooLarge | Code::Unimplemented)
+        };
+        if answer.as_ref().err().is_some_and(refused) {
+            self.store.forget_handed(tenant, bank, new).await?;
+        }
+        answer
     }
 
     /// Once the provider has them: those whose file was deleted meanwhile go after it, as who deleted it may have found none yet.

@@ -147,8 +147,9 @@ impl Memory for Router {
         let (id, provider) = self.owner(cx, &request.bank_id).await?;
         let Some(handed) = self.handed(id) else { return cx.within(provider.insert_documents(cx, request)).await };
         let bank = request.bank_id.clone();
-        let made = handed.note(cx.tenant(), &bank, &mut request.documents).await?;
-        let answer = cx.within(provider.insert_documents(cx, request)).await?;
+        let (made, new) = handed.note(cx.tenant(), &bank, &mut request.documents).await?;
+        let answer = cx.within(provider.insert_documents(cx, request)).await;
+        let answer = handed.answered(cx.tenant(), &bank, new, answer).await?;
         cx.within(handed.check(cx, provider.as_ref(), &bank, &made)).await?;
         handed.settle(cx.tenant(), &bank, made, &answer).await?;
         Ok(answer)
@@ -158,8 +159,9 @@ impl Memory for Router {
         let (id, provider) = self.owner(cx, &request.bank_id).await?;
         let Some(handed) = self.handed(id) else { return cx.within(provider.insert_chunks(cx, request)).await };
         let bank = request.bank_id.clone();
-        let made = handed.note(cx.tenant(), &bank, &mut request.documents).await?;
-        let answer = cx.within(provider.insert_chunks(cx, request)).await?;
+        let (made, new) = handed.note(cx.tenant(), &bank, &mut request.documents).await?;
+        let answer = cx.within(provider.insert_chunks(cx, request)).await;
+        let answer = handed.answered(cx.tenant(), &bank, new, answer).await?;
         cx.within(handed.check(cx, provider.as_ref(), &bank, &made)).await?;
         Ok(answer)
     }
@@ -243,7 +245,8 @@ impl Memory for Router {
 
 #[cfg(test)]
 mod tests {
-    use llama_stack_proto::v1::{BankKind, Chunk, ScoredChunk, SearchMode};
+    use llama_stack_proto::v1::{BankKind, Chunk, ScoredChunk, SearchMode, document::Content};
+    use llama_stack_store::Durability;
 
     use super::*;
 
@@ -302,6 +305,17 @@ mod tests {
             assert_eq!(error.code(), Code::Unimplemented);
             assert!(error.message().contains("providers.memory"), "{error}");
         }
+    }
+
+    /// Else it could not be deleted, where the provider deletes no documents either.
+    #[tokio::test]
+    async fn a_file_that_a_provider_refused_is_not_noted() {
+        let store = Store::open("sqlite::memory:", Durability::Process).await.unwrap();
+        let (router, cx) = (router(&["red"]).noting(store.clone(), Keepers::default(), vec!["at-red".into()]), Context::test("a"));
+        let document = Document { id: "a".into(), content: Some(Content::FileId("file-1".into())), ..Document::default() };
+        let request = InsertDocumentsRequest { bank_id: "red".into(), documents: vec![document], ..InsertDocumentsRequest::default() };
+        assert_eq!(router.insert_documents(&cx, request).await.unwrap_err().code(), Code::Unimplemented);
+        assert!(store.documents_of_file("a", "file-1").await.unwrap().is_empty());
     }
 
     #[tokio::test]

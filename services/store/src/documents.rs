@@ -225,7 +225,7 @@ struct Settle {
 impl Command for Settle {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let document = &self.document;
-        let ((body, content), nothing) = (parts(document), Vec::new());
+        let ((body, content), nothing) = (parts(document), Vec::<u8>::new());
         let (status, bytes, expires) = (i64::from(document.status), document.bytes as i64, micros(document.expires.as_ref()));
         let args = args![
             &self.tenant,
@@ -270,7 +270,7 @@ struct LetGo {
 impl Command for LetGo {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let document = &self.waiting;
-        let ((body, content), nothing) = (parts(document), Vec::new());
+        let ((body, content), nothing) = (parts(document), Vec::<u8>::new());
         let (bytes, expires) = (document.bytes as i64, micros(document.expires.as_ref()));
         let args = args![
             &self.tenant,

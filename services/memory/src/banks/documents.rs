@@ -239,10 +239,10 @@ impl Banks {
     /// Those that are of the version that their document's row vouches for, or that is being stored in its place. An index may have
     /// others: of an insertion that was cut off, or that another process overtook.
     pub(super) async fn shown<T>(&self, key: &BankKey, mut found: Vec<T>, chunk: impl Fn(&T) -> &Chunk) -> Result<Vec<T>> {
-        let mut ids: Vec<&str> = found.iter().map(|found| chunk(found).document_id.as_str()).collect();
-        if ids.is_empty() {
+        if found.is_empty() {
             return Ok(found);
         }
+        let mut ids: Vec<&str> = found.iter().map(|found| chunk(found).document_id.as_str()).collect();
         ids.sort_unstable();
         ids.dedup();
         let versions = self.store.document_versions(&key.tenant, &key.bank_id, &ids).await?;
