@@ -86,6 +86,11 @@ impl Handed {
         if self.store.forget_quotes(tenant, bank, &documents).await? {
             self.keepers.forget(tenant).await?;
         }
+        self.settled(tenant, bank, documents, file).await
+    }
+
+    /// They are not of this file any more; or of none at all, where none is named.
+    pub(crate) async fn settled(&self, tenant: &str, bank: &str, documents: Vec<String>, file: &str) -> Result<()> {
         let which = documents.into_iter().map(|document| (document, file.to_owned())).collect();
         self.store.forget_handed(tenant, bank, which).await
     }

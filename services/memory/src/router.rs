@@ -180,13 +180,18 @@ impl Memory for Router {
         let (id, provider) = self.owner(cx, &request.bank_id).await?;
         let Some(handed) = self.handed(id) else { return cx.within(provider.delete_documents(cx, request)).await };
         let DeleteDocumentsRequest { bank_id, document_ids, file_id } = request.clone();
-        let deleted = match cx.within(provider.delete_documents(cx, request)).await {
+        let answer = cx.within(provider.delete_documents(cx, request)).await;
+        match &answer {
+            // All of them are of something else by now.
+            Ok(answer) if answer.deleted == 0 && !file_id.is_empty() => {
+                handed.settled(cx.tenant(), &bank_id, document_ids, &file_id).await?
+            }
+            Ok(_) => handed.forget(cx.tenant(), &bank_id, document_ids, &file_id).await?,
             // Nothing of the bank is there any more, whoever deleted it.
-            Err(error) if error.code() == Code::NotFound => Err(error),
-            deleted => Ok(deleted?),
-        };
-        handed.forget(cx.tenant(), &bank_id, document_ids, &file_id).await?;
-        deleted
+            Err(error) if error.code() == Code::NotFound => handed.forget(cx.tenant(), &bank_id, document_ids, &file_id).await?,
+            Err(_) => {}
+        }
+        answer
     }
 
     async fn update_document(&self, cx: &Context, request: UpdateDocumentRequest) -> Result<Document> {

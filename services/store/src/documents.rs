@@ -181,7 +181,8 @@ impl Command for Put {
             let place = format!("{:020}{}", micros(document.created.as_ref()), document.id);
             let (status, bytes) = (i64::from(document.status), document.bytes as i64);
             let expires = micros(document.expires.as_ref());
-            let waits = document.encode_to_vec();
+            let is_waiting = document.status() == DocumentStatus::InProgress;
+            let waits = if is_waiting { document.encode_to_vec() } else { Vec::new() };
             let args = args![
                 &self.tenant,
                 &self.bank_id,
@@ -200,7 +201,7 @@ impl Command for Put {
                 file_of(document),
                 &waits
             ];
-            if document.status() == DocumentStatus::InProgress {
+            if is_waiting {
                 conn.execute(PUT_WAITING, args).await?;
             } else {
                 conn.execute(PUT, &args[..args.len() - 1]).await?;
