@@ -55,6 +55,15 @@ class Words(memory_pb2_grpc.MemoryServicer):
             documents[document.id] = document
         return memory_pb2.InsertDocumentsResponse(document_ids=[document.id for document in request.documents])
 
+    def DeleteDocuments(self, request, context):
+        _, documents = self.find(request.bank_id, context)
+        there = [documents[id] for id in request.document_ids if id in documents]
+        # Where a file is named, what is of something else by now stays.
+        gone = [document.id for document in there if request.file_id in ("", document.file_id)]
+        for id in gone:
+            del documents[id]
+        return memory_pb2.DeleteDocumentsResponse(deleted=len(gone))
+
     def Query(self, request, context):
         if not request.bank_ids:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "bank_ids is empty: name a bank")

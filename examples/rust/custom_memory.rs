@@ -19,9 +19,9 @@ use std::{
 
 use llama_stack_core::{Context, Error, Memory, Result, grpc::Served};
 use llama_stack_proto::v1::{
-    Bank, BankKind, Chunk, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, Document, GetBankRequest, InsertDocumentsRequest,
-    InsertDocumentsResponse, ListBanksRequest, ListBanksResponse, QueryRequest, QueryResponse, ScoredChunk, document,
-    memory_server::MemoryServer,
+    Bank, BankKind, Chunk, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, DeleteDocumentsRequest, DeleteDocumentsResponse,
+    Document, GetBankRequest, InsertDocumentsRequest, InsertDocumentsResponse, ListBanksRequest, ListBanksResponse, QueryRequest,
+    QueryResponse, ScoredChunk, document, memory_server::MemoryServer,
 };
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
@@ -95,6 +95,16 @@ impl Memory for Words {
             kept.documents.insert(document.id.clone(), document);
         }
         Ok(response)
+    }
+
+    async fn delete_documents(&self, cx: &Context, request: DeleteDocumentsRequest) -> Result<DeleteDocumentsResponse> {
+        let mut banks = self.banks();
+        let kept = banks.get_mut(&key(cx, &request.bank_id)).ok_or_else(|| no_bank(&request.bank_id))?;
+        // Where a file is named, what is of something else by now stays.
+        let is_of = |document: &Document| matches!(&document.content, Some(document::Content::FileId(file)) if *file == request.file_id);
+        let before = kept.documents.len();
+        kept.documents.retain(|id, document| !request.document_ids.contains(id) || !(request.file_id.is_empty() || is_of(document)));
+        Ok(DeleteDocumentsResponse { deleted: (before - kept.documents.len()) as u32 })
     }
 
     async fn query(&self, cx: &Context, request: QueryRequest) -> Result<QueryResponse> {

@@ -116,7 +116,7 @@ async fn bank(stack: &Served, cx: &Context, dimension: u32) -> Bank {
 }
 
 async fn delete(memory: &dyn Memory, cx: &Context, bank: &Bank, id: &str) {
-    let request = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec![id.into()] };
+    let request = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec![id.into()], ..DeleteDocumentsRequest::default() };
     assert_eq!(memory.delete_documents(cx, request).await.unwrap().deleted, 1);
 }
 
@@ -238,6 +238,59 @@ async fn what_a_model_was_told_of_a_deleted_document_or_bank_is_in_no_file() {
         }
     }
     stack.stop().await;
+}
+
+/// Whose processes share a database forget together: each keeps what it read itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_process_was_told_of_a_deleted_document_goes_too() {
+    let shared = tempfile::tempdir().unwrap();
+    let manifest = format!(
+        "version: 1\nname: e2e\nstore: {{ url: \"sqlite://{}\" }}\nproviders:\n  inference:\n    - {{ id: worded, type: test::worded }}\n    - {{ id: keeping, type: test::keeping }}\n  memory:\n    - {{ id: banks, type: inline::sqlite }}\n",
+        shared.path().join("state.db").display()
+    );
+    let (one, other) = (Served::with(&manifest).await, Served::with(&manifest).await);
+    let (cx, stranger, http) = (memory::somebody(), memory::somebody(), reqwest::Client::new());
+    let ask = async |stack: &Served, cx: &Context, bank: &Bank| {
+        let tool = json!({ "type": "file_search", "vector_store_ids": [bank.id.replacen("bank_", "vs_", 1)] });
+        let body = json!({ "model": "keeping", "input": "which secret word?", "tools": [tool] });
+        let request = http.post(format!("{}/v1/responses", stack.url)).header("content-type", "application/json").body(body.to_string());
+        let who = [("x-llama-stack-tenant", cx.tenant()), ("x-llama-stack-principal", cx.principal().id.as_str())];
+        let request = who.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        assert!(request.send().await.unwrap().status().is_success());
+    };
+    let kept = |stack: &Served, cx: &Context| stack.home.path().join("e2e/kept").join(cx.tenant());
+    let bank = bank(&one, &cx, 0).await;
+    memory::inserted(&one.memory, &cx, &bank, vec![memory::text("quoted", "the secret word is zanzibarquokka13")]).await;
+    ask(&one, &cx, &bank).await;
+    for cx in [&cx, &stranger] {
+        // Of the tenant, whatever it is: which of it quotes the document a prefix does not say.
+        fs::write(kept(&other, cx), "zanzibarquokka13").unwrap();
+    }
+    assert!(kept(&one, &cx).exists());
+    delete(one.memory.as_ref(), &cx, &bank, "quoted").await;
+    assert!(!kept(&one, &cx).exists());
+    let gone = async {
+        while kept(&other, &cx).exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(memory::NEVER, gone).await.unwrap();
+    assert!(kept(&other, &stranger).exists(), "nothing of theirs was deleted");
+    // One that was not running then forgets when it starts.
+    let home = other.stop().await;
+    fs::write(home.path().join("e2e/kept").join(cx.tenant()), "zanzibarquokka13").unwrap();
+    memory::inserted(&one.memory, &cx, &bank, vec![memory::text("again", "the secret word is zanzibarquokka13")]).await;
+    ask(&one, &cx, &bank).await;
+    delete(one.memory.as_ref(), &cx, &bank, "again").await;
+    let other = Served::start_in(home, &manifest).await;
+    let gone = async {
+        while kept(&other, &cx).exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(memory::NEVER, gone).await.unwrap();
+    one.stop().await;
+    other.stop().await;
 }
 
 async fn read(request: reqwest::RequestBuilder) -> Value {

@@ -1,22 +1,29 @@
 //! Memory through a whole stack: every promise over gRPC, and what a model may look up and keep.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use llama_stack_core::{
-    Code, Context, Deps, Manifest, Memory, Result, Tools,
+    Code, Context, Deps, Error, Manifest, Memory, Result, Tools,
     grpc::{Remote, channel},
     ids,
 };
 use llama_stack_proto::v1::{
-    Bank, CreateBankRequest, Document, File, GetBankRequest, GetDocumentRequest, InsertDocumentsRequest, InsertDocumentsResponse,
-    InvokeToolRequest, InvokeToolResponse, ListBanksRequest, ListBanksResponse, ListDocumentsRequest, ListToolsRequest, QueryRequest,
-    QueryResponse, SearchMode, document::Content, memory_client::MemoryClient, tools_client::ToolsClient,
+    Bank, CreateBankRequest, DeleteDocumentsRequest, DeleteDocumentsResponse, Document, File, GetBankRequest, GetDocumentRequest,
+    InsertDocumentsRequest, InsertDocumentsResponse, InvokeToolRequest, InvokeToolResponse, ListBanksRequest, ListBanksResponse,
+    ListDocumentsRequest, ListToolsRequest, QueryRequest, QueryResponse, SearchMode, document::Content, memory_client::MemoryClient,
+    tools_client::ToolsClient,
 };
 use llama_stack_server::{Options, Stack};
 use llama_stack_store::{Durability, Store};
 use llama_stack_tests::{
     conformance::{memory, tools},
-    worded,
+    served, worded,
 };
 use prost_types::Timestamp;
 use serde_json::{Value as Json, json};
@@ -45,7 +52,7 @@ impl Served {
     }
 
     /// In a home that is there already: what an earlier stack kept is there as well.
-    async fn start_in(home: tempfile::TempDir, manifest: &str) -> Self {
+    pub(crate) async fn start_in(home: tempfile::TempDir, manifest: &str) -> Self {
         let mut registry = llama_stack_server::registry();
         worded::register(&mut registry);
         crate::erased::register(&mut registry);
@@ -324,6 +331,77 @@ async fn left(stack: &Served, cx: &Context, bank: &Bank, expected: &[&str]) {
         }
     };
     tokio::time::timeout(memory::NEVER, wait).await.unwrap();
+}
+
+/// Banks of another process: documents by their ids, whatever they are made of.
+#[derive(Default)]
+struct Far {
+    documents: Mutex<BTreeMap<String, Document>>,
+    is_down: AtomicBool,
+}
+
+impl Far {
+    fn there(&self) -> Vec<String> {
+        self.documents.lock().unwrap().keys().cloned().collect()
+    }
+}
+
+#[async_trait::async_trait]
+impl Memory for Far {
+    async fn create_bank(&self, cx: &Context, _: CreateBankRequest) -> Result<Bank> {
+        self.get_bank(cx, GetBankRequest::new("bank_far")).await
+    }
+
+    async fn get_bank(&self, _: &Context, request: GetBankRequest) -> Result<Bank> {
+        Ok(Bank { id: request.id, ..Bank::default() })
+    }
+
+    async fn insert_documents(&self, _: &Context, request: InsertDocumentsRequest) -> Result<InsertDocumentsResponse> {
+        let document_ids = request.documents.iter().map(|document| document.id.clone()).collect();
+        self.documents.lock().unwrap().extend(request.documents.into_iter().map(|document| (document.id.clone(), document)));
+        Ok(InsertDocumentsResponse { document_ids, ..InsertDocumentsResponse::default() })
+    }
+
+    async fn delete_documents(&self, _: &Context, request: DeleteDocumentsRequest) -> Result<DeleteDocumentsResponse> {
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("it is down, as it was asked to be"));
+        }
+        let mut documents = self.documents.lock().unwrap();
+        let deleted = request.document_ids.iter().filter_map(|id| documents.remove(id)).count() as u32;
+        Ok(DeleteDocumentsResponse { deleted })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_deleted_leaves_the_banks_of_another_process_too() {
+    let far = Arc::new(Far::default());
+    let socket = served::memory(far.clone()).await;
+    let manifest = format!(
+        "version: 1\nname: e2e\nproviders:\n  memory:\n    - {{ id: far, type: \"remote::grpc\", config: {{ url: \"{}\" }} }}\n",
+        socket.url
+    );
+    let stack = Served::with(&manifest).await;
+    let (cx, http) = (Context::default(), reqwest::Client::new());
+    let form = "--line\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nassistants\r\n--line\r\ncontent-disposition: form-data; \
+                name=\"file\"; filename=\"cats.txt\"\r\ncontent-type: text/plain\r\n\r\nthe cat purrs\r\n--line--\r\n";
+    let request = http.post(format!("{}/v1/files", stack.url)).header("content-type", "multipart/form-data; boundary=line").body(form);
+    let file: Json = serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
+    let file = file["id"].as_str().unwrap();
+    let bank = memory::made(&stack.memory, &cx).await;
+    let of = |id: &str| Document { id: id.into(), content: Some(Content::FileId(file.into())), ..Document::default() };
+    memory::inserted(&stack.memory, &cx, &bank, vec![of("read"), of(""), of("replaced"), memory::text("words", "the dog barks")]).await;
+    memory::inserted(&stack.memory, &cx, &bank, vec![memory::text("replaced", "the whale sings")]).await;
+    assert_eq!(far.there().len(), 4);
+    let url = format!("{}/v1/files/{file}", stack.url);
+    // As long as it is not forgotten everywhere it is there, and who asked can ask again.
+    far.is_down.store(true, Ordering::SeqCst);
+    assert_eq!(http.delete(&url).send().await.unwrap().status(), 503);
+    assert_eq!(http.get(&url).send().await.unwrap().status(), 200);
+    far.is_down.store(false, Ordering::SeqCst);
+    assert_eq!(http.delete(&url).send().await.unwrap().status(), 200);
+    assert_eq!(far.there(), ["replaced", "words"]);
+    assert_eq!(http.get(&url).send().await.unwrap().status(), 404);
+    stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

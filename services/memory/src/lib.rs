@@ -12,6 +12,7 @@ use llama_stack_core::Registry;
 pub mod banks;
 pub mod filter;
 pub mod fuse;
+mod handed;
 pub mod index;
 mod plain;
 mod remote;

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use llama_stack_core::{Code, Context, Error, EventStream, Memory, Result};
+use llama_stack_core::{Code, Context, Error, EventStream, Memory, Result, forget::Keepers};
 use llama_stack_proto::v1::{
     Bank, CancelIngestionRequest, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, DeleteDocumentsRequest,
     DeleteDocumentsResponse, Document, GetBankRequest, GetDocumentRequest, GetIngestionRequest, Ingestion, InsertChunksRequest,
     InsertChunksResponse, InsertDocumentsRequest, InsertDocumentsResponse, ListBanksRequest, ListBanksResponse, ListChunksRequest,
     ListChunksResponse, ListDocumentsRequest, ListDocumentsResponse, QueryRequest, QueryResponse, UpdateBankRequest, UpdateDocumentRequest,
 };
+use llama_stack_store::Store;
 
-use crate::{banks::MAX_BANKS, spread};
+use crate::{banks::MAX_BANKS, handed::Handed, spread};
 
 /// The banks of all providers as one service.
 ///
@@ -18,6 +19,7 @@ use crate::{banks::MAX_BANKS, spread};
 /// whose the bank is. Without any, every method is `Unimplemented`.
 pub struct Router {
     providers: Vec<(String, Arc<dyn Memory>)>,
+    handed: Option<Handed>,
 }
 
 type Provider = (String, Arc<dyn Memory>);
@@ -25,7 +27,18 @@ type Provider = (String, Arc<dyn Memory>);
 impl Router {
     /// Providers by id, in the manifest's order. The first makes the banks that name no provider.
     pub fn new(providers: Vec<Provider>) -> Self {
-        Self { providers }
+        Self { providers, handed: None }
+    }
+
+    /// Notes in the store which documents of these providers, that keep their banks elsewhere, are made of files here: so they are
+    /// [found](Store::documents_of_file) when a file goes.
+    pub fn noting(self, store: Store, keepers: Keepers, elsewhere: Vec<String>) -> Self {
+        Self { handed: Some(Handed::new(store, keepers, elsewhere)), ..self }
+    }
+
+    /// What is noted of a provider's banks, if it is one of those.
+    fn handed(&self, provider: &str) -> Option<&Handed> {
+        self.handed.as_ref().filter(|handed| handed.is_of(provider))
     }
 
     fn first(&self) -> Result<&Provider> {
@@ -121,18 +134,36 @@ impl Memory for Router {
     }
 
     async fn delete_bank(&self, cx: &Context, request: DeleteBankRequest) -> Result<DeleteBankResponse> {
-        let (_, provider) = self.owner(cx, &request.id).await?;
-        cx.within(provider.delete_bank(cx, request)).await
+        let (id, provider) = self.owner(cx, &request.id).await?;
+        let bank = request.id.clone();
+        let deleted = cx.within(provider.delete_bank(cx, request)).await?;
+        if let Some(handed) = self.handed(id) {
+            handed.forget_bank(cx.tenant(), &bank).await?;
+        }
+        Ok(deleted)
     }
 
-    async fn insert_documents(&self, cx: &Context, request: InsertDocumentsRequest) -> Result<InsertDocumentsResponse> {
-        let (_, provider) = self.owner(cx, &request.bank_id).await?;
-        cx.within(provider.insert_documents(cx, request)).await
+    async fn insert_documents(&self, cx: &Context, mut request: InsertDocumentsRequest) -> Result<InsertDocumentsResponse> {
+        let (id, provider) = self.owner(cx, &request.bank_id).await?;
+        let Some(handed) = self.handed(id) else { return cx.within(provider.insert_documents(cx, request)).await };
+        let bank = request.bank_id.clone();
+        let (made, new) = handed.note(cx.tenant(), &bank, &mut request.documents).await?;
+        let answer = cx.within(provider.insert_documents(cx, request)).await;
+        let answer = handed.answered(cx.tenant(), &bank, new, answer).await?;
+        cx.within(handed.check(cx, provider.as_ref(), &bank, &made)).await?;
+        handed.settle(cx.tenant(), &bank, made, &answer).await?;
+        Ok(answer)
     }
 
-    async fn insert_chunks(&self, cx: &Context, request: InsertChunksRequest) -> Result<InsertChunksResponse> {
-        let (_, provider) = self.owner(cx, &request.bank_id).await?;
-        cx.within(provider.insert_chunks(cx, request)).await
+    async fn insert_chunks(&self, cx: &Context, mut request: InsertChunksRequest) -> Result<InsertChunksResponse> {
+        let (id, provider) = self.owner(cx, &request.bank_id).await?;
+        let Some(handed) = self.handed(id) else { return cx.within(provider.insert_chunks(cx, request)).await };
+        let bank = request.bank_id.clone();
+        let (made, new) = handed.note(cx.tenant(), &bank, &mut request.documents).await?;
+        let answer = cx.within(provider.insert_chunks(cx, request)).await;
+        let answer = handed.answered(cx.tenant(), &bank, new, answer).await?;
+        cx.within(handed.check(cx, provider.as_ref(), &bank, &made)).await?;
+        Ok(answer)
     }
 
     async fn get_document(&self, cx: &Context, request: GetDocumentRequest) -> Result<Document> {
@@ -146,8 +177,21 @@ impl Memory for Router {
     }
 
     async fn delete_documents(&self, cx: &Context, request: DeleteDocumentsRequest) -> Result<DeleteDocumentsResponse> {
-        let (_, provider) = self.owner(cx, &request.bank_id).await?;
-        cx.within(provider.delete_documents(cx, request)).await
+        let (id, provider) = self.owner(cx, &request.bank_id).await?;
+        let Some(handed) = self.handed(id) else { return cx.within(provider.delete_documents(cx, request)).await };
+        let DeleteDocumentsRequest { bank_id, document_ids, file_id } = request.clone();
+        let answer = cx.within(provider.delete_documents(cx, request)).await;
+        match &answer {
+            // All of them are of something else by now.
+            Ok(answer) if answer.deleted == 0 && !file_id.is_empty() => {
+                handed.settled(cx.tenant(), &bank_id, document_ids, &file_id).await?
+            }
+            Ok(_) => handed.forget(cx.tenant(), &bank_id, document_ids, &file_id).await?,
+            // Nothing of the bank is there any more, whoever deleted it.
+            Err(error) if error.code() == Code::NotFound => handed.forget(cx.tenant(), &bank_id, document_ids, &file_id).await?,
+            Err(_) => {}
+        }
+        answer
     }
 
     async fn update_document(&self, cx: &Context, request: UpdateDocumentRequest) -> Result<Document> {
@@ -206,7 +250,8 @@ impl Memory for Router {
 
 #[cfg(test)]
 mod tests {
-    use llama_stack_proto::v1::{BankKind, Chunk, ScoredChunk, SearchMode};
+    use llama_stack_proto::v1::{BankKind, Chunk, ScoredChunk, SearchMode, document::Content};
+    use llama_stack_store::Durability;
 
     use super::*;
 
@@ -265,6 +310,17 @@ mod tests {
             assert_eq!(error.code(), Code::Unimplemented);
             assert!(error.message().contains("providers.memory"), "{error}");
         }
+    }
+
+    /// Else it could not be deleted, where the provider deletes no documents either.
+    #[tokio::test]
+    async fn a_file_that_a_provider_refused_is_not_noted() {
+        let store = Store::open("sqlite::memory:", Durability::Process).await.unwrap();
+        let (router, cx) = (router(&["red"]).noting(store.clone(), Keepers::default(), vec!["at-red".into()]), Context::test("a"));
+        let document = Document { id: "a".into(), content: Some(Content::FileId("file-1".into())), ..Document::default() };
+        let request = InsertDocumentsRequest { bank_id: "red".into(), documents: vec![document], ..InsertDocumentsRequest::default() };
+        assert_eq!(router.insert_documents(&cx, request).await.unwrap_err().code(), Code::Unimplemented);
+        assert!(store.documents_of_file("a", "file-1").await.unwrap().is_empty());
     }
 
     #[tokio::test]

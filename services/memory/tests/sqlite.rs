@@ -11,14 +11,18 @@ use std::{
 use banks::{FILES, Stand};
 use futures::StreamExt as _;
 use llama_stack_core::{Code, Context, Memory};
-use llama_stack_memory::Router;
+use llama_stack_memory::{
+    Router, SqliteIndex,
+    index::{BankKey, Index as _},
+};
 use llama_stack_proto::v1::{
-    Bank, CancelIngestionRequest, ContentPart, DeleteDocumentsRequest, Document, DocumentStatus, GetDocumentRequest, GetIngestionRequest,
-    Ingestion, InsertChunksRequest, InsertDocumentsRequest, ListChunksRequest, QueryRequest, SearchMode, content_part::Part,
-    document::Content,
+    Bank, CancelIngestionRequest, Chunk, ContentPart, DeleteDocumentsRequest, Document, DocumentStatus, GetDocumentRequest,
+    GetIngestionRequest, Ingestion, InsertChunksRequest, InsertDocumentsRequest, ListChunksRequest, QueryRequest, SearchMode,
+    UpdateDocumentRequest, content_part::Part, document::Content,
 };
 use llama_stack_tests::{conformance::memory, served};
 use serde_json::json;
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +138,7 @@ async fn what_was_acknowledged_is_there_after_the_next_start() {
     let cx = memory::somebody();
     let bank = memory::made(&stand.memory, &cx).await;
     memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr"), memory::text("b", "dogs bark")]).await;
-    let gone = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec!["b".into()] };
+    let gone = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec!["b".into()], ..DeleteDocumentsRequest::default() };
     stand.memory.delete_documents(&cx, gone).await.unwrap();
     let stand = Stand::open(stand.stop().await).await;
     for mode in [SearchMode::Vector, SearchMode::Keyword, SearchMode::Hybrid] {
@@ -221,6 +225,136 @@ async fn what_fails_for_a_while_is_tried_again() {
     assert_eq!(told.last().unwrap().as_ref().unwrap().completed, 1);
 }
 
+/// Whatever fails: reading it, or an index that refuses it. What is told of a document and what is found of it are of one version.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_fails_leaves_what_was_there_to_answer() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    let titled = |title: &str, text: &str| Document { title: title.into(), ..memory::text("a", text) };
+    memory::inserted(&stand.memory, &cx, &bank, vec![titled("Cats", "cats purr")]).await;
+    let mut index = SqliteConnection::connect_with(&index_file(&stand)).await.unwrap();
+    let stays = async |reason: &str| {
+        let there = document(&stand, &cx, &bank, "a").await;
+        assert_eq!((there.status(), there.error.clone().unwrap().reason.as_str()), (DocumentStatus::Failed, reason));
+        assert_eq!((there.title.as_str(), there.content), ("Cats", Some(Content::Text("cats purr".into()))));
+        for (asked, title) in [("purr", Some("Cats")), ("bark", None)] {
+            let found = stand.memory.query(&cx, memory::query(&bank, asked, SearchMode::Keyword)).await.unwrap().chunks;
+            let titles: Vec<String> = found.into_iter().map(|scored| scored.chunk.unwrap().title).collect();
+            assert_eq!(titles, title.into_iter().collect::<Vec<_>>(), "{asked} after {reason}");
+        }
+    };
+    let last = ended(&stand, &cx, background(&stand, &cx, &bank, vec![titled("Dogs", " \n ")]).await).await;
+    assert_eq!((last.status(), last.failed), (DocumentStatus::Failed, 1));
+    stays("empty_file").await;
+    sqlx::query("CREATE TRIGGER refused BEFORE INSERT ON chunks BEGIN SELECT RAISE(ABORT, 'refused'); END")
+        .execute(&mut index)
+        .await
+        .unwrap();
+    let last = ended(&stand, &cx, background(&stand, &cx, &bank, vec![titled("Dogs", "dogs bark")]).await).await;
+    assert_eq!(last.failed, 1);
+    stays("index_failed").await;
+    sqlx::query("DROP TRIGGER refused").execute(&mut index).await.unwrap();
+    // The old content again is here already; and the new one takes its place once it can.
+    let before = stand.worded.embedded.load(Ordering::SeqCst);
+    memory::inserted(&stand.memory, &cx, &bank, vec![titled("Cats", "cats purr")]).await;
+    assert_eq!(stand.worded.embedded.load(Ordering::SeqCst), before);
+    assert_eq!(document(&stand, &cx, &bank, "a").await.status(), DocumentStatus::Completed);
+    assert_eq!(ended(&stand, &cx, background(&stand, &cx, &bank, vec![titled("Dogs", "dogs bark")]).await).await.completed, 1);
+    let there = document(&stand, &cx, &bank, "a").await;
+    assert_eq!((there.title.as_str(), there.error), ("Dogs", None));
+    assert_eq!(memory::found(&stand.memory, &cx, memory::query(&bank, "purr bark", SearchMode::Keyword)).await, ["a"]);
+}
+
+/// While it waits for its model, and if it is cancelled then.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_there_answers_until_it_is_replaced() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr")]).await;
+    let closed = stand.worded.gate.write().await;
+    let ingestion = background(&stand, &cx, &bank, vec![memory::text("a", "dogs bark")]).await;
+    let old = async |status: DocumentStatus| {
+        let there = document(&stand, &cx, &bank, "a").await;
+        assert_eq!((there.status(), there.content), (status, Some(Content::Text("cats purr".into()))));
+        assert_eq!(memory::found(&stand.memory, &cx, memory::query(&bank, "purr", SearchMode::Keyword)).await, ["a"]);
+    };
+    old(DocumentStatus::InProgress).await;
+    let cancel = CancelIngestionRequest { bank_id: bank.id.clone(), id: ingestion.id };
+    stand.memory.cancel_ingestion(&cx, cancel).await.unwrap();
+    old(DocumentStatus::Cancelled).await;
+    // A name that is given while it waits is that of both.
+    let ingestion = background(&stand, &cx, &bank, vec![memory::text("a", "dogs bark")]).await;
+    let named = UpdateDocumentRequest {
+        bank_id: bank.id.clone(),
+        document_id: "a".into(),
+        title: Some("Pets".into()),
+        ..UpdateDocumentRequest::default()
+    };
+    assert_eq!(stand.memory.update_document(&cx, named).await.unwrap().title, "Pets");
+    old(DocumentStatus::InProgress).await;
+    drop(closed);
+    assert_eq!(ended(&stand, &cx, ingestion).await.completed, 1);
+    let there = document(&stand, &cx, &bank, "a").await;
+    assert_eq!((there.title.as_str(), there.content), ("Pets", Some(Content::Text("dogs bark".into()))));
+}
+
+/// Of an insertion that was cut off, or that another process overtook. It goes where the document's next one fails as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_index_has_of_another_version_is_not_found() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr"), memory::text("b", "cats sleep")]).await;
+    let index = SqliteIndex::open(&stand.folder.path().join("memory/sqlite")).await.unwrap();
+    let key = BankKey { tenant: cx.tenant().into(), bank_id: bank.id.clone() };
+    let foreign = |n: usize| {
+        let id = format!("a#of another {n}");
+        Chunk { revision: "rev_other".into(), ..memory::chunk(&id, "a", "cats cats cats bark", &llama_stack_tests::worded::vector("cats")) }
+    };
+    index.upsert(&key, (0..5).map(foreign).collect()).await.unwrap();
+    let listed = async || {
+        let request = ListChunksRequest { bank_id: bank.id.clone(), ..ListChunksRequest::default() };
+        stand.memory.list_chunks(&cx, request).await.unwrap().chunks
+    };
+    let texts: Vec<String> = listed().await.into_iter().map(|chunk| chunk.text).collect();
+    assert_eq!(texts, ["cats purr", "cats sleep"]);
+    assert!(listed().await.iter().all(|chunk| chunk.revision.is_empty()));
+    assert!(memory::found(&stand.memory, &cx, memory::query(&bank, "bark", SearchMode::Keyword)).await.is_empty());
+    for mode in [SearchMode::Keyword, SearchMode::Vector] {
+        // Nor does it take the place of what is.
+        let mut found = memory::found(&stand.memory, &cx, QueryRequest { top_k: 2, ..memory::query(&bank, "cats", mode) }).await;
+        found.sort_unstable();
+        assert_eq!(found, ["a", "b"]);
+    }
+    assert_eq!(ended(&stand, &cx, background(&stand, &cx, &bank, vec![memory::text("a", " ")]).await).await.failed, 1);
+    let there = document(&stand, &cx, &bank, "a").await;
+    assert_eq!((there.status(), there.chunk_count, index.stats(&key).await.unwrap().chunks), (DocumentStatus::Failed, 0, 1));
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr")]).await;
+    assert_eq!(memory::found(&stand.memory, &cx, memory::query(&bank, "purr", SearchMode::Keyword)).await, ["a"]);
+}
+
+/// Else the text of a file would be there as long as what takes its place is not read, or go with what does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_with_its_file_leaves_what_is_inserted_in_its_place() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    let of_file = Document { id: "a".into(), content: Some(Content::FileId(FILES[0].into())), ..Document::default() };
+    memory::inserted(&stand.memory, &cx, &bank, vec![of_file]).await;
+    let forget = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec!["a".into()], file_id: FILES[0].into() };
+    let closed = stand.worded.gate.write().await;
+    let ingestion = background(&stand, &cx, &bank, vec![memory::text("a", "dogs bark")]).await;
+    assert_eq!(stand.memory.delete_documents(&cx, forget.clone()).await.unwrap().deleted, 1);
+    assert!(memory::found(&stand.memory, &cx, memory::query(&bank, "purr", SearchMode::Keyword)).await.is_empty());
+    drop(closed);
+    assert_eq!(ended(&stand, &cx, ingestion).await.completed, 1);
+    // It is of something else by now.
+    assert_eq!(stand.memory.delete_documents(&cx, forget).await.unwrap().deleted, 0);
+    assert_eq!(memory::found(&stand.memory, &cx, memory::query(&bank, "bark", SearchMode::Keyword)).await, ["a"]);
+}
+
 /// The quota is each tenant's own, over all of its banks; what is replaced or deleted makes room.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenants_documents_keep_to_their_quota() {
@@ -246,7 +380,7 @@ async fn a_tenants_documents_keep_to_their_quota() {
     let other = memory::somebody();
     let theirs = memory::made(&stand.memory, &other).await;
     memory::inserted(&stand.memory, &other, &theirs, vec![sized("a", 1_000)]).await;
-    let gone = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec!["a".into()] };
+    let gone = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec!["a".into()], ..DeleteDocumentsRequest::default() };
     stand.memory.delete_documents(&cx, gone).await.unwrap();
     memory::inserted(&stand.memory, &cx, &second, vec![sized("b", 500)]).await;
 }
@@ -297,7 +431,7 @@ async fn deleted_text_is_in_no_file_of_the_index() {
     let index = stand.folder.path().join("memory/sqlite");
     assert!(holds(&index, "zanzibar7") && holds(&index, "meerkat"), "the scan does not see what is there");
     let ids = (0..10).map(|n| format!("s{n}")).collect();
-    let delete = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: ids };
+    let delete = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: ids, ..DeleteDocumentsRequest::default() };
     assert_eq!(stand.memory.delete_documents(&cx, delete).await.unwrap().deleted, 10);
     for word in ["zanzibar", "quokka"] {
         assert!(!holds(&index, word), "{word} is still in a file");
@@ -313,4 +447,20 @@ fn holds(folder: &Path, word: &str) -> bool {
 async fn background(stand: &Stand, cx: &Context, bank: &Bank, documents: Vec<Document>) -> Ingestion {
     let request = InsertDocumentsRequest { bank_id: bank.id.clone(), documents, background: true, ..InsertDocumentsRequest::default() };
     stand.memory.insert_documents(cx, request).await.unwrap().ingestion.unwrap()
+}
+
+/// What is told of it last.
+async fn ended(stand: &Stand, cx: &Context, ingestion: Ingestion) -> Ingestion {
+    let get = GetIngestionRequest { bank_id: ingestion.bank_id, id: ingestion.id };
+    let told: Vec<_> = timeout(memory::NEVER, stand.memory.watch_ingestion(cx, get).await.unwrap().collect()).await.unwrap();
+    told.last().unwrap().as_ref().unwrap().clone()
+}
+
+async fn document(stand: &Stand, cx: &Context, bank: &Bank, id: &str) -> Document {
+    let request = GetDocumentRequest { bank_id: bank.id.clone(), document_id: id.into(), ..GetDocumentRequest::default() };
+    stand.memory.get_document(cx, request).await.unwrap()
+}
+
+fn index_file(stand: &Stand) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(stand.folder.path().join("memory/sqlite/index.db"))
 }

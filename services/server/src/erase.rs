@@ -155,7 +155,7 @@ impl Eraser {
         }
         let Some(person) = of else { return Ok(()) };
         for (bank_id, id) in self.store.documents_of(admin.tenant(), person).await? {
-            let request = DeleteDocumentsRequest { bank_id, document_ids: vec![id] };
+            let request = DeleteDocumentsRequest { bank_id, document_ids: vec![id], ..DeleteDocumentsRequest::default() };
             count(counts, "documents", gone(self.memory.delete_documents(admin, request).await)?);
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use llama_stack_core::{Code, Context, EventStream, Files, Memory, Principal, Result};
+use llama_stack_core::{Code, Context, Error, EventStream, Files, Memory, Principal, Result};
 use llama_stack_files::Derived;
 use llama_stack_proto::v1::{
     DeleteDocumentsRequest, DeleteFileRequest, DeleteFileResponse, File, FileChunk, GetFileRequest, ListFilesRequest, ListFilesResponse,
@@ -59,11 +59,17 @@ impl Derived for Filed {
         // Whose the file is says what becomes of its text, whoever has a bank with it.
         let admin = Context::new(Principal { id: "files".into(), tenant: tenant.into(), roles: vec!["admin".into()] });
         for (bank_id, document) in self.store.documents_of_file(tenant, file_id).await? {
-            let request = DeleteDocumentsRequest { bank_id, document_ids: vec![document] };
+            let undeletable = format!(
+                "bank {bank_id:?} has what was read of the file, and its provider cannot delete documents: delete the bank, then the file"
+            );
+            let request = DeleteDocumentsRequest { bank_id, document_ids: vec![document], file_id: file_id.to_owned() };
             let admin = admin.clone().with_timeout(self.patience);
             match admin.within(self.memory.delete_documents(&admin, request)).await {
                 // The bank has gone meanwhile, or its provider from the manifest.
                 Err(error) if error.code() == Code::NotFound => {}
+                Err(error) if error.code() == Code::Unimplemented => {
+                    return Err(Error::failed_precondition(undeletable).with_reason("documents_stay").with_source(error));
+                }
                 deleted => drop(deleted?),
             }
         }

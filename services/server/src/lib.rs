@@ -16,6 +16,7 @@ pub mod backup;
 mod connections;
 mod erase;
 mod filed;
+mod forgotten;
 #[doc(hidden)]
 pub mod fuzz;
 mod grpc;

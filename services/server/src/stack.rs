@@ -13,7 +13,7 @@ use llama_stack_batches::Batcher;
 use llama_stack_core::{
     Agents, Batches, Context, Deps, Files, Identity, Inference, Manifest, Memory, Prompts, Registry, Result, Safety, Stack as Info, Tools,
     forget::{Forget, Keepers},
-    manifest,
+    ids, manifest,
     registry::OnProgress,
     trace::Tracer,
 };
@@ -30,6 +30,7 @@ use crate::{
     assemble, backup,
     erase::Eraser,
     filed::Filed,
+    forgotten::{Follower, Others},
     history::{AuditLog, History, Log},
     identity::{Gate, tls::Tls},
     info,
@@ -127,7 +128,8 @@ impl Stack {
         deps.extensions.insert(parser.clone());
         let egress = input_files::client(manifest.egress.clone());
         deps.extensions.insert(metrics.pools().clone());
-        let keepers = Keepers::default();
+        let (keepers, caller) = (Keepers::default(), ids::new("stack"));
+        keepers.telling(Others { store: store.clone(), caller: caller.clone() });
         deps.extensions.insert(keepers.clone());
 
         let providers = assemble::providers("inference", &listed.inference, &registry.inference, &deps, lines).await?;
@@ -155,7 +157,10 @@ impl Stack {
         let indexes = Indexes::default();
         deps.extensions.insert(indexes.clone());
         let providers = assemble::providers("memory", &listed.memory, &registry.memory, &deps, lines).await?;
-        let memory: Arc<dyn Memory> = Arc::new(llama_stack_memory::Router::new(providers.clone()));
+        // Those that keep their banks themselves.
+        let elsewhere = providers.iter().map(|(id, _)| id.clone()).filter(|id| indexes.get(id).is_none()).collect();
+        let router = llama_stack_memory::Router::new(providers.clone()).noting(store.clone(), keepers.clone(), elsewhere);
+        let memory: Arc<dyn Memory> = Arc::new(router);
         probes.extend(info::probes(providers));
         deps.memory = Some(memory.clone());
 
@@ -211,6 +216,8 @@ impl Stack {
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
         };
+        // All who keep something have entered themselves.
+        tasks.spawn(Follower::new(store.clone(), keepers.clone(), caller, deps.folder.clone()).run(shutdown.clone()));
         let eraser = Eraser {
             store: store.clone(),
             memory: memory.clone(),

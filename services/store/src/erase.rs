@@ -21,9 +21,11 @@ const PAGE: i64 = 500;
 /// With whom the turn was noted for since, if it was.
 const FIRST_EVENTS: &str = "SELECT j.turn_id, j.body, COALESCE(o.principal, '') FROM journal j LEFT JOIN owners o ON o.tenant = j.tenant \
                             AND o.id = j.turn_id WHERE j.tenant = $1 AND j.turn_id > $2 AND j.seq = 1 ORDER BY j.turn_id LIMIT $3";
-const DOCUMENTS: &str = "SELECT bank_id, id FROM bank_documents WHERE tenant = $1 AND principal = $2 ORDER BY bank_id, id";
+const DOCUMENTS: &str = "SELECT bank_id, id FROM bank_documents WHERE tenant = $1 AND (principal = $2 OR waiting_principal = $2) \
+                         ORDER BY bank_id, id";
 const BANK_PROVIDERS: &str = "SELECT DISTINCT provider_id FROM banks b WHERE tenant = $1 AND ($2 = '' OR owner = $2 OR EXISTS \
-                              (SELECT 1 FROM bank_documents d WHERE d.tenant = b.tenant AND d.bank_id = b.id AND d.principal = $2)) \
+                              (SELECT 1 FROM bank_documents d WHERE d.tenant = b.tenant AND d.bank_id = b.id \
+                              AND (d.principal = $2 OR d.waiting_principal = $2))) \
                               ORDER BY provider_id";
 const OWNED: &str = "SELECT id FROM owners WHERE tenant = $1 AND principal = $2 ORDER BY id";
 const KEYS: &str = "SELECT id, body FROM api_keys WHERE tenant = $1";

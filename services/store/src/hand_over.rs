@@ -67,7 +67,11 @@ const BANKS: Owned = Owned {
            THEN '' ELSE purpose END WHERE tenant = $1 AND id = $2 AND owner = $3",
     read: "SELECT body FROM banks WHERE tenant = $1 AND id = $2",
     write: "UPDATE banks SET body = $3 WHERE tenant = $1 AND id = $2",
-    within: Some("UPDATE bank_documents SET principal = $4 WHERE tenant = $1 AND bank_id = $2 AND principal = $3"),
+    within: Some(
+        "UPDATE bank_documents SET principal = CASE WHEN principal = $3 THEN $4 ELSE principal END, \
+         waiting_principal = CASE WHEN waiting_principal = $3 THEN $4 ELSE waiting_principal END \
+         WHERE tenant = $1 AND bank_id = $2 AND (principal = $3 OR waiting_principal = $3)",
+    ),
     given: |body, to| Ok(Bank { owner: to.into(), ..Bank::decode(body)? }.encode_to_vec()),
 };
 /// Banks that are for nothing by their column, in the order in which their owner's memory looks at them.

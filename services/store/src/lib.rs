@@ -20,7 +20,9 @@ mod documents;
 mod erase;
 mod failure;
 mod files;
+mod forgotten;
 mod hand_over;
+mod handed;
 mod ingestions;
 mod inspect;
 mod lease;
@@ -61,8 +63,9 @@ use crate::{
 pub use crate::api_keys::KeyRecord;
 pub use crate::banks::{BankList, DoomedBank, PERSONAL_MEMORY};
 pub use crate::batches::{BatchLine, HeldBatch, LineResults, LineUsage, has_ended};
-pub use crate::documents::{Author, DocumentList, InsertedDocument, PendingDocument};
+pub use crate::documents::{Author, DocumentList, InsertedDocument, KeptDocument, NO_VERSION, PendingDocument};
 pub use crate::files::{ExpiredFile, FileList};
+pub use crate::forgotten::Forgotten;
 pub use crate::inspect::{Inspected, inspect};
 pub use crate::lease::Holder;
 #[doc(hidden)]

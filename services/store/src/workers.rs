@@ -25,7 +25,8 @@ const LEFT: &str = "SELECT DISTINCT d.worker FROM bank_documents d JOIN banks b 
 /// From this one worker: of two who take, the slower one of Postgres looks again, and finds it another's.
 const TAKE: &str = "UPDATE bank_documents SET worker = $1 WHERE status = 1 AND worker = $2 AND (tenant, bank_id) IN \
                     (SELECT tenant, id FROM banks WHERE provider_id = $3 AND doomed = 0) \
-                    RETURNING tenant, bank_id, id, ingestion_id, principal, roles, place";
+                    RETURNING tenant, bank_id, id, ingestion_id, CASE WHEN length(waiting) > 0 THEN waiting_principal ELSE principal END, \
+                    CASE WHEN length(waiting) > 0 THEN waiting_roles ELSE roles END, place";
 const IS_WORKER: &str = "SELECT 1 FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND worker = $4 AND status = 1";
 
 struct Renew {

@@ -7,7 +7,7 @@ mod fixture;
 use fixture::{Fixture, TENANT, later, of};
 use llama_stack_core::{Code, ids};
 use llama_stack_proto::v1::{Bank, BankKind, Document, DocumentStatus, Ingestion, document::Content};
-use llama_stack_store::{Author, BankList, DocumentList, InsertedDocument, PERSONAL_MEMORY, PendingDocument, Store};
+use llama_stack_store::{Author, BankList, DocumentList, InsertedDocument, NO_VERSION, PERSONAL_MEMORY, PendingDocument, Store};
 
 on!(sqlite, memory, postgres: [
     a_bank_is_its_tenants_and_providers,
@@ -15,6 +15,8 @@ on!(sqlite, memory, postgres: [
     an_expired_bank_is_doomed_and_goes_with_all_it_has,
     a_document_keeps_its_place_and_its_newest_content,
     an_insertion_that_was_overtaken_changes_nothing,
+    what_is_inserted_waits_beside_what_has_chunks,
+    what_waits_takes_the_place_of_what_is_let_go,
     of_two_who_put_a_content_in_place_of_the_same_one_does,
     a_completed_document_gets_another_name_and_one_that_waits_keeps_its_own,
     what_a_worker_left_is_taken_once_its_lease_has_run_out,
@@ -22,6 +24,8 @@ on!(sqlite, memory, postgres: [
     an_ingestion_counts_its_documents,
     expired_documents_are_told,
     documents_are_known_by_their_file,
+    documents_that_were_handed_elsewhere_are_known_by_their_file,
+    calls_to_forget_are_counted_and_each_tenants_newest_is_kept,
     an_owner_has_one_bank_for_a_purpose,
     who_takes_over_anothers_banks_keeps_their_own_for_a_purpose_though_it_only_says_so,
 ]);
@@ -170,6 +174,90 @@ async fn an_insertion_that_was_overtaken_changes_nothing(Fixture { store, .. }: 
     assert!(store.settle_document(TENANT, &mine.id, &done(&second), &second.revision, (1, 1)).await.unwrap());
     let there = store.get_document(TENANT, &mine.id, "a").await.unwrap();
     assert_eq!((there.document.status(), there.document.content), (DocumentStatus::Completed, Some(Content::Text("two".into()))));
+}
+
+fn text_of(document: &Document) -> &str {
+    match &document.content {
+        Some(Content::Text(text)) => text,
+        _ => "",
+    }
+}
+
+async fn completed(store: &Store, bank: &Bank, row: InsertedDocument) {
+    store.put_documents(TENANT, &bank.id, &ann(), WORKER, vec![row.clone()], None).await.unwrap();
+    let done = Document { status: DocumentStatus::Completed.into(), ..row.document };
+    assert!(store.complete_document(TENANT, &bank.id, &done, &row.revision, (1, 1)).await.unwrap());
+}
+
+async fn what_is_inserted_waits_beside_what_has_chunks(Fixture { store, .. }: &Fixture) {
+    let (mine, bob) = (bank("ann"), Author { principal: "bob".into(), roles: vec!["dev".into()] });
+    kept(store, &mine).await;
+    let there = async || store.get_document(TENANT, &mine.id, "a").await.unwrap();
+    let versions = async || store.document_versions(TENANT, &mine.id, &["a", "none"]).await.unwrap();
+    let put = async |row: &InsertedDocument| {
+        store.put_documents(TENANT, &mine.id, &bob, WORKER, vec![row.clone()], None).await.unwrap();
+    };
+    let (first, second, third) = (inserted("a", "one"), inserted("a", "number two"), inserted("a", "three"));
+    put(&first).await;
+    // None of its chunks is found before it has them.
+    assert_eq!(there().await.version, NO_VERSION);
+    completed(store, &mine, first.clone()).await;
+    assert_eq!(versions().await, [("a".to_owned(), [first.revision.clone(), first.revision.clone()])].into());
+    let of_bob = store.documents_of(TENANT, "bob").await.unwrap();
+    put(&second).await;
+    let kept = there().await;
+    assert_eq!((kept.document.status(), text_of(&kept.document)), (DocumentStatus::InProgress, "one"));
+    assert_eq!(kept.waiting.as_ref().map(text_of), Some("number two"));
+    assert_eq!(versions().await, [("a".to_owned(), [first.revision.clone(), second.revision.clone()])].into());
+    // Both are somebody's, and both take room.
+    assert_eq!((of_bob.len(), store.documents_of(TENANT, "bob").await.unwrap().len()), (0, 1));
+    assert_eq!(store.documents_of(TENANT, "ann").await.unwrap().len(), 1);
+    assert!(store.document_bytes(TENANT, PROVIDER, &mine.id, "").await.unwrap() >= 13);
+    let pending = store.take_documents(later(WORKER, 0), PROVIDER, true).await.unwrap();
+    assert_eq!((pending.len(), &pending[0].author), (1, &bob));
+    let failed = Document { status: DocumentStatus::Failed.into(), ..kept.document };
+    assert!(store.settle_document(TENANT, &mine.id, &failed, &second.revision, (0, 0)).await.unwrap());
+    let kept = there().await;
+    assert_eq!((text_of(&kept.document), kept.waiting, kept.version.as_str()), ("one", None, first.revision.as_str()));
+    assert!(store.documents_of(TENANT, "bob").await.unwrap().is_empty());
+    put(&third).await;
+    let done = Document { status: DocumentStatus::Completed.into(), ..third.document.clone() };
+    assert!(store.complete_document(TENANT, &mine.id, &done, &third.revision, (1, 1)).await.unwrap());
+    let kept = there().await;
+    assert_eq!((text_of(&kept.document), kept.waiting, kept.version), ("three", None, third.revision.clone()));
+    assert_eq!(store.documents_of(TENANT, "bob").await.unwrap().len(), 1);
+    // Whose chunks are another's by now is inserted again.
+    store.redo_document(TENANT, &mine.id, "a", WORKER).await.unwrap();
+    let kept = there().await;
+    assert_eq!((kept.document.status(), kept.version.as_str()), (DocumentStatus::InProgress, NO_VERSION));
+    let next = store.rename_insertion(TENANT, &mine.id, "a", &third.revision).await.unwrap();
+    assert_eq!(next, Some(there().await.revision));
+    assert_eq!(store.rename_insertion(TENANT, &mine.id, "a", &third.revision).await.unwrap(), None);
+}
+
+async fn what_waits_takes_the_place_of_what_is_let_go(Fixture { store, .. }: &Fixture) {
+    let mine = bank("ann");
+    kept(store, &mine).await;
+    let mut soon = ids::now();
+    soon.seconds += 10;
+    let first = inserted("a", "one");
+    let first = InsertedDocument { document: Document { expires: Some(soon), ..first.document }, ..first };
+    completed(store, &mine, first).await;
+    let second = inserted("a", "two");
+    store.put_documents(TENANT, &mine.id, &ann(), WORKER, vec![second.clone()], None).await.unwrap();
+    let mut later = soon;
+    later.seconds += 1;
+    // What expires is what is there.
+    assert_eq!(store.documents_expired_in_wait(TENANT, &mine.id, &later).await.unwrap(), ["a"]);
+    let renamed = Document { title: "Two".into(), ..second.document.clone() };
+    assert!(store.put_waiting_document(TENANT, &mine.id, &renamed, &second.revision).await.unwrap());
+    assert!(store.let_go_document(TENANT, &mine.id, &renamed, &second.revision).await.unwrap());
+    let there = store.get_document(TENANT, &mine.id, "a").await.unwrap();
+    assert_eq!((there.document.status(), text_of(&there.document)), (DocumentStatus::InProgress, "two"));
+    assert_eq!((there.document.title.as_str(), there.waiting, there.version.as_str()), ("Two", None, NO_VERSION));
+    assert_ne!(there.revision, second.revision);
+    assert!(!store.let_go_document(TENANT, &mine.id, &renamed, &there.revision).await.unwrap());
+    assert!(store.expired_documents(TENANT, &mine.id, &later).await.unwrap().is_empty());
 }
 
 async fn of_two_who_put_a_content_in_place_of_the_same_one_does(Fixture { store, .. }: &Fixture) {
@@ -330,6 +418,42 @@ async fn documents_are_known_by_their_file(Fixture { store, .. }: &Fixture) {
     store.doom_bank(TENANT, PROVIDER, &other.id).await.unwrap();
     assert_eq!(store.documents_of_file(TENANT, "file-1").await.unwrap(), [(one.id.clone(), "file-1".to_owned())]);
     assert!(store.documents_of_file("other", "file-1").await.unwrap().is_empty());
+}
+
+async fn documents_that_were_handed_elsewhere_are_known_by_their_file(Fixture { store, .. }: &Fixture) {
+    let of = |document: &str, file: &str| (document.to_owned(), file.to_owned());
+    let known = async |file: &str| {
+        let found = store.documents_of_file(TENANT, file).await.unwrap();
+        found.into_iter().map(|(bank, document)| format!("{bank}/{document}")).collect::<Vec<String>>()
+    };
+    store.note_handed(TENANT, "far", vec![of("a", "file-far"), of("b", "file-far"), of("a", "file-other")]).await.unwrap();
+    store.note_handed(TENANT, "far", vec![of("a", "file-far")]).await.unwrap();
+    store.note_handed(TENANT, "gone", vec![of("a", "file-far")]).await.unwrap();
+    assert_eq!(known("file-far").await, ["far/a", "far/b", "gone/a"]);
+    store.forget_handed_bank(TENANT, "gone").await.unwrap();
+    // What is in place of what it was made of before is the one's alone, or nobody's.
+    store.settle_handed(TENANT, "far", vec![of("a", "file-other"), of("b", "")]).await.unwrap();
+    assert!(known("file-far").await.is_empty());
+    assert!(store.is_handed(TENANT, "far", "a", "file-other").await.unwrap());
+    store.forget_handed(TENANT, "far", vec![of("a", "file-far")]).await.unwrap();
+    assert_eq!(known("file-other").await, ["far/a"]);
+    store.forget_handed(TENANT, "far", vec![of("a", "")]).await.unwrap();
+    assert!(known("file-other").await.is_empty());
+}
+
+async fn calls_to_forget_are_counted_and_each_tenants_newest_is_kept(Fixture { store, .. }: &Fixture) {
+    let before = store.last_forgotten().await.unwrap();
+    for (tenant, caller) in [("a", "one"), ("b", "two"), ("a", "three")] {
+        store.note_forgotten(tenant, caller).await.unwrap();
+    }
+    let since = async |number: i64| {
+        let calls = store.forgotten_since(before + number).await.unwrap();
+        calls.into_iter().map(|call| (call.tenant, call.number - before, call.caller)).collect::<Vec<_>>()
+    };
+    let (second, third) = (("b".to_owned(), 2, "two".to_owned()), ("a".to_owned(), 3, "three".to_owned()));
+    assert_eq!(since(0).await, [second, third.clone()]);
+    assert_eq!(since(2).await, [third]);
+    assert_eq!((since(3).await.len(), store.last_forgotten().await.unwrap()), (0, before + 3));
 }
 
 async fn an_owner_has_one_bank_for_a_purpose(Fixture { store, .. }: &Fixture) {

@@ -232,7 +232,7 @@ async fn write(client: &Client, number: usize, round: usize, bank: Option<&str>,
             client.insert(bank, &format!("passing{round}"), "This does not stay for long.").await;
             passing.push(format!("passing{round}"));
             if let Some(id) = gone {
-                let request = DeleteDocumentsRequest { bank_id: bank.into(), document_ids: vec![id] };
+                let request = DeleteDocumentsRequest { bank_id: bank.into(), document_ids: vec![id], ..DeleteDocumentsRequest::default() };
                 client.memory.delete_documents(&client.cx, request).await.unwrap();
             }
             Kept::Document { bank: bank.into(), id: word.clone(), word }

@@ -9,16 +9,18 @@ use std::{
 use futures::{StreamExt as _, stream};
 use llama_stack_core::{Code, Context, Error, EventStream, Principal, Result, ids};
 use llama_stack_proto::v1::{Bank, Document, DocumentStatus, GetIngestionRequest, Ingestion, InsertDocumentsResponse, ItemFailure};
-use llama_stack_store::{Author, Holder, InsertedDocument, PendingDocument};
+use llama_stack_store::{Author, Holder, InsertedDocument, KeptDocument, NO_VERSION, PendingDocument};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Banks,
-    access::{Want, author},
-    ingest::{Read, alike, gone},
+    access::{Want, author, key},
+    documents::PAGE,
+    ingest::{Read, gone},
     worker::Busy,
 };
+use crate::index::BankKey;
 
 /// No worker's name.
 const NOBODY: &str = "-";
@@ -71,15 +73,10 @@ impl Banks {
         let count = documents.len() as u32;
         let mut rows = Vec::with_capacity(documents.len());
         for (_, document) in documents {
-            let there = self.there(tenant, &bank.id, &document.id).await?.map(|there| there.document);
             let mut waits = Document { ingestion_id: id.clone(), status: DocumentStatus::InProgress.into(), ..document };
             (waits.sha256, waits.bytes, waits.error) = (String::new(), size(&waits), None);
-            if let Some(there) = there {
-                waits.created = there.created;
-                if alike(&there, &waits) && there.status() == DocumentStatus::Completed {
-                    // Its chunks are of this content; if the new one is the same, they stay.
-                    (waits.sha256, waits.chunk_count) = (there.sha256, there.chunk_count);
-                }
+            if let Some(there) = self.there(tenant, &bank.id, &waits.id).await? {
+                waits.created = there.document.created;
             }
             rows.push(InsertedDocument { document: waits, revision: ids::new("rev") });
         }
@@ -95,8 +92,11 @@ impl Banks {
             ..Ingestion::default()
         };
         let busy = self.0.worker.begin(&self.store).await?;
+        // Not while one of them is being stored.
+        let alone = self.0.locks.bank(&key(tenant, &bank.id)).await;
         let put = self.store.put_documents(tenant, &bank.id, &author, self.0.worker.owner(), rows, Some(ingestion.clone())).await;
         put.map_err(|error| gone(error, &bank.id))?;
+        drop(alone);
         let pending = document_ids.iter().map(|document| PendingDocument {
             tenant: tenant.into(),
             bank_id: bank.id.clone(),
@@ -210,7 +210,7 @@ impl Banks {
         if row.document.status() != DocumentStatus::InProgress || row.document.ingestion_id != pending.ingestion_id {
             return Ok(None);
         }
-        let read = match self.read(cx, &bank, row.document.clone()).await {
+        let read = match self.read(cx, &bank, row.waiting.unwrap_or(row.document)).await {
             Ok(Read::New(mut document, chunks)) => {
                 document.ingestion_id.clone_from(&pending.ingestion_id);
                 Read::New(document, chunks)
@@ -233,8 +233,12 @@ impl Banks {
         }
     }
 
+    /// What was there before goes on answering; if some of its chunks are not there any more, none stays.
     async fn store_failure(&self, pending: &PendingDocument, error: &Error) -> Result<()> {
-        let Some(row) = self.there(&pending.tenant, &pending.bank_id, &pending.id).await? else { return Ok(()) };
+        let PendingDocument { tenant, bank_id, id, .. } = pending;
+        let key = key(tenant, bank_id);
+        let _held = self.0.locks.document(&key, id).await;
+        let Some(row) = self.there(tenant, bank_id, id).await? else { return Ok(()) };
         // What came later is not its failure.
         if row.document.status() != DocumentStatus::InProgress
             || row.document.ingestion_id != pending.ingestion_id
@@ -242,10 +246,40 @@ impl Banks {
         {
             return Ok(());
         }
+        // An index that does not answer is no reason to tell nobody: what is of another version is not found in any case.
+        let emptied = self.empty_unless_whole(&key, &row).await.unwrap_or_else(|untold| {
+            tracing::warn!(document = id, error = ?untold, "what a failed insertion left in the index stays there, and is not found");
+            row.version == NO_VERSION
+        });
         let mut document = row.document;
         (document.status, document.error) = (DocumentStatus::Failed.into(), Some(error.to_info()));
-        document.sha256.clear();
-        self.store.settle_document(&pending.tenant, &pending.bank_id, &document, &row.revision, (0, 0)).await.map(drop)
+        if emptied {
+            document.sha256.clear();
+            document.chunk_count = 0;
+            self.store.empty_document(tenant, bank_id, &document, &row.revision).await.map(drop)
+        } else {
+            self.store.settle_document(tenant, bank_id, &document, &row.revision, (0, 0)).await.map(drop)
+        }
+    }
+
+    /// Whether nothing of the document is in the index any more, as it had not all of one version and nothing else.
+    async fn empty_unless_whole(&self, key: &BankKey, row: &KeptDocument) -> Result<bool> {
+        let (id, mut after, mut count) = (row.document.id.as_str(), None::<String>, 0);
+        let mut whole = row.version != NO_VERSION;
+        while whole {
+            let chunks = self.index.scroll(key, Some(id), after.as_deref(), PAGE, false).await?;
+            whole = chunks.iter().all(|chunk| chunk.revision == row.version);
+            count += chunks.len();
+            match chunks.last() {
+                Some(last) if chunks.len() == PAGE as usize => after = Some(last.id.clone()),
+                _ => break,
+            }
+        }
+        if whole && (count > 0 || row.document.chunk_count == 0) {
+            return Ok(false);
+        }
+        self.index.delete_documents(key, &[id.to_owned()]).await?;
+        Ok(true)
     }
 
     pub(super) async fn ingestion(&self, cx: &Context, bank: &str, id: &str) -> Result<Ingestion> {
@@ -318,7 +352,7 @@ impl Banks {
     pub(super) async fn sweep_once(&self) -> Result<()> {
         let now = ids::now();
         for (tenant, bank, id) in self.store.all_expired_documents(&self.provider_id, &now).await? {
-            self.erase(&tenant, &bank, vec![id]).await?;
+            self.erase_held(&tenant, &bank, &id, None).await?;
         }
         for bank in self.store.doomed_banks(&self.provider_id, &now).await? {
             self.end(&bank.tenant, &bank.id).await?;

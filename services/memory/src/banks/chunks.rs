@@ -6,7 +6,7 @@ use llama_stack_core::{Context, Error, Result, ids};
 use llama_stack_proto::v1::{
     Bank, BankKind, Chunk, Document, DocumentStatus, EmbedPurpose, InsertChunksRequest, InsertChunksResponse, ItemFailure,
 };
-use llama_stack_store::InsertedDocument;
+use llama_stack_store::{InsertedDocument, NO_VERSION};
 
 use super::{
     Banks,
@@ -92,28 +92,39 @@ impl Banks {
         tenant: &str,
         bank_id: &str,
         author: &llama_stack_store::Author,
-        chunks: Vec<Chunk>,
+        mut chunks: Vec<Chunk>,
         mut known: HashMap<String, Document>,
     ) -> Result<()> {
         let key = key(tenant, bank_id);
         // As many documents as there may be, so the whole bank waits; but never two of them for each other.
         let _alone = self.0.locks.bank(&key).await;
-        let mut documents: BTreeMap<&str, Document> = BTreeMap::new();
+        let mut documents: BTreeMap<String, Document> = BTreeMap::new();
         for chunk in &chunks {
-            let document = documents.entry(&chunk.document_id).or_default();
+            let document = documents.entry(chunk.document_id.clone()).or_default();
             document.chunk_count = document.chunk_count.max(chunk.index.saturating_add(1));
             document.bytes += chunk.text.len() as u64;
             document.title.clone_from(&chunk.title);
             document.attributes.clone_from(&chunk.attributes);
         }
-        let mut rows = Vec::new();
+        let (mut rows, mut versions) = (Vec::new(), HashMap::new());
         for (id, document) in documents {
-            let document = match self.there(tenant, bank_id, id).await? {
+            let there = self.there(tenant, bank_id, &id).await?;
+            let in_progress = there.as_ref().is_some_and(|there| there.document.status() == DocumentStatus::InProgress);
+            let version = match &there {
+                Some(there) if there.version != NO_VERSION => there.version.clone(),
+                // Until those that it is to have take their place.
+                Some(there) if in_progress => there.revision.clone(),
+                _ => String::new(),
+            };
+            let has_version = there.as_ref().is_some_and(|there| there.version != NO_VERSION);
+            versions.insert(id.clone(), version);
+            let document = match there {
+                Some(_) if in_progress => continue,
                 // Of a document that was read from a text, that stays what it is.
-                Some(there) if there.document.content.is_some() => continue,
+                Some(there) if there.document.content.is_some() && has_version => continue,
                 Some(there) => Document { chunk_count: there.document.chunk_count.max(document.chunk_count), ..there.document },
                 None => {
-                    let known = match known.remove(id) {
+                    let known = match known.remove(&id) {
                         Some(known) => Document {
                             chunk_count: known.chunk_count.max(document.chunk_count),
                             // Of a source they are the source's, however its chunks overlap.
@@ -121,7 +132,7 @@ impl Banks {
                             created: known.created.or_else(|| Some(ids::now())),
                             ..known
                         },
-                        None => Document { created: Some(ids::now()), id: id.into(), ..document },
+                        None => Document { created: Some(ids::now()), id, ..document },
                     };
                     Document { status: DocumentStatus::Completed.into(), ..known }
                 }
@@ -130,6 +141,9 @@ impl Banks {
         }
         if !rows.is_empty() {
             self.store.put_documents(tenant, bank_id, author, "", rows, None).await.map_err(|error| gone(error, bank_id))?;
+        }
+        for chunk in &mut chunks {
+            chunk.revision = versions.get(&chunk.document_id).cloned().unwrap_or_default();
         }
         self.index.upsert(&key, chunks).await
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use llama_stack_core::{Error, Result};
 use llama_stack_proto::v1::{ContentPart, DocumentStatus, content_part::Part, document::Content};
-use llama_stack_store::InsertedDocument;
+use llama_stack_store::{InsertedDocument, KeptDocument};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -84,7 +84,7 @@ impl Banks {
         let field = |index: usize| format!("content_parts[{index}]");
         let _held = self.0.locks.document(&key(tenant, bank_id), id).await;
         let there = self.there(tenant, bank_id, id).await?;
-        let InsertedDocument { mut document, revision } = there.ok_or_else(|| no_such_document(id))?;
+        let KeptDocument { mut document, revision, .. } = there.ok_or_else(|| no_such_document(id))?;
         if document.status() != DocumentStatus::Completed {
             let first = parts.first().map_or(0, |(index, _)| *index);
             return Err(Error::failed_precondition("the document is not inserted yet, or was not").with_field(field(first)));

@@ -2,22 +2,23 @@
 
 use llama_stack_core::{Code, Context, Error, Result, ids};
 use llama_stack_proto::v1::{
-    DeleteDocumentsRequest, DeleteDocumentsResponse, Document, DocumentStatus, GetDocumentRequest, ListChunksRequest, ListChunksResponse,
-    ListDocumentsRequest, ListDocumentsResponse, UpdateDocumentRequest,
+    Chunk, DeleteDocumentsRequest, DeleteDocumentsResponse, Document, DocumentStatus, GetDocumentRequest, ListChunksRequest,
+    ListChunksResponse, ListDocumentsRequest, ListDocumentsResponse, UpdateDocumentRequest, document::Content,
 };
-use llama_stack_store::DocumentList;
+use llama_stack_store::{DocumentList, KeptDocument};
 
 use super::{
     Banks,
-    access::{Want, key},
+    access::{Want, key, past},
     content::part,
     valid,
 };
+use crate::index::BankKey;
 
 /// Of one call.
 const MAX_DELETED: usize = 10_000;
 /// Chunks that are rewritten at a time.
-const PAGE: u32 = 1_000;
+pub(super) const PAGE: u32 = 1_000;
 
 impl Banks {
     pub(super) async fn document(&self, cx: &Context, request: GetDocumentRequest) -> Result<Document> {
@@ -57,7 +58,13 @@ impl Banks {
         }
         self.note_use(cx.tenant(), &bank).await?;
         let known: Vec<String> = request.document_ids.into_iter().filter(|id| valid::id("document_ids", id).is_ok()).collect();
-        let deleted = self.erase(cx.tenant(), &bank.id, known).await?;
+        if request.file_id.is_empty() {
+            return Ok(DeleteDocumentsResponse { deleted: self.erase(cx.tenant(), &bank.id, known).await? });
+        }
+        let mut deleted = 0;
+        for id in known {
+            deleted += self.erase_held(cx.tenant(), &bank.id, &id, Some(&request.file_id)).await?;
+        }
         Ok(DeleteDocumentsResponse { deleted })
     }
 
@@ -86,10 +93,39 @@ impl Banks {
         self.remove(tenant, bank_id, &ids).await
     }
 
+    /// A document as it is, and not what is being inserted in its place; only if it is of this file, where one is named.
+    pub(super) async fn erase_held(&self, tenant: &str, bank_id: &str, id: &str, of_file: Option<&str>) -> Result<u32> {
+        let _held = self.0.locks.document(&key(tenant, bank_id), id).await;
+        let there = match self.store.get_document(tenant, bank_id, id).await {
+            Err(error) if error.code() == Code::NotFound => return Ok(0),
+            there => there?,
+        };
+        let is_of = |file: &str| matches!(&there.document.content, Some(Content::FileId(id)) if id == file);
+        if of_file.is_some_and(|file| !is_of(file)) {
+            return Ok(0);
+        }
+        let ids = [id.to_owned()];
+        let in_progress = there.document.status() == DocumentStatus::InProgress;
+        let Some(waiting) = there.waiting.filter(|waiting| in_progress && !past(waiting.expires.as_ref())) else {
+            return self.remove(tenant, bank_id, &ids).await;
+        };
+        self.forget_chunks(tenant, bank_id, &ids).await?;
+        Ok(u32::from(self.store.let_go_document(tenant, bank_id, &waiting, &there.revision).await?))
+    }
+
     /// Documents that the caller holds: their chunks, what was told of them, and then their rows; so whoever deletes again what
     /// was cut off on the way finds all that is left.
     pub(super) async fn remove(&self, tenant: &str, bank_id: &str, ids: &[String]) -> Result<u32> {
-        let (key, mut quoted, mut deleted) = (key(tenant, bank_id), false, 0);
+        self.forget_chunks(tenant, bank_id, ids).await?;
+        let mut deleted = 0;
+        for ids in ids.chunks(PAGE as usize) {
+            deleted += self.store.delete_documents(tenant, bank_id, ids).await? as u32;
+        }
+        Ok(deleted)
+    }
+
+    async fn forget_chunks(&self, tenant: &str, bank_id: &str, ids: &[String]) -> Result<()> {
+        let (key, mut quoted) = (key(tenant, bank_id), false);
         for ids in ids.chunks(PAGE as usize) {
             self.index.delete_documents(&key, ids).await?;
             quoted |= self.store.forget_quotes(tenant, bank_id, ids).await?;
@@ -98,10 +134,7 @@ impl Banks {
             // Once, as it is all that they keep of the tenant.
             self.keepers.forget(tenant).await?;
         }
-        for ids in ids.chunks(PAGE as usize) {
-            deleted += self.store.delete_documents(tenant, bank_id, ids).await? as u32;
-        }
-        Ok(deleted)
+        Ok(())
     }
 
     pub(super) async fn change_document(&self, cx: &Context, request: UpdateDocumentRequest) -> Result<Document> {
@@ -114,31 +147,46 @@ impl Banks {
         let held = self.0.locks.document(&key, &request.document_id).await;
         let there = self.there(cx.tenant(), &bank.id, &request.document_id).await?;
         let mut there = there.ok_or_else(|| no_such_document(&request.document_id))?;
-        let document = &mut there.document;
-        document.attributes = request.attributes;
-        if let Some(title) = request.title {
-            valid::name(&title).map_err(|error| error.with_field("title"))?;
-            document.title = title;
+        if let Some(title) = &request.title {
+            valid::name(title).map_err(|error| error.with_field("title"))?;
         }
-        let revision = self.rename(cx.tenant(), &bank.id, document, there.revision).await?.ok_or_else(replaced)?;
-        if !self.store.settle_document(cx.tenant(), &bank.id, document, &revision, (0, 0)).await? {
+        if there.document.status() == DocumentStatus::InProgress {
+            // Whoever has read what is to be inserted reads it again.
+            let next = self.store.rename_insertion(cx.tenant(), &bank.id, &there.document.id, &there.revision).await?;
+            there.revision = next.ok_or_else(replaced)?;
+        }
+        // What is to take its place is called so as well.
+        for document in [Some(&mut there.document), there.waiting.as_mut()].into_iter().flatten() {
+            document.attributes.clone_from(&request.attributes);
+            if let Some(title) = &request.title {
+                document.title.clone_from(title);
+            }
+        }
+        if let Some(waiting) = &there.waiting
+            && !self.store.put_waiting_document(cx.tenant(), &bank.id, waiting, &there.revision).await?
+        {
+            return Err(replaced());
+        }
+        let revision = self.rename(cx.tenant(), &bank.id, &there.document, &there).await?.ok_or_else(replaced)?;
+        if !self.store.settle_document(cx.tenant(), &bank.id, &there.document, &revision, (0, 0)).await? {
             return Err(replaced());
         }
         drop(held);
         self.found(cx.tenant(), &bank.id, &request.document_id).await
     }
 
-    /// Puts a document's title and attributes into its chunks, and says which revision it has now: another before the first of them
-    /// is changed. `None` where it was replaced meanwhile.
-    pub(super) async fn rename(&self, tenant: &str, bank_id: &str, document: &Document, mut revision: String) -> Result<Option<String>> {
-        let key = key(tenant, bank_id);
+    /// Puts a document's title and attributes into the chunks that are its own, and says which revision it has now: another before the
+    /// first of them is changed. `None` where it was replaced meanwhile.
+    pub(super) async fn rename(&self, tenant: &str, bank_id: &str, document: &Document, there: &KeptDocument) -> Result<Option<String>> {
+        let (key, mut revision) = (key(tenant, bank_id), there.revision.clone());
         let (mut after, mut renewed) = (None::<String>, false);
         loop {
             let mut chunks = self.index.scroll(&key, Some(&document.id), after.as_deref(), PAGE, true).await?;
             let Some(last) = chunks.last() else { return Ok(Some(revision)) };
             let whole_page = chunks.len() == PAGE as usize;
             after = Some(last.id.clone());
-            chunks.retain(|chunk| chunk.title != document.title || chunk.attributes != document.attributes);
+            let differs = |chunk: &Chunk| chunk.title != document.title || chunk.attributes != document.attributes;
+            chunks.retain(|chunk| chunk.revision == there.version && differs(chunk));
             for chunk in &mut chunks {
                 chunk.title.clone_from(&document.title);
                 chunk.attributes.clone_from(&document.attributes);
@@ -169,13 +217,37 @@ impl Banks {
         let more = chunks.len() > size as usize;
         chunks.truncate(size as usize);
         let next_page_token = chunks.last().filter(|_| more).map(|chunk| chunk.id.clone()).unwrap_or_default();
+        let mut chunks = self.shown(&key, chunks, |chunk| chunk).await?;
+        chunks.iter_mut().for_each(|chunk| chunk.revision.clear());
         Ok(ListChunksResponse { chunks, next_page_token })
     }
 
     /// What has expired is not there: not even until the next sweep.
     pub(super) async fn forget_expired(&self, tenant: &str, bank_id: &str) -> Result<()> {
-        let expired = self.store.expired_documents(tenant, bank_id, &ids::now()).await?;
+        let now = ids::now();
+        let mut expired = self.store.expired_documents(tenant, bank_id, &now).await?;
+        if expired.is_empty() {
+            return Ok(());
+        }
+        for id in self.store.documents_expired_in_wait(tenant, bank_id, &now).await? {
+            expired.retain(|other| *other != id);
+            self.erase_held(tenant, bank_id, &id, None).await?;
+        }
         if expired.is_empty() { Ok(()) } else { self.erase(tenant, bank_id, expired).await.map(drop) }
+    }
+
+    /// Those that are of the version that their document's row vouches for, or that is being stored in its place. An index may have
+    /// others: of an insertion that was cut off, or that another process overtook.
+    pub(super) async fn shown<T>(&self, key: &BankKey, mut found: Vec<T>, chunk: impl Fn(&T) -> &Chunk) -> Result<Vec<T>> {
+        if found.is_empty() {
+            return Ok(found);
+        }
+        let mut ids: Vec<&str> = found.iter().map(|found| chunk(found).document_id.as_str()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let versions = self.store.document_versions(&key.tenant, &key.bank_id, &ids).await?;
+        found.retain(|found| versions.get(&chunk(found).document_id).is_some_and(|there| there.contains(&chunk(found).revision)));
+        Ok(found)
     }
 }
 

@@ -6,12 +6,13 @@ use llama_stack_proto::v1::{
     Bank, BankKind, Chunk, ChunkingStrategy, Document, DocumentStatus, EmbedPurpose, GetFileRequest, GetModelRequest,
     InsertDocumentsRequest, InsertDocumentsResponse, ItemFailure, chunking_strategy::Kind, document::Content,
 };
-use llama_stack_store::{Author, InsertedDocument};
+use llama_stack_store::{Author, InsertedDocument, KeptDocument, NO_VERSION};
 use prost_types::Timestamp;
 
 use super::{
     Banks,
     access::{Want, author, key, past},
+    documents::replaced,
     source::broke_off,
     tokens::Tokens,
     valid,
@@ -23,7 +24,7 @@ const MAX_DOCUMENTS: usize = 1_000;
 /// What comes of a document before anything of it is stored.
 pub(super) enum Read {
     /// It is here already, cut and embedded; only what it is called may differ.
-    Same(Box<InsertedDocument>),
+    Same(Box<(Document, KeptDocument)>),
     New(Box<Document>, Vec<Chunk>),
 }
 
@@ -87,18 +88,12 @@ impl Banks {
         let before = self.there(cx.tenant(), &bank.id, &document.id).await?;
         if let Some(before) = before {
             document.created = before.document.created;
-            // One that waits to be inserted says by its hash what its chunks were made of; by none, that there may be none.
-            let same = |there: &Document| {
-                there.sha256 == document.sha256
-                    && alike(there, &document)
-                    && matches!(there.status(), DocumentStatus::Completed | DocumentStatus::InProgress)
-            };
-            if same(&before.document) {
+            if before.version != NO_VERSION && before.document.sha256 == document.sha256 && alike(&before.document, &document) {
                 document.chunk_count = before.document.chunk_count;
                 if document.title.is_empty() {
-                    document.title = before.document.title;
+                    document.title.clone_from(&before.document.title);
                 }
-                return Ok(Read::Same(Box::new(InsertedDocument { document, revision: before.revision })));
+                return Ok(Read::Same(Box::new((document, before))));
             }
         }
         if bank.kind() == BankKind::KeyValue {
@@ -150,6 +145,7 @@ impl Banks {
             index,
             title: shown.clone(),
             file_id: source.file_id.clone(),
+            revision: String::new(),
         });
         let chunks: Vec<Chunk> = chunks.collect();
         document.title = shown;
@@ -172,9 +168,11 @@ impl Banks {
         self.tasks.spawn(work).await.map_err(|error| Error::internal("storing the document broke off").with_source(error))?
     }
 
+    /// The row is the old version's until the index has the new one; whichever of the two a search meets in between, it knows by its
+    /// revision.
     async fn commit(&self, tenant: &str, bank_id: &str, author: &Author, read: Read, revision: Option<String>) -> Result<()> {
         let key = key(tenant, bank_id);
-        let (mut document, chunks) = match read {
+        let (mut document, mut chunks) = match read {
             Read::Same(same) => return self.commit_same(tenant, bank_id, *same, revision).await,
             Read::New(document, chunks) => (*document, chunks),
         };
@@ -184,10 +182,10 @@ impl Banks {
         let revision = match revision {
             Some(revision) => {
                 let row = self.there(tenant, bank_id, &document.id).await?;
-                let waits = |row: &InsertedDocument| row.revision == revision && row.document.status() == DocumentStatus::InProgress;
+                let waits = |row: &KeptDocument| row.revision == revision && row.document.status() == DocumentStatus::InProgress;
                 if !row.as_ref().is_some_and(waits) {
-                    // Cancelled or replaced while it was read.
-                    return Ok(());
+                    // Changed, replaced or cancelled while it was read: whose turn it is looks again.
+                    return Err(replaced());
                 }
                 revision
             }
@@ -201,13 +199,18 @@ impl Banks {
             }
         };
         let progress = (chunks.len() as u64, chunks.iter().filter(|chunk| !chunk.vector.is_empty()).count() as u64);
+        chunks.iter_mut().for_each(|chunk| chunk.revision.clone_from(&revision));
         document.status = DocumentStatus::Completed.into();
         self.index.replace(&key, &document.id, chunks).await?;
-        if !self.store.settle_document(tenant, bank_id, &document, &revision, progress).await?
-            && self.there(tenant, bank_id, &document.id).await?.is_none()
-        {
-            // Deleted, or its bank was, by another process meanwhile: nothing of it stays.
-            self.index.delete_documents(&key, &[document.id]).await?;
+        if !self.store.complete_document(tenant, bank_id, &document, &revision, progress).await? {
+            // Another process has overtaken this one.
+            if self.there(tenant, bank_id, &document.id).await?.is_none() {
+                // It, or its bank, was deleted: nothing of it stays.
+                self.index.delete_documents(&key, &[document.id]).await?;
+            } else {
+                // Whichever came last to the index, what is the row's is put there again.
+                self.store.redo_document(tenant, bank_id, &document.id, self.0.worker.owner()).await?;
+            }
         } else if let Some(Content::FileId(file_id)) = &document.content
             && self.is_file_gone(tenant, file_id).await
         {
@@ -224,17 +227,23 @@ impl Banks {
     }
 
     /// The content is here already: what it is called and its attributes are brought up to date.
-    async fn commit_same(&self, tenant: &str, bank_id: &str, same: InsertedDocument, revision: Option<String>) -> Result<()> {
-        let InsertedDocument { document, revision: there } = same;
+    async fn commit_same(
+        &self,
+        tenant: &str,
+        bank_id: &str,
+        (document, there): (Document, KeptDocument),
+        revision: Option<String>,
+    ) -> Result<()> {
         let _held = self.0.locks.document(&key(tenant, bank_id), &document.id).await;
-        match self.rename(tenant, bank_id, &document, revision.unwrap_or(there)).await? {
+        let there = KeptDocument { revision: revision.unwrap_or_else(|| there.revision.clone()), ..there };
+        match self.rename(tenant, bank_id, &document, &there).await? {
             Some(revision) => self.store.settle_document(tenant, bank_id, &document, &revision, (0, 0)).await.map(drop),
             // Replaced or deleted meanwhile.
             None => Ok(()),
         }
     }
 
-    pub(super) async fn there(&self, tenant: &str, bank_id: &str, id: &str) -> Result<Option<InsertedDocument>> {
+    pub(super) async fn there(&self, tenant: &str, bank_id: &str, id: &str) -> Result<Option<KeptDocument>> {
         match self.store.get_document(tenant, bank_id, id).await {
             Ok(there) if past(there.document.expires.as_ref()) => Ok(None),
             Ok(there) => Ok(Some(there)),
@@ -253,7 +262,7 @@ impl Banks {
 }
 
 /// Whether both are read and cut alike, and go with the same file: then what is the same in both has the same chunks.
-pub(super) fn alike(one: &Document, other: &Document) -> bool {
+fn alike(one: &Document, other: &Document) -> bool {
     let file = |document: &Document| match &document.content {
         Some(Content::FileId(id)) => Some(id.clone()),
         _ => None,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     filter,
-    index::{Hit, Search},
+    index::{BankKey, Hit, Search},
 };
 
 pub(crate) const DEFAULT_TOP_K: u32 = 10;
@@ -88,7 +88,7 @@ impl Banks {
                 };
                 let key = key(cx.tenant(), &bank.id);
                 searches.push(async move {
-                    let hits = self.index.search(&key, &search).await?;
+                    let hits = self.hits(&key, search).await?;
                     Ok::<_, Error>(hits.into_iter().map(move |hit| Found { bank: at, hit }))
                 });
             }
@@ -112,9 +112,27 @@ impl Banks {
         let next_page_token = if left > found.len() { page.next(&banks, &found, &texts) } else { String::new() };
         let chunks = found.into_iter().map(|Found { bank, hit: Hit { mut chunk, score } }| {
             chunk.vector.clear();
+            chunk.revision.clear();
             ScoredChunk { chunk: Some(chunk), bank_id: banks[bank].id.clone(), score }
         });
         Ok(QueryResponse { chunks: chunks.collect(), queries: texts, next_page_token })
+    }
+
+    /// Hits that are [shown](Banks::shown). A document that is replaced between the two looks is found by the next; and what is not
+    /// shown takes nobody's place.
+    async fn hits(&self, key: &BankKey, mut search: Search) -> Result<Vec<Hit>> {
+        let (limit, mut hidden) = (search.limit, 0);
+        loop {
+            let found = self.index.search(key, &search).await?;
+            let count = found.len();
+            let mut hits = self.shown(key, found, |hit| &hit.chunk).await?;
+            if count - hits.len() <= hidden || search.limit >= limit.saturating_mul(4) {
+                hits.truncate(limit as usize);
+                return Ok(hits);
+            }
+            hidden = count - hits.len();
+            search.limit = search.limit.saturating_add(hidden as u32);
+        }
     }
 
     /// For each text, a vector for each bank; empty where it needs none.

@@ -93,7 +93,7 @@ impl Personal {
         let id = asked.id.trim().trim_matches(['[', ']']).to_owned();
         let nothing = || Error::not_found(format!("nothing is remembered under {id:?}: recall gives the ids"));
         let bank_id = self.bank(cx, false).await?.ok_or_else(nothing)?;
-        let request = DeleteDocumentsRequest { bank_id, document_ids: vec![id.clone()] };
+        let request = DeleteDocumentsRequest { bank_id, document_ids: vec![id.clone()], ..DeleteDocumentsRequest::default() };
         match self.memory.delete_documents(cx, request).await?.deleted {
             0 => Err(nothing()),
             _ => Ok(answer("forget", format!("{id} is forgotten"))),

@@ -20,7 +20,7 @@ fn chunk(n: u32) -> Chunk {
         position: Some(Position { page: n, line_start: 1, line_end: 2, heading: "heading".into() }),
         index: n,
         title: "a title".into(),
-        file_id: String::new(),
+        ..Chunk::default()
     }
 }
 
@@ -157,7 +157,7 @@ async fn what_was_replaced_between_two_runs_is_copied_anew() {
     insert("short", vec![chunk(1), chunk(8)]).await;
     let stays = || Task { remove: false, ..go("sqlite", "edge") };
     let first = all_moved(memory.clone(), stays(), &|_, _, _| {}).await.unwrap();
-    let gone = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec!["d1".into()] };
+    let gone = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec!["d1".into()], ..DeleteDocumentsRequest::default() };
     memory.delete_documents(&Context::default(), gone).await.unwrap();
     insert(&"long".repeat(100), vec![chunk(1)]).await;
     let second = all_moved(memory.clone(), stays(), &|_, _, _| {}).await.unwrap();
@@ -172,7 +172,7 @@ async fn what_was_replaced_between_two_runs_is_copied_anew() {
     let sha256 = hex::encode(Sha256::digest(bytes_of(&other)));
     let known = Document { id: "d1".into(), content: Some(other.clone()), sha256, ..Document::default() };
     let copy = third[0].copy.clone();
-    let gone = DeleteDocumentsRequest { bank_id: copy.clone(), document_ids: vec!["d1".into()] };
+    let gone = DeleteDocumentsRequest { bank_id: copy.clone(), document_ids: vec!["d1".into()], ..DeleteDocumentsRequest::default() };
     memory.delete_documents(&Context::default(), gone).await.unwrap();
     let request =
         InsertChunksRequest { bank_id: copy.clone(), chunks: vec![chunk(1)], documents: vec![known], ..InsertChunksRequest::default() };
@@ -228,7 +228,8 @@ async fn what_was_renamed_or_deleted_between_two_runs_is_so_in_the_copy() {
     memory.update_document(&Context::default(), rename).await.unwrap();
     assert_eq!(after().await, (2, 1, vec![of("d1", "after", true), of("d2", "before", false)]));
     for (gone, left) in [("d1", vec![of("d2", "before", false)]), ("d2", Vec::new())] {
-        let request = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec![gone.into()] };
+        let request =
+            DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec![gone.into()], ..DeleteDocumentsRequest::default() };
         memory.delete_documents(&Context::default(), request).await.unwrap();
         assert_eq!(after().await, (left.len() as u64, 0, left));
     }

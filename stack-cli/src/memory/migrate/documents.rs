@@ -106,7 +106,7 @@ pub(super) async fn forget_others(memory: &Arc<dyn Memory>, bank: &Bank, origina
         return Err(Error::new(Code::Aborted, message).with_reason("copy_differs"));
     }
     for some in others.chunks(PAGE as usize) {
-        let request = DeleteDocumentsRequest { bank_id: copy.id.clone(), document_ids: some.to_vec() };
+        let request = DeleteDocumentsRequest { bank_id: copy.id.clone(), document_ids: some.to_vec(), ..DeleteDocumentsRequest::default() };
         memory.delete_documents(&crate::caller::caller(), request).await?;
     }
     Ok(())

@@ -73,7 +73,7 @@ async fn insert(field: &Field, bank: &Bank, documents: Vec<Document>, background
 }
 
 async fn delete(field: &Field, bank: &Bank, id: &str) -> Option<()> {
-    let request = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec![id.into()] };
+    let request = DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: vec![id.into()], ..DeleteDocumentsRequest::default() };
     let call = |up: Up| {
         let request = request.clone();
         async move { up.memory.delete_documents(&Context::default(), request).await }

@@ -175,8 +175,11 @@ pub async fn what_was_deleted_is_not_found(memory: Arc<dyn Memory>) {
     let cx = somebody();
     let bank = made(&memory, &cx).await;
     inserted(&memory, &cx, &bank, ["a", "b", "c", "d"].map(|id| text(id, &format!("cat {id}"))).to_vec()).await;
-    let delete =
-        |ids: &[&str]| DeleteDocumentsRequest { bank_id: bank.id.clone(), document_ids: ids.iter().map(|id| (*id).to_owned()).collect() };
+    let delete = |ids: &[&str]| DeleteDocumentsRequest {
+        bank_id: bank.id.clone(),
+        document_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+        ..DeleteDocumentsRequest::default()
+    };
     assert_eq!(memory.delete_documents(&cx, delete(&["a", "none", "b"])).await.unwrap().deleted, 2);
     assert_eq!(memory.delete_documents(&cx, delete(&["a"])).await.unwrap().deleted, 0);
     assert_eq!(memory.delete_documents(&cx, delete(&["c"])).await.unwrap().deleted, 1);

@@ -95,7 +95,10 @@ fn methods() -> Vec<(&'static str, Does, Call)> {
             Does::Change,
             call!(|memory, cx, target| {
                 let (bank_id, document_id) = document(&target);
-                memory.delete_documents(&cx, DeleteDocumentsRequest { bank_id, document_ids: vec![document_id] })
+                memory.delete_documents(
+                    &cx,
+                    DeleteDocumentsRequest { bank_id, document_ids: vec![document_id], ..DeleteDocumentsRequest::default() },
+                )
             }),
         ),
         ("Query", Does::Read, call!(|memory, cx, target| memory.query(&cx, query(&target.bank, "secret", SearchMode::Hybrid)))),

@@ -210,7 +210,7 @@ async fn delete(
 ) -> Result<Json<Deleted>, ApiError> {
     let bank = find(&state, &cx, &id).await?;
     document(&state, &cx, &id, &bank.id, &file_id).await?;
-    let request = DeleteDocumentsRequest { bank_id: bank.id, document_ids: vec![file_id.clone()] };
+    let request = DeleteDocumentsRequest { bank_id: bank.id, document_ids: vec![file_id.clone()], ..DeleteDocumentsRequest::default() };
     state.memory.delete_documents(&cx, request).await.map_err(|error| no_file(error, &id, &file_id))?;
     Ok(Json(Deleted { id: file_id, object: "vector_store.file.deleted", deleted: true }))
 }

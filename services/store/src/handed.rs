@@ -1,0 +1,84 @@
+//! Documents of banks that are kept elsewhere, as far as they are made of files of this stack: what goes with a file is known here.
+
+use async_trait::async_trait;
+use llama_stack_core::Result;
+
+use crate::{
+    Store,
+    command::{Command, Failure, Outcome},
+    sql::{Conn, args},
+};
+
+const NOTE: &str = "INSERT INTO handed_documents (tenant, bank_id, document_id, file_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+const IS_NOTED: &str = "SELECT 1 FROM handed_documents WHERE tenant = $1 AND bank_id = $2 AND document_id = $3 AND file_id = $4";
+const ANY: &str = "SELECT 1 FROM handed_documents WHERE tenant = $1 AND bank_id = $2 LIMIT 1";
+const FORGET: &str = "DELETE FROM handed_documents WHERE tenant = $1 AND bank_id = $2 AND document_id = $3 AND ($4 = '' OR file_id = $4)";
+const FORGET_OTHERS: &str = "DELETE FROM handed_documents WHERE tenant = $1 AND bank_id = $2 AND document_id = $3 AND file_id <> $4";
+const FORGET_BANK: &str = "DELETE FROM handed_documents WHERE tenant = $1 AND bank_id = $2";
+
+/// One of these statements, for documents and their files.
+struct Handed {
+    sql: &'static str,
+    tenant: String,
+    bank_id: String,
+    documents: Vec<(String, String)>,
+}
+
+#[async_trait]
+impl Command for Handed {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        for (document, file) in &self.documents {
+            conn.execute(self.sql, args![&self.tenant, &self.bank_id, document, file]).await?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+struct ForgetBank {
+    tenant: String,
+    bank_id: String,
+}
+
+#[async_trait]
+impl Command for ForgetBank {
+    async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
+        conn.execute(FORGET_BANK, args![&self.tenant, &self.bank_id]).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+impl Store {
+    /// Notes documents, each with the file it is to be made of, before they are made.
+    pub async fn note_handed(&self, tenant: &str, bank_id: &str, documents: Vec<(String, String)>) -> Result<()> {
+        self.handed(NOTE, tenant, bank_id, documents).await
+    }
+
+    /// Forgets these; of each all, or only that it is of this file.
+    pub async fn forget_handed(&self, tenant: &str, bank_id: &str, documents: Vec<(String, String)>) -> Result<()> {
+        self.handed(FORGET, tenant, bank_id, documents).await
+    }
+
+    /// Forgets of these what they were made of before: each is of this file now, or of none.
+    pub async fn settle_handed(&self, tenant: &str, bank_id: &str, documents: Vec<(String, String)>) -> Result<()> {
+        if self.read(ANY, args![tenant, bank_id]).await?.is_empty() {
+            return Ok(());
+        }
+        self.handed(FORGET_OTHERS, tenant, bank_id, documents).await
+    }
+
+    pub async fn forget_handed_bank(&self, tenant: &str, bank_id: &str) -> Result<()> {
+        self.write(ForgetBank { tenant: tenant.into(), bank_id: bank_id.into() }).await.map(drop)
+    }
+
+    /// Whether it is still known: it is not once the file has gone.
+    pub async fn is_handed(&self, tenant: &str, bank_id: &str, document: &str, file: &str) -> Result<bool> {
+        Ok(!self.read(IS_NOTED, args![tenant, bank_id, document, file]).await?.is_empty())
+    }
+
+    async fn handed(&self, sql: &'static str, tenant: &str, bank_id: &str, documents: Vec<(String, String)>) -> Result<()> {
+        if documents.is_empty() {
+            return Ok(());
+        }
+        self.write(Handed { sql, tenant: tenant.into(), bank_id: bank_id.into(), documents }).await.map(drop)
+    }
+}
