@@ -102,7 +102,8 @@ async fn rust_scaffolds_keep_the_contract() {
         .add_service(contract::tools_server::ToolsServer::new(tools::Provider))
         .add_service(contract::inference_server::InferenceServer::new(inference::Provider))
         .add_service(contract::safety_server::SafetyServer::new(safety::Provider))
-        .add_service(contract::memory_server::MemoryServer::new(memory::Provider::default()));
+        // As the scaffold's `main` does.
+        .add_service(contract::memory_server::MemoryServer::new(memory::Provider::default()).max_decoding_message_size(64 << 20));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let serving = tokio::spawn(routes.serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)));
@@ -198,6 +199,8 @@ fn a_scaffold_has_no_marks_left_and_writes_over_nothing() {
             let marks = ["__NAME__", "__TOOL__", "__ADDRESS__", "__API__", "__SERVICE__"];
             assert!(!marks.iter().any(|mark| text.contains(mark)), "{api} in {language}: {file}");
         }
+        let wants_protoc = std::fs::read_to_string(folder.join("README.md")).unwrap().contains("protoc-gen-go-grpc");
+        assert_eq!(wants_protoc, language == "go");
         assert_eq!(call(home.path(), &arguments).code, 1, "it was written over");
     }
     for wrong in ["Not A Name", "9-lives", "-x"] {

@@ -104,6 +104,16 @@ async fn used(client: &Client, peer: &Peer, bank: &Bank, report: &mut Report) {
             report.judge(promise, wrong);
         }
     }
+
+    // gRPC's own limit is 4 MiB where nobody sets another; a stack sends up to 64.
+    let promise = "chunks of 5 MiB are taken at once";
+    let text = "word ".repeat(1_640);
+    let chunks = (0..640).map(|n| chunk(&format!("l{n}"), &text, [0.0, 0.0, 1.0])).collect();
+    let request = InsertChunksRequest { bank_id: bank.id.clone(), chunks, ..InsertChunksRequest::default() };
+    match client.insert_chunks(&peer.cx(), request).await {
+        Ok(answer) => report.judge(promise, (!answer.failures.is_empty()).then(|| format!("{} chunks failed", answer.failures.len()))),
+        Err(error) => report.broken(promise, told(&error)),
+    }
 }
 
 async fn deleted(client: &Client, peer: &Peer, id: &str, report: &mut Report) {
