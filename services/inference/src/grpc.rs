@@ -188,8 +188,10 @@ impl Peer {
                     Err(_) if Instant::now() >= end => Some(Err(name.late(UNDONE, patience.total))),
                     Err(_) => Some(Err(name.late(SILENT, wait))),
                 };
-                let Some(event) = next else { break };
-                let event = event.map_err(|error| broken(name.named(error)))?;
+                let event = match next {
+                    Some(event) => event.map_err(|error| broken(name.named(error)))?,
+                    None => break,
+                };
                 if order.take(&event).map_err(|what| name.malformed(what))? {
                     yield event;
                 }

@@ -96,7 +96,7 @@ impl Inference for Least {
     async fn stream_chat(&self, _: &Context, _: ChatRequest) -> Result<EventStream<ChatEvent>> {
         let events: Vec<ChatEvent> = self.0.iter().take_while(|event| event.event.is_some()).cloned().collect();
         let hangs = events.len() < self.0.len();
-        let events = futures::stream::iter(events.into_iter().map(Ok));
+        let events = futures::stream::iter(events.into_iter().map(Ok::<ChatEvent, Error>));
         if hangs {
             return Ok(Box::pin(futures::StreamExt::chain(events, futures::stream::pending())));
         }
