@@ -169,6 +169,18 @@ fn go_scaffolds_run_pass_their_tests_and_keep_the_contract() {
     }
 }
 
+/// One that makes chunks of documents by itself, which is the least that a memory needs.
+#[test]
+fn a_memory_of_documents_alone_keeps_the_contract() {
+    let Ok(python) = python().inspect_err(|why| eprintln!("skipped: the Python memory: {why}")) else { return };
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/python");
+    let provider = Process::start(Command::new(&python).current_dir(&examples).args(["custom_memory.py", "127.0.0.1:0"]));
+    let home = tempfile::tempdir().unwrap();
+    keeps_the_contract(home.path(), &provider.1, "memory");
+    let said = call(home.path(), &["provider", "check", &provider.1]);
+    assert!(said.out.contains("kept     Query finds the text that is asked for"), "{}", said.out);
+}
+
 #[test]
 fn what_breaks_the_contract_is_reported() {
     let Ok(python) = python().inspect_err(|why| eprintln!("skipped: a Python provider that breaks the contract: {why}")) else { return };
