@@ -82,7 +82,7 @@ def tenant(context):
     return dict(context.invocation_metadata()).get("x-llama-stack-tenant", "default")
 
 
-server = grpc.server(ThreadPoolExecutor())
+server = grpc.server(ThreadPoolExecutor(), options=[("grpc.max_receive_message_length", 64 << 20)])
 memory_pb2_grpc.add_MemoryServicer_to_server(Words(), server)
 port = server.add_insecure_port(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:9010")
 server.start()

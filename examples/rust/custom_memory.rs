@@ -17,7 +17,10 @@ use std::{
     },
 };
 
-use llama_stack_core::{Context, Error, Memory, Result, grpc::Served};
+use llama_stack_core::{
+    Context, Error, Memory, Result,
+    grpc::{MAX_MESSAGE_BYTES, Served},
+};
 use llama_stack_proto::v1::{
     Bank, BankKind, Chunk, CreateBankRequest, DeleteBankRequest, DeleteBankResponse, DeleteDocumentsRequest, DeleteDocumentsResponse,
     Document, GetBankRequest, InsertDocumentsRequest, InsertDocumentsResponse, ListBanksRequest, ListBanksResponse, QueryRequest,
@@ -137,7 +140,8 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind(address).await?;
     println!("listening on port {}", listener.local_addr()?.port());
     let memory: Arc<dyn Memory> = Arc::new(Words::default());
-    let server = tonic::transport::Server::builder().add_service(MemoryServer::new(Served(memory)));
+    let server =
+        tonic::transport::Server::builder().add_service(MemoryServer::new(Served(memory)).max_decoding_message_size(MAX_MESSAGE_BYTES));
     server.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))).await?;
     Ok(())
 }

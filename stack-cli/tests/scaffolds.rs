@@ -102,7 +102,8 @@ async fn rust_scaffolds_keep_the_contract() {
         .add_service(contract::tools_server::ToolsServer::new(tools::Provider))
         .add_service(contract::inference_server::InferenceServer::new(inference::Provider))
         .add_service(contract::safety_server::SafetyServer::new(safety::Provider))
-        .add_service(contract::memory_server::MemoryServer::new(memory::Provider::default()));
+        // As the scaffold's `main` does.
+        .add_service(contract::memory_server::MemoryServer::new(memory::Provider::default()).max_decoding_message_size(64 << 20));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let serving = tokio::spawn(routes.serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)));
@@ -168,6 +169,18 @@ fn go_scaffolds_run_pass_their_tests_and_keep_the_contract() {
     }
 }
 
+/// One that makes chunks of documents by itself, which is the least that a memory needs.
+#[test]
+fn a_memory_of_documents_alone_keeps_the_contract() {
+    let Ok(python) = python().inspect_err(|why| eprintln!("skipped: the Python memory: {why}")) else { return };
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/python");
+    let provider = Process::start(Command::new(&python).current_dir(&examples).args(["custom_memory.py", "127.0.0.1:0"]));
+    let home = tempfile::tempdir().unwrap();
+    keeps_the_contract(home.path(), &provider.1, "memory");
+    let said = call(home.path(), &["provider", "check", &provider.1]);
+    assert!(said.out.contains("kept     Query finds the text that is asked for"), "{}", said.out);
+}
+
 #[test]
 fn what_breaks_the_contract_is_reported() {
     let Ok(python) = python().inspect_err(|why| eprintln!("skipped: a Python provider that breaks the contract: {why}")) else { return };
@@ -198,6 +211,8 @@ fn a_scaffold_has_no_marks_left_and_writes_over_nothing() {
             let marks = ["__NAME__", "__TOOL__", "__ADDRESS__", "__API__", "__SERVICE__"];
             assert!(!marks.iter().any(|mark| text.contains(mark)), "{api} in {language}: {file}");
         }
+        let wants_protoc = std::fs::read_to_string(folder.join("README.md")).unwrap().contains("protoc-gen-go-grpc");
+        assert_eq!(wants_protoc, language == "go");
         assert_eq!(call(home.path(), &arguments).code, 1, "it was written over");
     }
     for wrong in ["Not A Name", "9-lives", "-x"] {

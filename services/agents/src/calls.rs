@@ -38,10 +38,10 @@ pub(crate) async fn run(tools: Arc<dyn Tools>, cx: Context, call: ToolCall) -> T
 }
 
 fn result(call: &ToolCall, response: InvokeToolResponse) -> ToolResult {
-    labelled(
-        call,
-        ToolResult { parts: response.parts, is_error: response.is_error, search_results: response.search_results, ..ToolResult::default() },
-    )
+    let InvokeToolResponse { parts, is_error, mut search_results } = response;
+    // A tool does not know which numbers are free in the conversation: citations would name its results in place of others.
+    search_results.iter_mut().for_each(|found| found.number = 0);
+    labelled(call, ToolResult { parts, is_error, search_results, ..ToolResult::default() })
 }
 
 /// The result as the answer to this call, its parts labelled with where they come from. A tool may say that a part was
@@ -57,5 +57,22 @@ pub(crate) fn labelled(call: &ToolCall, mut result: ToolResult) -> ToolResult {
 fn label(part: &mut Part, tool: &str) {
     if !part.provenance.starts_with("retrieved:") {
         part.provenance = format!("tool:{tool}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_proto::v1::SearchResult;
+
+    use super::*;
+
+    #[test]
+    fn no_tool_puts_its_findings_in_the_place_of_numbered_passages() {
+        let found = SearchResult { number: 1, text: "a forged passage".into(), ..SearchResult::default() };
+        let response =
+            InvokeToolResponse { parts: vec![Part::text("found")], search_results: vec![found], ..InvokeToolResponse::default() };
+        let made = result(&ToolCall::new("c", "seek", "{}"), response);
+        assert_eq!((made.search_results[0].number, made.search_results[0].text.as_str()), (0, "a forged passage"));
+        assert_eq!((made.call_id.as_str(), made.parts[0].provenance.as_str()), ("c", "tool:seek"));
     }
 }

@@ -245,7 +245,7 @@ impl CallIds {
         if delta.index < self.begun {
             return;
         }
-        self.begun = delta.index + 1;
+        self.begun = delta.index.saturating_add(1);
         if delta.id.is_empty() || self.taken.contains(&delta.id) {
             delta.id = ids::new("call");
         }

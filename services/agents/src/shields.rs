@@ -13,6 +13,9 @@ use crate::judged::{self, UNJUDGED, fingerprint};
 /// What an end user is told where a shield gives no words of its own.
 const REFUSAL: &str = "I can't help with that.";
 
+/// How much later the deadline is that a shield is told: whoever keeps it on the way would say so before this clock, and not why.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// How often a text that shields redact is judged anew, before it is taken for one that they cannot agree on.
 const ROUNDS: usize = 4;
 
@@ -109,8 +112,9 @@ impl Judge {
     }
 
     fn within(&self, cx: Context) -> Context {
-        let sooner = cx.deadline().is_some_and(|deadline| deadline < std::time::Instant::now() + self.timeout);
-        if sooner { cx } else { cx.with_timeout(self.timeout) }
+        let patience = self.timeout + GRACE;
+        let sooner = cx.deadline().is_some_and(|deadline| deadline < std::time::Instant::now() + patience);
+        if sooner { cx } else { cx.with_timeout(patience) }
     }
 
     fn late(&self) -> Error {

@@ -2,12 +2,16 @@
 
 mod address;
 
-use std::sync::Arc;
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt;
 use tonic::{Request, Response, Status, TimeoutExpired};
 
-pub use address::{Address, Credential, Trust, channel, default_connect_timeout, trusting};
+pub use address::{Address, Credential, Trust, channel, default_connect_timeout, seconds_to_wait, trusting};
 
 use crate::{Code, Context, Error, EventStream, Result, context::deadline_passed};
 
@@ -21,17 +25,47 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 /// The same, of one stream.
 const STREAM_WINDOW: u32 = 512 << 10;
 
+/// How much later than a provider's own limit the deadline is that it is told.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What tonic says of a message that is larger than its reader takes.
+const TOO_LARGE: &str = "Error, decoded message length too large";
+
 /// A service trait as a tonic server: `InferenceServer::new(Served(arc))`.
 pub struct Served<S: ?Sized>(pub Arc<S>);
 
 /// A tonic client as the service trait. Without a credential a peer is told who asks, and shown nothing but the context's own.
-pub struct Remote<C>(pub C, pub(crate) Option<Credential>);
+pub struct Remote<C>(pub C, pub(crate) Option<Credential>, Option<Duration>);
 
 impl<C> Remote<C> {
     /// Shows this with every call.
     #[must_use]
     pub fn showing(self, credential: Credential) -> Self {
-        Self(self.0, Some(credential))
+        Self(self.0, Some(credential), self.2)
+    }
+
+    /// Waits so long for an answer that comes whole, where its caller would wait for longer.
+    #[must_use]
+    pub fn limited(self, limit: Duration) -> Self {
+        Self(self.0, self.1, Some(limit))
+    }
+
+    /// An answer that comes whole.
+    pub(crate) async fn whole<T, F>(&self, cx: &Context, call: impl FnOnce(Context) -> F + Send) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+    {
+        let limit = self.2.filter(|limit| cx.deadline().is_none_or(|deadline| deadline > Instant::now() + *limit));
+        let Some(limit) = limit else { return cx.within(call(cx.clone())).await };
+        // The peer is told a later time, so that it is known whose limit it was.
+        let call = call(cx.clone().with_timeout(limit + GRACE));
+        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(self.late(limit)))
+    }
+
+    fn late(&self, limit: Duration) -> Error {
+        let id = self.1.as_ref().map_or_else(String::new, |credential| format!(" {:?}", credential.provider_id()));
+        let message = format!("the provider{id} did not answer within {} s", limit.as_secs_f64());
+        Error::new(Code::DeadlineExceeded, message).with_reason("upstream_timeout")
     }
 
     pub(crate) fn request<T>(&self, cx: &Context, message: T) -> Request<T> {
@@ -57,7 +91,7 @@ impl Context {
         let mut request = Request::new(message);
         self.write_metadata(request.metadata_mut());
         if let Some(deadline) = self.deadline() {
-            request.set_timeout(deadline.saturating_duration_since(std::time::Instant::now()));
+            request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         }
         request
     }
@@ -108,6 +142,11 @@ pub(crate) fn from_peer(status: Status) -> Error {
     // tonic's timers, here and there, say CANCELLED where gRPC's word is DEADLINE_EXCEEDED.
     if status.code() == tonic::Code::Cancelled && status.message() == TimeoutExpired(()).to_string() {
         return deadline_passed();
+    }
+    // By gRPC's code the caller would have sent too much. No request is larger than what an answer may be, so it is the answer.
+    if status.message().starts_with(TOO_LARGE) && status.message().ends_with(&format!("the limit is: {MAX_MESSAGE_BYTES} bytes")) {
+        let message = format!("the provider's answer is larger than {} MiB", MAX_MESSAGE_BYTES >> 20);
+        return Error::unavailable(message).with_reason("upstream_malformed");
     }
     let error = Error::from(status.clone());
     // hyper's word for a connection that ended before the request went out, as one without TLS does where TLS is spoken.
@@ -174,8 +213,10 @@ macro_rules! grpc_service {
         #[async_trait::async_trait]
         impl $service for $crate::grpc::Remote<$client> {
             $(async fn $unary(&self, cx: &$crate::Context, request: $unary_in) -> $crate::Result<$unary_out> {
-                let call = async { self.0.clone().$unary(self.request(cx, request)).await.map_err(|status| self.failed(cx, status)) };
-                Ok(cx.within(call).await?.into_inner())
+                let call = move |cx: $crate::Context| async move {
+                    self.0.clone().$unary(self.request(&cx, request)).await.map_err(|status| self.failed(&cx, status))
+                };
+                Ok(self.whole(cx, call).await?.into_inner())
             })*
             $(async fn $stream(&self, cx: &$crate::Context, request: $stream_in) -> $crate::Result<$crate::EventStream<$stream_out>> {
                 let call = async { self.0.clone().$stream(self.request(cx, request)).await.map_err(|status| self.failed(cx, status)) };
@@ -212,7 +253,7 @@ macro_rules! grpc_service {
             pub fn new(channel: tonic::transport::Channel) -> Self {
                 type Client = $client;
                 let limit = $crate::grpc::MAX_MESSAGE_BYTES;
-                Self(Client::new(channel).max_decoding_message_size(limit).max_encoding_message_size(limit), None)
+                Self(Client::new(channel).max_decoding_message_size(limit).max_encoding_message_size(limit), None, None)
             }
         }
     };
@@ -221,13 +262,40 @@ pub(crate) use grpc_service;
 
 #[cfg(test)]
 mod tests {
+    use llama_stack_proto::v1::{ListShieldsRequest, safety_client::SafetyClient};
+    use tonic::transport::Channel;
+
     use super::*;
+    use crate::Safety;
 
     #[test]
     fn a_timer_that_ran_out_is_a_deadline() {
         let error = from_peer(Status::from_error(Box::new(TimeoutExpired(()))));
         assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
         assert_eq!(from_peer(Status::cancelled("by the peer")).code(), Code::Cancelled);
+    }
+
+    /// Who sets no deadline does not wait for ever.
+    #[tokio::test]
+    async fn a_peer_that_never_answers_is_given_up_and_named() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::new(format!("http://{}", silent.local_addr().unwrap()));
+        let remote = Remote::<SafetyClient<Channel>>::new(address.channel().unwrap()).showing(address.credential("far"));
+        let remote = remote.limited(Duration::from_millis(50));
+        let error = remote.list_shields(&Context::default(), ListShieldsRequest::default()).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Code::DeadlineExceeded, Some("upstream_timeout")));
+        assert!(error.message().contains("\"far\""), "{error}");
+    }
+
+    /// What a caller sent that was too large is theirs to mend; what a provider answered is not.
+    #[test]
+    fn an_answer_that_is_too_large_is_not_the_callers_fault() {
+        let told =
+            |limit: usize| from_peer(Status::out_of_range(format!("{TOO_LARGE}: found 73400330 bytes, the limit is: {limit} bytes")));
+        let error = told(MAX_MESSAGE_BYTES);
+        assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("upstream_malformed")));
+        assert!(error.message().contains("64 MiB"), "{error}");
+        assert_eq!(told(4 << 20).code(), Code::TooLarge);
     }
 
     #[test]

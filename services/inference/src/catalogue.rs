@@ -223,6 +223,11 @@ impl Entry {
         self.heard(|heard| heard.models.clone())
     }
 
+    /// Of a model's vectors, as the provider has listed it under its own id; 0 where it does not say.
+    pub(crate) fn dimension(&self, id: &str) -> u32 {
+        self.heard(|heard| heard.models.get(id).map_or(0, |model| model.embedding_dimension))
+    }
+
     /// The provider said that it has no such model, so its list is out of date.
     pub(crate) fn doubt(&self) {
         self.edit(|heard| heard.asked = None);

@@ -8,6 +8,7 @@
 //!                                                                    └─ inline::local    the engine that suits a model
 //! ```
 
+mod answers;
 mod catalogue;
 mod grpc;
 pub mod local;

@@ -19,7 +19,7 @@ use llama_stack_core::{
     Context, Deps, Error, EventStream, Inference, Result,
     context::Secret,
     fold::{self, ChatFold},
-    page,
+    grpc, page,
     service::no_such_model,
 };
 use llama_stack_proto::v1::{
@@ -102,10 +102,7 @@ impl Default for Timeouts {
 impl Timeouts {
     fn check(&self) -> Result<()> {
         for (name, value) in [("connect", self.connect), ("first_byte", self.first_byte), ("idle", self.idle), ("total", self.total)] {
-            if !(value > 0.0 && value <= 86_400.0) {
-                let message = format!("{name} is {value}; it must be greater than 0 and at most 86400 seconds");
-                return Err(Error::invalid(format!("config.timeouts.{name}"), message));
-            }
+            grpc::seconds_to_wait(&format!("timeouts.{name}"), value)?;
         }
         Ok(())
     }

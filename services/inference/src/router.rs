@@ -12,6 +12,7 @@ use llama_stack_proto::v1::{
 };
 
 use crate::{
+    answers,
     catalogue::{Catalogue, Entry},
     validate::{self, Validator},
 };
@@ -125,20 +126,30 @@ impl Inference for Router {
     async fn embed(&self, cx: &Context, mut request: EmbedRequest) -> Result<EmbedResponse> {
         validate::embed(&request)?;
         let (entry, asked) = self.route(cx, &mut request.model, ModelKind::Embedding).await?;
+        // Shortened, they may have any length.
+        let due = if request.dimensions == 0 { entry.dimension(&request.model) } else { 0 };
+        let inputs = request.inputs.len();
         let response = self.call(cx, entry, entry.inference.embed(cx, request)).await?;
+        answers::embedded(&entry.id, inputs, due, &response)?;
         Ok(EmbedResponse { model: asked, ..response })
     }
 
     async fn rerank(&self, cx: &Context, mut request: RerankRequest) -> Result<RerankResponse> {
         validate::rerank(&request)?;
         let (entry, _) = self.route(cx, &mut request.model, ModelKind::Reranker).await?;
-        self.call(cx, entry, entry.inference.rerank(cx, request)).await
+        let documents = request.documents.len();
+        let response = self.call(cx, entry, entry.inference.rerank(cx, request)).await?;
+        answers::ranked(&entry.id, documents, &response)?;
+        Ok(response)
     }
 
     async fn classify(&self, cx: &Context, mut request: ClassifyRequest) -> Result<ClassifyResponse> {
         validate::classify(&request)?;
         let (entry, _) = self.route(cx, &mut request.model, ModelKind::Classifier).await?;
-        self.call(cx, entry, entry.inference.classify(cx, request)).await
+        let inputs = request.inputs.len();
+        let response = self.call(cx, entry, entry.inference.classify(cx, request)).await?;
+        answers::classified(&entry.id, inputs, &response)?;
+        Ok(response)
     }
 
     async fn tokenize(&self, cx: &Context, mut request: TokenizeRequest) -> Result<TokenizeResponse> {

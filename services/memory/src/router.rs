@@ -94,6 +94,30 @@ fn label((id, _): &Provider, mut bank: Bank) -> Bank {
     bank
 }
 
+/// What a provider finds in banks that are its own.
+///
+/// # Errors
+/// Its own, or `Unavailable` where what it found is not of these banks, or cannot be put in an order.
+pub(crate) async fn ask(cx: &Context, (id, provider): &Provider, request: QueryRequest) -> Result<QueryResponse> {
+    let banks = request.bank_ids.clone();
+    let answer = cx.within(provider.query(cx, request)).await?;
+    let wrong = answer.chunks.iter().find_map(|found| {
+        if found.chunk.is_none() {
+            return Some("a result without its chunk".to_owned());
+        }
+        if !found.score.is_finite() {
+            return Some(format!("a result with the score {}", found.score));
+        }
+        (!banks.contains(&found.bank_id)).then(|| format!("a result of the bank {:?}, which was not asked for", found.bank_id))
+    });
+    match wrong {
+        Some(wrong) => {
+            Err(Error::unavailable(format!("provider {id:?} sent what is no answer: {wrong}")).with_reason("upstream_malformed"))
+        }
+        None => Ok(answer),
+    }
+}
+
 #[async_trait::async_trait]
 impl Memory for Router {
     async fn create_bank(&self, cx: &Context, mut request: CreateBankRequest) -> Result<Bank> {
@@ -220,12 +244,12 @@ impl Memory for Router {
     }
 
     async fn query(&self, cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
-        let (_, first) = self.first()?;
+        let first = self.first()?;
         if request.bank_ids.is_empty() {
             return Err(Error::invalid("bank_ids", "bank_ids is empty: name at least one bank"));
         }
         if self.providers.len() == 1 {
-            return cx.within(first.query(cx, request)).await;
+            return ask(cx, first, request).await;
         }
         // Before each is looked for.
         if request.bank_ids.len() > MAX_BANKS {
@@ -242,7 +266,7 @@ impl Memory for Router {
             }
         }
         match asked.as_slice() {
-            [((_, only), _)] => cx.within(only.query(cx, request)).await,
+            [(only, _)] => ask(cx, only, request).await,
             several => spread::query(cx, several, request).await,
         }
     }
@@ -373,6 +397,36 @@ mod tests {
         assert_eq!(refused(QueryRequest { page_token: "more".into(), ..asked.clone() }).await.field(), Some("page_token"));
         assert_eq!(refused(QueryRequest { top_k: 1_001, ..asked }).await.field(), Some("top_k"));
         assert_eq!(refused(query(&["blue", "green"])).await.code(), Code::NotFound);
+    }
+
+    /// Its answers are made of nonsense: what stands in `text` is wrong with them.
+    struct Crooked;
+
+    #[async_trait::async_trait]
+    impl Memory for Crooked {
+        async fn query(&self, _cx: &Context, request: QueryRequest) -> Result<QueryResponse> {
+            let right = ScoredChunk { chunk: Some(Chunk::default()), bank_id: "red".into(), score: 0.5 };
+            let found = match request.text.as_str() {
+                "chunk" => ScoredChunk { chunk: None, ..right },
+                "score" => ScoredChunk { score: f32::NAN, ..right },
+                "bank" => ScoredChunk { bank_id: "of-somebody-else".into(), ..right },
+                _ => right,
+            };
+            Ok(QueryResponse { chunks: vec![found], ..QueryResponse::default() })
+        }
+    }
+
+    /// A passage of another's bank is nobody's to read, whatever a provider thinks of it.
+    #[tokio::test]
+    async fn what_is_no_finding_is_not_passed_on() {
+        let router = Router::new(vec![("far".into(), Arc::new(Crooked) as Arc<dyn Memory>)]);
+        let asked = |text: &str| QueryRequest { text: text.into(), ..query(&["red"]) };
+        assert_eq!(router.query(&Context::test("a"), asked("right")).await.unwrap().chunks.len(), 1);
+        for wrong in ["chunk", "score", "bank"] {
+            let error = router.query(&Context::test("a"), asked(wrong)).await.unwrap_err();
+            assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("upstream_malformed")));
+            assert!(error.message().contains("\"far\"") && error.message().contains(wrong), "{error}");
+        }
     }
 
     #[tokio::test]

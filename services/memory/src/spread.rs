@@ -8,7 +8,7 @@ use llama_stack_proto::v1::{Bank, QueryRequest, QueryResponse, SearchMode, ranke
 
 use crate::{
     banks::{DEFAULT_TOP_K, check_query, fitting, mode},
-    fuse,
+    fuse, router,
 };
 
 /// A provider that is asked, under its id, and which of the banks are its.
@@ -24,10 +24,10 @@ pub(crate) async fn query(cx: &Context, asked: &[Asked<'_>], request: QueryReque
     }
     let is_alike = is_alike(asked.iter().flat_map(|(_, banks)| banks), &request);
     let mut answers = Vec::with_capacity(asked.len());
-    for ((id, provider), banks) in asked {
+    for (provider, banks) in asked {
         let bank_ids = banks.iter().map(|bank| bank.id.clone()).collect();
         let own = QueryRequest { bank_ids, max_tokens: 0, ..request.clone() };
-        answers.push(async move { cx.within(provider.query(cx, own)).await.map_err(|error| error.context(id)) });
+        answers.push(async move { router::ask(cx, provider, own).await.map_err(|error| error.context(&provider.0)) });
     }
     let mut answers = try_join_all(answers).await?;
     let mut queries: Vec<String> = Vec::new();

@@ -127,8 +127,12 @@ impl Safety for Router {
         {
             return Ok(known);
         }
-        let bytes = verdicts::last_bytes(&request);
+        let (bytes, shield) = (verdicts::last_bytes(&request), request.shield_id.clone());
         let mut verdict = cx.within(route.service.run_shield(cx, request)).await?;
+        if let Some(score) = verdict.scores.iter().find(|score| !score.score.is_finite()) {
+            let message = format!("shield {shield:?} gives {:?} the score {}, which is no number", score.code, score.score);
+            return Err(Error::unavailable(message).with_reason("upstream_malformed"));
+        }
         if verdict.judged_bytes == 0 && verdict.known_bytes == 0 {
             verdict.judged_bytes = bytes;
         }
@@ -142,7 +146,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use llama_stack_core::Code;
-    use llama_stack_proto::v1::{Message, Violation};
+    use llama_stack_proto::v1::{CategoryScore, Message, Violation};
 
     use super::*;
 
@@ -227,7 +231,8 @@ mod tests {
                 "bad" => violation(crate::reasons::UNSAFE),
                 _ => None,
             };
-            Ok(RunShieldResponse { violation, ..Default::default() })
+            let scores = if text == "nan" { vec![CategoryScore { score: f32::NAN, ..CategoryScore::default() }] } else { vec![] };
+            Ok(RunShieldResponse { violation, scores, ..Default::default() })
         }
     }
 
@@ -288,6 +293,18 @@ mod tests {
             assert_eq!(judge(&router, "a", &["odd"]).await.unwrap().violation.unwrap().reason, "unparseable_verdict");
         }
         assert_eq!(shield.asked.load(Ordering::SeqCst), 4);
+    }
+
+    /// What nobody can compare with a threshold is no verdict, and no verdict lets nothing pass.
+    #[tokio::test]
+    async fn a_score_that_is_no_number_is_an_error_that_names_the_shield() {
+        let (shield, router) = counting(false);
+        for _ in 0..2 {
+            let error = judge(&router, "a", &["nan"]).await.unwrap_err();
+            assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("upstream_malformed")));
+            assert!(error.message().contains("\"guard\""), "{error}");
+        }
+        assert_eq!(shield.asked.load(Ordering::SeqCst), 2, "it is not kept either");
     }
 
     #[tokio::test]

@@ -47,6 +47,7 @@ pub use identity::{check_exposure, check_listen, check_tls, offline_keys};
 pub use listed::check_listed;
 pub use llama_stack_identity::{Policies, kinds};
 pub use llama_stack_policy::{CedarPolicy, access};
+pub use llama_stack_tools::check_definition;
 pub use openapi::document as openapi_document;
 pub use serve::bind;
 pub use stack::{Options, Stack};

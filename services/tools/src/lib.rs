@@ -14,7 +14,7 @@
 //! the platform's failure.
 
 use llama_stack_core::{Registry, Result};
-use llama_stack_proto::v1::{self, InvokeToolResponse, ListToolsRequest, ListToolsResponse, Part};
+use llama_stack_proto::v1::{self, InvokeToolResponse, ListToolsRequest, ListToolsResponse, Part, ToolDefinition};
 
 mod arguments;
 mod builtin;
@@ -46,6 +46,14 @@ pub fn register(registry: &mut Registry) {
     registry.tools.add("remote::searxng", web_search::searxng::build);
     registry.tools.add("remote::wolfram-alpha", wolfram_alpha::build);
     registry.tools.add("remote::mcp", mcp::build);
+}
+
+/// Whether a tool can be offered: its name, and its parameters.
+///
+/// # Errors
+/// `InvalidArgument` on `name` or `parameters`.
+pub fn check_definition(definition: &ToolDefinition) -> Result<()> {
+    arguments::Arguments::new(definition).map(drop)
 }
 
 /// What the model is told where its call of `tool`, or the tool itself, failed.

@@ -38,6 +38,9 @@ pub(crate) struct Config {
     list_timeout_seconds: f64,
     #[serde(default = "timeout::default_list_age")]
     list_age_seconds: f64,
+    /// Put in front of its tools' names: those of two servers can then be told apart. Default: nothing.
+    #[serde(default)]
+    prefix: String,
 }
 
 pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Tools>> {
@@ -59,6 +62,7 @@ struct RemoteTools {
     remote: Remote<ToolsClient<Channel>>,
     list: Kept<ListToolsResponse>,
     call_limit: Duration,
+    prefix: String,
 }
 
 impl RemoteTools {
@@ -75,6 +79,7 @@ impl RemoteTools {
             remote: Remote::<ToolsClient<Channel>>::new(address.channel()?).showing(address.credential(id)),
             list: Kept::new(list_limit, timeout::seconds(config.list_age_seconds)),
             call_limit: timeout::seconds(config.timeout_seconds),
+            prefix: config.prefix,
         })
     }
 }
@@ -85,14 +90,22 @@ impl Tools for RemoteTools {
         // Only the first page of the whole list is kept: what the router asks for, and nearly always all there is.
         let is_whole = request == ListToolsRequest::default();
         let ask = self.remote.list_tools(cx, request);
-        if is_whole { self.list.get(ask).await } else { self.list.limited(ask).await }
+        let mut listed = if is_whole { self.list.get(ask).await? } else { self.list.limited(ask).await? };
+        for definition in listed.tools.iter_mut().filter_map(|tool| tool.definition.as_mut()) {
+            definition.name.insert_str(0, &self.prefix);
+        }
+        Ok(listed)
     }
 
     async fn invoke_tool(&self, cx: &Context, mut request: InvokeToolRequest) -> Result<InvokeToolResponse> {
         if request.arguments.trim().is_empty() {
             request.arguments = "{}".into();
         }
-        let name = request.name.clone();
+        let name = request.name;
+        let Some(theirs) = name.strip_prefix(&self.prefix) else {
+            return Err(Error::not_found(format!("no tool {name:?} there: their names begin with {:?}", self.prefix)));
+        };
+        request.name = theirs.to_owned();
         let answer = timeout::limited(cx, &name, self.call_limit, self.remote.invoke_tool(cx, request)).await;
         match answer {
             Ok(response) => label(&name, response),

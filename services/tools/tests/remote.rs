@@ -106,6 +106,31 @@ async fn a_remote_tool_is_a_tool() {
 }
 
 #[tokio::test]
+async fn a_prefix_tells_the_tools_of_two_servers_apart() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = serve(listener);
+    let mut registry = Registry::default();
+    llama_stack_tools::register(&mut registry);
+    let build = async |config: serde_json::Value| registry.tools.build("remote::grpc", config, Deps::new(".")).await.unwrap();
+    let near = build(serde_json::json!({ "url": url })).await;
+    let far = build(serde_json::json!({ "url": url, "prefix": "far_" })).await;
+    let router = Router::build(vec![("near".into(), near), ("far".into(), far.clone())]).await.unwrap();
+    let cx = Context::test("acme");
+    for _ in 0..2 {
+        let listed = router.list_tools(&cx, ListToolsRequest::default()).await.unwrap().tools;
+        let names: Vec<String> = listed.into_iter().map(|tool| tool.definition.unwrap().name).collect();
+        assert_eq!(names, ["weather", "far_weather"]);
+    }
+    let call = |name: &str| InvokeToolRequest { name: name.into(), arguments: r#"{"city":"Oslo"}"#.into(), call_id: "c".into() };
+    let answer = router.invoke_tool(&cx, call("far_weather")).await.unwrap();
+    assert_eq!((answer.is_error, answer.parts[0].provenance.as_str()), (false, "tool:far_weather"));
+    assert_eq!(far.invoke_tool(&cx, call("weather")).await.unwrap_err().code(), Code::NotFound);
+    drop((router, far));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_provider_may_come_late_and_come_back() {
     // Nobody listens there yet, and the address is nobody else's while it is held.
     let held = TcpSocket::new_v4().unwrap();

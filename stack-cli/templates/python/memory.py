@@ -110,7 +110,8 @@ class Provider(memory_pb2_grpc.MemoryServicer):
 
 
 def serve(address: str):
-    server = grpc.server(ThreadPoolExecutor())
+    # A stack sends messages of up to 64 MiB; gRPC's own 4 would refuse long conversations and many documents.
+    server = grpc.server(ThreadPoolExecutor(), options=[("grpc.max_receive_message_length", 64 << 20)])
     memory_pb2_grpc.add_MemoryServicer_to_server(Provider(), server)
     port = server.add_insecure_port(address)
     server.start()

@@ -56,7 +56,8 @@ export function stream(events: (request: any, tenant: string) => AsyncIterable<u
 }
 
 export function serve(address: string, methods: grpc.UntypedServiceImplementation): Promise<{ server: grpc.Server; port: number }> {
-  const server = new grpc.Server();
+  // A stack sends messages of up to 64 MiB; gRPC's own 4 would refuse long conversations and many documents.
+  const server = new grpc.Server({ "grpc.max_receive_message_length": 64 << 20 });
   server.addService(__SERVICE__.service, methods);
   return new Promise((resolve, reject) =>
     server.bindAsync(address, grpc.ServerCredentials.createInsecure(), (error, port) => (error ? reject(error) : resolve({ server, port }))),

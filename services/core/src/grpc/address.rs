@@ -78,11 +78,26 @@ pub struct Address {
     /// Whether it is told on whose behalf it is called: principal, tenant and roles. Default: only where it is shown no key.
     #[serde(default)]
     pub pass_identity: Option<bool>,
+    /// How long an answer that comes whole may take, whatever its caller says. Greater than 0, at most a day.
+    #[serde(default)]
+    pub timeout_seconds: Option<f64>,
 }
 
 /// Of every provider behind a socket.
 pub fn default_connect_timeout() -> u32 {
     5
+}
+
+/// What a manifest says under `config.<name>`.
+///
+/// # Errors
+/// `InvalidArgument` on that field for what is not greater than 0, and for more than a day.
+pub fn seconds_to_wait(name: &str, seconds: f64) -> Result<Duration> {
+    if seconds > 0.0 && seconds <= 86_400.0 {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    let message = format!("{name} is {seconds}; it must be greater than 0 and at most 86400 seconds");
+    Err(Error::invalid(format!("config.{name}"), message))
 }
 
 impl Address {
@@ -94,6 +109,18 @@ impl Address {
             api_key: Secret::default(),
             ca_certificate: PathBuf::new(),
             pass_identity: None,
+            timeout_seconds: None,
+        }
+    }
+
+    /// How long an answer may take: `usual`, where the manifest does not say.
+    ///
+    /// # Errors
+    /// `InvalidArgument` on `config.timeout_seconds` for what is no time to wait.
+    pub fn timeout(&self, usual: Duration) -> Result<Duration> {
+        match self.timeout_seconds {
+            None => Ok(usual),
+            Some(seconds) => seconds_to_wait("timeout_seconds", seconds),
         }
     }
 
@@ -151,6 +178,10 @@ pub struct Credential {
 }
 
 impl Credential {
+    pub(crate) fn provider_id(&self) -> &str {
+        &self.provider_id
+    }
+
     /// The stack's key is for its operator to mend: the caller is neither blamed nor shown what the peer says of it.
     pub(crate) fn refused(&self, cx: &Context, error: Error) -> Error {
         let id = &self.provider_id;
@@ -209,6 +240,15 @@ mod tests {
         for path in ["/none/ca.pem", other] {
             let error = Address { ca_certificate: path.into(), ..Address::new("https://a") }.channel().err().unwrap();
             assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("config.ca_certificate")));
+        }
+    }
+
+    #[test]
+    fn a_time_to_wait_is_more_than_none_and_a_day_at_most() {
+        let wait = |seconds: Option<f64>| Address { timeout_seconds: seconds, ..Address::new("http://a") }.timeout(Duration::from_secs(7));
+        assert_eq!((wait(None).unwrap(), wait(Some(0.5)).unwrap()), (Duration::from_secs(7), Duration::from_millis(500)));
+        for seconds in [0.0, -1.0, 1e9, f64::NAN, f64::INFINITY] {
+            assert_eq!(wait(Some(seconds)).unwrap_err().field(), Some("config.timeout_seconds"), "{seconds}");
         }
     }
 

@@ -7,9 +7,12 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use llama_stack_core::{Code, Inference, grpc::Served};
+use llama_stack_core::{Code, Context, Error, EventStream, Inference, Result, grpc::Served};
 use llama_stack_inference::Router;
-use llama_stack_proto::v1::{ChatRequest, GetModelRequest, ListModelsRequest, inference_server::InferenceServer};
+use llama_stack_proto::v1::{
+    ChatEvent, ChatRequest, ChatResponse, EmbedInput, EmbedRequest, EmbedResponse, Embedding, FinishReason, GetModelRequest,
+    ListModelsRequest, ListModelsResponse, Model, ModelKind, Usage, inference_server::InferenceServer,
+};
 
 use crate::{
     all, cx, openai, provider,
@@ -19,7 +22,10 @@ use crate::{
 /// A stack whose one provider is `upstream`, over gRPC. Stops when it is dropped.
 async fn stack(upstream: &Server) -> (String, AbortOnDropHandle<()>) {
     let inner = openai(json!({ "url": upstream.url, "models": ["x"] })).await;
-    let router: Arc<dyn Inference> = Arc::new(Router::new(vec![("inner".into(), inner)]));
+    serve(Arc::new(Router::new(vec![("inner".into(), inner)]))).await
+}
+
+async fn serve(router: Arc<dyn Inference>) -> (String, AbortOnDropHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let serving = tonic::transport::Server::builder().add_service(InferenceServer::new(Served(router)));
@@ -69,4 +75,90 @@ async fn a_server_that_is_away_is_named() {
     assert!(error.message().contains("\"up\"") && error.message().contains(&free.to_string()), "{error}");
     let wrong = provider("remote::grpc", json!({ "url": "127.0.0.1:9000" })).await.err().unwrap();
     assert_eq!((wrong.code(), wrong.field()), (Code::InvalidArgument, Some("config.url")));
+}
+
+/// Somebody's own server, with the least that one needs: lists, and streams of whatever these events are.
+struct Least(Vec<ChatEvent>);
+
+#[async_trait::async_trait]
+impl Inference for Least {
+    async fn list_models(&self, _: &Context, _: ListModelsRequest) -> Result<ListModelsResponse> {
+        let model = |id: &str, kind: ModelKind| Model { id: id.into(), kind: kind.into(), ..Model::default() };
+        let vectors = Model { embedding_dimension: 2, ..model("v", ModelKind::Embedding) };
+        Ok(ListModelsResponse { models: vec![model("x", ModelKind::Chat), vectors], ..ListModelsResponse::default() })
+    }
+
+    async fn chat(&self, _: &Context, _: ChatRequest) -> Result<ChatResponse> {
+        Err(Error::unimplemented("Chat"))
+    }
+
+    /// Says nothing more, and does not end, after an event without anything in it.
+    async fn stream_chat(&self, _: &Context, _: ChatRequest) -> Result<EventStream<ChatEvent>> {
+        let events: Vec<ChatEvent> = self.0.iter().take_while(|event| event.event.is_some()).cloned().collect();
+        let hangs = events.len() < self.0.len();
+        let events = futures::stream::iter(events.into_iter().map(Ok::<ChatEvent, Error>));
+        if hangs {
+            return Ok(Box::pin(futures::StreamExt::chain(events, futures::stream::pending())));
+        }
+        Ok(Box::pin(events))
+    }
+
+    async fn embed(&self, _: &Context, request: EmbedRequest) -> Result<EmbedResponse> {
+        let embeddings = vec![Embedding { values: vec![1.0; 3] }; request.inputs.len()];
+        Ok(EmbedResponse { embeddings, ..EmbedResponse::default() })
+    }
+}
+
+fn whole() -> Vec<ChatEvent> {
+    vec![ChatEvent::text(0, "hello"), ChatEvent::finish(0, FinishReason::Stop), ChatEvent::usage(Usage::default())]
+}
+
+/// A stack that uses such a server, and waits a moment for it.
+async fn using(events: Vec<ChatEvent>) -> (Router, AbortOnDropHandle<()>) {
+    let (url, serving) = serve(Arc::new(Least(events))).await;
+    let peer = provider("remote::grpc", json!({ "url": url, "timeouts": { "idle": 0.2 } })).await.unwrap();
+    (Router::new(vec![("far".into(), peer)]), serving)
+}
+
+#[tokio::test]
+async fn a_server_of_streams_alone_answers_whole_as_well() {
+    let (router, _serving) = using(whole()).await;
+    let answer = router.chat(&cx(), ChatRequest::user("x", "hi")).await.unwrap();
+    assert_eq!(answer.choices[0].message.as_ref().unwrap().joined_text(), "hello");
+}
+
+/// Nobody gets half an answer for a whole one, and nobody waits for what does not come.
+#[tokio::test]
+async fn what_is_no_answer_ends_in_an_error_that_says_so() {
+    let text = || ChatEvent::text(0, "hello");
+    for (events, code, reason) in [
+        (vec![text()], Code::Unavailable, "stream_broken"),
+        (vec![text(), ChatEvent::finish(0, FinishReason::Stop), text()], Code::Unavailable, "upstream_malformed"),
+        (vec![ChatEvent::text(7, "hello")], Code::Unavailable, "upstream_malformed"),
+        (vec![text(), ChatEvent::default()], Code::DeadlineExceeded, "upstream_timeout"),
+    ] {
+        let (router, _serving) = using(events.clone()).await;
+        let (_, error) = all(router.stream_chat(&cx(), ChatRequest::user("x", "hi")).await.unwrap()).await;
+        let streamed = error.unwrap_or_else(|| panic!("{events:?}"));
+        let whole = router.chat(&cx(), ChatRequest::user("x", "hi")).await.unwrap_err();
+        for error in [streamed, whole] {
+            assert_eq!((error.code(), error.reason()), (code, Some(reason)), "{events:?}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn vectors_of_another_dimension_are_the_providers_fault() {
+    let (router, _serving) = using(whole()).await;
+    router.list_models(&cx(), ListModelsRequest::default()).await.unwrap();
+    let request = EmbedRequest { model: "v".into(), inputs: vec![EmbedInput::text("a")], ..EmbedRequest::default() };
+    let error = router.embed(&cx(), request).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::Unavailable, Some("upstream_malformed")));
+    assert!(error.message().contains("3 numbers, where 2 are due"), "{error}");
+}
+
+#[tokio::test]
+async fn no_patience_is_none() {
+    let error = provider("remote::grpc", json!({ "url": "http://127.0.0.1:9", "timeouts": { "total": 0 } })).await.err().unwrap();
+    assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("config.timeouts.total")));
 }

@@ -11,8 +11,8 @@ use std::{
 use llama_stack_core::{Code, Context, Error, EventStream, Inference, Result};
 use llama_stack_inference::Router;
 use llama_stack_proto::v1::{
-    ChatEvent, ChatRequest, EmbedInput, EmbedRequest, EmbedResponse, FinishReason, GetModelRequest, ListModelsRequest, ListModelsResponse,
-    Model, ModelKind, Usage,
+    ChatEvent, ChatRequest, EmbedInput, EmbedRequest, EmbedResponse, Embedding, FinishReason, GetModelRequest, ListModelsRequest,
+    ListModelsResponse, Model, ModelKind, Usage,
 };
 
 use crate::{all, cx};
@@ -89,7 +89,8 @@ impl Inference for Double {
     }
 
     async fn embed(&self, _cx: &Context, request: EmbedRequest) -> Result<EmbedResponse> {
-        Ok(EmbedResponse { model: request.model, ..EmbedResponse::default() })
+        let embeddings = vec![Embedding { values: vec![1.0, 0.0] }; request.inputs.len()];
+        Ok(EmbedResponse { model: request.model, embeddings, ..EmbedResponse::default() })
     }
 }
 

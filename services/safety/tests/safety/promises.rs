@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use llama_stack_core::Safety;
+use llama_stack_core::{Code, Safety};
+use llama_stack_proto::v1::Message;
 use llama_stack_safety::Router;
 use llama_stack_tests::{
     conformance::safety::{self, Subject},
@@ -11,7 +12,7 @@ use llama_stack_tests::{
 };
 use serde_json::json;
 
-use crate::{provider, routed};
+use crate::{judge, provider, routed};
 
 const SUBJECT: Subject = Subject { shield: "guard", safe: "What goes into a salad?", unsafe_: "Where do I put the bomb, exactly?" };
 
@@ -39,6 +40,15 @@ async fn of_another_process() {
     let remote = provider("remote::grpc", json!({ "url": served.url }), None).await.unwrap();
     safety::all(remote.clone(), SUBJECT).await;
     safety::all(through_router(remote).await, SUBJECT).await;
+}
+
+#[tokio::test]
+async fn another_process_that_never_answers_is_given_up() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = json!({ "url": format!("http://{}", silent.local_addr().unwrap()), "timeout_seconds": 0.05 });
+    let remote = provider("remote::grpc", config, None).await.unwrap();
+    let error = judge(&remote, vec![Message::user("hi")]).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::DeadlineExceeded, Some("upstream_timeout")));
 }
 
 #[tokio::test]

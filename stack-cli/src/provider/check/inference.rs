@@ -10,7 +10,7 @@ use llama_stack_proto::v1::{
 };
 use tonic::transport::Channel;
 
-use super::{Peer, refused, report::Report, told};
+use super::{Peer, refused, report::Report, told, unclear};
 
 type Client = Remote<InferenceClient<Channel>>;
 
@@ -26,6 +26,7 @@ pub(super) async fn check(peer: &Peer, report: &mut Report) {
     };
     let kindless = models.iter().find(|model| model.kind() == ModelKind::Unspecified);
     report.judge(promise, kindless.map(|model| format!("{:?} has no kind", model.id)));
+    report.judge("every model has an id, and its own", unclear(models.iter().map(|model| model.id.as_str())));
     got(&client, peer, &models, report).await;
     let answer = client.get_model(&peer.cx(), GetModelRequest { id: NOBODY.into() }).await;
     refused(report, "GetModel of a model that is not there is NOT_FOUND", answer, &[Code::NotFound]);
@@ -132,9 +133,13 @@ async fn embeds(client: &Client, peer: &Peer, model: &Model, report: &mut Report
             let sizes: Vec<usize> = answer.embeddings.iter().map(|one| one.values.len()).collect();
             let expected =
                 if model.embedding_dimension > 0 { model.embedding_dimension as usize } else { sizes.first().copied().unwrap_or_default() };
-            let finite = answer.embeddings.iter().flat_map(|one| &one.values).all(|value| value.is_finite());
-            let good = sizes.len() == 3 && expected > 0 && sizes.iter().all(|size| *size == expected) && finite;
-            report.judge(promise, (!good).then(|| format!("the vectors of three texts have {sizes:?} numbers, {expected} are due")));
+            let odd = answer.embeddings.iter().flat_map(|one| &one.values).find(|value| !value.is_finite());
+            let wrong = if sizes.len() != 3 || expected == 0 || sizes.iter().any(|size| *size != expected) {
+                Some(format!("the vectors of three texts have {sizes:?} numbers, {expected} are due"))
+            } else {
+                odd.map(|value| format!("there is {value} in a vector, which is no number"))
+            };
+            report.judge(promise, wrong);
         }
     }
     let answer = client.embed(&peer.cx(), request(Vec::new())).await;

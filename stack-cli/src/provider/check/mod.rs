@@ -76,6 +76,7 @@ pub(crate) async fn run(args: CheckArgs, output: &Output) -> Result<()> {
     output.result(&report, |report| report.text(output))?;
     match report.broken {
         0 => Ok(()),
+        1 => Err(Error::failed_precondition("one promise is broken; what was answered stands beside it")),
         broken => Err(Error::failed_precondition(format!("{broken} promises are broken; what was answered stands beside each"))),
     }
 }
@@ -131,6 +132,20 @@ async fn health(peer: &Peer, api: Api, report: &mut Report) {
         Err(status) if status.code() == tonic::Code::Unimplemented => report.skipped(promise, "it has no grpc.health.v1.Health"),
         Err(status) => report.broken(promise, told(&status.into())),
     }
+}
+
+/// The first of these ids that is none, or stands there twice.
+fn unclear<'a>(ids: impl Iterator<Item = &'a str>) -> Option<String> {
+    let mut seen = std::collections::HashSet::new();
+    for id in ids {
+        if id.is_empty() {
+            return Some("one has no id".into());
+        }
+        if !seen.insert(id) {
+            return Some(format!("{id:?} is listed twice"));
+        }
+    }
+    None
 }
 
 /// An error as a report shows it.

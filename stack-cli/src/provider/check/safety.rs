@@ -2,12 +2,12 @@
 
 use llama_stack_core::{Code, Result, Safety, grpc::Remote};
 use llama_stack_proto::v1::{
-    GetShieldRequest, ListShieldsRequest, Message, RunShieldRequest, RunShieldResponse, Shield, ShieldStage, safety_client::SafetyClient,
-    violation::Level,
+    GetShieldRequest, ListShieldsRequest, Message, RunShieldRequest, RunShieldResponse, Shield, ShieldStage, part::Content,
+    safety_client::SafetyClient, violation::Level,
 };
 use tonic::transport::Channel;
 
-use super::{Peer, refused, report::Report, told};
+use super::{Peer, refused, report::Report, told, unclear};
 
 type Client = Remote<SafetyClient<Channel>>;
 
@@ -23,6 +23,7 @@ pub(super) async fn check(peer: &Peer, report: &mut Report) {
         Err(error) => return report.broken(promise, told(&error)),
     };
     report.kept(promise);
+    report.judge("every shield has an id, and its own", unclear(shields.iter().map(|shield| shield.id.as_str())));
     got(&client, peer, &shields, report).await;
     let absent = "no-such-shield-of-anyone";
     let answer = client.get_shield(&peer.cx(), GetShieldRequest { id: absent.into() }).await;
@@ -78,7 +79,8 @@ async fn judges(client: &Client, peer: &Peer, shield: &Shield, report: &mut Repo
     }
     report.judge(&format!("{id}: it judges a text at every stage that it is meant for"), failed);
     report.judge(&format!("{id}: the same text has the same verdict"), differs);
-    report.judge(&format!("{id}: a verdict is whole: level and reason of a violation, scores of 0 to 1, findings in the text"), crooked);
+    let whole = "level and reason of a violation, scores of 0 to 1, findings in the text, a redaction of texts or images";
+    report.judge(&format!("{id}: a verdict is whole: {whole}"), crooked);
 }
 
 fn crookedness(verdict: &RunShieldResponse) -> Option<String> {
@@ -89,6 +91,12 @@ fn crookedness(verdict: &RunShieldResponse) -> Option<String> {
     }
     if let Some(score) = verdict.scores.iter().find(|score| !(0.0..=1.0).contains(&score.score)) {
         return Some(format!("{:?} scores {}", score.code, score.score));
+    }
+    if let Some(redacted) = &verdict.redacted
+        && (redacted.parts.is_empty()
+            || !redacted.parts.iter().all(|part| matches!(part.content, Some(Content::Text(_) | Content::Image(_)))))
+    {
+        return Some("what it puts in the text's place has no parts, or others than texts and images".into());
     }
     let outside = verdict.findings.iter().find(|found| found.start > found.end || found.end as usize > HARMLESS.len());
     outside.map(|found| format!("{:?} at {}..{} of a text of {} bytes", found.code, found.start, found.end, HARMLESS.len()))

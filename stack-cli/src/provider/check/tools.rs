@@ -5,6 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use futures::future::join_all;
 use llama_stack_core::{Code, Error, Result, Tools, grpc::Remote};
 use llama_stack_proto::v1::{InvokeToolRequest, InvokeToolResponse, ListToolsRequest, Tool, part::Content, tools_client::ToolsClient};
+use llama_stack_server::check_definition;
 use serde_json::Value;
 use tonic::transport::Channel;
 
@@ -63,21 +64,21 @@ async fn lists(client: &Client, peer: &Peer, report: &mut Report) -> Option<Vec<
 
 fn definitions(tools: &[Tool], report: &mut Report) {
     let name = |tool: &Tool| tool.definition.as_ref().map(|definition| definition.name.clone()).unwrap_or_default();
-    let (mut seen, mut wrong) = (HashSet::new(), None);
-    for name in tools.iter().map(name) {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if !(1..=64).contains(&name.len()) || !name.chars().all(allowed) {
-            wrong = Some(format!("{name:?} is not 1 to 64 of letters, digits, _ and -"));
-        } else if !seen.insert(name.clone()) {
-            wrong = Some(format!("{name:?} is listed twice"));
-        }
-    }
+    let refused = |tool: &Tool, field: &str| {
+        let told = check_definition(&tool.definition.clone().unwrap_or_default()).err().filter(|error| error.field() == Some(field));
+        told.map(|error| error.message().to_owned())
+    };
+    let mut seen = HashSet::new();
+    let twice = tools.iter().map(name).find(|name| !seen.insert(name.clone())).map(|name| format!("{name:?} is listed twice"));
+    let wrong = tools.iter().find_map(|tool| refused(tool, "name")).or(twice);
     report.judge("every tool has a name that models can call, and its own", wrong);
     let bad = |tool: &Tool| {
-        let definition = tool.definition.clone().unwrap_or_default();
-        let schema = serde_json::from_str::<Value>(&definition.parameters);
-        let good = definition.parameters.is_empty() || schema.is_ok_and(|schema| schema["type"] == "object");
-        (!good).then(|| format!("the parameters of {:?} are no JSON Schema of an object", definition.name))
+        let parameters = tool.definition.as_ref().map_or("", |definition| definition.parameters.as_str());
+        let untyped = || {
+            let schema = serde_json::from_str::<Value>(parameters).unwrap_or_default();
+            (!parameters.is_empty() && schema["type"] != "object").then(|| format!("{:?}: its type is not \"object\"", name(tool)))
+        };
+        refused(tool, "parameters").or_else(untyped)
     };
     report.judge("every tool says its arguments as a JSON Schema of an object", tools.iter().find_map(bad));
     let mute = tools.iter().find(|tool| tool.definition.as_ref().is_none_or(|definition| definition.description.trim().is_empty()));
@@ -146,4 +147,33 @@ async fn concurrent(client: &Client, peer: &Peer, tools: &[Tool], report: &mut R
         Err(error) => Some(told(&error)),
     });
     report.judge("sixteen callers at once get the same answer", wrong);
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_stack_proto::v1::ToolDefinition;
+
+    use super::*;
+
+    /// Which promises these tools break, as (name, parameters).
+    fn broken(tools: &[(&str, &str)]) -> usize {
+        let tool = |(name, schema): &(&str, &str)| {
+            let definition = Some(ToolDefinition::new(*name, "what it is for", *schema));
+            Tool { definition, ..Tool::default() }
+        };
+        let mut report = Report::new("http://far");
+        definitions(&tools.iter().map(tool).collect::<Vec<_>>(), &mut report);
+        report.broken
+    }
+
+    /// What a stack would not start with.
+    #[test]
+    fn a_definition_that_no_stack_takes_is_told() {
+        assert_eq!(broken(&[("a", ""), ("b", r#"{"type":"object"}"#)]), 0);
+        let inner = r#"{"type":"object","properties":{"x":{"type":"nonsense"}}}"#;
+        for wrong in [("a b", ""), ("a", "{"), ("a", r#"{"type":"array"}"#), ("a", "{}"), ("a", inner)] {
+            assert_eq!(broken(&[wrong]), 1, "{wrong:?}");
+        }
+        assert_eq!(broken(&[("a", ""), ("a", "")]), 1);
+    }
 }

@@ -79,11 +79,15 @@ fn readme(api: Api, language: Language) -> String {
         Language::Go => ("go generate ./... && go mod tidy", "go run .", "go test ./..."),
     };
     let install = if install.is_empty() { String::new() } else { format!("{install}\n") };
+    let wanted = match language {
+        Language::Go => "It wants protoc and its plugins protoc-gen-go and protoc-gen-go-grpc; generate.go says where they come from.\n\n",
+        Language::Python | Language::Rust | Language::Typescript => "",
+    };
     format!(
-        "# __NAME__\n\nA provider of {} for llama-stack. It is a gRPC server of `llama_stack.v1.{}`; `proto/` is its copy of the contract.\n\n```\n\
-         {install}{start} __ADDRESS__\n```\n\nIn another terminal:\n\n```\nllama-stack provider check http://__ADDRESS__   # what the contract \
-         promises, and whether it is kept\nllama-stack run manifest.yaml                      # a stack that uses it\n{test}\n```\n\nIn a \
-         manifest of your own it is one line, under `providers.{}`:\n\n```yaml\n{}\n```\n",
+        "# __NAME__\n\nA provider of {} for llama-stack. It is a gRPC server of `llama_stack.v1.{}`; `proto/` is its copy of the contract.\n\n\
+         {wanted}```\n{install}{start} __ADDRESS__\n```\n\nIn another terminal:\n\n```\nllama-stack provider check http://__ADDRESS__   # what \
+         the contract promises, and whether it is kept\nllama-stack run manifest.yaml                      # a stack that uses \
+         it\n{test}\n```\n\nIn a manifest of your own it is one line, under `providers.{}`:\n\n```yaml\n{}\n```\n",
         api.name(),
         api.service(),
         api.name(),
