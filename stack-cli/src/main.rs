@@ -70,6 +70,7 @@ fn main() -> ExitCode {
         Err(error) => return output.fatal(&format!("the async runtime could not start: {error}")),
     };
     let result = runtime.block_on(async {
+        outlive_file_limits();
         match cli.verb {
             Verb::Run(args) => run::run(args, &output).await,
             Verb::Stop(args) => stop::run(args, &output).await,
@@ -108,3 +109,19 @@ fn main() -> ExitCode {
         Err(error) => output.failure(&error),
     }
 }
+
+/// A write beyond the size that a file may have (`ulimit -f`) comes with a signal whose default is the end of the process, so that
+/// one caller's upload would end everybody's server. Once somebody listens, the write fails, and that is all.
+#[cfg(unix)]
+fn outlive_file_limits() {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    /// On Linux and macOS, on the processors that this is built for.
+    const SIGXFSZ: i32 = 25;
+    if let Err(error) = signal(SignalKind::from_raw(SIGXFSZ)) {
+        tracing::debug!(%error, "a file that grows too large would end this program");
+    }
+}
+
+#[cfg(not(unix))]
+fn outlive_file_limits() {}

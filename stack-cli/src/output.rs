@@ -220,7 +220,7 @@ impl Output {
                 cause = error.source();
             }
         }
-        ExitCode::from(exit_code(error.code()))
+        ExitCode::from(exit_code(error))
     }
 
     /// Before there is anything to go on with.
@@ -308,12 +308,14 @@ fn is_dumb() -> bool {
 }
 
 /// The one rule, for what this program finds out and for what a stack answers alike.
-fn exit_code(code: Code) -> u8 {
-    match code {
+fn exit_code(error: &Error) -> u8 {
+    match error.code() {
         // What was typed is wrong, or what is in a file that it names. `clap` ends with the same.
         Code::InvalidArgument => 2,
         // Something that was named is not there: a file, a stack, a model, an id.
         Code::NotFound => 3,
+        // Asking again is of no use before somebody has made room.
+        Code::Unavailable if error.reason() == Some("disk_full") => 1,
         // Nobody answers, or not in time.
         Code::Unavailable | Code::DeadlineExceeded => 4,
         _ => 1,
@@ -324,4 +326,15 @@ fn bar(item: &str) -> ProgressBar {
     let template = "{msg:40!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style).with_message(item.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_stack_that_does_not_answer() {
+        assert_eq!(exit_code(&Error::unavailable("nobody is there")), 4);
+        assert_eq!(exit_code(&Error::unavailable("the disk for files is full").with_reason("disk_full")), 1);
+    }
 }

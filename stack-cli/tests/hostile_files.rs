@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::{io::Write as _, path::Path, sync::Arc, time::Duration};
+use std::{io::Write as _, path::Path, process::Command, sync::Arc, time::Duration};
 
 use llama_stack_tests::{served, worded::Worded};
 use serde_json::{Value, json};
@@ -177,4 +177,21 @@ async fn names_and_sizes_that_mean_harm_are_answered_and_the_server_goes_on() {
     assert!(client.http.get(path).send().await.unwrap().bytes().await.unwrap() == large, "the content is another one");
     client.goes_on("large.bin").await;
     assert!(client.server.stop().success());
+}
+
+/// The kernel sends a signal to who writes beyond `ulimit -f`, which ends a process that does not listen to it.
+#[tokio::test]
+async fn a_file_that_may_not_grow_so_large_here_is_refused_and_the_server_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("small.yaml");
+    std::fs::write(&file, "version: 1\nname: small\n").unwrap();
+    // Blocks of 512 or of 1,024 bytes, as the shell counts.
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -f 2000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_llama-stack"), "run"]).arg(&file);
+    limited.args(["--port", "0", "--json"]).env("LLAMA_STACK_HOME", home.path());
+    let client = Client { http: reqwest::Client::new(), server: Server::run(&mut limited), store: String::new() };
+    let (status, told) = client.upload("large.bin", "application/octet-stream", &vec![7; 3 << 20]).await;
+    assert_eq!((status, told["error"]["code"].as_str()), (503, Some("disk_failed")), "{told}");
+    let (status, told) = client.upload("small.bin", "application/octet-stream", b"small").await;
+    assert_eq!(status, 200, "{told}");
 }

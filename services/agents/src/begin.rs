@@ -54,7 +54,8 @@ pub(crate) async fn create(shared: &Arc<Shared>, cx: &Context, request: CreateTu
     shared.accepting()?;
     let cancels = cancels(request.on_disconnect());
     let mut guard = None;
-    let key = cx.idempotency_key().map(|key| (key.to_owned(), hash::of_request(&request)));
+    // With whose it is: callers choose their keys, and two may choose the same.
+    let key = cx.idempotency_key().map(|key| (hash::of(&[&cx.principal().id, key]), hash::of_request(&request)));
     if let Some((key, hash)) = &key {
         guard = shared.lock_key(cx.tenant(), key).await;
         if let Some(turn_id) = shared.parts.store.turn_of_key(cx.tenant(), key, hash).await? {

@@ -334,23 +334,28 @@ impl Context {
     /// Reads what a caller sent: gRPC metadata, or HTTP headers under the same names.
     ///
     /// # Errors
-    /// `InvalidArgument` for a tenant or principal that [`named`] refuses, or an unreadable time-out.
+    /// `InvalidArgument` for a tenant or principal that [`named`] refuses, for one that came twice, and for a time-out or a key that
+    /// cannot be read.
     pub fn from_metadata(metadata: &MetadataMap) -> Result<Self> {
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
         let mut inner = Inner::default();
-        if let Some(tenant) = text(TENANT) {
+        if let Some(tenant) = single(metadata, TENANT)? {
             inner.principal.tenant = named(TENANT, tenant)?;
         }
-        if let Some(principal) = text(PRINCIPAL) {
+        if let Some(principal) = single(metadata, PRINCIPAL)? {
             inner.principal.id = named(PRINCIPAL, principal)?;
         }
-        if let Some(roles) = text(ROLES) {
+        if let Some(roles) = single(metadata, ROLES)? {
             inner.principal.roles = roles.split(',').map(str::trim).filter(|role| !role.is_empty()).map(Into::into).collect();
         }
         if let Some(timeout) = text(TIMEOUT) {
             inner.deadline = Instant::now().checked_add(parse_timeout(timeout)?);
         }
-        inner.idempotency_key = text(IDEMPOTENCY_KEY).filter(|key| !key.is_empty() && key.len() <= 256).map(Into::into);
+        let key = single(metadata, IDEMPOTENCY_KEY)?.filter(|key| !key.is_empty());
+        if key.is_some_and(|key| key.len() > 256) {
+            return Err(Error::invalid(IDEMPOTENCY_KEY, format!("{IDEMPOTENCY_KEY} is longer than 256 bytes")));
+        }
+        inner.idempotency_key = key.map(Into::into);
         inner.request_id = text(REQUEST_ID).map(Into::into);
         inner.trace = text(TRACE).map(Into::into);
         inner.priority = match text(PRIORITY) {
@@ -396,6 +401,16 @@ impl Context {
 
 pub(crate) fn deadline_passed() -> Error {
     Error::new(Code::DeadlineExceeded, "the deadline passed before the call was done")
+}
+
+/// What must not be passed over where it cannot be read, nor be one of two: a proxy may have added its own to a client's.
+fn single<'a>(metadata: &'a MetadataMap, name: &str) -> Result<Option<&'a str>> {
+    let mut values = metadata.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| Error::invalid(name, format!("{name} must be printable ASCII"))),
+        (Some(_), Some(_)) => Err(Error::invalid(name, format!("{name} came more than once"))),
+    }
 }
 
 /// The name of a tenant, principal or role, if it can be one.
@@ -469,6 +484,24 @@ mod tests {
         let mut metadata = MetadataMap::new();
         metadata.insert(TENANT, "a/../b".parse().unwrap());
         assert_eq!(Context::from_metadata(&metadata).unwrap_err().code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn what_says_who_it_is_is_neither_guessed_nor_passed_over() {
+        for name in [TENANT, PRINCIPAL, ROLES, IDEMPOTENCY_KEY] {
+            let mut twice = MetadataMap::new();
+            twice.append(name, "acme".parse().unwrap());
+            assert!(Context::from_metadata(&twice).is_ok(), "{name}");
+            twice.append(name, "umbrella".parse().unwrap());
+            let mut odd = http::HeaderMap::new();
+            odd.insert(name, http::HeaderValue::from_bytes("acm\u{e9}".as_bytes()).unwrap());
+            for metadata in [twice, MetadataMap::from_headers(odd)] {
+                assert_eq!(Context::from_metadata(&metadata).unwrap_err().field(), Some(name));
+            }
+        }
+        let mut long = MetadataMap::new();
+        long.insert(IDEMPOTENCY_KEY, "k".repeat(257).parse().unwrap());
+        assert_eq!(Context::from_metadata(&long).unwrap_err().field(), Some(IDEMPOTENCY_KEY));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod guard;
 pub mod ids;
 pub mod manifest;
 pub mod page;
+pub mod private;
 pub mod registry;
 pub mod service;
 pub mod trace;

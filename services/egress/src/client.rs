@@ -1,5 +1,7 @@
 use std::{
     collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -7,7 +9,8 @@ use std::{
 use http::{HeaderValue, header::ACCEPT_ENCODING};
 use llama_stack_core::{Context, Error, Result, manifest::Egress};
 use reqwest::redirect::Policy;
-use url::Url;
+use tokio::net::TcpStream;
+use url::{Host, Url};
 
 use crate::{
     Lookup, Request, Response, SystemDns, body, failure,
@@ -88,10 +91,39 @@ impl Client {
     /// # Errors
     /// As [`Client::send`].
     pub async fn check(&self, url: &Url) -> Result<()> {
+        self.addresses(url).await.map(drop)
+    }
+
+    /// A connection to where `url` leads now, for libraries that speak over one themselves.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn connect(&self, url: &Url) -> Result<TcpStream> {
+        let port = url.port_or_known_default().unwrap_or_default();
+        let addresses: Vec<SocketAddr> = self.addresses(url).await?.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+        let connected = async {
+            let stream = TcpStream::connect(&addresses[..]).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(stream)
+        };
+        connected.await.map_err(|error| {
+            let message = format!("{} cannot be connected to", failure::host(url));
+            Error::unavailable(message).with_reason("upstream_unreachable").with_source(error)
+        })
+    }
+
+    /// Those that may be reached.
+    async fn addresses(&self, url: &Url) -> Result<Vec<IpAddr>> {
         self.permits(url)?;
-        let Some(url::Host::Domain(name)) = url.host() else { return Ok(()) };
+        let name = match url.host() {
+            Some(Host::Domain(name)) => name,
+            Some(Host::Ipv4(address)) => return Ok(vec![address.into()]),
+            Some(Host::Ipv6(address)) => return Ok(vec![address.into()]),
+            // Nothing without a host is permitted.
+            None => return Ok(Vec::new()),
+        };
         let resolved = self.resolver(self.class(url)).permitted(name).await;
-        resolved.map(drop).map_err(|error| match error.downcast_ref() {
+        resolved.map_err(|error| match error.downcast_ref() {
             Some(why) => failure::refused(url, why),
             None => Error::unavailable(format!("{name} has no address that is known here"))
                 .with_reason("upstream_unreachable")

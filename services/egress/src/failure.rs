@@ -31,10 +31,15 @@ pub(crate) fn refused(url: &Url, why: &Refused) -> Error {
     Error::new(Code::PermissionDenied, message).with_reason(REFUSED)
 }
 
+/// What the guard has refused, where that is why a client of [`crate::Client::for_origin`] could not connect.
+pub fn refusal(url: &Url, error: &reqwest::Error) -> Option<Error> {
+    cause::<Refused>(error).map(|why| refused(url, why))
+}
+
 pub(crate) fn no_answer(url: &Url, error: reqwest::Error) -> Error {
     let host = host(url);
-    if let Some(why) = cause::<Refused>(&error) {
-        return refused(url, why);
+    if let Some(refusal) = refusal(url, &error) {
+        return refusal;
     }
     let how = match cause::<rustls::Error>(&error) {
         Some(rustls::Error::InvalidCertificate(_)) => "showed a certificate that is not trusted",

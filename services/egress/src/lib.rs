@@ -20,6 +20,7 @@ mod request;
 mod resolver;
 
 pub use client::{Client, Limits};
+pub use failure::refusal;
 pub use request::{Request, Response};
 pub use resolver::{Lookup, SystemDns};
 

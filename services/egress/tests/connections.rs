@@ -133,6 +133,19 @@ async fn a_name_that_turns_private_after_it_was_checked_is_not_connected_to() {
     assert_eq!((dns.asked.load(Ordering::SeqCst), server.asked()), (2, 0));
 }
 
+/// The same for what speaks over a connection itself.
+#[tokio::test]
+async fn a_bare_connection_goes_where_it_may_and_nowhere_else() {
+    let server = serve().await;
+    let url: Url = format!("http://rebinding.example:{}/", server.address.port()).parse().unwrap();
+    let client = Client::with_lookup(Egress::default(), limits(), Rebinding::new(&["93.184.216.34", "127.0.0.1"]));
+    client.check(&url).await.unwrap();
+    let error = client.connect(&url).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::PermissionDenied, Some("egress_refused")));
+    assert_eq!(client.connect(&server.url("/")).await.unwrap_err().reason(), Some("egress_refused"), "its address written out");
+    assert_eq!(allowing(&server).connect(&server.url("/")).await.unwrap().peer_addr().unwrap(), server.address);
+}
+
 /// The same name and server pass where the manifest allows the address: so it was the guard that refused, not the network.
 #[tokio::test]
 async fn a_name_reaches_an_address_that_is_allowed_on_that_port_alone() {

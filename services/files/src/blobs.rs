@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use llama_stack_core::{Code, Error, Result, ids};
+use llama_stack_core::{Code, Error, Result, ids, private};
 use sha2::{Digest as _, Sha256};
 
 /// A folder of contents. Several processes may share it.
@@ -33,7 +33,7 @@ pub(crate) struct Guard {
 
 impl Blobs {
     pub(crate) fn open(folder: PathBuf) -> Result<Self> {
-        fs::create_dir_all(folder.join("drafts")).map_err(failed)?;
+        private::folder(&folder.join("drafts")).map_err(failed)?;
         Ok(Self { folder })
     }
 

@@ -117,6 +117,23 @@ fn told<T>(result: Result<T>) -> (Code, String) {
     }
 }
 
+/// As the database and the indexes of banks are.
+#[cfg(unix)]
+#[test]
+fn contents_are_for_the_eyes_of_who_runs_the_stack() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let folder = TempDir::new().unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let (new, open) = (folder.path().join("home/files"), folder.path().join("open"));
+    Copies::open(new.clone()).unwrap();
+    assert_eq!(mode(&new), 0o700);
+    // Who opened a folder to others meant it.
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+    Copies::open(open.clone()).unwrap();
+    assert_eq!(mode(&open), 0o755);
+}
+
 async fn a_content_is_kept_once_per_tenant_and_goes_with_its_last_file(bucket: Option<Server>) {
     let site = site(bucket).await;
     let content: Vec<u8> = (0..2_500_000_u32).map(|at| (at % 241) as u8).collect();

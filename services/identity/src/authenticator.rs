@@ -80,7 +80,8 @@ impl Authenticator {
         {
             return keys.authenticate(bearer).await;
         }
-        if bearer.split('.').count() == 3
+        let is_signed = bearer.split('.').count() == 3;
+        if is_signed
             && let Some(issuer) = Jwt::issuer_of(bearer)
             && let Some(jwt) = self.jwt.iter().find(|jwt| jwt.issuer() == issuer)
         {
@@ -88,7 +89,9 @@ impl Authenticator {
         }
         match &self.introspection {
             Some(introspection) => introspection.authenticate(bearer).await,
-            None if self.keys.is_some() => Err(wrong("invalid_api_key", "the API key is wrong, revoked or expired")),
+            None if self.keys.is_some() && (self.jwt.is_empty() || !is_signed) => {
+                Err(wrong("invalid_api_key", "the API key is wrong, revoked or expired"))
+            }
             None => Err(wrong("invalid_token", "the token is not of an issuer that counts here")),
         }
     }

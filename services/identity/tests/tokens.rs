@@ -110,6 +110,18 @@ async fn a_token_that_is_not_right_is_refused_with_what_is_wrong() {
     assert!(show(&authenticator, &pair.sign(&with("exp", now - 30))).await.is_ok());
 }
 
+/// An issuer that is written a little differently is a common slip, and is to be told as one.
+#[tokio::test]
+async fn a_token_of_another_issuer_is_not_told_as_a_wrong_key_where_keys_count_too() {
+    let pair = Pair::new("one");
+    let set = json!({ "keys": [pair.public()] });
+    let auth = format!("{{ api_keys: true, jwt: [{{ issuer: \"https://issuer\", audience: [stack], keys: {set} }}] }}");
+    let authenticator = authenticator(&auth).await;
+    assert!(show(&authenticator, &pair.sign(&claims())).await.is_ok());
+    assert!(refusal(&authenticator, &pair.sign(&with("iss", "https://issuer/"))).await.contains("not of an issuer"));
+    assert!(refusal(&authenticator, "no-key-and-no-token").await.contains("API key"));
+}
+
 /// Whose signature it is must not be a matter of trying.
 #[tokio::test]
 async fn a_token_that_names_no_key_counts_where_there_is_one_alone() {

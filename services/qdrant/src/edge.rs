@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use llama_stack_core::{Deps, Error, Memory, Result};
+use llama_stack_core::{Deps, Error, Memory, Result, private};
 use llama_stack_memory::{
     Banks, BanksParts, banks,
     index::{BankKey, Index, Shape, Stats},
@@ -86,7 +86,7 @@ pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Memory>>
 /// # Errors
 /// `FailedPrecondition` the folder cannot be made or written.
 pub async fn open(folder: &Path, quantization: Quantization) -> Result<Arc<dyn Index>> {
-    std::fs::create_dir_all(folder).map_err(native::unusable)?;
+    private::folder(folder).map_err(native::unusable)?;
     // Banks whose deletion was cut off.
     for entry in std::fs::read_dir(folder).map_err(native::unusable)?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(DOOMED) {

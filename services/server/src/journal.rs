@@ -218,6 +218,7 @@ async fn list_steps(State(state): State<AppState>, Caller(cx): Caller, Path(id):
         Code::NotFound => Error::not_found(format!("no response {id:?}")).with_reason("response_not_found"),
         _ => error,
     })?;
+    let data = turn.steps.iter().map(|step| steps::shown(step, &turn)).collect();
     Ok(Json(StepList {
         object: "list",
         conversation_id: conversation_id(&turn.session_id),
@@ -227,6 +228,6 @@ async fn list_steps(State(state): State<AppState>, Caller(cx): Caller, Path(id):
         usage: turn.usage.as_ref().map(Tokens::from).unwrap_or_default(),
         cost: turn.cost,
         error: turn.error.map(|error| error.message),
-        data: turn.steps.iter().map(steps::shown).collect(),
+        data,
     }))
 }

@@ -1,4 +1,5 @@
-//! Looks at a database without changing it: whether it answers, and whether its tables are this program's.
+//! Looks at a database without changing it: whether it answers, whether its tables are this program's, and whether what is sealed in it
+//! opens.
 
 use std::str::FromStr as _;
 
@@ -9,7 +10,12 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 
-use crate::{failure, postgres, sqlite};
+use crate::{
+    failure, postgres,
+    sealed::{Sealer, opened},
+    sqlite,
+    tool_groups::{ALL, place},
+};
 
 /// The migrations that a database has had.
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
@@ -23,17 +29,19 @@ pub enum Inspected {
     Empty,
     /// Its tables are as this program has them.
     Current,
+    /// They are, and something in them is sealed with a key that is not here, at which a start ends.
+    Sealed,
     /// So many changes of its tables are to be made; the next start makes them.
     Behind(usize),
     /// A newer version of the program wrote it.
     Ahead,
 }
 
-/// Looks at the database of a URL, as [`crate::Store::open`] takes it. Nothing is written.
+/// Looks at the database of a URL, as [`crate::Store::open`] takes it. Nothing is written. `sealer`: with the keys that are here.
 ///
 /// # Errors
 /// `InvalidArgument` another URL · `Unavailable` it does not answer · `DataLoss` no database, or a damaged one.
-pub async fn inspect(url: &str) -> Result<Inspected> {
+pub async fn inspect(url: &str, sealer: Option<&Sealer>) -> Result<Inspected> {
     match url.split_once(':') {
         Some(("sqlite", ":memory:")) => Ok(Inspected::Absent),
         Some(("sqlite", place)) => {
@@ -52,7 +60,12 @@ pub async fn inspect(url: &str) -> Result<Inspected> {
             }
             let applied = sqlx::query_scalar::<_, i64>(APPLIED).fetch_all(&mut conn).await;
             let applied = applied.map_err(|error| failure::report(&error).context(&shown))?;
-            Ok(compared(&applied, &sqlite::MIGRATIONS))
+            let found = compared(&applied, &sqlite::MIGRATIONS);
+            if found != Inspected::Current {
+                return Ok(found);
+            }
+            let kept = sqlx::query_as::<_, Kept>(ALL).fetch_all(&mut conn).await;
+            Ok(unsealed(&kept.map_err(|error| failure::report(&error).context(&shown))?, sealer))
         }
         Some(("postgres" | "postgresql", _)) => {
             let bad_url = |_| Error::invalid("store.url", "store.url is not a valid postgres:// URL");
@@ -66,10 +79,27 @@ pub async fn inspect(url: &str) -> Result<Inspected> {
             }
             let applied = sqlx::query_scalar::<_, i64>(APPLIED).fetch_all(&mut conn).await;
             let applied = applied.map_err(|error| failure::report(&error).context(&place))?;
-            Ok(compared(&applied, &postgres::MIGRATIONS))
+            let found = compared(&applied, &postgres::MIGRATIONS);
+            if found != Inspected::Current {
+                return Ok(found);
+            }
+            let kept = sqlx::query_as::<_, Kept>(ALL).fetch_all(&mut conn).await;
+            Ok(unsealed(&kept.map_err(|error| failure::report(&error).context(&place))?, sealer))
         }
         _ => Err(failure::unknown_database()),
     }
+}
+
+/// What [`ALL`] reads: what was kept, its id and its tenant.
+type Kept = (Vec<u8>, String, String);
+
+/// Of tables that are as they should be. What is damaged is told by who needs it.
+fn unsealed(kept: &[Kept], sealer: Option<&Sealer>) -> Inspected {
+    let is_locked = |(body, id, tenant): &Kept| {
+        let opened = opened(sealer, &place(tenant, id), body);
+        opened.is_err_and(|error| error.reason() == Some("wrong_secret_key"))
+    };
+    if kept.iter().any(is_locked) { Inspected::Sealed } else { Inspected::Current }
 }
 
 fn compared(applied: &[i64], known: &sqlx::migrate::Migrator) -> Inspected {
@@ -84,6 +114,9 @@ fn compared(applied: &[i64], known: &sqlx::migrate::Migrator) -> Inspected {
 
 #[cfg(test)]
 mod tests {
+    use llama_stack_core::context::Secret;
+    use llama_stack_proto::v1::RegisterToolGroupRequest;
+
     use super::*;
     use crate::{Durability, Store};
 
@@ -92,11 +125,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         let url = format!("sqlite://{}", path.display());
-        assert_eq!(inspect(&url).await.unwrap(), Inspected::Absent);
+        assert_eq!(inspect(&url, None).await.unwrap(), Inspected::Absent);
         assert!(!path.exists(), "a look made a database");
         Store::open(&url, Durability::Process).await.unwrap().close().await;
-        assert_eq!(inspect(&url).await.unwrap(), Inspected::Current);
+        assert_eq!(inspect(&url, None).await.unwrap(), Inspected::Current);
         std::fs::write(&path, "this is no database, however long it may be, and it is quite long".repeat(100)).unwrap();
-        assert!(inspect(&url).await.is_err());
+        assert!(inspect(&url, None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_key_sealed_that_is_not_here_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/state.db", folder.path().display());
+        let sealer = |digit: &str| Sealer::new(&[Secret::new(digit.repeat(64))]).unwrap();
+        let store = Store::open(&url, Durability::Process).await.unwrap().sealed_by(sealer("a"));
+        let group = RegisterToolGroupRequest { id: "weather".into(), config: "{}".into(), ..RegisterToolGroupRequest::default() };
+        store.insert_tool_group("acme", &group).await.unwrap();
+        store.close().await;
+        assert_eq!(inspect(&url, sealer("a").as_ref()).await.unwrap(), Inspected::Current);
+        assert_eq!(inspect(&url, sealer("b").as_ref()).await.unwrap(), Inspected::Sealed);
+        assert_eq!(inspect(&url, None).await.unwrap(), Inspected::Sealed);
     }
 }

@@ -84,13 +84,13 @@ impl Restore {
         let tables = tables::after(versions).await?;
         // The lock comes first: what is found under it stays so, whoever starts meanwhile.
         let conn = Conn::open(url).await?;
-        let inspected = inspect(url).await?;
+        let inspected = inspect(url, None).await?;
         if inspected == Inspected::Ahead {
             let message = "a newer version of this program wrote the database that is to be restored into";
             return Err(Error::failed_precondition(message).with_reason("store_too_new"));
         }
         let mut restore = Self { conn, tables, replaced: Vec::new() };
-        if matches!(inspected, Inspected::Current | Inspected::Behind(_)) {
+        if matches!(inspected, Inspected::Current | Inspected::Sealed | Inspected::Behind(_)) {
             restore.clear(replace).await?;
         }
         let made = match &mut restore.conn {

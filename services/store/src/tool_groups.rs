@@ -21,7 +21,7 @@ const IDS: &str = "SELECT id FROM tool_groups WHERE tenant = $1";
 const INSERT: &str = "INSERT INTO tool_groups (tenant, id, created_us, body) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, id) DO NOTHING";
 /// In the order of registration, which decides whose tool of two with one name is served.
 const LIST: &str = "SELECT body, id FROM tool_groups WHERE tenant = $1 ORDER BY created_us, id";
-const ALL: &str = "SELECT body, id, tenant FROM tool_groups";
+pub(crate) const ALL: &str = "SELECT body, id, tenant FROM tool_groups";
 const RESEAL: &str = "UPDATE tool_groups SET body = $4 WHERE tenant = $1 AND id = $2 AND body = $3";
 const DELETE: &str = "DELETE FROM tool_groups WHERE tenant = $1 AND id = $2";
 
@@ -63,7 +63,7 @@ impl Command for Reseal {
 }
 
 /// What a sealed group belongs to.
-fn place(tenant: &str, id: &str) -> String {
+pub(crate) fn place(tenant: &str, id: &str) -> String {
     format!("tool_group {tenant}/{id}")
 }
 

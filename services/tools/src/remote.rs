@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use hyper_util::rt::TokioIo;
 use llama_stack_core::{
     Code, Context, Deps, Error, Result, Tools,
     context::Secret,
@@ -12,7 +13,9 @@ use llama_stack_proto::v1::{
     InvokeToolRequest, InvokeToolResponse, ListToolsRequest, ListToolsResponse, part::Content, tools_client::ToolsClient,
 };
 use serde::Deserialize;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Uri};
+use tower::service_fn;
+use url::Url;
 
 use crate::{kept::Kept, timeout};
 
@@ -44,17 +47,19 @@ pub(crate) struct Config {
 }
 
 pub(crate) async fn build(config: Config, deps: Deps) -> Result<Arc<dyn Tools>> {
+    let mut guarded = None;
     if deps.at_run_time {
-        // Checked at its registration and at each start; unlike HTTP, the connection itself is not.
-        let url = config.url.parse().map_err(|error| Error::invalid("config.url", format!("{:?} is no URL: {error}", config.url)))?;
+        // For who registers it. Each connection is checked again, since a name may lead elsewhere by then.
+        let url: Url = config.url.parse().map_err(|error| Error::invalid("config.url", format!("{:?} is no URL: {error}", config.url)))?;
         let guard = Client::new(deps.egress, Limits::default());
         guard.check(&url).await.map_err(|error| error.with_field("config.url"))?;
         if !config.ca_certificate.as_os_str().is_empty() {
             let message = "names a file of this machine; only a provider of the manifest has one";
             return Err(Error::invalid("config.ca_certificate", message));
         }
+        guarded = Some((guard, url));
     }
-    Ok(Arc::new(RemoteTools::new(config, &deps.provider_id)?))
+    Ok(Arc::new(RemoteTools::new(config, &deps.provider_id, guarded)?))
 }
 
 /// Connects at the first call and again after a break; the list is kept until it is old, or proves to be wrong.
@@ -66,7 +71,8 @@ struct RemoteTools {
 }
 
 impl RemoteTools {
-    fn new(config: Config, id: &str) -> Result<Self> {
+    /// `guarded`: by whom it is connected to, and where.
+    fn new(config: Config, id: &str, guarded: Option<(Client, Url)>) -> Result<Self> {
         let list_limit = timeout::seconds(config.list_timeout_seconds);
         let address = Address {
             connect_timeout_seconds: u32::try_from(list_limit.as_secs()).unwrap_or(u32::MAX),
@@ -75,8 +81,15 @@ impl RemoteTools {
             pass_identity: config.pass_identity,
             ..Address::new(config.url)
         };
+        let channel = match guarded {
+            Some((guard, url)) => address.endpoint()?.connect_with_connector_lazy(service_fn(move |_: Uri| {
+                let (guard, url) = (guard.clone(), url.clone());
+                async move { guard.connect(&url).await.map(TokioIo::new) }
+            })),
+            None => address.channel()?,
+        };
         Ok(Self {
-            remote: Remote::<ToolsClient<Channel>>::new(address.channel()?).showing(address.credential(id)),
+            remote: Remote::<ToolsClient<Channel>>::new(channel).showing(address.credential(id)),
             list: Kept::new(list_limit, timeout::seconds(config.list_age_seconds)),
             call_limit: timeout::seconds(config.timeout_seconds),
             prefix: config.prefix,

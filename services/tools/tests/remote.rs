@@ -86,6 +86,27 @@ async fn ask(tools: &dyn Tools, city: &str) -> Result<(bool, String)> {
     Ok((response.is_error, response.parts[0].as_text().unwrap().to_owned()))
 }
 
+/// Its connections are made by the guard, which the manifest opens.
+#[tokio::test]
+async fn a_tool_that_is_registered_while_the_stack_runs_is_reached_where_it_may_be() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = serve(listener);
+    let mut registry = Registry::default();
+    llama_stack_tools::register(&mut registry);
+    let build = async |egress: serde_json::Value| {
+        let deps = Deps { egress: serde_json::from_value(egress).unwrap(), at_run_time: true, ..Deps::new(".") };
+        let config = serde_json::json!({ "url": format!("http://localhost:{}", address.port()) });
+        registry.tools.build("remote::grpc", config, deps).await
+    };
+    let error = build(serde_json::json!({})).await.err().unwrap();
+    assert_eq!((error.code(), error.field()), (Code::PermissionDenied, Some("config.url")), "{error}");
+    let tools = build(serde_json::json!({ "allow": ["127.0.0.1"] })).await.unwrap();
+    assert_eq!(ask(&*tools, "Oslo").await.unwrap(), (false, "sunny in Oslo for acme under k7".into()));
+    drop(tools);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_remote_tool_is_a_tool() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

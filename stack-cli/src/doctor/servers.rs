@@ -6,7 +6,7 @@ use futures::future::{self, BoxFuture};
 use llama_stack_core::{Code, Context, Deps, Error, Inference, Manifest, Memory, Result, Safety, Tools, manifest::Provider};
 use llama_stack_proto::v1::{ListBanksRequest, ListModelsRequest, ListShieldsRequest, ListToolsRequest};
 use llama_stack_server::check_listed;
-use llama_stack_store::{Inspected, inspect};
+use llama_stack_store::{Inspected, Sealer, inspect};
 
 use super::Finding;
 use crate::registry::registry;
@@ -18,12 +18,19 @@ pub(super) async fn database(manifest: &Manifest, home: &Path) -> Finding {
     let url = manifest.store.url.clone();
     let url = url.unwrap_or_else(|| format!("sqlite://{}", home.join(&manifest.name).join("state.db").display()));
     let kind = if url.starts_with("sqlite") { "SQLite" } else { "Postgres" };
-    let looked = tokio::time::timeout(PATIENCE, inspect(&url)).await;
+    // Keys that cannot be read are told of by themselves.
+    let sealer = manifest.secrets.keys(&manifest.lines).and_then(|keys| Sealer::new(&keys)).ok().flatten();
+    let looked = tokio::time::timeout(PATIENCE, inspect(&url, sealer.as_ref())).await;
     let late = |_| Error::new(Code::DeadlineExceeded, format!("{kind} has not answered within {} s", PATIENCE.as_secs()));
     match looked.map_err(late).and_then(|looked| looked) {
         Ok(Inspected::Absent) => Finding::ok("database", format!("{kind}, made at the first start")),
         Ok(Inspected::Empty) => Finding::ok("database", format!("{kind} answers; the first start makes its tables")),
         Ok(Inspected::Current) => Finding::ok("database", format!("{kind} answers, and its tables are up to date")),
+        Ok(Inspected::Sealed) => Finding::fail(
+            "database",
+            format!("{kind} answers, and something in it is sealed with a key that is not here"),
+            "name that key, in place of the one there is or under secrets.old_key_files",
+        ),
         Ok(Inspected::Behind(count)) => Finding::warn(
             "database",
             format!("{kind} answers; its tables are {count} versions behind"),

@@ -56,12 +56,12 @@ pub struct Server {
 
 impl Server {
     pub fn start(home: &Path, distribution: &str) -> Self {
-        let mut child = command(home)
-            .args(["run", distribution, "--port", "0", "--json"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
+        Self::run(command(home).args(["run", distribution, "--port", "0", "--json"]))
+    }
+
+    /// By a command that ends in such a run.
+    pub fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let mut said = String::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             said.push_str(&line.unwrap());

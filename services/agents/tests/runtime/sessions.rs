@@ -1,4 +1,4 @@
-use llama_stack_core::{Agents as _, Code, Context};
+use llama_stack_core::{Agents as _, Code, Context, Principal};
 use llama_stack_proto::v1::{
     CreateTurnRequest, DeleteSessionRequest, DeleteTurnRequest, GetSessionRequest, GetTurnRequest, ListTurnsRequest, Message, TurnStatus,
     WatchTurnRequest,
@@ -132,6 +132,23 @@ async fn a_repetition_under_a_key_watches_the_first_turn() {
     assert_eq!((ids.len(), world.script.asked()), (1, 1));
     let error = world.runtime.create_turn(&cx, say_in(&session, "2")).await.err().unwrap();
     assert_eq!((error.code(), error.reason()), (Code::Aborted, Some("idempotency_key_reused")));
+}
+
+/// Neither shown the other's answer, nor told that the key was used.
+#[tokio::test]
+async fn one_key_of_two_people_begins_two_turns() {
+    let world = World::new(vec![vec![Text("for ann")], vec![Text("for bob")]]).await;
+    let of = |id: &str| {
+        let person = Principal { id: id.into(), tenant: world.cx.tenant().into(), roles: Vec::new() };
+        Context::new(person).with_idempotency_key("k1")
+    };
+    let mut turns = Vec::new();
+    for person in ["ann", "bob", "ann"] {
+        let events = rest(world.runtime.create_turn(&of(person), say("1")).await.unwrap()).await;
+        turns.push(events[0].turn_id.clone());
+    }
+    assert_ne!(turns[0], turns[1]);
+    assert_eq!((&turns[2], world.script.asked()), (&turns[0], 2), "a repetition is still one");
 }
 
 #[tokio::test]

@@ -33,6 +33,10 @@ pub fn channel(url: &str, connect_timeout: Duration) -> Result<Channel> {
 /// # Errors
 /// As [`channel`], and for a certificate or a key that cannot be used.
 pub fn trusting(url: &str, connect_timeout: Duration, trust: Trust) -> Result<Channel> {
+    Ok(endpoint(url, connect_timeout, trust)?.connect_lazy())
+}
+
+fn endpoint(url: &str, connect_timeout: Duration, trust: Trust) -> Result<Endpoint> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|error| Error::invalid("url", format!("{url:?} is not a URL like http://127.0.0.1:9000")).with_source(error))?;
     // HTTP/2's own pings would say more, but servers of the gRPC core close connections that ping often.
@@ -56,7 +60,7 @@ pub fn trusting(url: &str, connect_timeout: Duration, trust: Trust) -> Result<Ch
     } else if !url.starts_with("http://") {
         return Err(Error::invalid("url", format!("{url:?} must begin with http:// or https://")));
     }
-    Ok(endpoint.connect_lazy())
+    Ok(endpoint)
 }
 
 /// Where a provider's process listens.
@@ -128,8 +132,16 @@ impl Address {
     /// `InvalidArgument` on `config.url` for something that is no http(s) URL, on `config.ca_certificate` for a file that cannot be
     /// read or holds no certificate.
     pub fn channel(&self) -> Result<Channel> {
+        Ok(self.endpoint()?.connect_lazy())
+    }
+
+    /// What [`Address::channel`] connects to, for those who bring the connections.
+    ///
+    /// # Errors
+    /// As [`Address::channel`].
+    pub fn endpoint(&self) -> Result<Endpoint> {
         let timeout = Duration::from_secs(self.connect_timeout_seconds.max(1).into());
-        trusting(&self.url, timeout, Trust { authority: self.authority()?, identity: None }).map_err(|error| error.with_field("config.url"))
+        endpoint(&self.url, timeout, Trust { authority: self.authority()?, identity: None }).map_err(|error| error.with_field("config.url"))
     }
 
     fn authority(&self) -> Result<Option<Vec<u8>>> {

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use llama_stack_core::{Error, Result};
+use llama_stack_core::{Error, Result, private};
 use llama_stack_models::batching::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -196,14 +196,14 @@ fn fingerprint(weights: &Path, hash: &mut Sha256) -> std::io::Result<()> {
 
 #[cfg(unix)]
 fn make_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    use std::os::unix::fs::PermissionsExt;
+    private::folder(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
 }
 
 #[cfg(not(unix))]
 fn make_private(path: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(path)
+    private::folder(path)
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> Error {

@@ -106,7 +106,7 @@ impl Look<'_> {
         while left > 0 && found.len() < most {
             left -= 1;
             let step = left.checked_sub(1).and_then(|index| turn.steps.get(index));
-            let span = step.map_or_else(|| of_turn(turn, String::new()), |step| of_step(step, &turn.id));
+            let span = step.map_or_else(|| of_turn(turn, String::new()), |step| of_step(step, turn));
             if self.wants(&span) {
                 found.push(span);
             }

@@ -31,7 +31,7 @@ fn below<'a>(
     async move {
         spans.push(of_turn(&turn, parent));
         for step in &turn.steps {
-            let span = of_step(step, &turn.id);
+            let span = of_step(step, &turn);
             let id = span.id.clone();
             spans.push(span);
             let Some(step::Step::Tool(tool)) = &step.step else { continue };
@@ -78,7 +78,7 @@ pub(super) fn of_turn(turn: &Turn, parent_id: String) -> TraceSpan {
     }
 }
 
-pub(super) fn of_step(step: &Step, turn_id: &str) -> TraceSpan {
+pub(super) fn of_step(step: &Step, turn: &Turn) -> TraceSpan {
     let mut attributes = HashMap::new();
     let mut error: Option<ErrorInfo> = None;
     let (operation, object) = match &step.step {
@@ -124,11 +124,12 @@ pub(super) fn of_step(step: &Step, turn_id: &str) -> TraceSpan {
     };
     TraceSpan {
         id: step.id.clone(),
-        parent_id: turn_id.into(),
+        parent_id: turn.id.clone(),
         name: named(operation, &object),
         operation: operation.into(),
         started: step.started,
-        ended: step.ended,
+        // What a cancel cut off has no end of its own.
+        ended: step.ended.or(turn.ended),
         attributes,
         error,
     }

@@ -57,10 +57,12 @@ impl Gate {
             (Some(mtls), Some(certificate)) => Some(from_certificate(mtls, &certificate.0)?),
             _ => None,
         };
+        let wrong = |message: &str| Error::new(Code::Unauthenticated, message).with_reason("invalid_authorization");
+        if request.headers().get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
+            return Err(wrong("authorization came more than once"));
+        }
         let shown = request.headers_mut().remove(header::AUTHORIZATION);
-        let unreadable = |_| {
-            Error::new(Code::Unauthenticated, "authorization must be Bearer and an API key or a token").with_reason("invalid_authorization")
-        };
+        let unreadable = |_| wrong("authorization must be Bearer and an API key or a token");
         let shown = shown.as_ref().map(|shown| shown.to_str().map_err(unreadable)).transpose()?;
         if let Some(who) = self.authenticator.authenticate(shown, certificate.as_ref()).await? {
             let who = self.spoken_for(who, request.headers())?;
@@ -96,8 +98,13 @@ impl Gate {
         if !is_delegate || !headers.contains_key(CLAIMED[0]) {
             return Ok(who);
         }
-        let named = CLAIMED.into_iter().filter_map(|name| Some((HeaderName::from_static(name), headers.get(name)?.clone())));
-        let named = Context::from_metadata(&MetadataMap::from_headers(named.collect()))?;
+        let mut claimed = HeaderMap::new();
+        for name in CLAIMED {
+            for value in headers.get_all(name) {
+                claimed.append(HeaderName::from_static(name), value.clone());
+            }
+        }
+        let named = Context::from_metadata(&MetadataMap::from_headers(claimed))?;
         Ok(Authenticated {
             principal: named.principal().clone(),
             attributes: Default::default(),

@@ -4,7 +4,7 @@ use prost_types::Timestamp;
 use serde_json::{Map, Value, json};
 
 use llama_stack_proto::v1::{
-    FinishReason, InferenceStep, RunShieldResponse, ShieldStep, Step, ToolStep, Usage, step::Step as Kind, violation::Level,
+    FinishReason, InferenceStep, RunShieldResponse, ShieldStep, Step, ToolStep, Turn, Usage, step::Step as Kind, violation::Level,
 };
 
 use super::Tokens;
@@ -25,7 +25,7 @@ pub(super) fn said(step: &Step) -> String {
 }
 
 /// `{type, index, started_ms, ended_ms, …}`, by the kind of the step.
-pub(super) fn shown(step: &Step) -> Value {
+pub(super) fn shown(step: &Step, turn: &Turn) -> Value {
     let mut shown = match &step.step {
         Some(Kind::Inference(inference)) => of_inference(inference),
         Some(Kind::Tool(tool)) => of_tool(tool),
@@ -52,7 +52,8 @@ pub(super) fn shown(step: &Step) -> Value {
     };
     shown["index"] = step.index.into();
     shown["started_ms"] = milliseconds(step.started.as_ref()).into();
-    shown["ended_ms"] = milliseconds(step.ended.as_ref()).into();
+    // What a cancel cut off has no end of its own.
+    shown["ended_ms"] = milliseconds(step.ended.as_ref().or(turn.ended.as_ref())).into();
     shown
 }
 

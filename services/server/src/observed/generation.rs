@@ -20,6 +20,40 @@ use crate::{
     telemetry::{Span, Telemetry},
 };
 
+/// Of a text whose tokens nobody counted.
+pub(super) const BYTES_PER_TOKEN: usize = 4;
+
+/// Who is charged, for whom, and by what where the model does not come to say what it used.
+pub(super) struct Meter {
+    limits: Arc<Limits>,
+    cx: Context,
+    /// Bytes of the text that the model was given, and of what it has said by now.
+    given: usize,
+    said: usize,
+    is_charged: bool,
+}
+
+impl Meter {
+    pub(super) fn new(limits: Arc<Limits>, cx: Context, given: usize) -> Self {
+        Self { limits, cx, given, said: 0, is_charged: false }
+    }
+
+    fn charge(&mut self, model: &str, usage: &Usage) {
+        self.is_charged |= usage.total_tokens() > 0;
+        self.limits.used(&self.cx, model, usage);
+    }
+
+    /// What is broken off before its end has been read all the same. Where nothing was said, the model may not have begun.
+    fn settle(&mut self, model: &str) {
+        if self.is_charged || self.said == 0 {
+            return;
+        }
+        let tokens = |bytes: usize| u32::try_from(bytes.div_ceil(BYTES_PER_TOKEN)).unwrap_or(u32::MAX);
+        let usage = Usage { prompt_tokens: tokens(self.given), completion_tokens: tokens(self.said), ..Usage::default() };
+        self.charge(model, &usage);
+    }
+}
+
 /// What is gathered about one generation. Dropping it ends the span.
 pub(super) struct Generation {
     /// In the conventions' word: `chat`, `text_completion`.
@@ -30,8 +64,7 @@ pub(super) struct Generation {
     pub(super) started: Instant,
     /// Only where content is captured.
     pub(super) answer: Option<ChatFold>,
-    /// Who is charged, and for whom.
-    pub(super) meter: Option<(Arc<Limits>, Context)>,
+    pub(super) meter: Option<Meter>,
     telemetry: Option<Arc<Telemetry>>,
     /// When the first event came, and the last.
     told: Option<(Instant, Instant)>,
@@ -101,8 +134,8 @@ impl Generation {
         if let Some(telemetry) = &self.telemetry {
             telemetry.instruments.tokens(self.operation, &self.model, usage);
         }
-        if let Some((limits, cx)) = &self.meter {
-            limits.used(cx, &self.model, usage);
+        if let Some(meter) = &mut self.meter {
+            meter.charge(&self.model, usage);
         }
         if let Some(span) = &mut self.span {
             span.set("gen_ai.usage.input_tokens", i64::from(usage.prompt_tokens));
@@ -122,8 +155,11 @@ impl Generation {
         }
     }
 
-    /// Something of the answer came.
-    fn came(&mut self) {
+    /// So many bytes of the answer came.
+    fn came(&mut self, bytes: usize) {
+        if let Some(meter) = &mut self.meter {
+            meter.said += bytes;
+        }
         let now = Instant::now();
         if let Some((_, last)) = &mut self.told {
             *last = now;
@@ -167,6 +203,9 @@ impl Generation {
 impl Drop for Generation {
     fn drop(&mut self) {
         self.measure();
+        if let Some(meter) = &mut self.meter {
+            meter.settle(&self.model);
+        }
         let Some(span) = &mut self.span else { return };
         // None where nothing was answered.
         if !self.reasons.is_empty() {
@@ -198,10 +237,13 @@ pub(super) trait Told {
 
 impl Told for ChatEvent {
     fn tell(&self, generation: &mut Generation) {
+        use chat_event::Event;
         match &self.event {
-            Some(chat_event::Event::Usage(usage)) => generation.used(usage),
-            Some(chat_event::Event::Finish(reason)) => generation.finished(FinishReason::try_from(*reason).unwrap_or_default()),
-            _ => generation.came(),
+            Some(Event::Usage(usage)) => generation.used(usage),
+            Some(Event::Finish(reason)) => generation.finished(FinishReason::try_from(*reason).unwrap_or_default()),
+            Some(Event::Text(text) | Event::Refusal(text) | Event::Reasoning(text)) => generation.came(text.len()),
+            Some(Event::ToolCall(delta)) => generation.came(delta.name.len() + delta.arguments.len()),
+            None => generation.came(0),
         }
         if let Some(answer) = &mut generation.answer {
             // A stream that breaks its own rules is refused where it is read; here it is only written down.
@@ -212,10 +254,12 @@ impl Told for ChatEvent {
 
 impl Told for CompleteEvent {
     fn tell(&self, generation: &mut Generation) {
+        use complete_event::Event;
         match &self.event {
-            Some(complete_event::Event::Usage(usage)) => generation.used(usage),
-            Some(complete_event::Event::Finish(reason)) => generation.finished(FinishReason::try_from(*reason).unwrap_or_default()),
-            _ => generation.came(),
+            Some(Event::Usage(usage)) => generation.used(usage),
+            Some(Event::Finish(reason)) => generation.finished(FinishReason::try_from(*reason).unwrap_or_default()),
+            Some(Event::Text(text)) => generation.came(text.len()),
+            None => generation.came(0),
         }
     }
 }

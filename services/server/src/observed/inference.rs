@@ -5,13 +5,14 @@ use opentelemetry::{KeyValue, trace::SpanKind};
 use llama_stack_core::{Code, Context, EventStream, Inference, Result};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, ChatResponse, ClassifyRequest, ClassifyResponse, CompleteEvent, CompleteRequest, CompleteResponse,
-    EmbedRequest, EmbedResponse, GetModelRequest, ListModelsRequest, ListModelsResponse, Model, RerankRequest, RerankResponse,
-    ResponseFormat, SamplingParams, TokenizeRequest, TokenizeResponse, response_format::Format,
+    EmbedRequest, EmbedResponse, GetModelRequest, ListModelsRequest, ListModelsResponse, Model, Part, RerankRequest, RerankResponse,
+    ResponseFormat, SamplingParams, TokenizeRequest, TokenizeResponse, Usage, complete_request::Prompt, part::Content,
+    response_format::Format,
 };
 
 use super::{
     Observed, content,
-    generation::{Generation, Telling},
+    generation::{BYTES_PER_TOKEN, Generation, Meter, Telling},
     noted,
 };
 use crate::telemetry::PROVIDER;
@@ -26,12 +27,18 @@ impl Observed<dyn Inference> {
         let (span, below) = self.span(cx, name, model, SpanKind::Client, attributes);
         let captures = self.captures() && name == "chat";
         let mut generation = Generation::new(name, model, self.metrics.clone(), self.telemetry.clone(), span, captures);
-        generation.meter = self.limits.clone().map(|limits| (limits, cx.clone()));
+        generation.meter = self.limits.clone().map(|limits| Meter::new(limits, cx.clone(), asked.given));
         (generation, below)
     }
 
     fn chatting(&self, cx: &Context, request: &ChatRequest, streamed: bool) -> (Generation, Context) {
-        let asked = Asked { sampling: request.sampling.as_ref(), n: request.n, format: request.response_format.as_ref(), streamed };
+        let asked = Asked {
+            sampling: request.sampling.as_ref(),
+            n: request.n,
+            format: request.response_format.as_ref(),
+            streamed,
+            given: bytes_of_chat(request),
+        };
         let (mut generation, below) = self.generation(cx, "chat", &request.model, &asked);
         if let (true, Some(span)) = (self.captures(), &mut generation.span) {
             span.set("gen_ai.input.messages", content::messages(&request.messages));
@@ -40,8 +47,37 @@ impl Observed<dyn Inference> {
     }
 
     fn completing(&self, cx: &Context, request: &CompleteRequest, streamed: bool) -> (Generation, Context) {
-        let asked = Asked { sampling: request.sampling.as_ref(), n: request.n, format: request.response_format.as_ref(), streamed };
+        let given = match &request.prompt {
+            Some(Prompt::Text(text)) => text.len(),
+            Some(Prompt::Tokens(tokens)) => tokens.ids.len() * BYTES_PER_TOKEN,
+            None => 0,
+        };
+        let asked = Asked { sampling: request.sampling.as_ref(), n: request.n, format: request.response_format.as_ref(), streamed, given };
         self.generation(cx, "text_completion", &request.model, &asked)
+    }
+
+    /// What a model read that writes nothing.
+    fn read(&self, cx: &Context, model: &str, usage: &Usage) {
+        self.metrics.tokens(model, usage);
+        if let Some(limits) = &self.limits {
+            limits.used(cx, model, usage);
+        }
+    }
+}
+
+/// Of the text that a model is given to read.
+fn bytes_of_chat(request: &ChatRequest) -> usize {
+    let said: usize = request.messages.iter().flat_map(|message| &message.parts).map(bytes_of_part).sum();
+    let tools = request.tools.iter().map(|tool| tool.name.len() + tool.description.len() + tool.parameters.len());
+    said + tools.sum::<usize>()
+}
+
+fn bytes_of_part(part: &Part) -> usize {
+    match &part.content {
+        Some(Content::Text(text) | Content::Refusal(text) | Content::Reasoning(text)) => text.len(),
+        Some(Content::ToolCall(call)) => call.name.len() + call.arguments.len(),
+        Some(Content::ToolResult(result)) => result.parts.iter().map(bytes_of_part).sum(),
+        Some(Content::Image(_)) | None => 0,
     }
 }
 
@@ -51,6 +87,8 @@ struct Asked<'a> {
     n: u32,
     format: Option<&'a ResponseFormat>,
     streamed: bool,
+    /// Bytes of text to read.
+    given: usize,
 }
 
 impl Asked<'_> {
@@ -138,12 +176,9 @@ impl Inference for Observed<dyn Inference> {
         }
         let response = response?;
         if let Some(usage) = &response.usage {
-            self.metrics.tokens(&model, usage);
+            self.read(cx, &model, usage);
             if let Some(telemetry) = &self.telemetry {
                 telemetry.instruments.tokens(EMBEDDINGS, &model, usage);
-            }
-            if let Some(limits) = &self.limits {
-                limits.used(cx, &model, usage);
             }
             if let Some(span) = &mut span {
                 span.set("gen_ai.usage.input_tokens", i64::from(usage.prompt_tokens));
@@ -162,14 +197,82 @@ impl Inference for Observed<dyn Inference> {
     }
 
     async fn rerank(&self, cx: &Context, request: RerankRequest) -> Result<RerankResponse> {
-        self.inner.rerank(cx, request).await
+        let model = request.model.clone();
+        let response = self.inner.rerank(cx, request).await?;
+        response.usage.iter().for_each(|usage| self.read(cx, &model, usage));
+        Ok(response)
     }
 
     async fn classify(&self, cx: &Context, request: ClassifyRequest) -> Result<ClassifyResponse> {
-        self.inner.classify(cx, request).await
+        let model = request.model.clone();
+        let response = self.inner.classify(cx, request).await?;
+        response.usage.iter().for_each(|usage| self.read(cx, &model, usage));
+        Ok(response)
     }
 
     async fn tokenize(&self, cx: &Context, request: TokenizeRequest) -> Result<TokenizeResponse> {
         self.inner.tokenize(cx, request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use futures::{StreamExt, stream};
+    use llama_stack_core::manifest;
+    use llama_stack_store::{Durability, Store};
+
+    use super::*;
+    use crate::{limits::Limits, metrics::Metrics};
+
+    /// Writes without an end, and says what it read.
+    struct Endless;
+
+    #[async_trait::async_trait]
+    impl Inference for Endless {
+        async fn list_models(&self, _: &Context, _: ListModelsRequest) -> Result<ListModelsResponse> {
+            Ok(ListModelsResponse::default())
+        }
+
+        async fn stream_chat(&self, _: &Context, _: ChatRequest) -> Result<EventStream<ChatEvent>> {
+            Ok(Box::pin(stream::repeat_with(|| Ok(ChatEvent::text(0, "four more ")))))
+        }
+
+        async fn rerank(&self, _: &Context, _: RerankRequest) -> Result<RerankResponse> {
+            Ok(RerankResponse { usage: Some(Usage { prompt_tokens: 30, ..Usage::default() }), ..RerankResponse::default() })
+        }
+
+        async fn classify(&self, _: &Context, _: ClassifyRequest) -> Result<ClassifyResponse> {
+            Ok(ClassifyResponse { usage: Some(Usage { prompt_tokens: 500, ..Usage::default() }), ..ClassifyResponse::default() })
+        }
+    }
+
+    /// Else whoever breaks each answer off before its end has all of them for nothing.
+    #[tokio::test]
+    async fn what_was_read_and_shown_is_charged_also_where_no_end_says_how_much_it_was() {
+        let store = Store::open("sqlite::memory:", Durability::Process).await.unwrap();
+        let quota = manifest::Quota { tokens_per_day: Some(1_000), ..manifest::Quota::default() };
+        let config = manifest::Limits { each_principal: quota, ..manifest::Limits::default() };
+        let limits = Limits::new(config, BTreeMap::new(), store.clone());
+        let inner: Arc<dyn Inference> = Arc::new(Endless);
+        let observed = Observed::new(inner, None, Metrics::new()).metered(limits.clone());
+        let cx = Context::test("acme");
+        let used = async || {
+            limits.flush().await.unwrap();
+            let today = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() / 86_400).unwrap();
+            store.daily_usage("acme", &cx.principal().id, today).await.unwrap().tokens
+        };
+        let mut events = observed.stream_chat(&cx, ChatRequest::user("m", "twelve bytes")).await.unwrap();
+        for _ in 0..4 {
+            events.next().await.unwrap().unwrap();
+        }
+        drop(events);
+        assert_eq!(used().await, 3 + 10);
+        drop(observed.stream_chat(&cx, ChatRequest::user("m", "twelve bytes")).await.unwrap());
+        assert_eq!(used().await, 13, "nothing was shown of it");
+        observed.rerank(&cx, RerankRequest::default()).await.unwrap();
+        observed.classify(&cx, ClassifyRequest::default()).await.unwrap();
+        assert_eq!(used().await, 13 + 30 + 500);
     }
 }

@@ -110,6 +110,15 @@ async fn http_and_grpc_see_the_same_caller_whatever_the_headers_say() {
     assert_eq!((error.code(), error.reason()), (Code::Unauthenticated, Some("invalid_api_key")));
 }
 
+/// Which of two counts, a proxy may see otherwise.
+#[tokio::test]
+async fn two_credentials_at_once_are_none() {
+    let (server, admin) = start(KEYS).await;
+    let request = server.http.get(server.url("/v1/whoami")).bearer_auth(&admin).bearer_auth(&admin);
+    let (code, error) = told(request).await;
+    assert_eq!((code, error["error"]["code"].as_str()), (401, Some("invalid_authorization")));
+}
+
 #[tokio::test]
 async fn who_has_no_key_is_told_in_openais_words() {
     let (server, _) = start(KEYS).await;
@@ -129,6 +138,9 @@ async fn headers_count_where_they_are_trusted() {
     let request = server.http.get(server.url("/v1/whoami")).header("x-llama-stack-principal", "ann");
     let (_, who) = told(request.header("x-llama-stack-tenant", "acme")).await;
     assert_eq!((&who["principal"], &who["tenant"]), (&json!("ann"), &json!("acme")));
+    let request = server.http.get(server.url("/v1/whoami")).header("x-llama-stack-principal", "eve");
+    let (code, error) = told(request.header("x-llama-stack-principal", "ann")).await;
+    assert_eq!((code, error["error"]["param"].as_str()), (400, Some("x-llama-stack-principal")), "a client's beside the proxy's");
     // And may be denied what is not theirs.
     assert_eq!(told(server.http.get(server.url("/v1/api-keys")).header("x-llama-stack-principal", "ann")).await.0, 403);
 }

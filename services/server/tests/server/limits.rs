@@ -96,6 +96,26 @@ async fn tokens_are_charged_when_they_were_used_and_a_debt_is_waited_for() {
     assert_eq!(ask(&server, "other", "ann").await.status(), 200);
 }
 
+/// Else whoever breaks every answer off before its end has them all for nothing.
+#[tokio::test]
+async fn an_answer_that_is_broken_off_is_charged_for_what_was_shown() {
+    let server = start_with("limits: { each_principal: { tokens_per_minute: 1000 } }\n").await;
+    let mut answer = server.post(CHAT, &streamed("flood")).await;
+    let mut read = 0;
+    while read < 10_000 {
+        read += answer.chunk().await.unwrap().expect("it has no end").len();
+    }
+    drop(answer);
+    // Looking takes no tokens.
+    let charged = async {
+        while header(&server.get("/v1/models").await, "x-ratelimit-remaining-tokens") != "0" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, charged).await.expect("nothing was charged");
+    assert_eq!(server.post(CHAT, &chat("hi")).await.status(), 429);
+}
+
 #[tokio::test]
 async fn a_request_counts_until_the_end_of_its_answer() {
     let server = start_with("limits: { each_principal: { concurrent_requests: 1 } }\n").await;

@@ -239,6 +239,20 @@ async fn a_redacted_turn_keeps_its_spans_and_an_erased_one_has_none() {
 
 /// What a called agent did hangs below the step that called it, as in the caller's trace.
 #[tokio::test]
+async fn nothing_of_a_cancelled_turn_runs_on() {
+    let (server, _folder) = house("").await;
+    let asked = json!({ "model": "parrot", "input": "forever", "background": true });
+    let begun = server.json("POST", "/v1/responses", asked).await;
+    let id = begun["id"].as_str().unwrap();
+    server.script.was_asked("forever").await;
+    server.json("POST", &format!("/v1/responses/{id}/cancel"), Value::Null).await;
+    let list = server.json("GET", "/v1/spans?operation=chat", Value::Null).await;
+    assert!(list["data"][0]["ended_at"].is_number(), "{list}");
+    let steps = server.json("GET", &format!("/v1/responses/{id}/steps"), Value::Null).await;
+    assert!(steps["ended_ms"].is_number() && steps["data"][0]["ended_ms"] == steps["ended_ms"], "{steps}");
+}
+
+#[tokio::test]
 async fn the_turn_of_a_called_agent_is_below_the_call() {
     let (server, _folder) = house("agents:\n  declared:\n    clerk: { model: parrot }\n").await;
     let fields = json!({ "model": "parrot", "agents": [{ "agent_id": "clerk", "name": "ask_clerk", "description": "Asks." }] });

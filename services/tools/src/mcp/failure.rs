@@ -3,7 +3,10 @@
 use std::{error::Error as StdError, time::Duration};
 
 use llama_stack_core::{Code, Error};
+use llama_stack_egress::refusal;
 use rmcp::{ServiceError, service::ClientInitializeError, transport::streamable_http_client::StreamableHttpError};
+
+use url::Url;
 
 use super::config::Endpoint;
 
@@ -12,6 +15,7 @@ pub(super) struct Failure<'a> {
     provider: &'a str,
     /// Its host, or its program.
     place: String,
+    url: Option<&'a Url>,
     token: Shown,
 }
 
@@ -24,10 +28,10 @@ pub(super) enum Shown {
 }
 
 impl<'a> Failure<'a> {
-    pub(super) fn of(endpoint: &Endpoint, provider: &'a str) -> Self {
+    pub(super) fn of(endpoint: &'a Endpoint, provider: &'a str) -> Self {
         match endpoint {
-            Endpoint::Http(server) => Self { provider, place: server.host(), token: server.shown() },
-            Endpoint::Stdio(program) => Self { provider, place: program.command.clone(), token: Shown::None },
+            Endpoint::Http(server) => Self { provider, place: server.host(), url: Some(server.url()), token: server.shown() },
+            Endpoint::Stdio(program) => Self { provider, place: program.command.clone(), url: None, token: Shown::None },
         }
     }
 
@@ -36,7 +40,7 @@ impl<'a> Failure<'a> {
         match error {
             ClientInitializeError::TransportError { error, .. } => {
                 let connects = |error: &reqwest::Error| error.is_connect() || error.is_timeout();
-                auth_status(error.error.as_ref()) || find::<reqwest::Error>(error.error.as_ref()).is_some_and(connects)
+                auth_status(error.error.as_ref()) || of_client(error.error.as_ref()).is_some_and(connects)
             }
             // Both were tried.
             ClientInitializeError::LegacyFallbackFailed { .. } => true,
@@ -46,8 +50,14 @@ impl<'a> Failure<'a> {
 
     /// No session came about.
     ///
-    /// `Unavailable` (`upstream_unreachable`) · what [`Failure::call`] says of a refused token.
+    /// `Unavailable` (`upstream_unreachable`) · `PermissionDenied` (`egress_refused`) its name leads to where tools may not go ·
+    /// what [`Failure::call`] says of a refused token.
     pub(super) fn open(&self, error: ClientInitializeError) -> Error {
+        if let (Some(url), ClientInitializeError::TransportError { error, .. }) = (self.url, &error)
+            && let Some(refused) = of_client(error.error.as_ref()).and_then(|error| refusal(url, error))
+        {
+            return refused;
+        }
         let refused = error.is_authorization_required()
             || match &error {
                 ClientInitializeError::TransportError { error, .. } => auth_status(error.error.as_ref()),
@@ -90,7 +100,7 @@ impl<'a> Failure<'a> {
     }
 
     fn refused(&self, error: impl StdError + Send + Sync + 'static) -> Error {
-        let Self { provider, place, token } = self;
+        let Self { provider, place, token, .. } = self;
         let refused = match token {
             Shown::Stack => {
                 Error::failed_precondition(format!("MCP server {provider:?} ({place}) refused the stack's token: check authorization"))
@@ -118,6 +128,14 @@ fn auth_status(error: &(dyn StdError + 'static)) -> bool {
         Some(StreamableHttpError::UnexpectedServerResponse(said)) => said.starts_with("HTTP 401") || said.starts_with("HTTP 403"),
         Some(StreamableHttpError::Client(error)) => error.status().is_some_and(|status| matches!(status.as_u16(), 401 | 403)),
         _ => false,
+    }
+}
+
+/// The HTTP client's own, which the protocol's library does not name as a source.
+fn of_client(error: &(dyn StdError + 'static)) -> Option<&reqwest::Error> {
+    match find::<StreamableHttpError<reqwest::Error>>(error) {
+        Some(StreamableHttpError::Client(error)) => Some(error),
+        _ => None,
     }
 }
 

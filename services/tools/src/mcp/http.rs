@@ -83,6 +83,10 @@ impl Server {
         }
     }
 
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
     /// `host` or `host:port`, for messages: never with what is secret in a URL.
     pub(super) fn host(&self) -> String {
         let host = self.url.host_str().unwrap_or_default();

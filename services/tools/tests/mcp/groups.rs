@@ -114,6 +114,13 @@ async fn what_a_caller_may_not_register_is_refused() {
     held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let absent = held.local_addr().unwrap();
     assert_eq!(refused("p", json!({ "url": format!("http://{absent}/mcp") })).await.code(), Code::Unavailable);
+    // A name that leads to what is closed is told as the address itself would be.
+    let closed = Groups::new(store.clone(), registry().tools, vec!["remote::mcp".into()], Deps::new(".")).unwrap();
+    let closed = Router::build(Vec::new()).await.unwrap().with_groups(closed);
+    let error = register(&closed, "a", "p", json!({ "url": server.url().replace("127.0.0.1", "localhost") })).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::PermissionDenied, Some("egress_refused")), "{error}");
+    assert!(error.message().contains("localhost:"), "{error}");
+    drop(closed);
 
     let few = router(&store, &["remote::grpc"]).await;
     let error = register(&few, "a", "p", json!({ "url": server.url() })).await.unwrap_err();
