@@ -35,7 +35,7 @@ const TOO_LARGE: &str = "Error, decoded message length too large";
 pub struct Served<S: ?Sized>(pub Arc<S>);
 
 /// A tonic client as the service trait. Without a credential a peer is told who asks, and shown nothing but the context's own.
-pub struct Remote<C>(pub C, pub(crate) Option<Credential>, Option<Duration>);
+pub struct Remote<C>(pub C, pub(crate) Option<Credential>, pub(crate) Option<Duration>);
 
 impl<C> Remote<C> {
     /// Shows this with every call.

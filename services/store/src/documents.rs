@@ -486,7 +486,7 @@ impl Store {
     /// they are not those of that row. One that is being inserted keeps its name, by which its insertion goes. `None` where the
     /// document is another's by now, or gone.
     pub async fn renew_document(&self, tenant: &str, bank_id: &str, id: &str, revision: &str) -> Result<Option<String>> {
-        if let Some(next) = self.renew(RENEW, tenant, bank_id, id, revision).await? {
+        if let Some(next) = self.new_name(RENEW, tenant, bank_id, id, revision).await? {
             return Ok(Some(next));
         }
         Ok(self.document_revision(tenant, bank_id, id).await?.filter(|there| there == revision))
@@ -495,10 +495,10 @@ impl Store {
     /// A new name for an insertion that goes on: whoever is at it under the old one has to begin it anew. `None` where there is none of
     /// this name.
     pub async fn rename_insertion(&self, tenant: &str, bank_id: &str, id: &str, revision: &str) -> Result<Option<String>> {
-        self.renew(RENAME_INSERTION, tenant, bank_id, id, revision).await
+        self.new_name(RENAME_INSERTION, tenant, bank_id, id, revision).await
     }
 
-    async fn renew(&self, sql: &'static str, tenant: &str, bank_id: &str, id: &str, revision: &str) -> Result<Option<String>> {
+    async fn new_name(&self, sql: &'static str, tenant: &str, bank_id: &str, id: &str, revision: &str) -> Result<Option<String>> {
         let next = ids::new("rev");
         let (tenant, bank_id, id, revision) = (tenant.into(), bank_id.into(), id.into(), revision.into());
         let changed = self.write(Renew { tenant, bank_id, id, revision, next: next.clone(), sql }).await?;

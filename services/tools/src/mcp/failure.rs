@@ -132,7 +132,7 @@ fn auth_status(error: &(dyn StdError + 'static)) -> bool {
 }
 
 /// The HTTP client's own, which the protocol's library does not name as a source.
-fn of_client(error: &(dyn StdError + 'static)) -> Option<&reqwest::Error> {
+fn of_client<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e reqwest::Error> {
     match find::<StreamableHttpError<reqwest::Error>>(error) {
         Some(StreamableHttpError::Client(error)) => Some(error),
         _ => None,
