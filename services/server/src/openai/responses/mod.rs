@@ -17,6 +17,7 @@ pub(super) mod items;
 mod output;
 pub(super) mod page;
 mod pieces;
+mod repeated;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(super) mod steps;
