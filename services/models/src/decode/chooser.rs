@@ -1,6 +1,6 @@
 //! Chooses each token of an answer from the raw logits of a step.
 
-use std::sync::Arc;
+use std::{sync::Arc, vec};
 
 use tokio::sync::mpsc;
 
@@ -10,7 +10,7 @@ use super::{
     generation::{Control, End, Made, RESERVED},
     grammar::Grammar,
     lexicon::Lexicon,
-    logprobs,
+    logprobs::{self, Scored},
     plan::Plan,
     sampler::Sampler,
 };
@@ -25,6 +25,9 @@ pub struct Chooser {
     score: Option<usize>,
     sampler: Sampler,
     grammar: Option<Grammar>,
+    /// The prompt's first token, until it was told, and those after it; only where they are scored.
+    first: Option<u32>,
+    unread: vec::IntoIter<u32>,
     /// Tokens that may still come.
     left: u32,
     out: mpsc::Sender<Made>,
@@ -34,6 +37,7 @@ pub struct Chooser {
 
 impl Chooser {
     pub(super) fn new(choice: u32, plan: &Plan, lexicon: &Lexicon, out: mpsc::Sender<Made>, control: Arc<Control>) -> Self {
+        let scored: &[u32] = if plan.score_prompt { plan.prompt.as_slice() } else { &[] };
         Self {
             choice,
             ends: lexicon.ends.clone(),
@@ -41,6 +45,8 @@ impl Chooser {
             score: plan.score,
             sampler: Sampler::new(plan.sampling.clone().for_choice(choice), &plan.prompt),
             grammar: plan.grammar.clone(),
+            first: scored.first().copied(),
+            unread: scored.get(1..).unwrap_or_default().to_vec().into_iter(),
             left: plan.max_tokens,
             out,
             control,
@@ -61,6 +67,11 @@ impl Chooser {
     /// Whether nobody wants more of it.
     pub fn is_over(&self) -> bool {
         self.ended || self.control.is_over(self.choice)
+    }
+
+    /// Tokens that come next whatever the logits: the rest of a prompt that is scored.
+    pub fn ahead(&self) -> &[u32] {
+        self.unread.as_slice()
     }
 
     /// The next token, or none: the end. `logits` are changed on the way.
@@ -94,6 +105,13 @@ impl Chooser {
     }
 
     fn step(&mut self, logits: &mut [f32]) -> Result<u32, End> {
+        if let Some(first) = self.first.take() {
+            self.prompt(first, Scored::first())?;
+        }
+        if let Some(token) = self.unread.next() {
+            let scored = logprobs::score(logits, token, self.score.unwrap_or_default());
+            return self.prompt(token, scored).map(|()| token);
+        }
         let allowed = self.grammar.as_mut().map(Grammar::allowed).transpose().map_err(End::Failed)?;
         let raw = self.score.map(|_| logits.to_vec());
         logits.iter_mut().skip(self.vocabulary).for_each(|padding| *padding = f32::NEG_INFINITY);
@@ -103,11 +121,8 @@ impl Chooser {
         if self.ends.contains(&token) {
             return Err(End::Stop);
         }
-        if self.out.capacity() <= RESERVED {
-            return Err(End::Failed(too_slow()));
-        }
         let scored = raw.zip(self.score).map(|(raw, top)| logprobs::score(&raw, token, top));
-        drop(self.out.try_send(Made::Token { choice: self.choice, id: token, scored }));
+        self.tell(Made::Token { choice: self.choice, id: token, scored })?;
         self.left = self.left.saturating_sub(1);
         let met = self.grammar.as_mut().map_or(Ok(false), |grammar| grammar.push(token)).map_err(End::Failed)?;
         match (met, self.left) {
@@ -115,6 +130,18 @@ impl Chooser {
             (false, 0) => Err(End::Length),
             (false, _) => Ok(token),
         }
+    }
+
+    fn prompt(&self, id: u32, scored: Scored) -> Result<(), End> {
+        self.tell(Made::Prompt { choice: self.choice, id, scored })
+    }
+
+    fn tell(&self, made: Made) -> Result<(), End> {
+        if self.out.capacity() <= RESERVED {
+            return Err(End::Failed(too_slow()));
+        }
+        drop(self.out.try_send(made));
+        Ok(())
     }
 }
 
