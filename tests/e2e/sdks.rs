@@ -1,4 +1,4 @@
-//! The official OpenAI packages for Python and Node, and the AI SDK, against a stack. A machine that cannot have one says so.
+//! The official OpenAI packages for Python and Node, the AI SDK, and Llama Stack's client, against a stack. A machine that cannot have one says so.
 
 use std::{
     io::Write as _,
@@ -6,13 +6,15 @@ use std::{
     process::{Command, Stdio},
 };
 
-use llama_stack_tests::scripted::MODEL;
+use llama_stack_tests::{scripted::MODEL, venv};
 
 use crate::running::{Running, SHIELDED};
 
 /// The first versions that know all that is tested.
 const PYTHON_PACKAGE: &str = "openai>=2.8";
 const NODE_PACKAGES: [&str; 1] = ["openai@^6"];
+/// The last of those that ask under `/v1/openai`; it does not name all that it needs.
+const LLAMA_STACK_CLIENT: [&str; 3] = ["llama-stack-client==0.2.12", "fire", "requests"];
 const AI_SDK: [&str; 3] = ["ai@^6", "@ai-sdk/openai@^3", "zod@^4"];
 
 fn scripts() -> PathBuf {
@@ -98,6 +100,19 @@ async fn the_python_package_agrees() {
             agrees(&memory, script).await;
             let mut script = Command::new(python);
             script.arg(scripts().join("batches.py"));
+            agrees(SHIELDED, script).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn llama_stacks_older_client_agrees() {
+    let programs = || venv::programs(&folder("llama-stack-client"), &LLAMA_STACK_CLIENT);
+    match tokio::task::spawn_blocking(programs).await.unwrap() {
+        Err(why) => skipped("the Python package llama-stack-client", &why),
+        Ok(programs) => {
+            let mut script = Command::new(programs.join("python"));
+            script.arg(scripts().join("llama_stack_client.py"));
             agrees(SHIELDED, script).await;
         }
     }
