@@ -141,7 +141,7 @@ mod tests {
         loop {
             match generation.next().await? {
                 Made::Token { id, .. } => tokens.push(id),
-                Made::Begun { .. } | Made::Prompt { .. } => {}
+                Made::Begun { .. } | Made::Prompt { .. } | Made::Last { .. } => {}
                 Made::End { .. } => return Ok(tokens),
             }
         }

@@ -46,6 +46,13 @@ pub fn events(
                     }
                     None => [None, None],
                 },
+                Made::Last { choice, id, scored } => {
+                    if let Some(answer) = open(&mut answers, choice) {
+                        usage.completion_tokens += 1;
+                        answer.logprobs.push(vocabulary.logprob(id, &scored));
+                    }
+                    [None, None]
+                }
                 Made::Token { choice, id, scored } => match open(&mut answers, choice) {
                     Some(answer) => {
                         usage.completion_tokens += 1;

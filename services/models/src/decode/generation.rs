@@ -39,6 +39,12 @@ pub enum Made {
         id: u32,
         scored: Option<Scored>,
     },
+    /// The token that ends the answer, where a prompt is scored: it has no text.
+    Last {
+        choice: u32,
+        id: u32,
+        scored: Scored,
+    },
     End {
         choice: u32,
         end: End,
