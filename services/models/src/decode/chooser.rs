@@ -1,6 +1,6 @@
 //! Chooses each token of an answer from the raw logits of a step.
 
-use std::{sync::Arc, vec};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
@@ -27,7 +27,7 @@ pub struct Chooser {
     grammar: Option<Grammar>,
     /// The prompt's first token, until it was told, and those after it; only where they are scored.
     first: Option<u32>,
-    unread: vec::IntoIter<u32>,
+    unread: std::vec::IntoIter<u32>,
     /// Evaluations of prompts count on a token after the prompt, be it an end.
     scores_end: bool,
     /// Tokens that may still come.
