@@ -14,6 +14,7 @@ pub(super) mod echo;
 pub(crate) mod guardrails;
 pub(super) mod input;
 pub(super) mod items;
+mod namespaces;
 mod output;
 pub(super) mod page;
 mod pieces;
