@@ -282,6 +282,10 @@ impl<A: Answer> Scheduler<A> {
         let mut order: Vec<usize> = (0..self.running.len()).collect();
         order.sort_by_key(|n| self.running[*n].number);
         let (writing, mut reading): (Vec<usize>, Vec<usize>) = order.into_iter().partition(|n| self.running[*n].remaining() == 1);
+        // What an answer knows that it will say is read as a prompt is: rows that nobody uses give way to it.
+        let ahead: usize = writing.iter().map(|n| self.running[*n].job.answer.ahead().len()).sum();
+        let wanted = writing.len() + ahead.min(self.limits.chunk);
+        while ahead > 0 && self.cache.free() < wanted && self.evict(backend) {}
         // Guesses pay while the engine has room in a step that it makes anyway.
         let guess = reading.is_empty() && writing.len() <= 2;
         // Nobody gives way to a guess.
@@ -292,7 +296,7 @@ impl<A: Answer> Scheduler<A> {
             let ahead = running.job.answer.ahead();
             let known = !ahead.is_empty();
             let mut draft = match &mut running.drafter {
-                // Read as a prompt is, and no guess.
+                // No guess.
                 _ if known => ahead[..ahead.len().min(chunk)].to_vec(),
                 Some(drafter) if guess && spare > 0 => {
                     let (tenant, tokens) = (&running.job.tenant, running.tokens.as_slice());

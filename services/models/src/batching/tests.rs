@@ -511,6 +511,14 @@ fn what_an_answer_knows_that_it_will_say_is_read_in_chunks_and_is_no_guess() {
         assert_eq!(aloud.borrow().said, alone(&text, 5));
         assert_eq!(beside.borrow().said, alone(&text, 5));
     }
+    // Where the cache is full of what was read for others, too.
+    let mut world = World::new(limits(1, 64, 16, false), 110, 8);
+    world.ask("a", &[9; 90], 1);
+    world.run();
+    let aloud = world.ask_aloud("a", &text, 2);
+    let steps = world.run();
+    assert!(steps < 12, "{steps} steps");
+    assert_eq!(aloud.borrow().said, alone(&text, 2));
 }
 
 #[test]
