@@ -1,4 +1,4 @@
-//! The official OpenAI packages for Python and Node, against a stack. A machine that cannot have one says so.
+//! The official OpenAI packages for Python and Node, the AI SDK, and Llama Stack's client, against a stack. A machine that cannot have one says so.
 
 use std::{
     io::Write as _,
@@ -12,7 +12,10 @@ use crate::running::{Running, SHIELDED};
 
 /// The first versions that know all that is tested.
 const PYTHON_PACKAGE: &str = "openai>=2.8";
-const NODE_PACKAGE: &str = "openai@^6";
+const NODE_PACKAGES: [&str; 1] = ["openai@^6"];
+/// The last of those that ask under `/v1/openai`; it does not name all that it needs.
+const LLAMA_STACK_CLIENT: [&str; 3] = ["llama-stack-client==0.2.12", "fire", "requests"];
+const AI_SDK: [&str; 3] = ["ai@^6", "@ai-sdk/openai@^3", "zod@^4"];
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/sdks")
@@ -50,13 +53,13 @@ fn python() -> Result<PathBuf, String> {
     Ok(venv::programs(&folder("openai-python"), &[PYTHON_PACKAGE])?.join("python"))
 }
 
-fn node() -> Result<PathBuf, String> {
-    let folder = folder("openai-node");
+fn node(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
+    let folder = folder(name);
     run(Command::new("node").arg("--version"))?;
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-    once(&folder, NODE_PACKAGE, || {
+    once(&folder, &packages.join(" "), || {
         let install = ["install", "--no-audit", "--no-fund", "--silent", "--prefix"];
-        run(Command::new("npm").args(install).arg(&folder).arg(NODE_PACKAGE)).map(drop)
+        run(Command::new("npm").args(install).arg(&folder).args(packages)).map(drop)
     })?;
     Ok(folder)
 }
@@ -97,16 +100,39 @@ async fn the_python_package_agrees() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_node_package_agrees() {
-    match tokio::task::spawn_blocking(node).await.unwrap() {
-        Err(why) => skipped("the Node package openai", &why),
+async fn llama_stacks_older_client_agrees() {
+    let programs = || venv::programs(&folder("llama-stack-client"), &LLAMA_STACK_CLIENT);
+    match tokio::task::spawn_blocking(programs).await.unwrap() {
+        Err(why) => skipped("the Python package llama-stack-client", &why),
+        Ok(programs) => {
+            let mut script = Command::new(programs.join("python"));
+            script.arg(scripts().join("llama_stack_client.py"));
+            agrees(SHIELDED, script).await;
+        }
+    }
+}
+
+/// Runs a script of Node's beside a stack, with these packages.
+async fn node_agrees(what: &str, name: &'static str, packages: &'static [&'static str], script: &str) {
+    match tokio::task::spawn_blocking(move || node(name, packages)).await.unwrap() {
+        Err(why) => skipped(what, &why),
         Ok(folder) => {
             // Node looks for packages beside the script.
-            let script = folder.join("openai_client.mjs");
-            std::fs::copy(scripts().join("openai_client.mjs"), &script).unwrap();
+            let copy = folder.join(script);
+            std::fs::copy(scripts().join(script), &copy).unwrap();
             let mut command = Command::new("node");
-            command.arg(script);
+            command.arg(copy);
             agrees(SHIELDED, command).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_package_agrees() {
+    node_agrees("the Node package openai", "openai-node", &NODE_PACKAGES, "openai_client.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ai_sdk_agrees() {
+    node_agrees("the Node package ai", "ai-node", &AI_SDK, "ai_sdk.mjs").await;
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::http::Request;
+use ::http::{Request, Uri, uri::PathAndQuery};
 use axum::{Router, body::Body};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -145,10 +145,23 @@ impl Edge {
         if let Some(certificate) = certificate {
             request.extensions_mut().insert(certificate);
         }
+        if let Some(uri) = renewed(request.uri()) {
+            *request.uri_mut() = uri;
+        }
         let router = if grpc::is_grpc(request.headers()) { self.grpc } else { self.http };
         let response = router.oneshot(request).await;
         response.map(|response| response.map(|body| Body::new(answers.watch(body, busy))))
     }
+}
+
+/// Llama Stack's clients before 0.3 know the OpenAI API under `/v1/openai`. Before anything looks at the path: one thing has one
+/// name for those who let in, count and log.
+fn renewed(uri: &Uri) -> Option<Uri> {
+    let path = uri.path_and_query()?.as_str().strip_prefix("/v1/openai").filter(|path| path.starts_with("/v1/"))?;
+    let path = path.parse::<PathAndQuery>().ok()?;
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).ok()
 }
 
 /// TLS, and where it is told that there is none with a client.

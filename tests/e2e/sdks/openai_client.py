@@ -59,6 +59,38 @@ result = {"type": "function_call_output", "call_id": call.call_id, "output": "a 
 answered = client.responses.create(model=model, previous_response_id=asked.id, input=[result], tools=tools)
 assert answered.output_text == "the tool said: a cat", answered
 
+# The same in a namespace, kept here and kept by the client.
+pets = [{"type": "namespace", "name": "pets", "description": "Animals.", "tools": tools}]
+asked = checked(client.responses.create(model=model, input="call pets__look {}", tools=pets), Response)
+call = asked.output[0]
+assert (call.type, call.namespace, call.name) == ("function_call", "pets", "look"), call
+assert client.responses.retrieve(asked.id).output == asked.output
+result = {"type": "function_call_output", "call_id": call.call_id, "output": "a cat"}
+answered = client.responses.create(model=model, previous_response_id=asked.id, input=[result], tools=pets)
+assert answered.output_text == "the tool said: a cat", answered
+past = [{"role": "user", "content": "call pets__look {}"}, call.model_dump(exclude_unset=True), result]
+answered = client.responses.create(model=model, input=past, tools=pets)
+assert answered.output_text == "the tool said: a cat", answered
+given = client.responses.input_items.list(answered.id, order="asc").data[1]
+assert (given.type, given.namespace, given.name) == ("function_call", "pets", "look"), given
+
+# Some send with each result all that they have sent since their user spoke: what was given before is not given again.
+look = {"role": "user", "content": "call look {}"}
+seen = lambda response, output: {"type": "function_call_output", "call_id": response.output[0].call_id, "output": output}
+place = client.conversations.create()
+for kept in (lambda last: {"previous_response_id": last and last.id}, lambda _: {"conversation": place.id}):
+    one = client.responses.create(model=model, input=[look], tools=tools, **kept(None))
+    two = client.responses.create(model=model, input=[look, seen(one, "a cat"), look], tools=tools, **kept(one))
+    sent = [look, seen(one, "a cat"), look, seen(two, "a dog")]
+    told = client.responses.create(model=model, input=sent, tools=tools, **kept(two))
+    assert told.output_text == "the tool said: a dog", told
+    assert [item.output for item in client.responses.input_items.list(told.id)] == ["a dog"]
+    try:
+        client.responses.create(model=model, input=[look, seen(one, "a bird")], tools=tools, **kept(told))
+        raise AssertionError("a result of a call that nobody waits for was taken")
+    except BadRequestError as error:
+        assert error.code == "unexpected_tool_result", error
+
 # In the background: begun, watched, cancelled.
 begun = checked(client.responses.create(model=model, input="count 5", background=True), Response)
 assert begun.status == "queued"

@@ -124,8 +124,10 @@ impl Reader {
     }
 
     fn too_long(&self, tokens: usize) -> Error {
-        let message =
-            format!("the text is {tokens} tokens, and this model reads at most {}: shorten it, or ask for truncation", self.max_tokens);
+        let message = format!(
+            "the text is {tokens} tokens, and this model reads at most {}: shorten it, or ask for truncation (over HTTP: truncate)",
+            self.max_tokens
+        );
         Error::new(llama_stack_core::Code::InvalidArgument, message).with_reason("context_length_exceeded")
     }
 }

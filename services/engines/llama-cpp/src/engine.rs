@@ -158,6 +158,10 @@ impl Answer for Voice {
         self.chooser.next(logits)
     }
 
+    fn ahead(&self) -> &[u32] {
+        self.chooser.ahead()
+    }
+
     fn is_over(&self) -> bool {
         self.chooser.is_over()
     }
@@ -320,6 +324,10 @@ impl Generating<'_> {
         thread.gauges.prompt_tokens.fetch_add(making.plan.prompt.len() as u64, Ordering::Relaxed);
         let choosers: Vec<Chooser> = (0..making.plan.choices).map(|choice| making.chooser(choice, &self.lexicon)).collect();
         let mut prompt = std::mem::take(&mut making.plan.prompt);
+        if making.plan.score_prompt {
+            // The choosers say the rest.
+            prompt.truncate(1);
+        }
         let last = choosers.len().saturating_sub(1);
         for (choice, chooser) in choosers.into_iter().enumerate() {
             let prompt = if choice == last { std::mem::take(&mut prompt) } else { prompt.clone() };

@@ -36,10 +36,10 @@ impl Engine {
         Self { sender, _runner: runner, lexicon: Arc::new(lexicon), step, next_id: AtomicUsize::new(1) }
     }
 
-    /// What of a prompt is read in one step, what token by token after it, and a token to end the sequence with: one that
-    /// is not read, or it would end there. A prompt with all ends in it is read in one step.
-    pub(crate) fn steps<'a>(&self, prompt: &'a [u32]) -> (&'a [u32], &'a [u32], u32) {
-        let (first, unread) = prompt.split_at(self.step.unwrap_or(prompt.len()).min(prompt.len()));
+    /// What of a prompt is read in one step, no more than `most`, what token by token after it, and a token to end the sequence
+    /// with: one that is not read, or it would end there. A prompt with all ends in it is read in one step.
+    pub(crate) fn steps<'a>(&self, prompt: &'a [u32], most: usize) -> (&'a [u32], &'a [u32], u32) {
+        let (first, unread) = prompt.split_at(self.step.unwrap_or(prompt.len()).min(prompt.len()).min(most));
         match self.lexicon.ends.iter().find(|end| !unread.contains(end)) {
             Some(end) => (first, unread, *end),
             None => (prompt, &[], self.lexicon.ends.first().copied().unwrap_or_default()),
@@ -131,7 +131,7 @@ mod tests {
             ..llama_stack_proto::v1::SamplingParams::greedy(max_tokens)
         };
         let sampling = Sampling::new(&params, Defaults::default());
-        let plan = Plan { prompt: vec![501, 51, 264], sampling, grammar: None, max_tokens, choices: 1, score: None };
+        let plan = Plan { prompt: vec![501, 51, 264], sampling, grammar: None, max_tokens, choices: 1, score: None, score_prompt: false };
         model.generate(&Context::test("tenant-a"), plan).await.unwrap()
     }
 
@@ -141,7 +141,7 @@ mod tests {
         loop {
             match generation.next().await? {
                 Made::Token { id, .. } => tokens.push(id),
-                Made::Begun { .. } => {}
+                Made::Begun { .. } | Made::Prompt { .. } | Made::Last { .. } => {}
                 Made::End { .. } => return Ok(tokens),
             }
         }

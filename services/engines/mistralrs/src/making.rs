@@ -25,8 +25,15 @@ pub(crate) async fn run(making: Making, engine: &Engine) -> After {
         if making.is_cancelled() {
             break;
         }
-        let (first, unread, end) = engine.steps(&making.plan.prompt);
-        let choosing = Arc::new(Choosing::new(making.chooser(choice, &engine.lexicon), unread, end));
+        let scores = making.plan.score_prompt;
+        let (first, unread, end) = engine.steps(&making.plan.prompt, if scores { 1 } else { usize::MAX });
+        if scores && first.len() > 1 {
+            making.fail(Error::invalid("prompt", "the prompt has every token in it that ends a text: it cannot be scored"));
+            return After::Sound;
+        }
+        // A prompt that is scored, the chooser says itself.
+        let forced: &[u32] = if scores { &[] } else { unread };
+        let choosing = Arc::new(Choosing::new(making.chooser(choice, &engine.lexicon), forced, end));
         let tokens = making.plan.max_tokens.saturating_add(u32::try_from(unread.len()).unwrap_or(u32::MAX));
         let result = engine.run(first.to_vec(), tokens, end, choosing.clone()).await;
         let (error, after) = match result {

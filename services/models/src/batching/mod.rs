@@ -70,6 +70,11 @@ pub trait Answer {
     /// The next token, or none: the answer is done.
     fn next(&mut self, logits: &mut [f32]) -> Option<u32>;
 
+    /// Tokens that [`Answer::next`] chooses next whatever the logits.
+    fn ahead(&self) -> &[u32] {
+        &[]
+    }
+
     /// Whether nobody wants more of it.
     fn is_over(&self) -> bool;
 
@@ -83,6 +88,10 @@ impl Answer for crate::decode::Chooser {
 
     fn next(&mut self, logits: &mut [f32]) -> Option<u32> {
         Self::next(self, logits)
+    }
+
+    fn ahead(&self) -> &[u32] {
+        Self::ahead(self)
     }
 
     fn is_over(&self) -> bool {

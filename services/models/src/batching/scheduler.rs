@@ -98,8 +98,10 @@ struct Share {
     /// Of its entries in the batch.
     first: usize,
     count: usize,
-    /// Guesses at the end of its entries.
+    /// Guesses at the end of its entries, or what the answer knows that it will say.
     draft: Vec<u32>,
+    /// The second of these.
+    known: bool,
     /// Its entries come to the end of what is known: the next token can be chosen.
     complete: bool,
 }
@@ -168,9 +170,9 @@ impl<A: Answer> Scheduler<A> {
             self.drop_failed(backend, &shares, &error);
             return Err(error);
         }
-        let read = shares.iter().map(|share| share.count - share.draft.len()).filter(|count| *count > 1).sum();
-        let guessed = shares.iter().map(|share| share.draft.len()).sum();
-        let right = shares.iter().map(|share| self.advance(backend, &entries, share)).sum();
+        let read = shares.iter().map(|share| share.count - share.guesses()).filter(|count| *count > 1).sum();
+        let guessed = shares.iter().map(Share::guesses).sum();
+        let right = shares.iter().map(|share| self.advance(backend, &entries, share).min(share.guesses())).sum();
         self.running.retain_mut(|running| {
             let over = running.job.answer.is_over();
             if over && self.cache.finish(running.sequence) {
@@ -275,13 +277,22 @@ impl<A: Answer> Scheduler<A> {
         let mut order: Vec<usize> = (0..self.running.len()).collect();
         order.sort_by_key(|n| self.running[*n].number);
         let (writing, mut reading): (Vec<usize>, Vec<usize>) = order.into_iter().partition(|n| self.running[*n].remaining() == 1);
+        // What an answer knows that it will say is read as a prompt is: rows that nobody uses give way to it.
+        let ahead: usize = writing.iter().map(|n| self.running[*n].job.answer.ahead().len()).sum();
+        let wanted = writing.len() + ahead.min(self.limits.chunk);
+        while ahead > 0 && self.cache.free() < wanted && self.evict(backend) {}
         // Guesses pay while the engine has room in a step that it makes anyway.
         let guess = reading.is_empty() && writing.len() <= 2;
         // Nobody gives way to a guess.
         let mut spare = self.cache.free().saturating_sub(writing.len()).min(self.limits.batch.saturating_sub(writing.len()));
+        let mut chunk = self.limits.chunk;
         for n in writing {
             let running = &mut self.running[n];
+            let ahead = running.job.answer.ahead();
+            let known = !ahead.is_empty();
             let mut draft = match &mut running.drafter {
+                // No guess.
+                _ if known => ahead[..ahead.len().min(chunk)].to_vec(),
                 Some(drafter) if guess && spare > 0 => {
                     let (tenant, tokens) = (&running.job.tenant, running.tokens.as_slice());
                     drafter.draft(tokens, |most| backend.guess(tenant, tokens, most.min(spare)))
@@ -290,7 +301,10 @@ impl<A: Answer> Scheduler<A> {
             };
             draft.truncate(spare);
             spare -= draft.len();
-            add(&mut entries, &mut shares, n, running, 1, draft);
+            if known {
+                chunk -= draft.len();
+            }
+            add(&mut entries, &mut shares, n, running, 1, draft, known);
         }
         let rank = |n: &usize| {
             let running = &self.running[*n];
@@ -306,7 +320,7 @@ impl<A: Answer> Scheduler<A> {
             let running = &self.running[n];
             let count = running.remaining().min(room);
             room -= count;
-            add(&mut entries, &mut shares, n, running, count, Vec::new());
+            add(&mut entries, &mut shares, n, running, count, Vec::new(), false);
         }
         (entries, shares)
     }
@@ -376,8 +390,8 @@ impl<A: Answer> Scheduler<A> {
             self.cache.truncate(running.sequence, running.read);
             backend.cut(running.sequence, u32::try_from(running.read).unwrap_or(u32::MAX));
         }
-        if let Some(drafter) = running.drafter.as_mut().filter(|_| !share.draft.is_empty()) {
-            drafter.judged(share.draft.len(), right);
+        if let Some(drafter) = running.drafter.as_mut().filter(|_| share.guesses() > 0) {
+            drafter.judged(share.guesses(), right);
         }
         right
     }
@@ -409,7 +423,21 @@ impl<A> Running<A> {
     }
 }
 
-fn add<A>(entries: &mut Vec<Entry>, shares: &mut Vec<Share>, n: usize, running: &Running<A>, count: usize, draft: Vec<u32>) {
+impl Share {
+    fn guesses(&self) -> usize {
+        if self.known { 0 } else { self.draft.len() }
+    }
+}
+
+fn add<A>(
+    entries: &mut Vec<Entry>,
+    shares: &mut Vec<Share>,
+    n: usize,
+    running: &Running<A>,
+    count: usize,
+    draft: Vec<u32>,
+    known_draft: bool,
+) {
     let first = entries.len();
     let complete = running.remaining() == count;
     let known = &running.tokens[running.read..running.read + count];
@@ -418,7 +446,7 @@ fn add<A>(entries: &mut Vec<Entry>, shares: &mut Vec<Share>, n: usize, running: 
         let logits = complete && offset + 1 >= count;
         entries.push(Entry { sequence: running.sequence, position, token: *token, logits });
     }
-    shares.push(Share { running: n, first, count: count + draft.len(), draft, complete });
+    shares.push(Share { running: n, first, count: count + draft.len(), draft, known: known_draft, complete });
 }
 
 fn too_late(message: &str) -> Error {

@@ -130,6 +130,9 @@ struct Told {
 struct Speaker {
     told: Rc<RefCell<Told>>,
     left: usize,
+    /// What it says first, whatever the model thinks, and how much of it was said.
+    script: Vec<u32>,
+    said: usize,
 }
 
 impl Answer for Speaker {
@@ -140,11 +143,19 @@ impl Answer for Speaker {
     fn next(&mut self, logits: &mut [f32]) -> Option<u32> {
         let mut told = self.told.borrow_mut();
         assert!(!told.over);
+        if let Some(token) = self.script.get(self.said) {
+            self.said += 1;
+            return Some(*token);
+        }
         let chosen = logits.iter().position(|logit| *logit == 1.0).unwrap() as u32;
         told.said.push(chosen);
         self.left -= 1;
         told.over = self.left == 0;
         (!told.over).then_some(chosen)
+    }
+
+    fn ahead(&self) -> &[u32] {
+        &self.script[self.said..]
     }
 
     fn is_over(&self) -> bool {
@@ -181,8 +192,17 @@ impl World {
         deadline: Option<Instant>,
     ) -> Rc<RefCell<Told>> {
         let told = Rc::<RefCell<Told>>::default();
-        let answer = Speaker { told: told.clone(), left: tokens };
+        let answer = Speaker { told: told.clone(), left: tokens, script: Vec::new(), said: 0 };
         self.scheduler.submit(Job { tenant: tenant.into(), priority, prompt: prompt.to_vec(), deadline, answer }, self.now);
+        told
+    }
+
+    /// An answer that says all of the text but its first token itself, and then goes on.
+    fn ask_aloud(&mut self, tenant: &str, text: &[u32], tokens: usize) -> Rc<RefCell<Told>> {
+        let told = Rc::<RefCell<Told>>::default();
+        let answer = Speaker { told: told.clone(), left: tokens, script: text[1..].to_vec(), said: 0 };
+        let (priority, prompt) = (Priority::Interactive, text[..1].to_vec());
+        self.scheduler.submit(Job { tenant: tenant.into(), priority, prompt, deadline: None, answer }, self.now);
         told
     }
 
@@ -474,6 +494,41 @@ fn guesses_save_steps_where_a_text_repeats_itself() {
         steps
     };
     assert!(steps(true) <= steps(false));
+}
+
+#[test]
+fn what_an_answer_knows_that_it_will_say_is_read_in_chunks_and_is_no_guess() {
+    let text: Vec<u32> = (0..100).map(|n| n % 11).collect();
+    for (drafts, guesses) in [(false, 0), (true, 4)] {
+        let mut world = World::new(Limits { guesses, ..limits(2, 64, 16, drafts) }, 1_000, 8);
+        let aloud = world.ask_aloud("a", &text, 5);
+        let beside = world.ask("b", &text, 5);
+        world.now += Duration::from_millis(1);
+        let worked = world.scheduler.step(&mut world.fake, world.now).unwrap();
+        assert_eq!((worked.guessed, worked.right, worked.read), (0, 0, 17 + 16), "a chunk of each");
+        let steps = world.run();
+        assert!(steps < 20, "{steps} steps");
+        assert_eq!(aloud.borrow().said, alone(&text, 5));
+        assert_eq!(beside.borrow().said, alone(&text, 5));
+    }
+    // Where the cache is full of what was read for others, too.
+    let mut world = World::new(limits(1, 64, 16, false), 110, 8);
+    world.ask("a", &[9; 90], 1);
+    world.run();
+    let aloud = world.ask_aloud("a", &text, 2);
+    let steps = world.run();
+    assert!(steps < 12, "{steps} steps");
+    assert_eq!(aloud.borrow().said, alone(&text, 2));
+}
+
+#[test]
+fn who_gives_way_goes_on_with_what_it_knows() {
+    let mut world = World::new(limits(4, 64, 8, true), 80, 8);
+    let told: Vec<_> = (0..4).map(|n| world.ask_aloud("a", &[n; 30], 20)).collect();
+    world.run();
+    for (n, told) in told.iter().enumerate() {
+        assert_eq!(told.borrow().said, alone(&[n as u32; 30], 20));
+    }
 }
 
 #[test]

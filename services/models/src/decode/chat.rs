@@ -32,7 +32,7 @@ pub fn events(mut generation: Generation, request: ChatRequest, vocabulary: Voca
                     usage.cached_tokens = cached;
                     Vec::new()
                 }
-                Made::Begun { .. } => Vec::new(),
+                Made::Begun { .. } | Made::Prompt { .. } | Made::Last { .. } => Vec::new(),
                 Made::Token { choice, id, scored } => match open(&mut answers, choice) {
                     Some(answer) => {
                         usage.completion_tokens += 1;

@@ -13,19 +13,20 @@ use super::{
     text::{Utf8, Vocabulary},
 };
 
-/// `prompt` begins each answer, where the request wants its echo.
+/// `prompt` begins each answer, where the request wants its echo; with the scores of its tokens, where it wants those.
 pub fn events(
     mut generation: Generation,
     request: CompleteRequest,
     prompt: Option<String>,
     vocabulary: Vocabulary,
 ) -> EventStream<CompleteEvent> {
+    let scores_prompt = request.logprobs && request.echo;
     let stop = request.sampling.map(|sampling| sampling.stop).unwrap_or_default();
     let answer = |choice| Answer { choice, utf8: Utf8::default(), stop: StopStrings::new(&stop), logprobs: Vec::new(), over: false };
     let mut answers: Vec<Answer> = (0..generation.choices).map(answer).collect();
     Box::pin(try_stream! {
         let mut usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
-        if let Some(prompt) = prompt.filter(|prompt| !prompt.is_empty()) {
+        if let Some(prompt) = prompt.as_ref().filter(|prompt| !prompt.is_empty() && !scores_prompt) {
             for choice in 0..generation.choices {
                 yield CompleteEvent::text(choice, prompt.clone());
             }
@@ -37,6 +38,21 @@ pub fn events(
                     [None, None]
                 }
                 Made::Begun { .. } => [None, None],
+                Made::Prompt { choice, id, scored } => match open(&mut answers, choice) {
+                    Some(answer) => {
+                        answer.logprobs.push(vocabulary.logprob(id, &scored));
+                        let whole = answer.logprobs.len() == generation.prompt_tokens as usize;
+                        [whole.then(|| answer.echo(prompt.clone().unwrap_or_default())), None]
+                    }
+                    None => [None, None],
+                },
+                Made::Last { choice, id, scored } => {
+                    if let Some(answer) = open(&mut answers, choice) {
+                        usage.completion_tokens += 1;
+                        answer.logprobs.push(vocabulary.logprob(id, &scored));
+                    }
+                    [None, None]
+                }
                 Made::Token { choice, id, scored } => match open(&mut answers, choice) {
                     Some(answer) => {
                         usage.completion_tokens += 1;
@@ -95,6 +111,11 @@ impl Answer {
     fn finish(&mut self, reason: FinishReason) -> CompleteEvent {
         self.over = true;
         CompleteEvent { logprobs: std::mem::take(&mut self.logprobs), ..CompleteEvent::finish(self.choice, reason) }
+    }
+
+    /// The prompt, with the scores of its tokens.
+    fn echo(&mut self, prompt: String) -> CompleteEvent {
+        CompleteEvent { logprobs: std::mem::take(&mut self.logprobs), ..CompleteEvent::text(self.choice, prompt) }
     }
 
     fn event(&mut self, text: String) -> Option<CompleteEvent> {

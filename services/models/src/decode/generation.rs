@@ -28,10 +28,22 @@ pub enum Made {
         choice: u32,
         cached: u32,
     },
+    /// A token of the prompt, where they are scored: all of them come, in order, before the answer.
+    Prompt {
+        choice: u32,
+        id: u32,
+        scored: Scored,
+    },
     Token {
         choice: u32,
         id: u32,
         scored: Option<Scored>,
+    },
+    /// The token that ends the answer, where a prompt is scored: it has no text.
+    Last {
+        choice: u32,
+        id: u32,
+        scored: Scored,
     },
     End {
         choice: u32,

@@ -95,6 +95,7 @@ impl Lexicon {
             constraint: constraint::for_chat(request)?,
             choices: request.choices(),
             score: request.logprobs.then_some(request.top_logprobs as usize),
+            score_prompt: false,
         };
         wanted.plan(self, max_tokens)
     }
@@ -119,6 +120,7 @@ impl Lexicon {
             constraint: request.response_format.as_ref().map(constraint::for_format).transpose()?.flatten(),
             choices: request.choices(),
             score: request.logprobs.then_some(request.top_logprobs as usize),
+            score_prompt: request.logprobs && request.echo,
         };
         Ok((wanted.plan(self, max_tokens)?, echo))
     }

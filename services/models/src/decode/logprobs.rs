@@ -10,6 +10,13 @@ pub struct Scored {
     pub top: Vec<(u32, f32)>,
 }
 
+impl Scored {
+    /// Of a prompt's first token, which follows nothing.
+    pub(super) fn first() -> Self {
+        Self { logprob: f32::NEG_INFINITY, top: Vec::new() }
+    }
+}
+
 /// Scores `chosen` and the `top` likeliest of one step, from the raw logits.
 pub fn score(logits: &[f32], chosen: u32, top: usize) -> Scored {
     let norm = log_sum_exp(logits);

@@ -18,6 +18,8 @@ pub struct Plan {
     pub choices: u32,
     /// Score tokens, with so many alternatives.
     pub score: Option<usize>,
+    /// Score the prompt's as well: an engine reads its first token, and the chooser says the others as if they were the answer.
+    pub score_prompt: bool,
 }
 
 /// What chats and completions ask for alike.
@@ -27,6 +29,7 @@ pub(super) struct Wanted {
     pub(super) constraint: Option<Constraint>,
     pub(super) choices: u32,
     pub(super) score: Option<usize>,
+    pub(super) score_prompt: bool,
 }
 
 impl Wanted {
@@ -39,7 +42,8 @@ impl Wanted {
         let grammars = || lexicon.grammars.as_ref().ok_or_else(|| Error::invalid("model", "this model writes no text"));
         let grammar = self.constraint.map(|constraint| Grammar::new(grammars()?, &constraint, &lexicon.ends)).transpose()?;
         let sampling = Sampling::new(&self.sampling, lexicon.defaults);
-        Ok(Plan { prompt: self.prompt, sampling, grammar, max_tokens, choices: self.choices, score: self.score })
+        let (choices, score, score_prompt) = (self.choices, self.score, self.score_prompt);
+        Ok(Plan { prompt: self.prompt, sampling, grammar, max_tokens, choices, score, score_prompt })
     }
 }
 

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use llama_stack_core::{Error, Result};
-use llama_stack_proto::v1::{EmbedInput, EmbedRequest, EmbedResponse, Tokens, embed_input};
+use llama_stack_proto::v1::{EmbedInput, EmbedRequest, EmbedResponse, Tokens, Truncation, embed_input};
 
 use super::{
     fields,
@@ -21,6 +21,8 @@ pub(crate) struct CreateEmbedding {
     /// Shortens the vectors, for models that were trained for it.
     dimensions: Option<u32>,
     user: Option<String>,
+    /// Not OpenAI's: of an input that is longer than the model reads, the end is cut off; else it is refused.
+    truncate: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
@@ -38,6 +40,9 @@ pub(crate) struct EmbeddingList {
     data: Vec<EmbeddingObject>,
     model: String,
     usage: EmbeddingUsage,
+    /// Not OpenAI's: inputs that were cut, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated_inputs: Option<u32>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -84,11 +89,13 @@ impl CreateEmbedding {
             Prompt::Text(text) => embed_input::Input::Text(text),
             Prompt::Tokens(ids) => embed_input::Input::Tokens(Tokens { ids }),
         };
+        let truncation = if self.truncate == Some(true) { Truncation::End } else { Truncation::Unspecified };
         Ok(EmbedRequest {
             model: self.model,
             inputs: prompts.into_iter().map(|prompt| EmbedInput { input: Some(input(prompt)) }).collect(),
             dimensions: self.dimensions.unwrap_or_default(),
             user: self.user.unwrap_or_default(),
+            truncation: truncation.into(),
             ..EmbedRequest::default()
         })
     }
@@ -106,6 +113,7 @@ impl EmbeddingList {
             object: "list",
             data: response.embeddings.into_iter().map(|embedding| embedding.values).enumerate().map(object).collect(),
             model,
+            truncated_inputs: (response.truncated_inputs > 0).then_some(response.truncated_inputs),
             usage: EmbeddingUsage { prompt_tokens: usage.prompt_tokens, total_tokens: usage.prompt_tokens },
         }
     }

@@ -72,6 +72,7 @@ impl CompletionLogprobs {
             lists.text_offset.push(*offset);
             *offset += token.token.chars().count();
             lists.tokens.push(token.token);
+            // JSON has no infinity: of a prompt's first token, which follows nothing, null stands there.
             lists.token_logprobs.push(token.logprob);
             lists.top_logprobs.push(token.top.into_iter().map(|top| (top.token, top.logprob)).collect());
         }
@@ -91,5 +92,8 @@ mod tests {
         let second = CompletionLogprobs::new(vec![token("x")], &mut offset).unwrap();
         assert_eq!((first.text_offset, second.text_offset), (vec![0, 2], vec![3]));
         assert!(CompletionLogprobs::new(Vec::new(), &mut offset).is_none());
+        let nothing = TokenLogprob { logprob: f32::NEG_INFINITY, ..token("O") };
+        let prompt = CompletionLogprobs::new(vec![nothing, token("n")], &mut 0).unwrap();
+        assert_eq!(serde_json::to_value(&prompt).unwrap()["token_logprobs"], serde_json::json!([null, 0.0]));
     }
 }

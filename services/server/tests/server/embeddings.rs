@@ -32,3 +32,15 @@ async fn tokens_are_taken_as_texts_are() {
         assert_eq!(answer["data"].as_array().unwrap().len(), vectors);
     }
 }
+
+#[tokio::test]
+async fn what_is_too_long_is_refused_or_cut_as_it_was_asked_for() {
+    let server = start().await;
+    let long = |truncate: Option<bool>| json!({ "model": "org/vectors", "input": ["a", "longer than it reads"], "truncate": truncate });
+    let cut = server.answer(PATH, &long(Some(true))).await;
+    assert_eq!((cut["truncated_inputs"].as_u64(), cut["data"].as_array().unwrap().len()), (Some(1), 2));
+    for truncate in [None, Some(false)] {
+        assert_eq!(server.post(PATH, &long(truncate)).await.status(), 400);
+    }
+    assert!(server.answer(PATH, &json!({ "model": "org/vectors", "input": "a", "truncate": true })).await["truncated_inputs"].is_null());
+}

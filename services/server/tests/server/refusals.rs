@@ -134,6 +134,8 @@ async fn what_is_not_supported_is_refused_by_name() {
         ("audio", json!({ "voice": "alloy" })),
         ("modalities", json!(["text", "audio"])),
         ("web_search_options", json!({})),
+        ("guided_choice", json!(["yes", "no"])),
+        ("structured_outputs", json!({ "regex": "yes|no" })),
     ] {
         refused(&server, CHAT, with(field, value), 400, Some(field), "not supported").await;
     }

@@ -14,9 +14,9 @@ use llama_stack_core::{
     page,
 };
 use llama_stack_proto::v1::{
-    ChatEvent, ChatRequest, CompleteEvent, CompleteRequest, EmbedRequest, EmbedResponse, Embedding, FinishReason, ListModelsRequest,
-    ListModelsResponse, Model, ModelKind, RerankRequest, RerankResponse, RerankResult, TokenLogprob, ToolCallDelta, Usage,
-    complete_request::Prompt, token_logprob::TopLogprob,
+    ChatEvent, ChatRequest, CompleteEvent, CompleteRequest, EmbedInput, EmbedRequest, EmbedResponse, Embedding, FinishReason,
+    ListModelsRequest, ListModelsResponse, Model, ModelKind, RerankRequest, RerankResponse, RerankResult, TokenLogprob, ToolCallDelta,
+    Truncation, Usage, complete_request::Prompt, embed_input, token_logprob::TopLogprob,
 };
 use tokio::sync::Notify;
 
@@ -208,7 +208,12 @@ impl Inference for Script {
     async fn embed(&self, _cx: &Context, request: EmbedRequest) -> Result<EmbedResponse> {
         let vector = |index| Embedding { values: vec![index as f32, 0.5] };
         let embeddings = (0..request.inputs.len()).map(vector).collect();
-        Ok(EmbedResponse { model: request.model, embeddings, usage: Some(usage()), truncated_inputs: 0 })
+        let long = |input: &EmbedInput| matches!(&input.input, Some(embed_input::Input::Text(text)) if text == "longer than it reads");
+        let truncated_inputs = request.inputs.iter().filter(|input| long(input)).count() as u32;
+        if truncated_inputs > 0 && request.truncation() != Truncation::End {
+            return Err(Error::invalid("inputs[0]", "the text is too long"));
+        }
+        Ok(EmbedResponse { model: request.model, embeddings, usage: Some(usage()), truncated_inputs })
     }
 }
 

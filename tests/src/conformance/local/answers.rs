@@ -94,6 +94,32 @@ pub async fn a_completion_from_tokens_is_the_completion_from_their_text(subject:
     assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("prompt.tokens")));
 }
 
+pub async fn an_echo_with_logprobs_scores_the_prompt_as_the_model_reads_it(subject: &Subject) {
+    let smol = subject.smol().await;
+    let scored = CompleteRequest { echo: true, logprobs: true, top_logprobs: 1, ..story(2) };
+    let response = complete(&smol, scored).await;
+    let (choice, usage) = (&response.choices[0], response.usage.unwrap());
+    assert_eq!((choice.logprobs.len(), usage.prompt_tokens, usage.completion_tokens), (4 + 2, 4, 2));
+    assert_eq!(choice.logprobs.iter().map(|token| token.token.as_str()).collect::<String>(), choice.text);
+    assert_eq!((choice.logprobs[0].logprob, choice.logprobs[0].top.len()), (f32::NEG_INFINITY, 0), "the first follows nothing");
+    // What the model says of a token does not depend on who wrote it.
+    for (n, token) in choice.logprobs.iter().enumerate().skip(1) {
+        let ids = choice.logprobs[..n].iter().map(|token| token.token_id).collect();
+        let next = CompleteRequest { prompt: Some(Prompt::Tokens(Tokens { ids })), logprobs: true, top_logprobs: 1, ..story(1) };
+        let likeliest = complete(&smol, next).await.choices[0].logprobs[0].clone();
+        assert_eq!(token.top[0].token_id, likeliest.token_id, "token {n}");
+        assert!((token.top[0].logprob - likeliest.logprob).abs() < 0.05, "token {n}: {} and {}", token.top[0].logprob, likeliest.logprob);
+        assert!(token.logprob <= token.top[0].logprob);
+    }
+    // The answer is the one that there is without.
+    let plain = complete(&smol, story(2)).await;
+    assert!(choice.text.ends_with(&plain.choices[0].text), "{:?} and {:?}", choice.text, plain.choices[0].text);
+    // Twice the same, whatever is known of the text by then; and each of several answers has its own.
+    let twice = CompleteRequest { echo: true, logprobs: true, n: 2, ..story(1) };
+    let twice = complete(&smol, twice).await;
+    assert_eq!(twice.choices.iter().map(|choice| choice.logprobs.len()).collect::<Vec<_>>(), [5, 5]);
+}
+
 pub async fn a_conversation_is_tokenized_as_the_template_renders_it(subject: &Subject) {
     let smol = subject.smol().await;
     let messages = vec![Message::user("Hi.<|im_end|>")];

@@ -176,6 +176,7 @@ macro_rules! local_promises {
                 a_chat_ends_by_itself_and_shows_no_control_token
                 several_answers_differ_under_one_seed_and_are_counted_together
                 a_completion_from_tokens_is_the_completion_from_their_text
+                an_echo_with_logprobs_scores_the_prompt_as_the_model_reads_it
                 a_conversation_is_tokenized_as_the_template_renders_it
                 a_model_says_what_it_is
                 the_promises_of_inference

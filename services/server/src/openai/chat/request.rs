@@ -43,6 +43,17 @@ generation! {
         modalities: Option<Vec<String>>,
         #[schemars(skip)]
         web_search_options: Option<Value>,
+        // How vLLM's clients ask for what `response_format` asks for here.
+        #[schemars(skip)]
+        structured_outputs: Option<Value>,
+        #[schemars(skip)]
+        guided_json: Option<Value>,
+        #[schemars(skip)]
+        guided_regex: Option<Value>,
+        #[schemars(skip)]
+        guided_choice: Option<Value>,
+        #[schemars(skip)]
+        guided_grammar: Option<Value>,
     }
 }
 
@@ -109,6 +120,16 @@ impl CreateChat {
         }
         if self.web_search_options.is_some() {
             return refused("web_search_options", "give the model a search tool");
+        }
+        let constraints = [
+            ("structured_outputs", &self.structured_outputs),
+            ("guided_json", &self.guided_json),
+            ("guided_regex", &self.guided_regex),
+            ("guided_choice", &self.guided_choice),
+            ("guided_grammar", &self.guided_grammar),
+        ];
+        if let Some((field, _)) = constraints.iter().find(|(_, given)| given.is_some()) {
+            return refused(field, "use response_format, of type json_schema, regex or grammar");
         }
         Ok(())
     }

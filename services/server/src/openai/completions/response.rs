@@ -84,6 +84,10 @@ impl Echo {
     /// Characters before the tokens that have log-probabilities. Those need not be the text's end: a stop string is in them and not in
     /// the text, and what is a part of a character alone is another one there.
     fn unscored(&self, choice: &CompleteChoice) -> usize {
+        // A prompt that is scored too begins with the token that follows nothing.
+        if choice.logprobs.first().is_some_and(|first| first.logprob == f32::NEG_INFINITY) {
+            return 0;
+        }
         let scored: String = choice.logprobs.iter().map(|token| token.token.as_str()).collect();
         let prompt = match self {
             Self::Nothing => return 0,
@@ -122,6 +126,9 @@ mod tests {
         assert_eq!(offsets(prompt(), true, "Hé you", &[" you", " stop"]), json!([2, 6]), "a stop string was taken away");
         assert_eq!(offsets(prompt(), true, "Hé🦀", &["\u{FFFD}", "\u{FFFD}"]), json!([2, 3]), "two parts of one character");
         assert_eq!(offsets(prompt(), true, "Hé you", &["H", "é", " you"]), json!([0, 1, 2]), "the prompt is scored too");
+        let first = |token: &str| TokenLogprob { token: token.into(), logprob: f32::NEG_INFINITY, ..TokenLogprob::default() };
+        let halves = CompleteChoice { text: "🦀".into(), logprobs: vec![first("\u{FFFD}")], ..CompleteChoice::default() };
+        assert_eq!(Echo::Text("🦀".into()).unscored(&halves), 0, "the prompt is scored, and its first token is a part of a character");
         assert_eq!(offsets(Prompt::Tokens(v1::Tokens::default()), true, "Hé you", &[" you"]), json!([2]));
         assert_eq!(offsets(prompt(), false, " you", &[" you", " stop"]), json!([0, 4]));
     }

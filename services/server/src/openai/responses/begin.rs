@@ -8,6 +8,7 @@ use super::{
     find, find_seen,
     input::{Input, kind, text},
     items::{self, Place},
+    repeated,
     request::CreateResponse,
     response, steps,
 };
@@ -27,6 +28,7 @@ pub(super) async fn turn(state: &AppState, cx: &Context, mut body: CreateRespons
     if let Some(Input::Items(given)) = &mut body.input {
         look_up(state, cx, "input", given, &session_id).await?;
         input_files::read(state, cx, "input", given).await?;
+        repeated::leave_out(state, cx, given, &session_id, &parent_turn_id).await?;
     }
     let mut told = String::new();
     if let Some(reference) = body.prompt.take() {

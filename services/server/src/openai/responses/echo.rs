@@ -24,12 +24,15 @@ pub(crate) struct Echo {
     /// The response was made in a conversation, rather than after another response.
     pub(crate) conversation: bool,
     pub(crate) web_search: Option<Value>,
+    /// Of functions.
+    pub(crate) namespaces: Vec<String>,
     /// Searches of files show what they found.
     pub(crate) file_search_results: bool,
     /// Searches of the web show the pages that they found.
     pub(crate) web_search_sources: bool,
 }
 
+const NAMESPACES: &str = "namespaces";
 const RESULTS: &str = "file_search_results";
 const SOURCES: &str = "web_search_sources";
 
@@ -49,7 +52,7 @@ pub(crate) fn include(turn: &mut Turn, asked: &[String]) {
 }
 
 impl Echo {
-    pub(crate) fn of(request: &CreateResponse, web_search: Option<Value>) -> Self {
+    pub(crate) fn of(request: &CreateResponse, web_search: Option<Value>, namespaces: Vec<String>) -> Self {
         let includes = |name: &str| request.include.iter().flatten().any(|asked| asked == name);
         Self {
             user: request.user.clone(),
@@ -60,6 +63,7 @@ impl Echo {
             reasoning_summary: request.reasoning.as_ref().and_then(|reasoning| reasoning.summary.clone()),
             conversation: request.conversation.as_ref().is_some_and(|conversation| !conversation.is_null()),
             web_search,
+            namespaces,
             file_search_results: includes(FILE_SEARCH_RESULTS),
             web_search_sources: includes(WEB_SEARCH_SOURCES),
         }
@@ -79,6 +83,8 @@ impl Echo {
             ("conversation", self.conversation.then(|| "true".to_owned())),
             (RESULTS, self.file_search_results.then(|| "true".to_owned())),
             (SOURCES, self.web_search_sources.then(|| "true".to_owned())),
+            // There is no space in a name.
+            (NAMESPACES, Some(self.namespaces.join(" ")).filter(|names| !names.is_empty())),
         ];
         for (name, text) in texts {
             let Some(text) = text else { continue };
@@ -110,6 +116,7 @@ impl Echo {
             conversation: text("conversation").is_some(),
             file_search_results: text(RESULTS).is_some(),
             web_search_sources: text(SOURCES).is_some(),
+            namespaces: text(NAMESPACES).iter().flat_map(|names| names.split(' ')).map(str::to_owned).collect(),
             web_search: text("web_search").and_then(|tool| serde_json::from_str(&tool).ok()),
         }
     }

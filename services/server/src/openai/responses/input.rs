@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::{compaction, steps::FILE_SEARCH};
+use super::{compaction, namespaces, steps::FILE_SEARCH};
 use crate::openai::one_or_many::TextOr;
 
 /// A text, or a list of items.
@@ -213,7 +213,12 @@ fn citation(text: &str, annotation: &Value) -> Option<Citation> {
 }
 
 fn call(field: &str, item: &Value, id: &str) -> Result<ToolCall> {
-    Ok(ToolCall::new(text(field, item, id)?, text(field, item, "name")?, text(field, item, "arguments")?))
+    let name = text(field, item, "name")?;
+    let name = match item.get("namespace").and_then(Value::as_str) {
+        Some(namespace) => namespaces::joined(namespace, &name),
+        None => name,
+    };
+    Ok(ToolCall::new(text(field, item, id)?, name, text(field, item, "arguments")?))
 }
 
 /// The name of the tool is looked up among the calls before it; a call of an earlier response is the runtime's to find.

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::{echo::Echo, namespaces};
+
 /// Something in `output`, in `input_items`, or in a conversation.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -22,6 +24,8 @@ pub(crate) enum Item {
         status: Status,
         call_id: String,
         name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
         arguments: String,
     },
     FunctionCallOutput {
@@ -211,16 +215,17 @@ pub(crate) fn input(turn: &Turn) -> Vec<Item> {
         reason: (!decision.reason.is_empty()).then(|| decision.reason.clone()),
     });
     let mut items: Vec<Item> = decisions.collect();
+    let namespaces = turn.config.as_ref().map(|config| Echo::kept(config).namespaces).unwrap_or_default();
     let mut part = 0;
     for message in &turn.input {
-        of_message(message, |prefix, n| item_id(prefix, &turn.id, 0, part + n), &mut items);
+        of_message(message, &namespaces, |prefix, n| item_id(prefix, &turn.id, 0, part + n), &mut items);
         part += message.parts.len();
     }
     items
 }
 
 /// Texts and images in a row are one item, each call and each result is one of its own.
-fn of_message(message: &Message, id: impl Fn(&str, usize) -> String, items: &mut Vec<Item>) {
+fn of_message(message: &Message, namespaces: &[String], id: impl Fn(&str, usize) -> String, items: &mut Vec<Item>) {
     let mut open = false;
     for (n, part) in message.parts.iter().enumerate() {
         let content = match &part.content {
@@ -236,11 +241,13 @@ fn of_message(message: &Message, id: impl Fn(&str, usize) -> String, items: &mut
             Some(Content::Refusal(refusal)) => ContentPart::Refusal { refusal: refusal.clone() },
             Some(Content::ToolCall(call)) => {
                 open = false;
+                let (namespace, name) = namespaces::parted(namespaces, &call.name);
                 items.push(Item::FunctionCall {
                     id: id("fc", n),
                     status: Status::Completed,
                     call_id: call.id.clone(),
-                    name: call.name.clone(),
+                    name,
+                    namespace,
                     arguments: call.arguments.clone(),
                 });
                 continue;

@@ -11,8 +11,9 @@ use llama_stack_proto::v1::{AgentConfig, ChatEvent, FinishReason, InferenceStep,
 use serde_json::{Map, Value, json};
 
 use super::{
+    echo::Echo,
     items::{self, ContentPart, Item, Status},
-    pieces,
+    namespaces, pieces,
 };
 
 /// An event without its sequence number.
@@ -33,6 +34,7 @@ pub(crate) struct Writer {
     base: usize,
     /// The functions that the client runs.
     functions: HashSet<String>,
+    namespaces: Vec<String>,
     /// The last one is open while `open`.
     items: Vec<Item>,
     open: bool,
@@ -64,8 +66,9 @@ impl Writer {
     /// `base`: how many items came before those of this step.
     pub(crate) fn new(turn_id: &str, step: usize, config: &AgentConfig, base: usize) -> Self {
         let functions = config.client_tools.iter().map(|tool| tool.name.clone()).collect();
+        let namespaces = Echo::kept(config).namespaces;
         let (items, turn_id) = (Vec::new(), turn_id.to_owned());
-        Self { turn_id, step, base, functions, items, open: false, call: None, parts: 0, pieces: 0 }
+        Self { turn_id, step, base, functions, namespaces, items, open: false, call: None, parts: 0, pieces: 0 }
     }
 
     /// One event of the model.
@@ -207,11 +210,13 @@ impl Writer {
             self.close(Status::Completed, events);
             self.call = Some(delta.index);
             if self.functions.contains(&delta.name) {
+                let (namespace, name) = namespaces::parted(&self.namespaces, &delta.name);
                 let item = Item::FunctionCall {
                     id: self.id("fc"),
                     status: Status::InProgress,
                     call_id: delta.id.clone(),
-                    name: delta.name.clone(),
+                    name,
+                    namespace,
                     arguments: String::new(),
                 };
                 self.open_item(item, events);

@@ -181,7 +181,7 @@ impl CreateResponse {
         let limits = self.limits.as_ref();
         let limit = |own: fn(&LimitOptions) -> Option<u32>| limits.and_then(own).unwrap_or_default();
         Ok(AgentConfig {
-            metadata: Echo::of(&self, tools.web_search.clone()).keep()?,
+            metadata: Echo::of(&self, tools.web_search.clone(), tools.namespaces).keep()?,
             model,
             tools: tools.web_search.iter().map(|_| WEB_SEARCH.to_owned()).collect(),
             client_tools: tools.functions,

@@ -230,7 +230,7 @@ impl Output {
     fn hand_off(&mut self, index: u32, call_id: String, output_id: String, handoff: &HandoffStep, events: &mut Events<'_>) {
         let call = handoff.call.clone().unwrap_or_default();
         let (status, name, arguments) = (Status::InProgress, call.name.clone(), String::new());
-        self.items.push(Item::FunctionCall { id: call_id.clone(), status, call_id: call.id.clone(), name, arguments });
+        self.items.push(Item::FunctionCall { id: call_id.clone(), status, call_id: call.id.clone(), name, namespace: None, arguments });
         let place = self.items.len() - 1;
         self.added(place, events);
         let kinds = ["response.function_call_arguments.delta", "response.function_call_arguments.done"];

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     input::text,
+    namespaces,
     steps::{FILE_SEARCH, WEB_SEARCH},
 };
 use crate::openai::vector_stores::{bank_id, filters, ids::store_id, ranking};
@@ -18,6 +19,8 @@ use crate::openai::vector_stores::{bank_id, filters, ids::store_id, ranking};
 #[derive(Debug, Default)]
 pub(crate) struct Tools {
     pub(crate) functions: Vec<ToolDefinition>,
+    /// Which some of the functions are in.
+    pub(crate) namespaces: Vec<String>,
     pub(crate) servers: Vec<McpServer>,
     /// The search tool as it was asked for.
     pub(crate) web_search: Option<Value>,
@@ -62,6 +65,7 @@ pub(crate) fn read(tools: &[Value]) -> Result<Tools> {
         let field = format!("tools[{index}]");
         match tool.get("type").and_then(Value::as_str) {
             Some("function") => read.functions.push(function(&field, tool)?),
+            Some("namespace") => namespace(&field, tool, &mut read)?,
             Some("mcp") => read.servers.push(server(&field, tool)?),
             Some(FILE_SEARCH) if read.file_search.is_some() => {
                 return Err(Error::invalid(field, "there is one file_search tool: name all vector stores in it"));
@@ -92,6 +96,28 @@ pub(crate) fn function(field: &str, tool: &Value) -> Result<ToolDefinition> {
     let parameters = tool.get("parameters").filter(|schema| !schema.is_null()).map(Value::to_string).unwrap_or_default();
     let strict = tool.get("strict").and_then(Value::as_bool).unwrap_or(false);
     Ok(ToolDefinition { strict, ..ToolDefinition::new(name, text("description"), parameters) })
+}
+
+/// The functions of a namespace.
+fn namespace(field: &str, tool: &Value, read: &mut Tools) -> Result<()> {
+    let name = text(field, tool, "name")?;
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+        return Err(Error::invalid(format!("{field}.name"), "the name of a namespace is made of letters, digits, _ and -"));
+    }
+    let tools = tool.get("tools").and_then(Value::as_array);
+    let tools = tools.ok_or_else(|| Error::invalid(format!("{field}.tools"), "a namespace needs tools: a list of functions"))?;
+    for (index, tool) in tools.iter().enumerate() {
+        let field = format!("{field}.tools[{index}]");
+        let kind = tool.get("type").and_then(Value::as_str).unwrap_or_default();
+        if kind != "function" {
+            let message = format!("tools of type {kind:?} in a namespace are not supported yet; use \"function\"");
+            return Err(absent(format!("{field}.type"), message));
+        }
+        let within = function(&field, tool)?;
+        read.functions.push(ToolDefinition { name: namespaces::joined(&name, &within.name), ..within });
+    }
+    read.namespaces.push(name);
+    Ok(())
 }
 
 /// Searches by meaning and by words.

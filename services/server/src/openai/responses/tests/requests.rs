@@ -321,3 +321,20 @@ fn what_is_wrong_or_not_here_is_refused_by_name() {
     assert_eq!(wrong(json!({ "guardrails": [3] })).1, "guardrails[0]");
     assert_eq!(wrong(json!({ "limits": { "max_cost": -1.0 } })).1, "limits.max_cost");
 }
+
+#[test]
+fn functions_in_a_namespace_have_its_name_in_theirs_and_give_it_back() {
+    let look = json!({ "type": "function", "name": "look", "parameters": { "type": "object" } });
+    let config = config(json!({ "tools": [look, { "type": "namespace", "name": "pets", "description": "Animals.", "tools": [look] }] }));
+    assert_eq!(config.client_tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["look", "pets__look"]);
+    let calls: Vec<Part> = vec![ToolCall::new("a", "look", "{}").into(), ToolCall::new("b", "pets__look", "{}").into()];
+    let said = vec![Message::new(Role::Assistant, calls)];
+    let shown = json!(items::input(&Turn { config: Some(config), input: said.clone(), ..turn() }));
+    assert_eq!((&shown[0]["name"], &shown[0]["namespace"]), (&json!("look"), &Value::Null));
+    assert_eq!((&shown[1]["name"], &shown[1]["namespace"]), (&json!("look"), &json!("pets")));
+    assert_eq!(input::read(serde_json::from_value(shown).unwrap()).unwrap().messages, said);
+    let wrong = |namespace: Value| asked(json!({ "tools": [namespace] })).unwrap_err().field().unwrap_or_default().to_owned();
+    assert_eq!(wrong(json!({ "type": "namespace", "name": "a b", "tools": [] })), "tools[0].name");
+    assert_eq!(wrong(json!({ "type": "namespace", "name": "a" })), "tools[0].tools");
+    assert_eq!(wrong(json!({ "type": "namespace", "name": "a", "tools": [{ "type": "custom", "name": "b" }] })), "tools[0].tools[0].type");
+}
