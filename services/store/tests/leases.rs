@@ -243,5 +243,5 @@ async fn who_opens_a_file_alone_need_not_wait_for_the_dead() {
 
 /// A page of a session's turns, oldest first.
 fn page_of<'a>(session_id: &'a str, page_size: u32, page_token: &'a str) -> TurnList<'a> {
-    TurnList { session_id: Some(session_id), newest_first: false, after: "", page_size, page_token }
+    TurnList { viewer: "ann", session_id: Some(session_id), newest_first: false, after: "", page_size, page_token }
 }

@@ -595,5 +595,5 @@ async fn many_may_open_a_database_at_once(fixture: &Fixture) {
 
 /// A page of a session's turns, oldest first.
 fn of<'a>(session_id: &'a str, page_size: u32, page_token: &'a str) -> TurnList<'a> {
-    TurnList { session_id: Some(session_id), newest_first: false, after: "", page_size, page_token }
+    TurnList { viewer: "ann", session_id: Some(session_id), newest_first: false, after: "", page_size, page_token }
 }
