@@ -82,6 +82,10 @@ async fn load(shared: &Shared, held: &Held) -> Result<(Fold, Context)> {
 }
 
 fn go_on(shared: &Arc<Shared>, held: &Held, fold: Fold, cx: Context, running: Running) {
+    // One that answers a call of another is a part of that.
+    if fold.turn.caller_turn_id.is_empty() {
+        running.keep(shared.readmit(&cx));
+    }
     let journal = Journal::new(shared, &held.tenant, fold, running, Some(held.epoch));
     failpoint::hit("recover.turn");
     let run = Run::new(shared.clone(), cx, journal, true);

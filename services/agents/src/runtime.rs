@@ -64,6 +64,10 @@ pub trait Admit: Send + Sync + 'static {
     /// # Errors
     /// `ResourceExhausted` with the time to come back.
     fn admit(&self, cx: &Context) -> Result<Box<dyn Any + Send>>;
+
+    /// The same for a turn that goes on here after its process is gone: it was let in once, so it is not asked whether it may, but it
+    /// counts.
+    fn readmit(&self, cx: &Context) -> Box<dyn Any + Send>;
 }
 
 /// Agents, sessions and turns, over a store and the services to the left.
@@ -122,8 +126,8 @@ impl Runtime {
         Ok(Arc::new(Self(shared)))
     }
 
-    /// Asks this before a caller's turn begins or is resumed. Turns that answer a call of another's are a part of that, and turns
-    /// that go on after a crash have been asked for already. The first one stays.
+    /// Asks this before a caller's turn begins or is resumed, and tells it of those that go on after a crash. Turns that answer a call of
+    /// another's are a part of that. The first one stays.
     pub fn admitting(&self, admit: impl Admit) {
         // An `Err` gives it back: there is one already.
         let _ = self.0.admit.set(Box::new(admit));
@@ -168,6 +172,10 @@ impl Shared {
     /// `ResourceExhausted` the caller has as many turns as they may.
     pub(crate) fn admit(&self, cx: &Context) -> Result<Option<Box<dyn Any + Send>>> {
         self.admit.get().map(|admit| admit.admit(cx)).transpose()
+    }
+
+    pub(crate) fn readmit(&self, cx: &Context) -> Option<Box<dyn Any + Send>> {
+        self.admit.get().map(|admit| admit.readmit(cx))
     }
 
     /// The turn as its journal tells it.

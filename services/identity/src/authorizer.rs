@@ -123,29 +123,24 @@ impl Authorizer {
 
     async fn own_sessions(&self, cx: &Context, list: &mut ListSessionsResponse) -> Result<()> {
         let (action, policies) = (self.action("Agents.get_session")?, self.policies.current());
-        let mut seen = Vec::with_capacity(list.sessions.len());
-        for session in std::mem::take(&mut list.sessions) {
-            let owner = self.store.owner_of_session(cx.tenant(), &session.id).await?;
-            if self.may_read(cx, &action, &("session", session.id.clone()), owner.as_deref(), &policies) {
-                seen.push(session);
-            }
-        }
-        list.sessions = seen;
+        let ids: Vec<&str> = list.sessions.iter().map(|session| session.id.as_str()).collect();
+        let owners = self.store.owners_of_sessions(cx.tenant(), &ids).await?;
+        list.sessions.retain(|session| {
+            let owner = owners.get(&session.id).map(String::as_str);
+            self.may_read(cx, &action, &("session", session.id.clone()), owner, &policies)
+        });
         Ok(())
     }
 
     async fn own_turns(&self, cx: &Context, list: &mut ListTurnsResponse) -> Result<()> {
         let (action, policies) = (self.action("Agents.get_turn")?, self.policies.current());
-        let mut seen = Vec::with_capacity(list.turns.len());
-        for turn in std::mem::take(&mut list.turns) {
-            // One that was handed over is another's than whoever began it.
-            let noted = self.store.owner(cx.tenant(), &turn.id).await?;
-            let owner = noted.as_deref().or(Some(turn.principal.as_str())).filter(|owner| !owner.is_empty());
-            if self.may_read(cx, &action, &("turn", turn.id.clone()), owner, &policies) {
-                seen.push(turn);
-            }
-        }
-        list.turns = seen;
+        let ids: Vec<&str> = list.turns.iter().map(|turn| turn.id.as_str()).collect();
+        // One that was handed over is another's than whoever began it.
+        let noted = self.store.owners(cx.tenant(), &ids).await?;
+        list.turns.retain(|turn| {
+            let owner = noted.get(&turn.id).or(Some(&turn.principal)).map(String::as_str).filter(|owner| !owner.is_empty());
+            self.may_read(cx, &action, &("turn", turn.id.clone()), owner, &policies)
+        });
         Ok(())
     }
 

@@ -140,7 +140,7 @@ impl Memory for Router {
     /// One provider after the other; a page never spans two.
     async fn list_banks(&self, cx: &Context, mut request: ListBanksRequest) -> Result<ListBanksResponse> {
         self.first()?;
-        let bad = || Error::invalid("page_token", "page_token is not one that this list gave");
+        let bad = || Error::invalid("page_token", "page_token is not one that this list gave").with_reason("bad_page_token");
         let (at, token) = match request.page_token.split_once(':') {
             None if request.page_token.is_empty() => (0, String::new()),
             None => return Err(bad()),

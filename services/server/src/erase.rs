@@ -1,11 +1,14 @@
 //! Deleting all that a tenant, or one person of it, has here: what services keep by their services, and then the rows that are left.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use llama_stack_core::{Agents, Code, Context, Error, Files, Memory, Principal, Prompts, Result, context::named, forget::Keepers};
 use llama_stack_proto::v1::{
     CancelTurnRequest, DeleteAgentRequest, DeleteBankRequest, DeleteDocumentsRequest, DeleteFileRequest, DeletePromptRequest,
-    DeleteSessionRequest, DeleteTurnRequest, EraseRequest, EraseResponse, ListBanksRequest, ListFilesRequest, ListSessionsRequest,
+    DeleteSessionRequest, DeleteTurnRequest, EraseRequest, EraseResponse, ListBanksRequest, ListFilesRequest, ListSessionsRequest, Session,
 };
 use llama_stack_store::Store;
 
@@ -112,13 +115,16 @@ impl Eraser {
         let mut request = ListSessionsRequest { page_size: PAGE, ..ListSessionsRequest::default() };
         loop {
             let page = self.agents.list_sessions(admin, request.clone()).await?;
-            for session in page.sessions {
-                let is_theirs = match of {
-                    Some(person) => self.store.owner_of_session(admin.tenant(), &session.id).await?.as_deref() == Some(person),
-                    None => true,
-                };
-                if is_theirs {
-                    count(counts, "sessions", gone(self.agents.delete_session(admin, DeleteSessionRequest { id: session.id }).await)?);
+            let owners = match of {
+                Some(_) => {
+                    let ids: Vec<&str> = page.sessions.iter().map(|session| session.id.as_str()).collect();
+                    self.store.owners_of_sessions(admin.tenant(), &ids).await?
+                }
+                None => HashMap::new(),
+            };
+            for Session { id, .. } in page.sessions {
+                if of.is_none_or(|person| owners.get(&id).is_some_and(|owner| owner == person)) {
+                    count(counts, "sessions", gone(self.agents.delete_session(admin, DeleteSessionRequest { id }).await)?);
                 }
             }
             if page.next_page_token.is_empty() {

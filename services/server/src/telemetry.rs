@@ -45,7 +45,12 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// What collectors take in one message.
 const MESSAGE: usize = 4 << 20;
 /// Spans of one message where content is captured, which is in two attributes of a span at the most; beside them there is room for the rest.
-const MOST_CAPTURED: usize = MESSAGE / (2 * LONGEST + 8_192);
+const MOST_CAPTURED: usize = MESSAGE / CAPTURED;
+const CAPTURED: usize = 2 * LONGEST + 8_192;
+/// Spans with captured content that wait for a collector which does not take them: 64 MiB at the most. What comes then is dropped.
+const MOST_WAITING: usize = (64 << 20) / CAPTURED;
+/// What says so for any spans, of OpenTelemetry's own variables.
+const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 
 pub(crate) struct Telemetry {
     provider: SdkTracerProvider,
@@ -85,8 +90,13 @@ impl Telemetry {
             ])
             .build();
         let meters = SdkMeterProvider::builder().with_periodic_exporter(measures).with_resource(service.clone()).build();
-        let batch = BatchConfigBuilder::default();
-        let batch = if manifest.telemetry.capture_content { batch.with_max_export_batch_size(MOST_CAPTURED) } else { batch };
+        let mut batch = BatchConfigBuilder::default();
+        if manifest.telemetry.capture_content {
+            batch = batch.with_max_export_batch_size(MOST_CAPTURED);
+            if std::env::var_os(QUEUE).is_none() {
+                batch = batch.with_max_queue_size(MOST_WAITING);
+            }
+        }
         let spans = BatchSpanProcessor::builder(exporter).with_batch_config(batch.build()).build();
         let provider = SdkTracerProvider::builder().with_span_processor(spans).with_resource(service).build();
         let instruments = Instruments::new(&meters.meter("llama-stack"));

@@ -475,9 +475,7 @@ impl Store {
     /// or the same again.
     pub async fn document_versions(&self, tenant: &str, bank_id: &str, ids: &[&str]) -> Result<HashMap<String, [String; 2]>> {
         let list = serde_json::to_string(ids).map_err(|error| Error::internal("ids are no JSON").with_source(error))?;
-        let [sqlite, postgres] = VERSIONS;
-        let sql = if self.is_remote() { postgres } else { sqlite };
-        let rows = self.read(sql, args![tenant, bank_id, &list]).await?;
+        let rows = self.read(self.worded(VERSIONS), args![tenant, bank_id, &list]).await?;
         let read = |row: &Row| Ok((row.text(0)?, [row.text(1)?, row.text(2)?]));
         rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
     }

@@ -167,6 +167,14 @@ impl Store {
         }
     }
 
+    /// Of a question's words for SQLite and for Postgres those that this database understands.
+    fn worded(&self, [sqlite, postgres]: [&'static str; 2]) -> &'static str {
+        match &*self.0 {
+            Database::Sqlite(_) => sqlite,
+            Database::Postgres(_) => postgres,
+        }
+    }
+
     async fn read(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>> {
         match &*self.0 {
             Database::Sqlite(sqlite) => sqlite.read(sql, args).await,

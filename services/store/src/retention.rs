@@ -8,7 +8,7 @@ use crate::{
     Store,
     command::{Command, Failure, Outcome},
     failure,
-    owners::began,
+    owners::{owned_sessions, owner_in},
     sql::{Arg, Conn, Row, args},
     turns::micros,
 };
@@ -19,24 +19,19 @@ const AT_ONCE: i64 = 200;
 /// Sorts after every tenant.
 const END: &str = "\u{10FFFF}";
 
-/// Whose a session is, as [`Store::owner_of_session`] finds it: who is noted for it, or for its first turn, or who began that.
-const SESSIONS: &str = "SELECT s.tenant, s.id, s.created_us, s.last_us, COALESCE(noted.principal, handed.principal, ''), \
-                        COALESCE(j.body, '') FROM (SELECT i.tenant, i.id, i.created_us, \
-                        (SELECT MIN(t.id) FROM turns t WHERE t.tenant = i.tenant AND t.session_id = i.id) AS first_turn, \
-                        COALESCE((SELECT MAX(t.created_us) FROM turns t WHERE t.tenant = i.tenant AND t.session_id = i.id), 0) AS last_us \
-                        FROM sessions i WHERE i.created_us < $1 \
-                        AND i.tenant >= $2 AND i.tenant <= $4 AND (i.tenant > $2 OR i.id > $3) \
-                        AND NOT EXISTS (SELECT 1 FROM turns t WHERE t.tenant = i.tenant AND t.session_id = i.id \
-                        AND (t.created_us >= $1 OR t.status IN (1, 2))) ORDER BY i.tenant, i.id LIMIT $5) s \
-                        LEFT JOIN owners noted ON noted.tenant = s.tenant AND noted.id = s.id \
-                        LEFT JOIN owners handed ON handed.tenant = s.tenant AND handed.id = s.first_turn \
-                        LEFT JOIN journal j ON j.tenant = s.tenant AND j.turn_id = s.first_turn AND j.seq = 1 ORDER BY s.tenant, s.id";
+const SESSIONS: &str = owned_sessions!(
+    "s.tenant, s.id, s.created_us, s.last_us",
+    ", i.created_us, COALESCE((SELECT MAX(t.created_us) FROM turns t WHERE t.tenant = i.tenant AND t.session_id = i.id), 0) AS last_us",
+    "i.created_us < $1 AND (i.tenant, i.id) > ($2, $3) AND i.tenant <= $4 \
+     AND NOT EXISTS (SELECT 1 FROM turns t WHERE t.tenant = i.tenant AND t.session_id = i.id \
+     AND (t.created_us >= $1 OR t.status IN (1, 2))) ORDER BY i.tenant, i.id LIMIT $5"
+);
 /// Ids sort by the time of their making.
-const FILES: &str = "SELECT tenant, id, owner FROM files WHERE id < $1 \
-                     AND tenant >= $2 AND tenant <= $4 AND (tenant > $2 OR id > $3) ORDER BY tenant, id LIMIT $5";
+const FILES: &str =
+    "SELECT tenant, id, owner FROM files WHERE id < $1 AND (tenant, id) > ($2, $3) AND tenant <= $4 ORDER BY tenant, id LIMIT $5";
 /// Those that have come to their end.
-const BATCHES: &str = "SELECT tenant, id, owner FROM batches WHERE id < $1 AND status > 4 \
-                       AND tenant >= $2 AND tenant <= $4 AND (tenant > $2 OR id > $3) ORDER BY tenant, id LIMIT $5";
+const BATCHES: &str = "SELECT tenant, id, owner FROM batches WHERE id < $1 AND status > 4 AND (tenant, id) > ($2, $3) AND tenant <= $4 \
+                       ORDER BY tenant, id LIMIT $5";
 const FORGET_BATCH: &str = "DELETE FROM batches WHERE tenant = $1 AND id = $2 AND status > 4";
 
 struct ForgetBatch {
@@ -84,10 +79,9 @@ impl Store {
     pub async fn idle_sessions(&self, since: &Timestamp, tenant: Option<&str>, after: Option<&Aged>) -> Result<Vec<Aged>> {
         let rows = self.aged(SESSIONS, micros(Some(since)).into(), tenant, after).await?;
         let idle = |row: &Row| {
-            let read = || Ok((row.text(0)?, row.text(1)?, row.int(2)?.max(row.int(3)?), row.text(4)?));
-            let (tenant, id, since_us, noted) = read().map_err(|error: sqlx::Error| failure::report(&error))?;
-            let owner = if noted.is_empty() { began(failure::decode_column(row, 5)?).unwrap_or_default() } else { noted };
-            Ok(Aged { tenant, id, owner, since_us })
+            let read = || Ok((row.text(0)?, row.text(1)?, row.int(2)?.max(row.int(3)?)));
+            let (tenant, id, since_us) = read().map_err(|error: sqlx::Error| failure::report(&error))?;
+            Ok(Aged { tenant, id, owner: owner_in(row, 4)?.unwrap_or_default(), since_us })
         };
         rows.iter().map(idle).collect()
     }

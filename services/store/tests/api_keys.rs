@@ -119,6 +119,22 @@ async fn idle_sessions_come_with_whose_they_are(Fixture { store, .. }: &Fixture)
     let of = |tenant, person| [(tenant, "began", person), (tenant, "handed", "heir"), (tenant, "nobody", ""), (tenant, "noted", person)];
     assert_eq!(told, [of(TENANT, "ann"), of("umbrella", "una")].concat());
     assert!(all[0].is_older(&in_seconds(-100).unwrap()) && !all[0].is_older(&in_seconds(-250).unwrap()), "its second turn counts");
+    // The same of those of a page, whether they are idle or not.
+    for (tenant, person) in [(TENANT, "ann"), ("umbrella", "una")] {
+        let ids = ["began", "handed", "noted", "nobody", "running", "none"];
+        let mut owners: Vec<_> = store.owners_of_sessions(tenant, &ids).await.unwrap().into_iter().collect();
+        owners.sort();
+        let known = [("began", person), ("handed", "heir"), ("noted", person), ("running", person)];
+        assert_eq!(owners, known.map(|(id, owner)| (id.to_owned(), owner.to_owned())));
+        for id in ids {
+            let one = store.owner_of_session(tenant, id).await.unwrap();
+            assert_eq!(one.as_ref(), owners.iter().find(|(known, _)| known == id).map(|(_, owner)| owner), "{id}");
+        }
+        let noted = store.owners(tenant, &ids).await.unwrap();
+        assert_eq!(noted.into_iter().collect::<Vec<_>>(), [("noted".to_owned(), person.to_owned())]);
+    }
+    assert!(store.owners_of_sessions("acm", &["began", "noted"]).await.unwrap().is_empty());
+    assert!(store.owners_of_sessions(TENANT, &[]).await.unwrap().is_empty() && store.owners(TENANT, &[]).await.unwrap().is_empty());
     // One tenant's alone, after one of them, and none in which something was begun since.
     let later = idle(-100, Some(TENANT), Some(&all[1])).await;
     assert_eq!(later, all[2..4]);

@@ -179,11 +179,15 @@ async fn what_a_batch_reads_is_there_until_it_has_ended_whatever_its_time(fixtur
         store.insert_file(tenant, file, "blob").await.unwrap();
     }
     let status = BatchStatus::Validating.into();
-    let batch = Batch { id: ids::new("batch"), input_file_id: input.id.clone(), status, created: Some(ids::now()), ..Batch::default() };
+    // What it only names, it does not read.
+    let metadata = [("file".to_owned(), other.id.clone())].into();
+    let (id, input_file_id) = (ids::new("batch"), input.id.clone());
+    let batch = Batch { id, input_file_id, status, created: Some(ids::now()), metadata, ..Batch::default() };
     store.insert_batch(&batch, &Caller { principal: "ann".into(), tenant: TENANT.into(), ..Caller::default() }).await.unwrap();
     let is_there = async |tenant: &str, file: &File| store.get_file(tenant, &file.id, "").await.is_ok();
     assert!(store.is_batch_input(TENANT, &input.id).await.unwrap() && is_there(TENANT, &input).await);
     assert!(!is_there(TENANT, &other).await && !is_there("other", &input).await);
+    assert!(!store.is_batch_input(TENANT, &other.id).await.unwrap() && !store.is_batch_input("other", &input.id).await.unwrap());
     let held = store.claim_batches(of("one"), 1).await.unwrap().pop().unwrap();
     store.advance_batch(&held, &Batch { status: BatchStatus::Completed.into(), ..batch }).await.unwrap();
     assert!(!store.is_batch_input(TENANT, &input.id).await.unwrap() && !is_there(TENANT, &input).await);

@@ -116,6 +116,8 @@ async fn a_database_with_rows_is_left_alone_unless_it_is_to_be_replaced(fixture:
     let there = open(&url).await;
     let before = agent("there");
     there.put_agent(TENANT, &before).await.unwrap();
+    there.put_agent(TENANT, &agent("there too")).await.unwrap();
+    let (_, token) = there.list_agents(TENANT, 1, "").await.unwrap();
     there.close().await;
     let refused = Restore::begin(&url, &known_migrations(), false).await.err().unwrap();
     assert_eq!((refused.code(), refused.reason()), (Code::FailedPrecondition, Some("not_empty")));
@@ -125,6 +127,9 @@ async fn a_database_with_rows_is_left_alone_unless_it_is_to_be_replaced(fixture:
     fill(&url, &tables, true).await;
     let there = open(&url).await;
     assert_eq!(there.list_agents(TENANT, 0, "").await.unwrap().0, [here]);
+    // The key of tokens is the database's own: it is not in the backup, and does not go with what was there.
+    assert!(there.list_agents(TENANT, 1, &token).await.is_ok());
+    assert_eq!(store.list_agents(TENANT, 1, &token).await.unwrap_err().reason(), Some("bad_page_token"));
     there.close().await;
 }
 

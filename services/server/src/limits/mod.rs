@@ -4,7 +4,7 @@
 //! request ─ guard ─┬─ is there room at all?            no: 503 at once, UNAVAILABLE
 //!                  ├─ quotas of key, caller and tenant   no: 429 with the time to come back, RESOURCE_EXHAUSTED
 //!                  └─ handler … the answer's end gives the place back
-//! turn ─ Admit ─ turns of key, caller and tenant at once   no: 429, RESOURCE_EXHAUSTED
+//! turn ─ Admit ─ turns of key, caller and tenant at once   no: 429, RESOURCE_EXHAUSTED; one that goes on counts, unasked
 //! Observed ─ tokens and their cost, after they were used ─┐
 //! every 2 s ─ what was let in and used since ─ the store ─ what all processes did
 //! ```

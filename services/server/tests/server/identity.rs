@@ -356,15 +356,30 @@ async fn lists_hold_what_the_caller_may_read() {
     let body = json!({ "model": "parrot", "input": "hi" });
     let (code, response) = told(server.http.post(server.url("/v1/responses")).bearer_auth(&ann).json(&body)).await;
     assert_eq!(code, 200, "{response}");
-    let listed = async |secret: &str| {
-        let (_, list) = told(server.http.get(server.url("/v1/responses")).bearer_auth(secret)).await;
+    let listed = async |path: &str, secret: &str| {
+        let (_, list) = told(server.http.get(server.url(path)).bearer_auth(secret)).await;
         list["data"].as_array().unwrap().len()
     };
-    assert_eq!((listed(&ann).await, listed(&bob).await, listed(&admin).await), (1, 0, 1));
+    for path in ["/v1/responses", "/v1/conversations"] {
+        assert_eq!((listed(path, &ann).await, listed(path, &bob).await, listed(path, &admin).await), (1, 0, 1), "{path}");
+    }
     // Nor may it be gone on with.
     let body = json!({ "model": "parrot", "input": "and?", "previous_response_id": response["id"] });
     assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&bob).json(&body)).await.0, 404);
     assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&ann).json(&body)).await.0, 200);
+    // Nor does a page's token serve another than who it was given to.
+    let body = json!({ "model": "parrot", "input": "hi again" });
+    assert_eq!(told(server.http.post(server.url("/v1/responses")).bearer_auth(&ann).json(&body)).await.0, 200);
+    let page = async |secret: &str, token: &str| {
+        let url = server.url(&format!("/v1/conversations?limit=1&page={token}"));
+        told(server.http.get(url).bearer_auth(secret)).await
+    };
+    let (_, first) = page(&ann, "").await;
+    let token = first["next_page"].as_str().unwrap();
+    let (code, rest) = page(&ann, token).await;
+    assert_eq!((code, rest["data"].as_array().unwrap().len()), (200, 1), "{rest}");
+    let (code, refused) = page(&bob, token).await;
+    assert_eq!((code, &refused["error"]["code"]), (400, &json!("bad_page_token")), "{refused}");
 }
 
 /// Who may and who may not, by whom and under which policy: over both protocols, for admins.

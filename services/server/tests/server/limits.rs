@@ -417,6 +417,48 @@ async fn what_a_day_allows_is_counted_for_each_key_and_known_after_a_restart() {
     assert_eq!(ask_with(&again, &secret(&other)).await.status(), 200);
 }
 
+/// Whoever goes on with a turn counts it, in the place of the process that it began in.
+#[tokio::test]
+async fn a_turn_that_goes_on_in_another_process_counts_there_until_its_end() {
+    let folder = TempDir::new().unwrap();
+    let manifest = |most: u32| {
+        let url = format!("sqlite://{}/state.db", folder.path().display());
+        format!("store: {{ url: \"{url}\" }}\nlimits: {{ each_principal: {{ concurrent_turns: {most} }} }}\n")
+    };
+    let respond = async |server: &Server, principal: &str, body: Value| {
+        let request = server.http.post(server.url("/v1/responses")).header("x-llama-stack-principal", principal);
+        let response = request.json(&body).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let server = start_with(&manifest(2)).await;
+    let mut begun = Vec::new();
+    for _ in 0..2 {
+        let (status, turn) = respond(&server, "ann", json!({ "model": "parrot", "input": "slow", "background": true })).await;
+        assert_eq!(status, 200, "{turn}");
+        begun.push(turn["id"].as_str().unwrap().to_owned());
+    }
+    server.script.was_asked("slow").await;
+    server.stop.cancel();
+    timeout(PATIENCE, server.served).await.expect("did not stop").unwrap().unwrap();
+    // Both go on, although only one might begin.
+    let again = start_with(&manifest(1)).await;
+    let quick = json!({ "model": "parrot", "input": "hi" });
+    let (status, refused) = respond(&again, "ann", quick.clone()).await;
+    assert_eq!((status, &refused["error"]["code"]), (429, &json!("rate_limit_exceeded")), "{refused}");
+    assert_eq!(respond(&again, "bob", quick.clone()).await.0, 200);
+    let ended = async {
+        for id in &begun {
+            while again.json("GET", &format!("/v1/responses/{id}"), Value::Null).await["status"] != "completed" {
+                again.script.go_on();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    };
+    timeout(PATIENCE, ended).await.expect("the turns did not end");
+    let (status, answer) = respond(&again, "ann", quick).await;
+    assert_eq!(status, 200, "{answer}");
+}
+
 /// Nine tokens an answer. What one process gives up at its end is answered in the next, where nobody shows the key.
 #[tokio::test]
 async fn a_turn_that_goes_on_in_another_process_is_charged_to_the_key_that_it_was_begun_with() {
