@@ -434,7 +434,8 @@ async fn documents_that_were_handed_elsewhere_are_known_by_their_file(Fixture { 
     // What is in place of what it was made of before is the one's alone, or nobody's.
     store.settle_handed(TENANT, "far", vec![of("a", "file-other"), of("b", "")]).await.unwrap();
     assert!(known("file-far").await.is_empty());
-    assert!(store.is_handed(TENANT, "far", "a", "file-other").await.unwrap());
+    let of_both = [of("a", "file-other"), of("a", "file-far"), of("b", "file-far")];
+    assert_eq!(store.handed_documents(TENANT, "far", &of_both).await.unwrap(), [of("a", "file-other")].into());
     store.forget_handed(TENANT, "far", vec![of("a", "file-far")]).await.unwrap();
     assert_eq!(known("file-other").await, ["far/a"]);
     store.forget_handed(TENANT, "far", vec![of("a", "")]).await.unwrap();
