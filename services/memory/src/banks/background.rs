@@ -201,7 +201,13 @@ impl Banks {
             Err(error) if error.code() == Code::NotFound => return Ok(None),
             bank => bank?,
         };
-        let Some(row) = self.there(tenant, bank_id, id).await? else { return Ok(None) };
+        let mut row = self.there(tenant, bank_id, id).await?;
+        if row.is_none() {
+            // What it is to replace may have expired, and gives way.
+            self.forget_expired(tenant, bank_id).await?;
+            row = self.there(tenant, bank_id, id).await?;
+        }
+        let Some(row) = row else { return Ok(None) };
         // Another process has taken it over: this one was too slow.
         if !self.store.is_worker_of(self.0.worker.owner(), pending).await? {
             return Ok(None);

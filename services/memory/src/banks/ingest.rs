@@ -179,6 +179,7 @@ impl Banks {
         let _held = self.0.locks.document(&key, &document.id).await;
         self.check_quota(tenant, bank_id, &document.id, document.bytes).await?;
         let _busy = self.0.worker.begin(&self.store).await?;
+        let is_tried_again = revision.is_some();
         let revision = match revision {
             Some(revision) => {
                 self.check_waits(tenant, bank_id, &document.id, &revision).await?;
@@ -206,7 +207,12 @@ impl Banks {
                     self.empty_unless_whole(&key, &row.document, &row.version, &row.revision).await?;
                 }
                 // Whichever came last to the index, what is the row's is put there again.
-                Some(_) => self.store.redo_document(tenant, bank_id, &document.id, self.0.worker.owner()).await?,
+                Some(_) => {
+                    self.store.redo_document(tenant, bank_id, &document.id, self.0.worker.owner()).await?;
+                    if is_tried_again {
+                        return Err(replaced());
+                    }
+                }
             }
         } else if let Some(Content::FileId(file_id)) = &document.content
             && self.is_file_gone(tenant, file_id).await
