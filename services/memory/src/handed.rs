@@ -40,12 +40,9 @@ impl Handed {
             }
             all.push((document.id.clone(), file));
         }
-        let mut new = Vec::new();
-        for made in of_files(&all) {
-            if !self.store.is_handed(tenant, bank, &made.0, &made.1).await? {
-                new.push(made);
-            }
-        }
+        let mut new = of_files(&all);
+        let known = self.store.handed_documents(tenant, bank, &new).await?;
+        new.retain(|made| !known.contains(made));
         self.store.note_handed(tenant, bank, new.clone()).await?;
         Ok((all, new))
     }
@@ -63,11 +60,11 @@ impl Handed {
 
     /// Once the provider has them: those whose file was deleted meanwhile go after it, as who deleted it may have found none yet.
     pub(crate) async fn check(&self, cx: &Context, provider: &dyn Memory, bank: &str, made: &[Made]) -> Result<()> {
-        for (document, file) in of_files(made) {
-            if !self.store.is_handed(cx.tenant(), bank, &document, &file).await? {
-                let request = DeleteDocumentsRequest { bank_id: bank.into(), document_ids: vec![document], file_id: file };
-                provider.delete_documents(cx, request).await?;
-            }
+        let made = of_files(made);
+        let known = self.store.handed_documents(cx.tenant(), bank, &made).await?;
+        for (document, file) in made.into_iter().filter(|made| !known.contains(made)) {
+            let request = DeleteDocumentsRequest { bank_id: bank.into(), document_ids: vec![document], file_id: file };
+            provider.delete_documents(cx, request).await?;
         }
         Ok(())
     }

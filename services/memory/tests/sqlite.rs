@@ -313,7 +313,7 @@ async fn what_an_index_has_of_another_version_is_not_found() {
         let id = format!("a#of another {n}");
         Chunk { revision: "rev_other".into(), ..memory::chunk(&id, "a", "cats cats cats bark", &llama_stack_tests::worded::vector("cats")) }
     };
-    index.upsert(&key, (0..5).map(foreign).collect()).await.unwrap();
+    index.upsert(&key, (0..60).map(foreign).collect()).await.unwrap();
     let listed = async || {
         let request = ListChunksRequest { bank_id: bank.id.clone(), ..ListChunksRequest::default() };
         stand.memory.list_chunks(&cx, request).await.unwrap().chunks
@@ -333,6 +333,108 @@ async fn what_an_index_has_of_another_version_is_not_found() {
     assert_eq!((there.status(), there.chunk_count, index.stats(&key).await.unwrap().chunks), (DocumentStatus::Failed, 0, 1));
     memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr")]).await;
     assert_eq!(memory::found(&stand.memory, &cx, memory::query(&bank, "purr", SearchMode::Keyword)).await, ["a"]);
+}
+
+/// Neither version is there in whole then, and the old one comes back when it is inserted again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_leaves_nothing_of_what_a_crash_left_in_the_middle_of_being_stored() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr"), memory::text("b", "cats sleep")]).await;
+    let closed = stand.worded.gate.write().await;
+    let documents = vec![memory::text("a", "dogs bark"), memory::text("b", "dogs sleep")];
+    let ingestion = background(&stand, &cx, &bank, documents).await;
+    let index = SqliteIndex::open(&stand.folder.path().join("memory/sqlite")).await.unwrap();
+    let key = BankKey { tenant: cx.tenant().into(), bank_id: bank.id.clone() };
+    let revision = stand.store.get_document(cx.tenant(), &bank.id, "a").await.unwrap().revision;
+    let stored = Chunk { revision, ..memory::chunk("a#0", "a", "dogs bark", &llama_stack_tests::worded::vector("dogs bark")) };
+    index.replace(&key, "a", vec![stored]).await.unwrap();
+    let cancel = CancelIngestionRequest { bank_id: bank.id.clone(), id: ingestion.id };
+    let ended = stand.memory.cancel_ingestion(&cx, cancel).await.unwrap();
+    assert_eq!((ended.status(), ended.cancelled), (DocumentStatus::Cancelled, 2));
+    drop(closed);
+    let found = async |words: &str| memory::found(&stand.memory, &cx, memory::query(&bank, words, SearchMode::Keyword)).await;
+    let there = document(&stand, &cx, &bank, "a").await;
+    assert_eq!((there.status(), there.chunk_count), (DocumentStatus::Cancelled, 0));
+    assert!(found("dogs bark purr").await.is_empty());
+    assert_eq!(found("cats").await, ["b"]);
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr")]).await;
+    assert_eq!(found("purr").await, ["a"]);
+}
+
+/// Neither its row nor its chunks say anything of a version.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_inserted_before_versions_were_noted_goes_on_being_found() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    memory::inserted(&stand.memory, &cx, &bank, vec![memory::text("a", "cats purr")]).await;
+    let index = SqliteIndex::open(&stand.folder.path().join("memory/sqlite")).await.unwrap();
+    let key = BankKey { tenant: cx.tenant().into(), bank_id: bank.id.clone() };
+    let mut chunks = index.scroll(&key, Some("a"), None, 10, true).await.unwrap();
+    assert!(chunks.iter().all(|chunk| !chunk.revision.is_empty()));
+    chunks.iter_mut().for_each(|chunk| chunk.revision.clear());
+    index.upsert(&key, chunks).await.unwrap();
+    let state = SqliteConnectOptions::new().filename(stand.folder.path().join("state.db"));
+    let mut state = SqliteConnection::connect_with(&state).await.unwrap();
+    sqlx::query("UPDATE bank_documents SET version = ''").execute(&mut state).await.unwrap();
+    let found = async |words: &str| {
+        let found = stand.memory.query(&cx, memory::query(&bank, words, SearchMode::Hybrid)).await.unwrap().chunks;
+        found.into_iter().map(|scored| scored.chunk.unwrap()).map(|chunk| (chunk.title, chunk.text)).collect::<Vec<_>>()
+    };
+    assert_eq!(found("purr").await.len(), 1);
+    let named = UpdateDocumentRequest {
+        bank_id: bank.id.clone(),
+        document_id: "a".into(),
+        title: Some("Cats".into()),
+        ..UpdateDocumentRequest::default()
+    };
+    stand.memory.update_document(&cx, named).await.unwrap();
+    assert_eq!(found("purr").await, [("Cats".to_owned(), "cats purr".to_owned())]);
+    // As long as another is to come, and once it has come.
+    let closed = stand.worded.gate.write().await;
+    let ingestion = background(&stand, &cx, &bank, vec![memory::text("a", "dogs bark")]).await;
+    let by_words = memory::found(&stand.memory, &cx, memory::query(&bank, "purr", SearchMode::Keyword)).await;
+    assert_eq!(by_words, ["a"]);
+    drop(closed);
+    assert_eq!(ended(&stand, &cx, ingestion).await.completed, 1);
+    let texts: Vec<String> = found("purr bark").await.into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts, ["dogs bark"]);
+}
+
+/// However many chunks it has: a search finds all of them under one title.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_that_fails_changes_no_chunk() {
+    let stand = Stand::new().await;
+    let cx = memory::somebody();
+    let bank = memory::made(&stand.memory, &cx).await;
+    let vector = llama_stack_tests::worded::vector("cats");
+    // More than are looked through at a time.
+    let many = (0..1_001).map(|n| Chunk { index: n, title: "Cats".into(), ..memory::chunk(&format!("a#{n}"), "a", "cats", &vector) });
+    stand.memory.insert_chunks(&cx, memory::chunks(&bank, many.collect())).await.unwrap();
+    let mut index = SqliteConnection::connect_with(&index_file(&stand)).await.unwrap();
+    sqlx::query("CREATE TRIGGER refused BEFORE INSERT ON chunks WHEN NEW.place = 1000 BEGIN SELECT RAISE(ABORT, 'refused'); END")
+        .execute(&mut index)
+        .await
+        .unwrap();
+    let rename = UpdateDocumentRequest {
+        bank_id: bank.id.clone(),
+        document_id: "a".into(),
+        title: Some("Dogs".into()),
+        ..UpdateDocumentRequest::default()
+    };
+    let named = async |title: &str| {
+        let sql = "SELECT COUNT(*) FROM chunks WHERE title = ?";
+        let mut index = SqliteConnection::connect_with(&index_file(&stand)).await.unwrap();
+        sqlx::query_scalar::<_, i64>(sql).bind(title.to_owned()).fetch_one(&mut index).await.unwrap()
+    };
+    let refused = stand.memory.update_document(&cx, rename.clone()).await.unwrap_err();
+    assert_eq!(refused.reason(), Some("index_failed"), "{refused}");
+    assert_eq!((named("Cats").await, document(&stand, &cx, &bank, "a").await.title.as_str()), (1_001, "Cats"));
+    sqlx::query("DROP TRIGGER refused").execute(&mut index).await.unwrap();
+    assert_eq!(stand.memory.update_document(&cx, rename).await.unwrap().title, "Dogs");
+    assert_eq!(named("Dogs").await, 1_001);
 }
 
 /// Else the text of a file would be there as long as what takes its place is not read, or go with what does.

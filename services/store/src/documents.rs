@@ -44,12 +44,12 @@ const PUT_WAITING: &str = "INSERT INTO bank_documents \
                            waiting = CASE WHEN bank_documents.version = '-' THEN excluded.waiting ELSE $16 END, \
                            waiting_principal = CASE WHEN bank_documents.version = '-' THEN '' ELSE excluded.principal END, \
                            waiting_roles = CASE WHEN bank_documents.version = '-' THEN '' ELSE excluded.roles END";
-/// 1 is `IN_PROGRESS`: what waits goes on waiting, and else it is over.
+/// 1 is `IN_PROGRESS`: what waits goes on waiting, and else it is over. What was cancelled, 4, is not completed after all.
 const SETTLE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7, expires_us = $8, \
                       version = CASE WHEN $9 = '' THEN version ELSE $9 END, waiting = CASE WHEN $5 = 1 THEN waiting ELSE $10 END, \
                       waiting_principal = CASE WHEN $5 = 1 THEN waiting_principal ELSE '' END, \
                       waiting_roles = CASE WHEN $5 = 1 THEN waiting_roles ELSE '' END \
-                      WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4";
+                      WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND revision = $4 AND NOT (status = 4 AND $5 = 2 AND $9 <> '')";
 /// What waited takes the place.
 const REPLACE: &str = "UPDATE bank_documents SET status = $5, bytes = $6, body = $7, expires_us = $8, \
                        version = CASE WHEN $9 = '' THEN version ELSE $9 END, waiting = $10, content = $11, file_id = $12, \
@@ -416,7 +416,7 @@ impl Store {
         self.settle(tenant, bank_id, document, revision, "", progress).await
     }
 
-    /// As [`Store::settle_document`], once the index has the chunks of this revision and no others.
+    /// As [`Store::settle_document`], once the index has the chunks of this revision and no others. False as well where it was cancelled.
     pub async fn complete_document(
         &self,
         tenant: &str,

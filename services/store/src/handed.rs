@@ -1,16 +1,25 @@
 //! Documents of banks that are kept elsewhere, as far as they are made of files of this stack: what goes with a file is known here.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
-use llama_stack_core::Result;
+use llama_stack_core::{Error, Result};
 
 use crate::{
     Store,
     command::{Command, Failure, Outcome},
-    sql::{Conn, args},
+    failure,
+    sql::{Conn, Row, args},
 };
 
 const NOTE: &str = "INSERT INTO handed_documents (tenant, bank_id, document_id, file_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-const IS_NOTED: &str = "SELECT 1 FROM handed_documents WHERE tenant = $1 AND bank_id = $2 AND document_id = $3 AND file_id = $4";
+/// Of these documents.
+const NOTED: [&str; 2] = [
+    "SELECT document_id, file_id FROM handed_documents WHERE tenant = $1 AND bank_id = $2 \
+     AND document_id IN (SELECT value FROM json_each($3))",
+    "SELECT document_id, file_id FROM handed_documents WHERE tenant = $1 AND bank_id = $2 \
+     AND document_id IN (SELECT json_array_elements_text(CAST($3 AS json)))",
+];
 const ANY: &str = "SELECT 1 FROM handed_documents WHERE tenant = $1 AND bank_id = $2 LIMIT 1";
 const FORGET: &str = "DELETE FROM handed_documents WHERE tenant = $1 AND bank_id = $2 AND document_id = $3 AND ($4 = '' OR file_id = $4)";
 const FORGET_OTHERS: &str = "DELETE FROM handed_documents WHERE tenant = $1 AND bank_id = $2 AND document_id = $3 AND file_id <> $4";
@@ -70,9 +79,18 @@ impl Store {
         self.write(ForgetBank { tenant: tenant.into(), bank_id: bank_id.into() }).await.map(drop)
     }
 
-    /// Whether it is still known: it is not once the file has gone.
-    pub async fn is_handed(&self, tenant: &str, bank_id: &str, document: &str, file: &str) -> Result<bool> {
-        Ok(!self.read(IS_NOTED, args![tenant, bank_id, document, file]).await?.is_empty())
+    /// Which of these are known, each with its file: they are not once that has gone.
+    pub async fn handed_documents(&self, tenant: &str, bank_id: &str, documents: &[(String, String)]) -> Result<HashSet<(String, String)>> {
+        if documents.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let ids: Vec<&str> = documents.iter().map(|(document, _)| document.as_str()).collect();
+        let list = serde_json::to_string(&ids).map_err(|error| Error::internal("ids are no JSON").with_source(error))?;
+        let [sqlite, postgres] = NOTED;
+        let sql = if self.is_remote() { postgres } else { sqlite };
+        let rows = self.read(sql, args![tenant, bank_id, &list]).await?;
+        let read = |row: &Row| Ok((row.text(0)?, row.text(1)?));
+        rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| failure::report(&error))
     }
 
     async fn handed(&self, sql: &'static str, tenant: &str, bank_id: &str, documents: Vec<(String, String)>) -> Result<()> {

@@ -23,8 +23,9 @@ const GET: &str = "SELECT created_us, ended_us, status, documents, completed, fa
 const COUNTS: &str = "SELECT status, COUNT(*) FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND ingestion_id = $3 GROUP BY status";
 const PROGRESS: &str = "UPDATE ingestions SET chunks = chunks + $4, chunks_embedded = chunks_embedded + $5 \
                         WHERE tenant = $1 AND bank_id = $2 AND id = $3";
-/// 1 is `IN_PROGRESS`, 4 is `CANCELLED`.
-const CANCEL: &str = "UPDATE bank_documents SET status = 4 WHERE tenant = $1 AND bank_id = $2 AND ingestion_id = $3 AND status = 1";
+/// 1 is `IN_PROGRESS`, 4 is `CANCELLED`. Nothing waits for the place of a cancelled one.
+const CANCEL: &str = "UPDATE bank_documents SET status = 4, waiting = $4, waiting_principal = '', waiting_roles = '' \
+                      WHERE tenant = $1 AND bank_id = $2 AND ingestion_id = $3 AND status = 1";
 const END: &str = "UPDATE ingestions SET ended_us = $4, status = $5, completed = $6, failed = $7, cancelled = $8 \
                    WHERE tenant = $1 AND bank_id = $2 AND id = $3 AND ended_us = 0";
 
@@ -45,7 +46,7 @@ impl Command for End {
     async fn apply(&self, conn: &mut Conn<'_>) -> Result<Outcome, Failure> {
         let key = args![&self.tenant, &self.bank_id, &self.id];
         if self.cancel {
-            conn.execute(CANCEL, key).await?;
+            conn.execute(CANCEL, args![&self.tenant, &self.bank_id, &self.id, &Vec::<u8>::new()]).await?;
         }
         let counts = Counts::of(&conn.rows(COUNTS, key).await?)?;
         if counts.in_progress > 0 {

@@ -73,7 +73,7 @@ pub use crate::page::page_after;
 pub use crate::restore::{Restore, Settled};
 pub use crate::retention::Aged;
 pub use crate::sealed::Sealer;
-pub use crate::snapshot::{KeptBank, Rows, Snapshot};
+pub use crate::snapshot::{KeptBank, KeptName, Rows, Snapshot};
 pub use crate::tables::known_migrations;
 pub use crate::turns::{BeginTurn, Begun, Claimed, FIRST_EPOCH, Held, TurnList, TurnWalk, Unfinished, WalkedTurns};
 pub use crate::uploads::PartedUpload;

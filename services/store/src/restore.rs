@@ -180,7 +180,8 @@ impl Restore {
 
     /// Brings the documents of a bank into line with what the backup has of them, where they were changed while it was made: one
     /// that was replaced or renamed, or has not as many chunks as it had, is read again at the next start; one of which only chunks are
-    /// kept, or whose bank has no model to read it with, is what they say; one that nothing is left of goes.
+    /// kept, or whose bank has no model to read it with, is what they say; one that nothing is left of goes. One whose last insertion had
+    /// failed, or was cancelled, stays so, and the same content again is read again.
     pub async fn settle(
         &mut self,
         tenant: &str,
@@ -189,15 +190,15 @@ impl Restore {
         chunks: &HashMap<String, u64>,
         changed: &HashMap<String, Document>,
     ) -> Result<Settled> {
-        let sql = "SELECT body, length(content) FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND status = $3";
-        let (completed, mut rows) = (i64::from(DocumentStatus::Completed as i32), Vec::new());
+        let sql = "SELECT body, length(content), status FROM bank_documents WHERE tenant = $1 AND bank_id = $2 AND status <> $3";
+        let (in_progress, mut rows) = (i64::from(DocumentStatus::InProgress as i32), Vec::new());
         macro_rules! rows {
             ($conn:expr) => {{
-                let found = sqlx::query(sql).bind(tenant).bind(bank).bind(completed).fetch_all(&mut **$conn).await;
+                let found = sqlx::query(sql).bind(tenant).bind(bank).bind(in_progress).fetch_all(&mut **$conn).await;
                 for row in found.map_err(|error| failure::report(&error))? {
                     // Postgres counts in 32 bits.
                     let length = row.try_get::<i64, _>(1).or_else(|_| row.try_get::<i32, _>(1).map(i64::from));
-                    let read = row.try_get::<Vec<u8>, _>(0).and_then(|body| Ok((body, length?)));
+                    let read = row.try_get::<Vec<u8>, _>(0).and_then(|body| Ok((body, length?, row.try_get::<i64, _>(2)?)));
                     rows.push(read.map_err(|error| failure::report(&error))?);
                 }
             }};
@@ -207,14 +208,24 @@ impl Restore {
             Conn::Postgres(conn, _) => rows!(conn),
         }
         let mut settled = Settled::default();
-        for (body, length) in rows {
+        for (body, length, status) in rows {
             let damaged = |error| Error::new(Code::DataLoss, "a document of the backup cannot be read").with_source(error);
             let mut document = Document::decode(body.as_slice()).map_err(damaged)?;
             let there = chunks.get(&document.id).copied().unwrap_or_default();
             // A content that is still coming part by part is not what its chunks were made of. Of a file the body says which.
             let is_whole = document.content.is_some() || u64::try_from(length).unwrap_or_default() >= document.bytes;
             let has_source = can_read_again && length > 0 && is_whole;
-            if has_source && (changed.contains_key(&document.id) || there != u64::from(document.chunk_count)) {
+            let differs = changed.contains_key(&document.id) || there != u64::from(document.chunk_count);
+            // A cancel is not in the body.
+            document.status = i32::try_from(status).unwrap_or_default();
+            if document.status() != DocumentStatus::Completed {
+                if differs && !document.sha256.is_empty() {
+                    document.sha256.clear();
+                    self.put_document(tenant, bank, &document).await?;
+                }
+                continue;
+            }
+            if has_source && differs {
                 document.status = DocumentStatus::InProgress.into();
                 document.sha256.clear();
                 self.put_document(tenant, bank, &document).await?;

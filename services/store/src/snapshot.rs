@@ -41,12 +41,20 @@ pub struct Rows {
     pub lines: Vec<u8>,
 }
 
-/// A bank, and of its documents the ids and the names of the insertions that brought them.
+/// A bank, and what its documents are called.
 #[derive(Clone, Debug)]
 pub struct KeptBank {
     pub tenant: String,
     pub bank: Bank,
-    pub documents: Vec<(String, String)>,
+    pub documents: Vec<KeptName>,
+}
+
+/// What [a document](crate::KeptDocument) is called.
+#[derive(Clone, Debug)]
+pub struct KeptName {
+    pub id: String,
+    pub revision: String,
+    pub version: String,
 }
 
 impl Store {
@@ -160,10 +168,10 @@ impl Snapshot {
             banks.push(KeptBank { tenant, bank, documents: Vec::new() });
         });
         for kept in &mut banks {
-            let sql = "SELECT id, revision FROM bank_documents WHERE tenant = $1 AND bank_id = $2 ORDER BY id".to_owned();
+            let sql = "SELECT id, revision, version FROM bank_documents WHERE tenant = $1 AND bank_id = $2 ORDER BY id".to_owned();
             let args = vec![kept.tenant.clone(), kept.bank.id.clone()];
             each!(&mut self.transaction, sql, args, row => {
-                let read = || Ok((row.try_get(0)?, row.try_get(1)?));
+                let read = || Ok(KeptName { id: row.try_get(0)?, revision: row.try_get(1)?, version: row.try_get(2)? });
                 kept.documents.push(read().map_err(|error: sqlx::Error| failure::report(&error))?);
             });
         }

@@ -17,6 +17,7 @@ on!(sqlite, memory, postgres: [
     an_insertion_that_was_overtaken_changes_nothing,
     what_is_inserted_waits_beside_what_has_chunks,
     what_waits_takes_the_place_of_what_is_let_go,
+    what_was_cancelled_is_not_completed_after_all,
     of_two_who_put_a_content_in_place_of_the_same_one_does,
     a_completed_document_gets_another_name_and_one_that_waits_keeps_its_own,
     what_a_worker_left_is_taken_once_its_lease_has_run_out,
@@ -260,6 +261,28 @@ async fn what_waits_takes_the_place_of_what_is_let_go(Fixture { store, .. }: &Fi
     assert!(store.expired_documents(TENANT, &mine.id, &later).await.unwrap().is_empty());
 }
 
+/// By a process that had not heard of the cancel.
+async fn what_was_cancelled_is_not_completed_after_all(Fixture { store, .. }: &Fixture) {
+    let (mine, bob) = (bank("ann"), Author { principal: "bob".into(), roles: Vec::new() });
+    kept(store, &mine).await;
+    completed(store, &mine, inserted("a", "one")).await;
+    let (bank_id, created) = (mine.id.clone(), Some(ids::now()));
+    let ingestion = Ingestion { id: ids::new("ing"), bank_id, created, documents: 1, ..Ingestion::default() };
+    let mut second = inserted("a", "two");
+    second.document.ingestion_id.clone_from(&ingestion.id);
+    store.put_documents(TENANT, &mine.id, &bob, WORKER, vec![second.clone()], Some(ingestion.clone())).await.unwrap();
+    store.end_ingestion(TENANT, &mine.id, &ingestion.id, true, &ids::now()).await.unwrap();
+    let done = Document { status: DocumentStatus::Completed.into(), ..second.document.clone() };
+    assert!(!store.complete_document(TENANT, &mine.id, &done, &second.revision, (1, 1)).await.unwrap());
+    let there = store.get_document(TENANT, &mine.id, "a").await.unwrap();
+    assert_eq!((there.document.status(), text_of(&there.document), there.waiting), (DocumentStatus::Cancelled, "one", None));
+    assert!(store.documents_of(TENANT, "bob").await.unwrap().is_empty());
+    // The old content again is what is there.
+    let again = Document { status: DocumentStatus::Completed.into(), ..there.document };
+    assert!(store.settle_document(TENANT, &mine.id, &again, &there.revision, (0, 0)).await.unwrap());
+    assert_eq!(store.get_document(TENANT, &mine.id, "a").await.unwrap().document.status(), DocumentStatus::Completed);
+}
+
 async fn of_two_who_put_a_content_in_place_of_the_same_one_does(Fixture { store, .. }: &Fixture) {
     let mine = bank("ann");
     kept(store, &mine).await;
@@ -434,7 +457,8 @@ async fn documents_that_were_handed_elsewhere_are_known_by_their_file(Fixture { 
     // What is in place of what it was made of before is the one's alone, or nobody's.
     store.settle_handed(TENANT, "far", vec![of("a", "file-other"), of("b", "")]).await.unwrap();
     assert!(known("file-far").await.is_empty());
-    assert!(store.is_handed(TENANT, "far", "a", "file-other").await.unwrap());
+    let of_both = [of("a", "file-other"), of("a", "file-far"), of("b", "file-far")];
+    assert_eq!(store.handed_documents(TENANT, "far", &of_both).await.unwrap(), [of("a", "file-other")].into());
     store.forget_handed(TENANT, "far", vec![of("a", "file-far")]).await.unwrap();
     assert_eq!(known("file-other").await, ["far/a"]);
     store.forget_handed(TENANT, "far", vec![of("a", "")]).await.unwrap();

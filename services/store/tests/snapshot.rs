@@ -15,6 +15,7 @@ on!(sqlite, postgres: [
     a_database_with_rows_is_left_alone_unless_it_is_to_be_replaced,
     a_restore_that_breaks_off_leaves_what_was_there,
     rows_of_an_older_version_come_into_tables_of_today,
+    documents_of_before_versions_vouch_for_chunks_without_one,
 ]);
 
 mod beside {
@@ -217,5 +218,43 @@ async fn rows_of_an_older_version_come_into_tables_of_today(fixture: &Fixture) {
     let store = open(&url).await;
     store.get_agent(TENANT, "agent_1").await.unwrap();
     assert!(store.get_prompt(TENANT, "pmpt_1", 0).await.is_err_and(|error| error.code() == Code::NotFound), "a later table is there");
+    store.close().await;
+}
+
+/// Whatever became of what was inserted last: what was found of them before is found.
+async fn documents_of_before_versions_vouch_for_chunks_without_one(fixture: &Fixture) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = another(fixture, &folder).await;
+    let before: Vec<i64> = known_migrations().into_iter().filter(|number| *number < 24).collect();
+    let mut restore = Restore::begin(&url, &before, false).await.unwrap();
+    let columns = ["tenant", "id", "provider_id", "owner", "shared", "kind", "active_us", "expires_us", "doomed", "body"].map(String::from);
+    let bank = b"[\"acme\",\"bank_1\",\"sqlite\",\"ann\",0,1,5,0,0,{\"b64\":\"\"}]\n";
+    assert_eq!(restore.insert("banks", &columns, bank).await.unwrap(), 1);
+    let columns = [
+        "tenant",
+        "bank_id",
+        "id",
+        "place",
+        "revision",
+        "ingestion_id",
+        "status",
+        "principal",
+        "roles",
+        "bytes",
+        "expires_us",
+        "body",
+        "content",
+    ]
+    .map(String::from);
+    for (id, status) in [("going on", 1), ("completed", 2), ("failed", 3)] {
+        let line =
+            format!("[\"acme\",\"bank_1\",\"{id}\",\"{id}\",\"rev_1\",\"\",{status},\"ann\",\"\",1,0,{{\"b64\":\"\"}},{{\"b64\":\"\"}}]\n");
+        assert_eq!(restore.insert("bank_documents", &columns, line.as_bytes()).await.unwrap(), 1);
+    }
+    restore.finish().await.unwrap();
+    let store = open(&url).await;
+    let versions = store.document_versions(TENANT, "bank_1", &["going on", "completed", "failed"]).await.unwrap();
+    let of = |id: &str, next: &str| (id.to_owned(), [String::new(), next.to_owned()]);
+    assert_eq!(versions, [of("going on", "rev_1"), of("completed", ""), of("failed", "")].into());
     store.close().await;
 }

@@ -9,7 +9,7 @@ use std::{
 use futures::{StreamExt as _, stream};
 use llama_stack_core::{Code, Context, Error, EventStream, Principal, Result, ids};
 use llama_stack_proto::v1::{Bank, Document, DocumentStatus, GetIngestionRequest, Ingestion, InsertDocumentsResponse, ItemFailure};
-use llama_stack_store::{Author, Holder, InsertedDocument, KeptDocument, NO_VERSION, PendingDocument};
+use llama_stack_store::{Author, DocumentList, Holder, InsertedDocument, NO_VERSION, PendingDocument};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -201,7 +201,13 @@ impl Banks {
             Err(error) if error.code() == Code::NotFound => return Ok(None),
             bank => bank?,
         };
-        let Some(row) = self.there(tenant, bank_id, id).await? else { return Ok(None) };
+        let mut row = self.there(tenant, bank_id, id).await?;
+        if row.is_none() {
+            // What it is to replace may have expired, and gives way.
+            self.forget_expired(tenant, bank_id).await?;
+            row = self.there(tenant, bank_id, id).await?;
+        }
+        let Some(row) = row else { return Ok(None) };
         // Another process has taken it over: this one was too slow.
         if !self.store.is_worker_of(self.0.worker.owner(), pending).await? {
             return Ok(None);
@@ -246,40 +252,41 @@ impl Banks {
         {
             return Ok(());
         }
-        // An index that does not answer is no reason to tell nobody: what is of another version is not found in any case.
-        let emptied = self.empty_unless_whole(&key, &row).await.unwrap_or_else(|untold| {
-            tracing::warn!(document = id, error = ?untold, "what a failed insertion left in the index stays there, and is not found");
-            row.version == NO_VERSION
-        });
         let mut document = row.document;
         (document.status, document.error) = (DocumentStatus::Failed.into(), Some(error.to_info()));
-        if emptied {
-            document.sha256.clear();
-            document.chunk_count = 0;
-            self.store.empty_document(tenant, bank_id, &document, &row.revision).await.map(drop)
-        } else {
-            self.store.settle_document(tenant, bank_id, &document, &row.revision, (0, 0)).await.map(drop)
+        match self.empty_unless_whole(&key, &document, &row.version, &row.revision).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            // An index that does not answer is no reason to tell nobody: what is of another version is not found in any case. The old
+            // content again is read again, as its chunks may not be there.
+            Err(untold) => {
+                tracing::warn!(document = id, error = ?untold, "what a failed insertion left in the index stays there, and is not found");
+                document.sha256.clear();
+            }
         }
+        self.store.settle_document(tenant, bank_id, &document, &row.revision, (0, 0)).await.map(drop)
     }
 
-    /// Whether nothing of the document is in the index any more, as it had not all of one version and nothing else.
-    async fn empty_unless_whole(&self, key: &BankKey, row: &KeptDocument) -> Result<bool> {
-        let (id, mut after, mut count) = (row.document.id.as_str(), None::<String>, 0);
-        let mut whole = row.version != NO_VERSION;
+    /// Whether nothing of the document is in the index any more, as it had not all of this version and nothing else. Its row, of this
+    /// revision, says so then, with what else is to be said of it.
+    pub(super) async fn empty_unless_whole(&self, key: &BankKey, document: &Document, version: &str, revision: &str) -> Result<bool> {
+        let (id, mut after, mut count) = (document.id.as_str(), None::<String>, 0);
+        let mut whole = version != NO_VERSION;
         while whole {
             let chunks = self.index.scroll(key, Some(id), after.as_deref(), PAGE, false).await?;
-            whole = chunks.iter().all(|chunk| chunk.revision == row.version);
+            whole = chunks.iter().all(|chunk| chunk.revision == version);
             count += chunks.len();
             match chunks.last() {
                 Some(last) if chunks.len() == PAGE as usize => after = Some(last.id.clone()),
                 _ => break,
             }
         }
-        if whole && (count > 0 || row.document.chunk_count == 0) {
+        if whole && (count > 0 || document.chunk_count == 0) {
             return Ok(false);
         }
         self.index.delete_documents(key, &[id.to_owned()]).await?;
-        Ok(true)
+        let empty = Document { sha256: String::new(), chunk_count: 0, ..document.clone() };
+        self.store.empty_document(&key.tenant, &key.bank_id, &empty, revision).await.map(|_| true)
     }
 
     pub(super) async fn ingestion(&self, cx: &Context, bank: &str, id: &str) -> Result<Ingestion> {
@@ -301,9 +308,46 @@ impl Banks {
         if let Some(token) = self.0.running.end(id) {
             token.cancel();
         }
+        let key = key(cx.tenant(), &bank.id);
+        // Not in the middle of storing one of them.
+        let alone = self.0.locks.bank(&key).await;
+        if let Err(error) = self.empty_halves(&key, id).await {
+            tracing::warn!(ingestion = id, error = ?error, "what a crash left in the middle of being stored stays, and is not found");
+        }
         self.store.end_ingestion(cx.tenant(), &bank.id, id, true, &ids::now()).await?;
+        drop(alone);
         self.0.running.moved.notify_waiters();
         self.ingestion(cx, &bank.id, id).await
+    }
+
+    /// Of an ingestion's documents that a crash left in the middle of being stored the old version is not there in whole any more, and
+    /// the new one will not be: so they have none.
+    async fn empty_halves(&self, key: &BankKey, ingestion: &str) -> Result<()> {
+        let mut token = String::new();
+        loop {
+            let list = DocumentList {
+                status: DocumentStatus::InProgress.into(),
+                ingestion_id: ingestion,
+                page_size: PAGE,
+                page_token: &token,
+                ..DocumentList::default()
+            };
+            let (documents, next) = self.store.list_documents(&key.tenant, &key.bank_id, list, &ids::now()).await?;
+            let listed: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
+            let versions = self.store.document_versions(&key.tenant, &key.bank_id, &listed).await?;
+            for document in documents {
+                if let Some([version, revision]) = versions.get(&document.id)
+                    && version != NO_VERSION
+                {
+                    let cancelled = Document { status: DocumentStatus::Cancelled.into(), ..document };
+                    self.empty_unless_whole(key, &cancelled, version, revision).await?;
+                }
+            }
+            if next.is_empty() {
+                return Ok(());
+            }
+            token = next;
+        }
     }
 
     pub(super) async fn watch(&self, cx: &Context, request: GetIngestionRequest) -> Result<EventStream<Ingestion>> {

@@ -17,7 +17,7 @@ use crate::index::BankKey;
 
 /// Of one call.
 const MAX_DELETED: usize = 10_000;
-/// Chunks that are rewritten at a time.
+/// Chunks, or documents, that are looked through at a time.
 pub(super) const PAGE: u32 = 1_000;
 
 impl Banks {
@@ -109,8 +109,14 @@ impl Banks {
         let Some(waiting) = there.waiting.filter(|waiting| in_progress && !past(waiting.expires.as_ref())) else {
             return self.remove(tenant, bank_id, &ids).await;
         };
+        let _busy = self.0.worker.begin(&self.store).await?;
         self.forget_chunks(tenant, bank_id, &ids).await?;
-        Ok(u32::from(self.store.let_go_document(tenant, bank_id, &waiting, &there.revision).await?))
+        if self.store.let_go_document(tenant, bank_id, &waiting, &there.revision).await? {
+            return Ok(1);
+        }
+        // Another process put it into its place meanwhile: its chunks may be among those that have gone.
+        self.store.redo_document(tenant, bank_id, id, self.0.worker.owner()).await?;
+        Ok(0)
     }
 
     /// Documents that the caller holds: their chunks, what was told of them, and then their rows; so whoever deletes again what
@@ -175,35 +181,32 @@ impl Banks {
         self.found(cx.tenant(), &bank.id, &request.document_id).await
     }
 
-    /// Puts a document's title and attributes into the chunks that are its own, and says which revision it has now: another before the
-    /// first of them is changed. `None` where it was replaced meanwhile.
+    /// Puts a document's title and attributes into the chunks that are its own, all at once, and says which revision it has now: another
+    /// before they are changed. `None` where it was replaced meanwhile.
     pub(super) async fn rename(&self, tenant: &str, bank_id: &str, document: &Document, there: &KeptDocument) -> Result<Option<String>> {
-        let (key, mut revision) = (key(tenant, bank_id), there.revision.clone());
-        let (mut after, mut renewed) = (None::<String>, false);
+        let (key, mut after, mut changed) = (key(tenant, bank_id), None::<String>, Vec::new());
+        let differs = |chunk: &Chunk| chunk.title != document.title || chunk.attributes != document.attributes;
         loop {
-            let mut chunks = self.index.scroll(&key, Some(&document.id), after.as_deref(), PAGE, true).await?;
-            let Some(last) = chunks.last() else { return Ok(Some(revision)) };
+            let chunks = self.index.scroll(&key, Some(&document.id), after.as_deref(), PAGE, true).await?;
             let whole_page = chunks.len() == PAGE as usize;
-            after = Some(last.id.clone());
-            let differs = |chunk: &Chunk| chunk.title != document.title || chunk.attributes != document.attributes;
-            chunks.retain(|chunk| chunk.revision == there.version && differs(chunk));
-            for chunk in &mut chunks {
-                chunk.title.clone_from(&document.title);
-                chunk.attributes.clone_from(&document.attributes);
-            }
-            if !chunks.is_empty() {
-                if !renewed {
-                    match self.store.renew_document(tenant, bank_id, &document.id, &revision).await? {
-                        Some(next) => (revision, renewed) = (next, true),
-                        None => return Ok(None),
-                    }
-                }
-                self.index.upsert(&key, chunks).await?;
-            }
+            after = chunks.last().map(|last| last.id.clone());
+            changed.extend(chunks.into_iter().filter(|chunk| chunk.revision == there.version && differs(chunk)));
             if !whole_page {
-                return Ok(Some(revision));
+                break;
             }
         }
+        if changed.is_empty() {
+            return Ok(Some(there.revision.clone()));
+        }
+        for chunk in &mut changed {
+            chunk.title.clone_from(&document.title);
+            chunk.attributes.clone_from(&document.attributes);
+        }
+        let revision = self.store.renew_document(tenant, bank_id, &document.id, &there.revision).await?;
+        if revision.is_some() {
+            self.index.upsert(&key, changed).await?;
+        }
+        Ok(revision)
     }
 
     pub(super) async fn scroll(&self, cx: &Context, request: ListChunksRequest) -> Result<ListChunksResponse> {

@@ -179,14 +179,10 @@ impl Banks {
         let _held = self.0.locks.document(&key, &document.id).await;
         self.check_quota(tenant, bank_id, &document.id, document.bytes).await?;
         let _busy = self.0.worker.begin(&self.store).await?;
+        let is_tried_again = revision.is_some();
         let revision = match revision {
             Some(revision) => {
-                let row = self.there(tenant, bank_id, &document.id).await?;
-                let waits = |row: &KeptDocument| row.revision == revision && row.document.status() == DocumentStatus::InProgress;
-                if !row.as_ref().is_some_and(waits) {
-                    // Changed, replaced or cancelled while it was read: whose turn it is looks again.
-                    return Err(replaced());
-                }
+                self.check_waits(tenant, bank_id, &document.id, &revision).await?;
                 revision
             }
             None => {
@@ -204,12 +200,19 @@ impl Banks {
         self.index.replace(&key, &document.id, chunks).await?;
         if !self.store.complete_document(tenant, bank_id, &document, &revision, progress).await? {
             // Another process has overtaken this one.
-            if self.there(tenant, bank_id, &document.id).await?.is_none() {
+            match self.there(tenant, bank_id, &document.id).await? {
                 // It, or its bank, was deleted: nothing of it stays.
-                self.index.delete_documents(&key, &[document.id]).await?;
-            } else {
+                None => self.index.delete_documents(&key, &[document.id]).await?,
+                Some(row) if row.document.status() == DocumentStatus::Cancelled => {
+                    self.empty_unless_whole(&key, &row.document, &row.version, &row.revision).await?;
+                }
                 // Whichever came last to the index, what is the row's is put there again.
-                self.store.redo_document(tenant, bank_id, &document.id, self.0.worker.owner()).await?;
+                Some(_) => {
+                    self.store.redo_document(tenant, bank_id, &document.id, self.0.worker.owner()).await?;
+                    if is_tried_again {
+                        return Err(replaced());
+                    }
+                }
             }
         } else if let Some(Content::FileId(file_id)) = &document.content
             && self.is_file_gone(tenant, file_id).await
@@ -218,6 +221,13 @@ impl Banks {
             self.remove(tenant, bank_id, &[document.id]).await?;
         }
         Ok(())
+    }
+
+    /// # Errors
+    /// `Aborted` it was changed, replaced or cancelled while it was read: whose turn it is looks again.
+    async fn check_waits(&self, tenant: &str, bank_id: &str, id: &str, revision: &str) -> Result<()> {
+        let waits = |row: KeptDocument| row.revision == revision && row.document.status() == DocumentStatus::InProgress;
+        if self.there(tenant, bank_id, id).await?.is_some_and(waits) { Ok(()) } else { Err(replaced()) }
     }
 
     async fn is_file_gone(&self, tenant: &str, id: &str) -> bool {
@@ -235,6 +245,9 @@ impl Banks {
         revision: Option<String>,
     ) -> Result<()> {
         let _held = self.0.locks.document(&key(tenant, bank_id), &document.id).await;
+        if let Some(revision) = &revision {
+            self.check_waits(tenant, bank_id, &document.id, revision).await?;
+        }
         let there = KeptDocument { revision: revision.unwrap_or_else(|| there.revision.clone()), ..there };
         match self.rename(tenant, bank_id, &document, &there).await? {
             Some(revision) => self.store.settle_document(tenant, bank_id, &document, &revision, (0, 0)).await.map(drop),

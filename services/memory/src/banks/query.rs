@@ -119,19 +119,19 @@ impl Banks {
     }
 
     /// Hits that are [shown](Banks::shown). A document that is replaced between the two looks is found by the next; and what is not
-    /// shown takes nobody's place.
+    /// shown takes nobody's place, unless there are thousands of it.
     async fn hits(&self, key: &BankKey, mut search: Search) -> Result<Vec<Hit>> {
-        let (limit, mut hidden) = (search.limit, 0);
+        let limit = search.limit;
         loop {
             let found = self.index.search(key, &search).await?;
             let count = found.len();
             let mut hits = self.shown(key, found, |hit| &hit.chunk).await?;
-            if count - hits.len() <= hidden || search.limit >= limit.saturating_mul(4) {
+            let all = count == hits.len() || hits.len() >= limit as usize;
+            if all || count < search.limit as usize || search.limit >= MAX_DEPTH.saturating_mul(4) {
                 hits.truncate(limit as usize);
                 return Ok(hits);
             }
-            hidden = count - hits.len();
-            search.limit = search.limit.saturating_add(hidden as u32);
+            search.limit = search.limit.saturating_mul(4);
         }
     }
 

@@ -9,7 +9,7 @@ use llama_stack_memory::{
     index::{BankKey, Index, Indexes},
 };
 use llama_stack_proto::v1::{BackupChunk, Bank, BankKind, Document};
-use llama_stack_store::{Rows, Snapshot, Store};
+use llama_stack_store::{KeptName, Rows, Snapshot, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
@@ -159,7 +159,7 @@ impl Source {
         index: &dyn Index,
         tenant: &str,
         bank: &Bank,
-        documents: &[(String, String)],
+        documents: &[KeptName],
     ) -> Result<()> {
         let (key, shape) = (BankKey { tenant: tenant.to_owned(), bank_id: bank.id.clone() }, shape(bank));
         let of = BankOf {
@@ -179,8 +179,8 @@ impl Source {
         let (mut data, mut count, mut piece) = (Vec::new(), 0, 0);
         // What its chunks say of a document whose row may say something else.
         let (mut changed, mut changes) = (Vec::new(), 0);
-        for (document, revision) in documents {
-            let chunks = match index.scroll(&key, Some(document), None, ALL, true).await {
+        for KeptName { id: document, revision, version } in documents {
+            let mut chunks = match index.scroll(&key, Some(document), None, ALL, true).await {
                 // Deleted since.
                 Err(error) if error.code() == Code::NotFound => break,
                 chunks => chunks.map_err(|error| error.context(&bank.id))?,
@@ -191,6 +191,10 @@ impl Source {
                 let (id, chunk_count) = (document.clone(), chunks.len() as u32);
                 append(&Document { id, title: said.0, attributes: said.1, chunk_count, ..Document::default() }, &mut changed)?;
                 changes += 1;
+                if version.is_empty() {
+                    // Those that its row vouches for say nothing of a version, and there may be nothing to read it again from.
+                    chunks.iter_mut().for_each(|chunk| chunk.revision.clear());
+                }
             }
             for chunk in chunks {
                 append(&chunk, &mut data)?;

@@ -60,6 +60,10 @@ async fn documents_that_are_renamed_while_it_is_made_agree_with_their_chunks() {
         let request = UpdateDocumentRequest { bank_id, document_id, title, ..UpdateDocumentRequest::default() };
         assert_eq!(stack.memory.update_document(&cx, request).await.unwrap().title, "after");
     }
+    // As if a text had been inserted in its place.
+    let index = SqliteIndex::open(&home.path().join("test/memory/banks")).await.unwrap();
+    let later = Chunk { title: "after".into(), revision: "rev_later".into(), ..chunk("bare") };
+    index.upsert(&BankKey { tenant: cx.tenant().to_owned(), bank_id: bank.id.clone() }, vec![later]).await.unwrap();
     let mut archive = Vec::new();
     while let Some(piece) = pieces.next().await {
         archive.extend(piece.unwrap().data);
@@ -76,8 +80,9 @@ async fn documents_that_are_renamed_while_it_is_made_agree_with_their_chunks() {
     let index = SqliteIndex::open(&folder.join("memory/banks")).await.unwrap();
     for (bank, id, title) in [(&bank, "bare", "after"), (&bank, "same", "before"), (&own, "kept", "after")] {
         let key = BankKey { tenant: cx.tenant().to_owned(), bank_id: bank.id.clone() };
-        let row = store.get_document(cx.tenant(), &bank.id, id).await.unwrap().document;
-        let chunks = index.scroll(&key, Some(id), None, 10, false).await.unwrap();
+        let kept = store.get_document(cx.tenant(), &bank.id, id).await.unwrap();
+        let (row, chunks) = (kept.document, index.scroll(&key, Some(id), None, 10, false).await.unwrap());
+        assert_eq!(chunks[0].revision, kept.version, "{id} is not found");
         assert_eq!((row.title.as_str(), row.chunk_count, chunks[0].title.as_str()), (title, 1, title), "{id}");
         assert_eq!(row.status(), DocumentStatus::Completed, "{id}");
     }

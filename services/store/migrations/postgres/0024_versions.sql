@@ -1,8 +1,6 @@
 -- Of which version a document's chunks are: what is of another is not shown. Empty where that was not noted; '-': there are none.
 
 ALTER TABLE bank_documents ADD COLUMN version TEXT NOT NULL DEFAULT '';
--- What failed or was going on had taken the row already, and its chunks may be those of what was there before.
-UPDATE bank_documents SET version = '-' WHERE status <> 2;
 
 -- What is inserted in a document's place, a Document, as long as the chunks are not its own; and for whom. Empty: nothing is.
 ALTER TABLE bank_documents ADD COLUMN waiting BYTEA NOT NULL DEFAULT '';

@@ -1,13 +1,14 @@
 -- Of which version a document's chunks are: what is of another is not shown. Empty where that was not noted; '-': there are none.
 
 ALTER TABLE bank_documents ADD COLUMN version TEXT NOT NULL DEFAULT '';
--- What failed or was going on had taken the row already, and its chunks may be those of what was there before.
-UPDATE bank_documents SET version = '-' WHERE status <> 2;
 
 -- What is inserted in a document's place, a Document, as long as the chunks are not its own; and for whom. Empty: nothing is.
 ALTER TABLE bank_documents ADD COLUMN waiting BLOB NOT NULL DEFAULT x'';
 ALTER TABLE bank_documents ADD COLUMN waiting_principal TEXT NOT NULL DEFAULT '';
 ALTER TABLE bank_documents ADD COLUMN waiting_roles TEXT NOT NULL DEFAULT '';
+
+-- Each search asks for the versions of what it found: read from here, for behind a document's content they cost all of its pages.
+CREATE INDEX bank_documents_version ON bank_documents (tenant, bank_id, id, version, status, revision);
 
 -- Which documents were made of which files in banks that are kept elsewhere, so that they go with the file.
 
