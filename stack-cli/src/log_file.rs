@@ -47,8 +47,22 @@ impl LogFile {
     }
 }
 
+/// One that is there keeps its mode.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode(path));
+    options.open(path)
+}
+
+/// For this user alone, and for the group of a folder that was opened to that: 0755 is what most umasks make of any folder, and
+/// says nothing.
+#[cfg(unix)]
+fn mode(path: &Path) -> u32 {
+    let folder = path.parent().and_then(|folder| fs::metadata(folder).ok());
+    let folder = folder.map_or(0, |folder| std::os::unix::fs::PermissionsExt::mode(&folder.permissions()));
+    if folder & 0o007 == 0 { 0o600 | (folder & 0o040) } else { 0o600 }
 }
 
 impl Inner {
@@ -108,5 +122,21 @@ mod tests {
         let last: Vec<String> = (12..20).map(|number| format!("line {number:02}")).collect();
         assert_eq!(all.lines().collect::<Vec<_>>(), last);
         assert_eq!(files(folder.path()).len(), 4);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn others_do_not_read_it_unless_the_folder_is_open_to_its_group() {
+        use std::os::unix::fs::PermissionsExt as _;
+        for (of_folder, of_file) in [(0o755, 0o600), (0o700, 0o600), (0o750, 0o640)] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(of_folder)).unwrap();
+            let log = LogFile::with_limit(folder.path(), 1).unwrap();
+            log.make_writer().write_all(b"a").unwrap();
+            log.make_writer().write_all(b"b").unwrap();
+            let modes: Vec<u32> =
+                files(folder.path()).iter().map(|path| fs::metadata(path).unwrap().permissions().mode() & 0o777).collect();
+            assert_eq!(modes, [of_file; 2], "{of_folder:o}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use futures::future::join_all;
 
-use crate::{Code, Context, Error, Result};
+use crate::{Code, Context, Error, Result, grpc::MAX_MESSAGE_BYTES};
 
 /// A provider lists at most this many pages; one that never ends its list does not hold up the others.
 const MAX_PAGES: usize = 100;
@@ -18,7 +18,7 @@ pub trait Listing: Send + Sync + 'static {
     /// What one item is called in messages, for example `tool`.
     const KIND: &'static str;
     type Service: ?Sized + Send + Sync;
-    type Item: Send + Sync;
+    type Item: prost::Message;
     /// What is made of an item once, for every call to it.
     type Prepared: Send + Sync;
 
@@ -184,11 +184,32 @@ fn duplicate<L: Listing>(name: &str, first: &str, second: &str) -> Error {
     Error::new(Code::AlreadyExists, message).with_reason(format!("duplicate_{kind}"))
 }
 
+/// What the pages of a list weigh in memory: together no more than one message may.
+#[derive(Default)]
+pub struct Weight(usize);
+
+impl Weight {
+    /// # Errors
+    /// `Unavailable` (`upstream_malformed`) where it becomes too much.
+    pub fn add<T: prost::Message>(&mut self, page: &[T]) -> Result<()> {
+        self.0 += page.iter().map(|item| size_of::<T>() + item.encoded_len()).sum::<usize>();
+        if self.0 > MAX_MESSAGE_BYTES {
+            let message = format!("the provider's list is larger than {} MiB", MAX_MESSAGE_BYTES >> 20);
+            return Err(Error::unavailable(message).with_reason("upstream_malformed"));
+        }
+        Ok(())
+    }
+}
+
 /// All pages of a provider's list.
-async fn every_item<L: Listing>(service: &L::Service, cx: &Context) -> Result<Vec<L::Item>> {
-    let (mut items, mut token) = (Vec::new(), String::new());
+///
+/// # Errors
+/// The provider's · as [`Weight::add`].
+pub async fn every_item<L: Listing>(service: &L::Service, cx: &Context) -> Result<Vec<L::Item>> {
+    let (mut items, mut weight, mut token) = (Vec::new(), Weight::default(), String::new());
     for _ in 0..MAX_PAGES {
         let (page, next) = L::page(service, cx, token).await?;
+        weight.add(&page)?;
         items.extend(page);
         if next.is_empty() {
             break;

@@ -12,7 +12,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use indexmap::IndexMap;
 use tokio::{sync::Mutex, time::Instant};
 
-use llama_stack_core::{Code, Context, Error, Inference, Result};
+use llama_stack_core::{Code, Context, Error, Inference, Result, directory::Weight};
 use llama_stack_proto::v1::{ErrorInfo, ListModelsRequest, Model};
 
 /// A list older than this is asked for again, beside the call that notices it. The default.
@@ -30,9 +30,10 @@ const MAX_PAGES: usize = 100;
 
 /// All that somebody lists, by id. On the stack's own behalf: what one caller's key may see is not for the others.
 pub(crate) async fn all_models(inference: &dyn Inference) -> Result<IndexMap<String, Model>> {
-    let (cx, mut models, mut page_token) = (Context::system(), IndexMap::new(), String::new());
+    let (cx, mut models, mut weight, mut page_token) = (Context::system(), IndexMap::new(), Weight::default(), String::new());
     for _ in 0..MAX_PAGES {
         let page = inference.list_models(&cx, ListModelsRequest { page_token, ..Default::default() }).await?;
+        weight.add(&page.models)?;
         models.extend(page.models.into_iter().map(|model| (model.id.clone(), model)));
         page_token = page.next_page_token;
         if page_token.is_empty() {

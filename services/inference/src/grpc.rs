@@ -16,6 +16,7 @@ use llama_stack_proto::v1::{
     RerankResponse, TokenizeRequest, TokenizeResponse, inference_client::InferenceClient,
 };
 
+use crate::validate::MAX_CHOICES;
 use order::{Order, Said};
 
 #[derive(Deserialize)]
@@ -243,7 +244,7 @@ impl Inference for Peer {
 
     async fn stream_chat(&self, cx: &Context, mut request: ChatRequest) -> Result<EventStream<ChatEvent>> {
         self.theirs(&mut request.model)?;
-        let answers = request.n.clamp(1, 16);
+        let answers = request.n.clamp(1, MAX_CHOICES);
         Ok(self.events(answers, self.opened(self.remote.stream_chat(cx, request)).await?))
     }
 
@@ -264,7 +265,7 @@ impl Inference for Peer {
 
     async fn stream_complete(&self, cx: &Context, mut request: CompleteRequest) -> Result<EventStream<CompleteEvent>> {
         self.theirs(&mut request.model)?;
-        let answers = request.n.clamp(1, 16);
+        let answers = request.n.clamp(1, MAX_CHOICES);
         Ok(self.events(answers, self.opened(self.remote.stream_complete(cx, request)).await?))
     }
 

@@ -15,7 +15,7 @@ use schemas::Schemas;
 
 /// Most inputs of one Embed, Rerank or Classify.
 const MAX_INPUTS: usize = 2_048;
-const MAX_CHOICES: u32 = 16;
+pub(crate) const MAX_CHOICES: u32 = 16;
 const MAX_TOP_LOGPROBS: u32 = 20;
 
 /// The rules of the inference API. Keeps the schemas that it has seen to be valid.

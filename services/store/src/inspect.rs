@@ -1,14 +1,8 @@
 //! Looks at a database without changing it: whether it answers, whether its tables are this program's, and whether what is sealed in it
 //! opens.
 
-use std::str::FromStr as _;
-
-use llama_stack_core::{Error, Result};
-use sqlx::{
-    ConnectOptions as _, Connection as _, SqliteConnection,
-    postgres::{PgConnectOptions, PgConnection},
-    sqlite::SqliteConnectOptions,
-};
+use llama_stack_core::Result;
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, postgres::PgConnection, sqlite::SqliteConnectOptions};
 
 use crate::{
     failure, postgres,
@@ -68,8 +62,7 @@ pub async fn inspect(url: &str, sealer: Option<&Sealer>) -> Result<Inspected> {
             Ok(unsealed(&kept.map_err(|error| failure::report(&error).context(&shown))?, sealer))
         }
         Some(("postgres" | "postgresql", _)) => {
-            let bad_url = |_| Error::invalid("store.url", "store.url is not a valid postgres:// URL");
-            let options = PgConnectOptions::from_str(url).map_err(bad_url)?.application_name("llama-stack").disable_statement_logging();
+            let options = postgres::options(url)?;
             let place = format!("postgres at {}:{}", options.get_host(), options.get_port());
             let mut conn = PgConnection::connect_with(&options).await.map_err(|error| failure::report(&error).context(&place))?;
             let there = sqlx::query_scalar::<_, bool>("SELECT to_regclass('_sqlx_migrations') IS NOT NULL");

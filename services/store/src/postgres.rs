@@ -35,11 +35,23 @@ pub(crate) struct Postgres {
     patience: Duration,
 }
 
+/// What a URL says of a database.
+///
+/// # Errors
+/// `InvalidArgument` on `store.url`. It may hold a password: neither it nor the parser's words are shown.
+pub(crate) fn options(url: &str) -> Result<PgConnectOptions> {
+    let wrong = || Error::invalid("store.url", "store.url must be like postgres://user:password@host:5432/database");
+    // Without the slashes the parser takes whatever stands there for a server of this machine.
+    if !["postgres://", "postgresql://"].iter().any(|beginning| url.starts_with(beginning)) {
+        return Err(wrong());
+    }
+    let options = PgConnectOptions::from_str(url).map_err(|_| wrong())?;
+    Ok(options.application_name("llama-stack").disable_statement_logging())
+}
+
 impl Postgres {
     pub(crate) async fn open(url: &str, durability: Durability, patience: Duration) -> Result<Self> {
-        // The URL may hold a password: neither it nor the parser's words are shown.
-        let bad_url = |_| Error::invalid("store.url", "store.url is not a valid postgres:// URL");
-        let options = PgConnectOptions::from_str(url).map_err(bad_url)?.application_name("llama-stack").disable_statement_logging();
+        let options = options(url)?;
         let place = format!("postgres at {}:{}", options.get_host(), options.get_port());
         let settings = match durability {
             Durability::Power => SYNC,
@@ -148,6 +160,16 @@ mod tests {
         store.pool.execute("ALTER ROLE postgres SET synchronous_commit = remote_apply").await.unwrap();
         assert_eq!(synchronous_commit(&url, Durability::Power).await, "remote_apply");
         store.close().await;
+    }
+
+    #[test]
+    fn what_is_no_url_is_not_taken_for_a_server_of_this_machine() {
+        for wrong in ["postgres:hunter2", "postgres:/hunter2", "postgresql:ann:hunter2@db/x", "postgres://ann:hunter2@db:port/x"] {
+            let error = options(wrong).err().unwrap();
+            assert_eq!((error.code(), error.field()), (Code::InvalidArgument, Some("store.url")), "{wrong}");
+            assert!(error.message().contains("postgres://user:") && !error.message().contains("hunter2"), "{error}");
+        }
+        assert_eq!(options("postgresql://ann:hunter2@db/x").unwrap().get_host(), "db");
     }
 
     #[tokio::test]

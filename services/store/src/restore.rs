@@ -1,6 +1,6 @@
 //! Rows of a backup, into a database that has none: all of them or none.
 
-use std::{collections::HashMap, path::PathBuf, str::FromStr as _};
+use std::{collections::HashMap, path::PathBuf};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use llama_stack_core::{Code, Error, Result};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Executor as _, Pool, Postgres, Row as _, Sqlite, Transaction,
     migrate::Migrate as _,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::PgPoolOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
 
@@ -316,8 +316,7 @@ impl Conn {
                 Ok(Self::Sqlite(pool.begin().await.map_err(report)?, pool, presence))
             }
             Some(("postgres" | "postgresql", _)) => {
-                let bad_url = |_| Error::invalid("store.url", "store.url is not a valid postgres:// URL");
-                let options = PgConnectOptions::from_str(url).map_err(bad_url)?.application_name("llama-stack").disable_statement_logging();
+                let options = postgres::options(url)?;
                 let report = |error| failure::report(&error);
                 let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.map_err(report)?;
                 // A server that starts meanwhile waits before it looks at the tables; the lock goes with the connection.

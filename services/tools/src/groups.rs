@@ -7,8 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use llama_stack_core::{Code, Context, Deps, Error, Result, Table, Tools, directory::Directory};
-use llama_stack_proto::v1::{self, ListToolsRequest, RegisterToolGroupRequest, ToolGroup};
+use llama_stack_core::{
+    Code, Context, Deps, Error, Result, Table, Tools,
+    directory::{Directory, every_item},
+};
+use llama_stack_proto::v1::{self, RegisterToolGroupRequest, ToolGroup};
 use llama_stack_store::Store;
 use serde_json::Value;
 
@@ -20,8 +23,6 @@ const FRESH: Duration = Duration::from_secs(2);
 const LIST: Duration = Duration::from_secs(15);
 /// Tenants whose providers are kept built; the one that was used longest ago gives way.
 const MAX_TENANTS: usize = 1_000;
-/// Pages of a new group's list.
-const MAX_PAGES: usize = 100;
 
 /// What registered groups are made of.
 pub struct Groups {
@@ -143,7 +144,7 @@ impl Groups {
             return Err(Error::invalid("id", "id must be 1 to 64 of letters, digits, _ - and ."));
         }
         let provider = self.provider(&group).await?;
-        let listing = tokio::time::timeout(LIST, every_tool(&*provider, cx));
+        let listing = tokio::time::timeout(LIST, every_item::<ToolList>(&*provider, cx));
         let slow = |_| Error::unavailable(format!("the group did not list its tools within {} s", LIST.as_secs()));
         let tools = cx.within(async { listing.await.map_err(slow)? }).await?;
         let taken = |tool: &&v1::Tool| there.iter().any(|other| other.group_id != group.id && name(other) == name(tool));
@@ -191,18 +192,4 @@ impl Groups {
     fn tenants_mut(&self) -> RwLockWriteGuard<'_, HashMap<String, Known>> {
         self.tenants.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// All pages of a new group's list.
-async fn every_tool(provider: &dyn Tools, cx: &Context) -> Result<Vec<v1::Tool>> {
-    let (mut tools, mut request) = (Vec::new(), ListToolsRequest::default());
-    for _ in 0..MAX_PAGES {
-        let page = provider.list_tools(cx, request.clone()).await?;
-        tools.extend(page.tools);
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
-    Ok(tools)
 }

@@ -48,6 +48,9 @@ pub fn register(registry: &mut Registry) {
     registry.tools.add("remote::mcp", mcp::build);
 }
 
+/// Largest answer that a tool may give.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+
 /// Whether a tool can be offered: its name, and its parameters.
 ///
 /// # Errors

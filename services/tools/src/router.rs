@@ -11,8 +11,10 @@ use llama_stack_proto::v1::{
     self, InvokeToolRequest, InvokeToolResponse, ListToolGroupsRequest, ListToolGroupsResponse, ListToolsRequest, ListToolsResponse,
     RegisterToolGroupRequest, ToolGroup, UnregisterToolGroupRequest, UnregisterToolGroupResponse,
 };
+use prost::Message as _;
 
 use crate::{
+    MAX_ANSWER_BYTES,
     arguments::Arguments,
     groups::{Groups, Tenant},
     name, told,
@@ -164,6 +166,11 @@ impl Tools for Router {
             Err(error) if error.code() == Code::NotFound => {
                 let seen = self.refresh(cx).await?;
                 if seen.contains(&name) { Err(error) } else { Ok(seen.unknown(&name)) }
+            }
+            // Whatever kind of provider it is; the model may ask for less.
+            Ok(answer) if answer.encoded_len() > MAX_ANSWER_BYTES => {
+                let most = MAX_ANSWER_BYTES >> 20;
+                Ok(told(&name, format!("{name} did its work, but its answer is larger than {most} MiB and was left out")))
             }
             answer => answer,
         }

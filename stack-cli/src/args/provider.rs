@@ -38,6 +38,9 @@ pub(crate) struct CheckArgs {
     /// Only this API; without it all that it serves
     #[arg(long, value_enum)]
     pub(crate) api: Option<Api>,
+    /// The model that is asked, by its id; without it the first that chats, and the first that embeds
+    #[arg(long, value_name = "ID")]
+    pub(crate) model: Option<String>,
     /// Seconds that one answer may take
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) timeout: u64,

@@ -237,7 +237,6 @@ async fn a_redacted_turn_keeps_its_spans_and_an_erased_one_has_none() {
     assert_eq!(texts(&listed(&server, &person("default", "root"), "admin", "operation=invoke_agent").await, "principal"), ["bob"]);
 }
 
-/// What a called agent did hangs below the step that called it, as in the caller's trace.
 #[tokio::test]
 async fn nothing_of_a_cancelled_turn_runs_on() {
     let (server, _folder) = house("").await;
@@ -252,6 +251,7 @@ async fn nothing_of_a_cancelled_turn_runs_on() {
     assert!(steps["ended_ms"].is_number() && steps["data"][0]["ended_ms"] == steps["ended_ms"], "{steps}");
 }
 
+/// What a called agent did hangs below the step that called it, as in the caller's trace.
 #[tokio::test]
 async fn the_turn_of_a_called_agent_is_below_the_call() {
     let (server, _folder) = house("agents:\n  declared:\n    clerk: { model: parrot }\n").await;

@@ -5,7 +5,6 @@ use std::{error::Error as StdError, time::Duration};
 use llama_stack_core::{Code, Error};
 use llama_stack_egress::refusal;
 use rmcp::{ServiceError, service::ClientInitializeError, transport::streamable_http_client::StreamableHttpError};
-
 use url::Url;
 
 use super::config::Endpoint;

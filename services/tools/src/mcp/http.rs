@@ -23,11 +23,10 @@ use rmcp::{
 use url::Url;
 
 use super::failure::Shown;
+use crate::MAX_ANSWER_BYTES;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Largest answer, and largest event of a stream.
-const MAX_BYTES: usize = 16 << 20;
 /// What the protocol itself sends.
 const RESERVED: [&str; 6] = ["accept", "content-type", "mcp-session-id", "mcp-protocol-version", "last-event-id", "content-length"];
 
@@ -101,8 +100,8 @@ impl Server {
     pub(super) fn transport(&self) -> StreamableHttpClientTransport<Unnamed> {
         let config = StreamableHttpClientTransportConfig::with_uri(self.url.as_str())
             .custom_headers(self.headers.clone())
-            .max_json_response_size(MAX_BYTES)
-            .max_sse_event_size(MAX_BYTES);
+            .max_json_response_size(MAX_ANSWER_BYTES)
+            .max_sse_event_size(MAX_ANSWER_BYTES);
         let config = if self.token.is_empty() { config } else { config.auth_header(self.token.expose()) };
         StreamableHttpClientTransport::with_client(Unnamed(self.client.clone()), config)
     }

@@ -149,3 +149,39 @@ async fn a_provider_is_a_group() {
     let request = ListToolsRequest { group_id: "b".into(), ..ListToolsRequest::default() };
     assert_eq!(router.list_tools(&Context::test("a"), request).await.unwrap().tools.len(), 1);
 }
+
+/// Says more than anybody has room for: in a list without an end, or in an answer.
+#[derive(Default)]
+struct Vast {
+    lists_on: bool,
+    asked: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Tools for Vast {
+    async fn list_tools(&self, _cx: &Context, _request: ListToolsRequest) -> Result<ListToolsResponse> {
+        let number = self.asked.fetch_add(1, Ordering::SeqCst);
+        let (description, next) = if self.lists_on { ("x".repeat(40 << 20), "more") } else { (String::new(), "") };
+        let definition = Some(ToolDefinition::new(format!("vast_{number}"), description, ""));
+        Ok(ListToolsResponse { tools: vec![v1::Tool { definition, ..v1::Tool::default() }], next_page_token: next.into() })
+    }
+
+    async fn invoke_tool(&self, _cx: &Context, _request: InvokeToolRequest) -> Result<InvokeToolResponse> {
+        Ok(InvokeToolResponse { parts: vec![Part::text("x".repeat(MAX_ANSWER_BYTES))], ..InvokeToolResponse::default() })
+    }
+}
+
+#[tokio::test]
+async fn a_list_without_an_end_is_left_out_before_it_fills_the_memory() {
+    let (vast, weather) = (Arc::new(Vast { lists_on: true, ..Vast::default() }), One::new("weather"));
+    let router = Router::new(vec![("a".into(), vast.clone() as Arc<dyn Tools>), ("b".into(), weather as Arc<dyn Tools>)]);
+    assert_eq!(names(&router).await, [("weather".into(), "b".into())]);
+    assert_eq!(vast.asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_told_to_the_model() {
+    let router = Router::new(vec![("a".into(), Arc::new(Vast::default()) as Arc<dyn Tools>)]);
+    let (is_error, text) = call(&router, "vast_0", "{}").await.unwrap();
+    assert!(is_error && text.contains("larger than 16 MiB"), "{} bytes", text.len());
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use llama_stack_core::{Code, Context, Error, Inference, Result, grpc::Remote};
+use llama_stack_core::{Code, Context, Error, Inference, Result, grpc::Remote, service::no_such_model};
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, EmbedInput, EmbedRequest, GetModelRequest, ListModelsRequest, Model, ModelKind, SamplingParams,
     chat_event::Event, inference_client::InferenceClient,
@@ -16,13 +16,23 @@ type Client = Remote<InferenceClient<Channel>>;
 
 const NOBODY: &str = "no-such-model-of-anyone";
 
-pub(super) async fn check(peer: &Peer, report: &mut Report) {
+/// Of the list, and of `named`, or of the first model of each kind.
+///
+/// # Errors
+/// `NotFound` where there is no such model.
+pub(super) async fn check(peer: &Peer, named: Option<&str>, report: &mut Report) -> Result<()> {
     let client = Client::new(peer.channel.clone());
     let promise = "ListModels lists its models, each with its kind";
     let models = match client.list_models(&peer.cx(), ListModelsRequest::default()).await {
-        Ok(listed) if listed.models.is_empty() => return report.broken(promise, "the list is empty: there is nothing to ask for"),
+        Ok(listed) if listed.models.is_empty() => {
+            report.broken(promise, "the list is empty: there is nothing to ask for");
+            return Ok(());
+        }
         Ok(listed) => listed.models,
-        Err(error) => return report.broken(promise, told(&error)),
+        Err(error) => {
+            report.broken(promise, told(&error));
+            return Ok(());
+        }
     };
     let kindless = models.iter().find(|model| model.kind() == ModelKind::Unspecified);
     report.judge(promise, kindless.map(|model| format!("{:?} has no kind", model.id)));
@@ -30,14 +40,30 @@ pub(super) async fn check(peer: &Peer, report: &mut Report) {
     got(&client, peer, &models, report).await;
     let answer = client.get_model(&peer.cx(), GetModelRequest { id: NOBODY.into() }).await;
     refused(report, "GetModel of a model that is not there is NOT_FOUND", answer, &[Code::NotFound]);
-    let first = |kind: ModelKind| models.iter().find(|model| model.kind() == kind);
-    match first(ModelKind::Chat) {
-        Some(model) => chats(&client, peer, model, report).await,
-        None => report.skipped("StreamChat writes an answer", "it has no chat model"),
+    if let Some(id) = named {
+        let found = models.iter().find(|model| model.id == id);
+        let model = found.ok_or_else(|| no_such_model(id, models.iter().map(|model| model.id.as_str())))?;
+        asked(&client, peer, model, report).await;
+        return Ok(());
     }
-    match first(ModelKind::Embedding) {
-        Some(model) => embeds(&client, peer, model, report).await,
-        None => report.skipped("Embed makes a vector of each text", "it has no embedding model"),
+    for (kind, promise, absent) in [
+        (ModelKind::Chat, "StreamChat writes an answer", "it has no chat model"),
+        (ModelKind::Embedding, "Embed makes a vector of each text", "it has no embedding model"),
+    ] {
+        match models.iter().find(|model| model.kind() == kind) {
+            Some(model) => asked(&client, peer, model, report).await,
+            None => report.skipped(promise, absent),
+        }
+    }
+    Ok(())
+}
+
+/// What is promised of a model of its kind.
+async fn asked(client: &Client, peer: &Peer, model: &Model, report: &mut Report) {
+    match model.kind() {
+        ModelKind::Chat => chats(client, peer, model, report).await,
+        ModelKind::Embedding => embeds(client, peer, model, report).await,
+        _ => report.skipped("it answers as a model of its kind", "only models that chat or embed are asked"),
     }
 }
 
@@ -148,9 +174,47 @@ async fn embeds(client: &Client, peer: &Peer, model: &Model, report: &mut Report
 
 #[cfg(test)]
 mod tests {
-    use llama_stack_proto::v1::{FinishReason, Usage};
+    use std::sync::Arc;
+
+    use llama_stack_core::grpc::channel;
+    use llama_stack_proto::v1::{EmbedResponse, Embedding, FinishReason, ListModelsResponse, Usage};
+    use llama_stack_tests::served;
 
     use super::*;
+
+    /// Two models, of which the second one's vectors are none.
+    struct Two;
+
+    #[async_trait::async_trait]
+    impl Inference for Two {
+        async fn list_models(&self, _: &Context, _: ListModelsRequest) -> Result<ListModelsResponse> {
+            let model = |id: &str| Model { id: id.into(), kind: ModelKind::Embedding.into(), ..Model::default() };
+            Ok(ListModelsResponse { models: vec![model("good"), model("bad")], ..ListModelsResponse::default() })
+        }
+
+        async fn embed(&self, _: &Context, request: EmbedRequest) -> Result<EmbedResponse> {
+            if request.inputs.is_empty() {
+                return Err(Error::invalid("inputs", "inputs is empty"));
+            }
+            let value = if request.model == "good" { 1.0 } else { f32::NAN };
+            let embeddings = vec![Embedding { values: vec![value] }; request.inputs.len()];
+            Ok(EmbedResponse { embeddings, ..EmbedResponse::default() })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_model_that_is_named_is_asked_in_place_of_the_first() {
+        let server = served::inference(Arc::new(Two)).await;
+        let limit = Duration::from_secs(60);
+        let peer = Peer { channel: channel(&server.url, limit).unwrap(), limit };
+        for (named, broken) in [(None, 0), (Some("good"), 0), (Some("bad"), 1)] {
+            let mut report = Report::new(&server.url);
+            check(&peer, named, &mut report).await.unwrap();
+            assert_eq!(report.broken, broken, "{named:?}");
+        }
+        let error = check(&peer, Some("third"), &mut Report::new(&server.url)).await.unwrap_err();
+        assert!(error.code() == Code::NotFound && error.message().contains("good, bad"), "{error}");
+    }
 
     #[test]
     fn an_order_that_is_wrong_is_told() {

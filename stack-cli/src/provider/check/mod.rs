@@ -61,6 +61,9 @@ pub(crate) async fn run(args: CheckArgs, output: &Output) -> Result<()> {
         }
         None => served,
     };
+    if args.model.is_some() && !wanted.contains(&Api::Inference) {
+        return Err(Error::invalid("model", "--model names a model, and only inference has some"));
+    }
     let mut report = Report::new(&args.url);
     for api in wanted {
         let _working = output.working(&format!("asking {} of {}", api.name(), args.url));
@@ -68,7 +71,7 @@ pub(crate) async fn run(args: CheckArgs, output: &Output) -> Result<()> {
         health(&peer, api, &mut report).await;
         match api {
             Api::Tools => tools::check(&peer, &mut report).await,
-            Api::Inference => inference::check(&peer, &mut report).await,
+            Api::Inference => inference::check(&peer, args.model.as_deref(), &mut report).await?,
             Api::Safety => safety::check(&peer, &mut report).await,
             Api::Memory => memory::check(&peer, &mut report).await,
         }
