@@ -146,6 +146,10 @@ async fn a_refusal_names_the_tool_of_the_request() {
     let function = |parameters: Value| json!({ "type": "function", "name": "look", "parameters": parameters });
     let wrong = refused(json!([mcp("files"), { "type": "function", "name": "see" }, function(json!([]))])).await;
     assert_eq!((wrong.1, wrong.2), (json!("tools[2].parameters"), json!("invalid_schema")));
+    let see = json!({ "type": "function", "name": "see" });
+    let pets = |parameters: Value| json!({ "type": "namespace", "name": "pets", "tools": [see, function(parameters)] });
+    assert_eq!(refused(json!([mcp("files"), pets(json!([]))])).await.1, "tools[1].tools[1].parameters");
+    assert_eq!(refused(json!([pets(json!({})), function(json!([]))])).await.1, "tools[1].parameters");
     assert_eq!(refused(json!([function(json!({})), mcp("files"), mcp("a b")])).await.1, "tools[2].server_label");
     let missing = refused(json!([function(json!({})), { "type": "web_search" }])).await;
     assert_eq!((missing.0, missing.1, missing.2), (404, json!("tools[1]"), json!("tool_not_found")));
