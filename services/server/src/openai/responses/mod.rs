@@ -13,6 +13,7 @@ mod compaction;
 pub(super) mod echo;
 pub(crate) mod guardrails;
 pub(super) mod input;
+mod input_tokens;
 pub(super) mod items;
 mod lineage;
 mod namespaces;
@@ -73,6 +74,13 @@ pub(super) fn routes(api: &mut Api) {
         route!("/v1/responses/{id}/input_items"),
         get(input_items),
         Operation::new("What a response was given, newest first.").returns::<ItemList>(),
+    );
+    api.post(
+        route!("/v1/responses/input_tokens"),
+        post(input_tokens::count),
+        Operation::new("Counts the tokens of an input, by the model's own tokenizer.")
+            .takes::<CreateResponse>()
+            .returns::<input_tokens::CountedTokens>(),
     );
     api.post(
         route!("/v1/responses/compact"),

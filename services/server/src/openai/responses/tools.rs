@@ -61,7 +61,7 @@ pub(super) fn place(field: &str, kinds: &[(String, String)]) -> Option<String> {
     })
 }
 
-fn absent(field: String, message: String) -> Error {
+pub(super) fn absent(field: String, message: String) -> Error {
     Error::new(Code::Unimplemented, message).with_field(field)
 }
 
