@@ -168,6 +168,12 @@ impl Error {
     }
 
     #[must_use]
+    pub fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.0.message = bounded(message.into(), LONGEST_MESSAGE);
+        self
+    }
+
+    #[must_use]
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
         self.0.field = Some(bounded(field.into(), LONGEST_FIELD));
         self

@@ -32,7 +32,7 @@ impl Validator {
         messages::check(&request.messages)?;
         tools::check(&request.tools, request.tool_choice.as_ref(), &self.schemas)?;
         self.format(request.response_format.as_ref())?;
-        sampling::check(request.sampling.as_ref())?;
+        sampling::check(request.sampling.as_ref(), 1)?;
         logprobs(request.logprobs, request.top_logprobs)?;
         choices(request.n)?;
         reasoning_effort(&request.reasoning_effort)
@@ -48,7 +48,8 @@ impl Validator {
             Some(_) => {}
         }
         self.format(request.response_format.as_ref())?;
-        sampling::check(request.sampling.as_ref())?;
+        // The prompt alone, with its scores.
+        sampling::check(request.sampling.as_ref(), u32::from(!request.echo))?;
         logprobs(request.logprobs, request.top_logprobs)?;
         choices(request.n)
     }

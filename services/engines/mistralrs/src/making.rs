@@ -34,7 +34,8 @@ pub(crate) async fn run(making: Making, engine: &Engine) -> After {
         // A prompt that is scored, the chooser says itself.
         let forced: &[u32] = if scores { &[] } else { unread };
         let choosing = Arc::new(Choosing::new(making.chooser(choice, &engine.lexicon), forced, end));
-        let tokens = making.plan.max_tokens.saturating_add(u32::try_from(unread.len()).unwrap_or(u32::MAX));
+        // At least the one that ends it.
+        let tokens = making.plan.max_tokens.max(1).saturating_add(u32::try_from(unread.len()).unwrap_or(u32::MAX));
         let result = engine.run(first.to_vec(), tokens, end, choosing.clone()).await;
         let (error, after) = match result {
             Ok(()) if choosing.has_ended() => continue,

@@ -7,7 +7,8 @@ use llama_stack_proto::v1::SamplingParams;
 
 const MAX_STOPS: usize = 16;
 
-pub(super) fn check(params: Option<&SamplingParams>) -> Result<()> {
+/// `least`: of tokens that may be asked for.
+pub(super) fn check(params: Option<&SamplingParams>, least: u32) -> Result<()> {
     let Some(params) = params else { return Ok(()) };
     within("temperature", params.temperature, 0.0..=2.0)?;
     within("min_p", params.min_p, 0.0..=1.0)?;
@@ -19,8 +20,8 @@ pub(super) fn check(params: Option<&SamplingParams>) -> Result<()> {
     if let Some(penalty) = params.repetition_penalty.filter(|value| !(*value > 0.0 && value.is_finite())) {
         return Err(wrong("repetition_penalty", format_args!("{penalty}"), "a finite number greater than 0"));
     }
-    for (name, value) in [("top_k", params.top_k), ("max_tokens", params.max_tokens)] {
-        if value == Some(0) {
+    for (name, value, least) in [("top_k", params.top_k, 1), ("max_tokens", params.max_tokens, least)] {
+        if value.is_some_and(|value| value < least) {
             return Err(wrong(name, format_args!("0"), "at least 1, or left out"));
         }
     }

@@ -125,6 +125,9 @@ fn sampling_stays_in_its_ranges() {
         is(sampled(|s| s.repetition_penalty = Some(bad)), "sampling.repetition_penalty", "greater than 0");
     }
     is(sampled(|s| s.max_tokens = Some(0)), "sampling.max_tokens", "at least 1");
+    let completion = |echo| CompleteRequest { sampling: Some(SamplingParams::greedy(0)), echo, ..CompleteRequest::text("m", "x") };
+    assert_eq!(Validator::default().complete(&completion(false)).unwrap_err().field(), Some("sampling.max_tokens"));
+    Validator::default().complete(&completion(true)).unwrap();
     is(sampled(|s| s.top_k = Some(0)), "sampling.top_k", "at least 1");
     is(sampled(|s| s.stop = vec!["x".into(); 17]), "sampling.stop", "17");
     is(sampled(|s| s.stop = vec!["x".into(), String::new()]), "sampling.stop[1]", "empty");

@@ -2,7 +2,8 @@
 //! that are being read.
 //!
 //! * Answers that are being written are in every step, so a long prompt delays them by a chunk, never by its length.
-//! * Prompts get what is left, the tenant first that had the least so far, so nobody waits for all of another's work.
+//! * Prompts get what is left, the tenant first that had the least so far, so nobody waits for all of another's work. What an
+//!   answer knows that it will say, such as a prompt that is scored, is one of them.
 //! * When the cache is full, rows that nobody uses go first; then the newest answer gives up its cells, and reads its
 //!   text again later. The oldest is never asked to, so every answer comes to its end.
 
@@ -60,6 +61,10 @@ pub struct Worked {
 
 /// Cells per answer under way that are kept free when another is let in.
 const HEADROOM: usize = 32;
+
+/// Most tokens that an answer says aloud in one step: each has logits of its own, half a megabyte of them for a large vocabulary, and
+/// more at once are hardly read faster.
+const ALOUD: usize = 128;
 
 pub struct Scheduler<A> {
     limits: Limits,
@@ -210,7 +215,7 @@ impl<A: Answer> Scheduler<A> {
             let Some(next) = self.next_waiting(now) else { return };
             let job = &self.queue[next].job;
             // Room for its prompt, and for some more of everybody: else it would soon have to give way again.
-            let room = job.prompt.len() + 1 + HEADROOM * self.running.len();
+            let room = job.prompt.len() + job.answer.ahead().len() + 1 + HEADROOM * self.running.len();
             if !self.running.is_empty() && self.cache.within_reach(&job.tenant, &job.prompt) < room {
                 return;
             }
@@ -278,49 +283,58 @@ impl<A: Answer> Scheduler<A> {
         order.sort_by_key(|n| self.running[*n].number);
         let (writing, mut reading): (Vec<usize>, Vec<usize>) = order.into_iter().partition(|n| self.running[*n].remaining() == 1);
         // What an answer knows that it will say is read as a prompt is: rows that nobody uses give way to it.
-        let ahead: usize = writing.iter().map(|n| self.running[*n].job.answer.ahead().len()).sum();
+        let aloud: Vec<usize> = writing.iter().copied().filter(|n| !self.running[*n].job.answer.ahead().is_empty()).collect();
+        let ahead: usize = aloud.iter().map(|n| self.running[*n].job.answer.ahead().len()).sum();
         let wanted = writing.len() + ahead.min(self.limits.chunk);
         while ahead > 0 && self.cache.free() < wanted && self.evict(backend) {}
         // Guesses pay while the engine has room in a step that it makes anyway.
-        let guess = reading.is_empty() && writing.len() <= 2;
+        let guess = reading.is_empty() && aloud.is_empty() && writing.len() <= 2;
         // Nobody gives way to a guess.
         let mut spare = self.cache.free().saturating_sub(writing.len()).min(self.limits.batch.saturating_sub(writing.len()));
-        let mut chunk = self.limits.chunk;
-        for n in writing {
-            let running = &mut self.running[n];
-            let ahead = running.job.answer.ahead();
-            let known = !ahead.is_empty();
-            let mut draft = match &mut running.drafter {
-                // No guess.
-                _ if known => ahead[..ahead.len().min(chunk)].to_vec(),
-                Some(drafter) if guess && spare > 0 => {
-                    let (tenant, tokens) = (&running.job.tenant, running.tokens.as_slice());
-                    drafter.draft(tokens, |most| backend.guess(tenant, tokens, most.min(spare)))
-                }
-                _ => Vec::new(),
-            };
-            draft.truncate(spare);
-            spare -= draft.len();
-            if known {
-                chunk -= draft.len();
-            }
-            add(&mut entries, &mut shares, n, running, 1, draft, known);
-        }
+        reading.extend(aloud);
         let rank = |n: &usize| {
             let running = &self.running[*n];
             let served = self.served.get(&running.job.tenant).copied().unwrap_or_default();
             (self.urgency(running.job.priority, running.since, now), served, running.number)
         };
         reading.sort_by_key(rank);
-        let mut room = self.limits.chunk.min(self.limits.batch.saturating_sub(entries.len()));
-        for n in reading {
-            if room == 0 {
-                break;
+        let mut room = self.limits.chunk.min(self.limits.batch.saturating_sub(writing.len()));
+        // Of each: how much it may read, or say aloud.
+        let mut granted = vec![0; self.running.len()];
+        for n in &reading {
+            let running = &self.running[*n];
+            let aloud = running.remaining() == 1;
+            let wanted = if aloud { running.job.answer.ahead().len().min(ALOUD).min(spare) } else { running.remaining() };
+            granted[*n] = wanted.min(room);
+            room -= granted[*n];
+            if aloud {
+                spare -= granted[*n];
             }
+        }
+        for n in writing {
+            let running = &mut self.running[n];
+            let ahead = running.job.answer.ahead();
+            let known = !ahead.is_empty();
+            let mut draft = match &mut running.drafter {
+                // No guess.
+                _ if known => ahead[..granted[n]].to_vec(),
+                Some(drafter) if guess && spare > 0 => {
+                    let (tenant, tokens) = (&running.job.tenant, running.tokens.as_slice());
+                    drafter.draft(tokens, |most| backend.guess(tenant, tokens, most.min(spare)))
+                }
+                _ => Vec::new(),
+            };
+            if !known {
+                draft.truncate(spare);
+                spare -= draft.len();
+            }
+            add(&mut entries, &mut shares, n, running, 1, draft, known);
+        }
+        for n in reading {
             let running = &self.running[n];
-            let count = running.remaining().min(room);
-            room -= count;
-            add(&mut entries, &mut shares, n, running, count, Vec::new(), false);
+            if running.remaining() > 1 && granted[n] > 0 {
+                add(&mut entries, &mut shares, n, running, granted[n], Vec::new(), false);
+            }
         }
         (entries, shares)
     }

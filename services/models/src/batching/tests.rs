@@ -505,7 +505,10 @@ fn what_an_answer_knows_that_it_will_say_is_read_in_chunks_and_is_no_guess() {
         let beside = world.ask("b", &text, 5);
         world.now += Duration::from_millis(1);
         let worked = world.scheduler.step(&mut world.fake, world.now).unwrap();
-        assert_eq!((worked.guessed, worked.right, worked.read), (0, 0, 17 + 16), "a chunk of each");
+        assert_eq!((worked.guessed, worked.right, worked.read), (0, 0, 17), "one chunk, of the first to come");
+        world.now += Duration::from_millis(1);
+        let worked = world.scheduler.step(&mut world.fake, world.now).unwrap();
+        assert_eq!((worked.entries, worked.read), (17, 16), "then of the tenant that had less");
         let steps = world.run();
         assert!(steps < 20, "{steps} steps");
         assert_eq!(aloud.borrow().said, alone(&text, 5));
@@ -519,6 +522,39 @@ fn what_an_answer_knows_that_it_will_say_is_read_in_chunks_and_is_no_guess() {
     let steps = world.run();
     assert!(steps < 12, "{steps} steps");
     assert_eq!(aloud.borrow().said, alone(&text, 2));
+}
+
+#[test]
+fn what_an_answer_will_say_is_counted_when_it_is_let_in() {
+    let mut world = World::new(limits(4, 64, 16, false), 100, 8);
+    let told: Vec<_> = (0..2)
+        .map(|n| {
+            let told = world.ask_aloud("a", &[n; 60], 5);
+            world.step();
+            told
+        })
+        .collect();
+    assert_eq!(world.scheduler.load(), (1, 1), "there is no room for both");
+    world.run();
+    for (n, told) in told.iter().enumerate() {
+        assert_eq!(told.borrow().said, alone(&[n as u32; 60], 5));
+    }
+}
+
+#[test]
+fn what_is_said_aloud_waits_for_what_is_urgent() {
+    let mut world = World::new(limits(4, 64, 16, false), 1_000, 8);
+    let (told, text) = (Rc::<RefCell<Told>>::default(), vec![3; 60]);
+    let answer = Speaker { told: told.clone(), left: 1, script: text[1..].to_vec(), said: 0 };
+    let job = Job { tenant: "a".into(), priority: Priority::Batch, prompt: text[..1].to_vec(), deadline: None, answer };
+    world.scheduler.submit(job, world.now);
+    let urgent = world.ask("b", &[5; 48], 1);
+    for _ in 0..3 {
+        assert_eq!(world.step(), 17, "a chunk of the urgent, and a token of the other");
+    }
+    assert_eq!(urgent.borrow().said, alone(&[5; 48], 1));
+    world.run();
+    assert_eq!(told.borrow().said, alone(&text, 1));
 }
 
 #[test]

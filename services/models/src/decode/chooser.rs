@@ -113,7 +113,13 @@ impl Chooser {
         }
         if let Some(token) = self.unread.next() {
             let scored = logprobs::score(logits, token, self.score.unwrap_or_default());
-            return self.prompt(token, scored).map(|()| token);
+            self.prompt(token, scored)?;
+            if self.left > 0 || !self.ahead().is_empty() {
+                return Ok(token);
+            }
+        }
+        if self.left == 0 {
+            return Err(End::Length);
         }
         let allowed = self.grammar.as_mut().map(Grammar::allowed).transpose().map_err(End::Failed)?;
         let raw = self.score.map(|_| logits.to_vec());
@@ -167,6 +173,24 @@ mod tests {
         let encode: Encode = Box::new(|_: &str, _: bool| Ok::<Vec<u32>, String>(Vec::new()));
         let (writing, ends, defaults) = (Writing::None(8), vec![7], Defaults::default());
         Lexicon::new("m", Parts { encode, template: None, writing, ends, defaults, context_length: 64 })
+    }
+
+    #[tokio::test]
+    async fn where_nothing_may_be_said_the_end_comes_with_the_prompts_last_token() {
+        for (ids, logprobs, said) in
+            [(vec![3, 5, 4], true, vec![Some(5), None]), (vec![3], true, vec![None]), (vec![3, 5], false, vec![None])]
+        {
+            let (lexicon, scored) = (lexicon(), if logprobs { ids.len() } else { 0 });
+            let (prompt, sampling) = (Some(Prompt::Tokens(Tokens { ids })), Some(SamplingParams::greedy(0)));
+            let request = CompleteRequest { prompt, sampling, echo: true, logprobs, ..CompleteRequest::text("m", "") };
+            let (making, mut generation) = channel(lexicon.complete(&request, None).unwrap().0, None);
+            let mut chooser = making.chooser(0, &lexicon);
+            assert_eq!(said.iter().map(|_| chooser.next(&mut [0.0; 8])).collect::<Vec<_>>(), said);
+            for _ in 0..scored {
+                assert!(matches!(generation.next().await.unwrap(), Made::Prompt { .. }));
+            }
+            assert!(matches!(generation.next().await.unwrap(), Made::End { end: End::Length, .. }));
+        }
     }
 
     #[tokio::test]

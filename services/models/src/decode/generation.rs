@@ -82,7 +82,9 @@ pub struct Making {
 
 /// Both ends of what `plan` asks for.
 pub fn channel(plan: Plan, deadline: Option<Instant>) -> (Making, Generation) {
-    let (out, made) = mpsc::channel(AHEAD + RESERVED);
+    // A prompt that is scored comes in chunks, faster than an answer is read.
+    let scored = if plan.score_prompt { plan.prompt.len() * plan.choices as usize } else { 0 };
+    let (out, made) = mpsc::channel(AHEAD + RESERVED + scored);
     let control = Arc::new(Control::default());
     let prompt_tokens = u32::try_from(plan.prompt.len()).unwrap_or(u32::MAX);
     let generation = Generation { made, control: control.clone(), deadline, prompt_tokens, choices: plan.choices };

@@ -12,7 +12,7 @@ pub struct Plan {
     pub prompt: Vec<u32>,
     pub sampling: Sampling,
     pub grammar: Option<Grammar>,
-    /// At least 1; with the prompt within the context.
+    /// With the prompt within the context. 0 where the prompt alone is wanted.
     pub max_tokens: u32,
     /// 1 to 16.
     pub choices: u32,

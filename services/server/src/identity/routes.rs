@@ -81,6 +81,7 @@ const ROUTES: &[(&str, Access)] = &[
     ("/v1/prompts/{id}/set-default-version", Services(&["Prompts.SetDefaultPromptVersion"])),
     ("/v1/responses", Services(&["Agents.CreateTurn", "Agents.ListTurns"])),
     ("/v1/responses/compact", Services(&["Agents.Compact"])),
+    ("/v1/responses/input_tokens", Services(&["Inference.Tokenize"])),
     ("/v1/responses/{id}", Services(&["Agents.GetTurn", "Agents.WatchTurn", "Agents.DeleteTurn"])),
     ("/v1/responses/{id}/cancel", Services(&["Agents.CancelTurn"])),
     ("/v1/responses/{id}/input_items", Services(&["Agents.GetTurn"])),

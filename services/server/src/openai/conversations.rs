@@ -166,7 +166,7 @@ async fn read(state: &AppState, cx: &Context, mut items: Vec<Value>, session_id:
     if items.len() > MAX_ITEMS {
         return Err(Error::invalid("items", format!("at most {MAX_ITEMS} items come at once, not {}", items.len())));
     }
-    look_up(state, cx, "items", &mut items, session_id).await?;
+    look_up(state, cx, "items", &mut items, (session_id, "")).await?;
     input_files::read(state, cx, "items", &mut items).await?;
     let given = input::read_items("items", &items)?;
     if !given.decisions.is_empty() {

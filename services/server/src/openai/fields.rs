@@ -19,13 +19,29 @@ pub(super) fn of_completion(error: Error) -> Error {
     })
 }
 
-/// `one`: the request has one input, which is in no list.
+/// `one`: the request has one input, which is in no list. Messages begin with the field, where it is one of several.
 pub(super) fn of_embedding(error: Error, one: bool) -> Error {
-    renamed(error, |field| match field.strip_prefix("inputs") {
-        Some(_) if one => "input".to_owned(),
-        Some(place) => format!("input{}", place.trim_end_matches(".tokens")),
-        None => field.to_owned(),
-    })
+    let name = |told: &str| {
+        let rest = told.strip_prefix("inputs")?;
+        let (index, rest) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((index, rest)) => (Some(index), rest),
+            None => (None, rest),
+        };
+        let rest = [".text", ".tokens"].iter().find_map(|kind| rest.strip_prefix(kind)).unwrap_or(rest);
+        Some(match index.filter(|_| !one) {
+            Some(index) => format!("input[{index}]{rest}"),
+            None => format!("input{rest}"),
+        })
+    };
+    let message = name(error.message());
+    let error = match error.field().and_then(name) {
+        Some(field) => error.with_field(field),
+        None => error,
+    };
+    match message {
+        Some(message) => error.with_message(message),
+        None => error,
+    }
 }
 
 fn renamed(error: Error, name: impl FnOnce(&str) -> String) -> Error {
@@ -95,5 +111,9 @@ mod tests {
         {
             assert_eq!(told(|error| of_embedding(error, one), contracts), ours);
         }
+        let message = |message: &str, one: bool| of_embedding(Error::invalid("inputs[1]", message), one).message().to_owned();
+        assert_eq!(message("inputs[1].tokens: there are no tokens", false), "input[1]: there are no tokens");
+        assert_eq!(message("inputs[1] is an empty text", true), "input is an empty text");
+        assert_eq!(message("the inputs are many", false), "the inputs are many");
     }
 }

@@ -62,15 +62,16 @@ pub(crate) struct CompletionLogprobs {
 }
 
 impl CompletionLogprobs {
-    /// None for a choice without any. `offset`: characters of the choice before these tokens; moved past them.
-    pub(crate) fn new(tokens: Vec<TokenLogprob>, offset: &mut usize) -> Option<Self> {
+    /// None for a choice without any. `text`: of the choice, as it came with them. `offset`: characters of the choice before these
+    /// tokens; moved past them.
+    pub(crate) fn new(tokens: Vec<TokenLogprob>, text: &str, offset: &mut usize) -> Option<Self> {
         if tokens.is_empty() {
             return None;
         }
         let mut lists = Self::default();
         for token in tokens {
             lists.text_offset.push(*offset);
-            *offset += token.token.chars().count();
+            *offset += width(&token, text);
             lists.tokens.push(token.token);
             // JSON has no infinity: of a prompt's first token, which follows nothing, null stands there.
             lists.token_logprobs.push(token.logprob);
@@ -78,6 +79,17 @@ impl CompletionLogprobs {
         }
         Some(lists)
     }
+}
+
+/// The characters of a text that a token is.
+fn width(token: &TokenLogprob, text: &str) -> usize {
+    // A prompt's first token follows nothing. Where the tokenizer put it there, it is none of the text; others begin it, but for a space.
+    let begins = |bytes: &[u8]| text.as_bytes().starts_with(bytes);
+    let bare = token.bytes.strip_prefix(b" ").unwrap_or(&token.bytes);
+    if token.logprob == f32::NEG_INFINITY && !begins(&token.bytes) && !begins(bare) {
+        return 0;
+    }
+    token.token.chars().count()
 }
 
 #[cfg(test)]
@@ -88,12 +100,25 @@ mod tests {
     fn offsets_go_on_across_pieces() {
         let token = |text: &str| TokenLogprob { token: text.into(), ..TokenLogprob::default() };
         let mut offset = 0;
-        let first = CompletionLogprobs::new(vec![token("né"), token("e")], &mut offset).unwrap();
-        let second = CompletionLogprobs::new(vec![token("x")], &mut offset).unwrap();
+        let first = CompletionLogprobs::new(vec![token("né"), token("e")], "née", &mut offset).unwrap();
+        let second = CompletionLogprobs::new(vec![token("x")], "x", &mut offset).unwrap();
         assert_eq!((first.text_offset, second.text_offset), (vec![0, 2], vec![3]));
-        assert!(CompletionLogprobs::new(Vec::new(), &mut offset).is_none());
+        assert!(CompletionLogprobs::new(Vec::new(), "", &mut offset).is_none());
         let nothing = TokenLogprob { logprob: f32::NEG_INFINITY, ..token("O") };
-        let prompt = CompletionLogprobs::new(vec![nothing, token("n")], &mut 0).unwrap();
+        let prompt = CompletionLogprobs::new(vec![nothing, token("n")], "On", &mut 0).unwrap();
         assert_eq!(serde_json::to_value(&prompt).unwrap()["token_logprobs"], serde_json::json!([null, 0.0]));
+    }
+
+    #[test]
+    fn what_a_tokenizer_puts_before_a_prompt_is_none_of_its_text() {
+        let token = |text: &str, logprob| TokenLogprob { token: text.into(), bytes: text.into(), logprob, ..TokenLogprob::default() };
+        let offsets = |first: TokenLogprob, text: &str| {
+            CompletionLogprobs::new(vec![first, token("ce", -1.0), token("!", -1.0)], text, &mut 0).unwrap().text_offset
+        };
+        assert_eq!(offsets(token("<s>", f32::NEG_INFINITY), "ce!"), [0, 0, 2]);
+        assert_eq!(offsets(token("<s>", f32::NEG_INFINITY), "<s>ce!"), [0, 3, 5], "it was echoed");
+        assert_eq!(offsets(token("On", f32::NEG_INFINITY), "Once!"), [0, 2, 4]);
+        let half = TokenLogprob { bytes: vec![0xf0, 0x9f], ..token("\u{FFFD}", f32::NEG_INFINITY) };
+        assert_eq!(offsets(half, "🦀ce!"), [0, 1, 3]);
     }
 }

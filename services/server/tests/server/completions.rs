@@ -36,6 +36,17 @@ async fn a_continuation_is_streamed() {
     assert_snapshot!(server.transcript(PATH, &body).await);
 }
 
+/// Only of an echo: of the prompt alone the scores may be wanted.
+#[tokio::test]
+async fn an_answer_of_no_tokens_is_an_echos() {
+    let server = start().await;
+    let body = |echo: bool| json!({ "model": "parrot", "prompt": "Once", "echo": echo, "logprobs": 1, "max_tokens": 0 });
+    assert!(server.answer(PATH, &body(true)).await["choices"][0]["text"].as_str().unwrap().starts_with("Once"));
+    let refused = server.post(PATH, &body(false)).await;
+    assert_eq!(refused.status(), 400);
+    assert_eq!(refused.json::<serde_json::Value>().await.unwrap()["error"]["param"], "max_tokens");
+}
+
 /// Tokens stand where they are in the text, which begins with the prompt.
 #[tokio::test]
 async fn an_echo_moves_the_places_of_tokens() {

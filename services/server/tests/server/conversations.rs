@@ -105,6 +105,24 @@ async fn wrong_conversations_are_refused() {
     assert_eq!(ledger.kept().sessions.len(), count);
 }
 
+/// One of another branch is in no history of this one.
+#[tokio::test]
+async fn a_reference_to_another_branch_stands_for_its_item() {
+    let ledger = Ledger::default();
+    let server = start_over(ledger.clone()).await;
+    let ask = async |input: Value, previous: &Value| {
+        server.json("POST", "/v1/responses", json!({ "model": "m", "input": input, "previous_response_id": previous })).await
+    };
+    let root = ask(json!("root"), &Value::Null).await;
+    let left = ask(json!("left"), &root["id"]).await;
+    let right = ask(json!("right"), &root["id"]).await;
+    let refer = |response: &Value| json!({ "type": "item_reference", "id": response["output"][0]["id"] });
+    let input = json!([refer(&root), refer(&left), refer(&right), refer(&root), { "role": "user", "content": "and?" }]);
+    ask(input, &right["id"]).await;
+    let asked = ledger.last_asked().input;
+    assert_eq!(asked.iter().map(|message| message.joined_text()).collect::<Vec<_>>(), ["Hello", "and?"], "the left one's");
+}
+
 /// An item of another conversation can be referred to; one of this conversation is in the history already.
 #[tokio::test]
 async fn a_reference_stands_for_its_item() {

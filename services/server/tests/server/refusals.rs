@@ -98,8 +98,8 @@ async fn a_field_that_a_service_refuses_has_the_clients_name() {
     let completion = json!({ "model": "parrot", "prompt": "a", "top_p": 7 });
     refused(&server, "/v1/completions", completion, 400, Some("top_p"), "top_p is 7").await;
     let embedding = |input: Value| json!({ "model": "org/vectors", "input": input });
-    refused(&server, "/v1/embeddings", embedding(json!("")), 400, Some("input"), "empty").await;
-    refused(&server, "/v1/embeddings", embedding(json!(["a", ""])), 400, Some("input[1]"), "empty").await;
+    refused(&server, "/v1/embeddings", embedding(json!("")), 400, Some("input"), "input is an empty").await;
+    refused(&server, "/v1/embeddings", embedding(json!(["a", ""])), 400, Some("input[1]"), "input[1] is an empty").await;
 }
 
 /// Also where the status line had gone out.

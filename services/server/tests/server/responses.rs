@@ -129,6 +129,33 @@ async fn what_is_not_supported_is_the_requests_fault() {
     }
 }
 
+#[tokio::test]
+async fn the_tokens_of_an_input_are_counted_by_its_model() {
+    const PATH: &str = "/v1/responses/input_tokens";
+    let server = start().await;
+    let with = |change: Value| {
+        let look = json!({ "type": "function", "name": "look" });
+        let mut body = json!({ "model": "parrot", "instructions": "Be brief.", "input": "one two three", "tools": [look] });
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        body
+    };
+    let counted = |tokens: u32| json!({ "object": "response.input_tokens", "input_tokens": tokens });
+    assert_eq!(server.json("POST", PATH, with(json!({}))).await, counted(6));
+    assert_eq!(server.json("POST", PATH, with(json!({ "tool_choice": "none" }))).await, counted(5));
+    for (change, field) in [
+        (json!({ "previous_response_id": "resp_1" }), "previous_response_id"),
+        (json!({ "conversation": "conv_1" }), "conversation"),
+        (json!({ "tools": [{ "type": "web_search" }] }), "tools[0].type"),
+    ] {
+        assert_eq!(server.refused("POST", PATH, with(change)).await, (400, json!(field), json!("unsupported_parameter")));
+    }
+    let orphan = json!([{ "type": "function_call_output", "call_id": "a", "output": "x" }]);
+    for (change, status, field) in [(json!({ "model": "nobody" }), 404, "model"), (json!({ "input": orphan }), 400, "input")] {
+        let refused = server.refused("POST", PATH, with(change)).await;
+        assert_eq!((refused.0, refused.1), (status, json!(field)));
+    }
+}
+
 /// Fields of a turn are told by the names that they have in the request.
 #[tokio::test]
 async fn a_refusal_names_the_field_of_the_request() {
@@ -146,6 +173,10 @@ async fn a_refusal_names_the_tool_of_the_request() {
     let function = |parameters: Value| json!({ "type": "function", "name": "look", "parameters": parameters });
     let wrong = refused(json!([mcp("files"), { "type": "function", "name": "see" }, function(json!([]))])).await;
     assert_eq!((wrong.1, wrong.2), (json!("tools[2].parameters"), json!("invalid_schema")));
+    let see = json!({ "type": "function", "name": "see" });
+    let pets = |parameters: Value| json!({ "type": "namespace", "name": "pets", "tools": [see, function(parameters)] });
+    assert_eq!(refused(json!([mcp("files"), pets(json!([]))])).await.1, "tools[1].tools[1].parameters");
+    assert_eq!(refused(json!([pets(json!({})), function(json!([]))])).await.1, "tools[1].parameters");
     assert_eq!(refused(json!([function(json!({})), mcp("files"), mcp("a b")])).await.1, "tools[2].server_label");
     let missing = refused(json!([function(json!({})), { "type": "web_search" }])).await;
     assert_eq!((missing.0, missing.1, missing.2), (404, json!("tools[1]"), json!("tool_not_found")));

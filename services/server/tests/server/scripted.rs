@@ -15,8 +15,8 @@ use llama_stack_core::{
 };
 use llama_stack_proto::v1::{
     ChatEvent, ChatRequest, CompleteEvent, CompleteRequest, EmbedInput, EmbedRequest, EmbedResponse, Embedding, FinishReason,
-    ListModelsRequest, ListModelsResponse, Model, ModelKind, RerankRequest, RerankResponse, RerankResult, TokenLogprob, ToolCallDelta,
-    Truncation, Usage, complete_request::Prompt, embed_input, token_logprob::TopLogprob,
+    ListModelsRequest, ListModelsResponse, Model, ModelKind, RerankRequest, RerankResponse, RerankResult, TokenLogprob, TokenizeRequest,
+    TokenizeResponse, ToolCallDelta, Truncation, Usage, complete_request::Prompt, embed_input, token_logprob::TopLogprob,
 };
 use tokio::sync::Notify;
 
@@ -194,6 +194,12 @@ impl Inference for Script {
         first.logprobs = request.logprobs.then(|| logprob("!")).into_iter().collect();
         let events = [Ok(first), Ok(CompleteEvent::finish(0, FinishReason::Length)), Ok(CompleteEvent::usage(usage()))];
         Ok(Box::pin(stream::iter(echo.into_iter().chain(events))))
+    }
+
+    /// Each word is one, and each tool.
+    async fn tokenize(&self, _cx: &Context, request: TokenizeRequest) -> Result<TokenizeResponse> {
+        let words = request.messages.iter().map(|message| message.joined_text().split_whitespace().count()).sum::<usize>();
+        Ok(TokenizeResponse { tokens: vec![0; words + request.tools.len()], ..TokenizeResponse::default() })
     }
 
     /// The longest is the best.

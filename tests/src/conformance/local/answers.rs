@@ -114,6 +114,13 @@ pub async fn an_echo_with_logprobs_scores_the_prompt_as_the_model_reads_it(subje
     // The answer is the one that there is without.
     let plain = complete(&smol, story(2)).await;
     assert!(choice.text.ends_with(&plain.choices[0].text), "{:?} and {:?}", choice.text, plain.choices[0].text);
+    // Nor does it need one.
+    for logprobs in [true, false] {
+        let alone = complete(&smol, CompleteRequest { echo: true, logprobs, ..story(0) }).await;
+        let (only, usage) = (&alone.choices[0], alone.usage.unwrap());
+        assert_eq!((only.text.as_str(), only.finish_reason()), ("Once upon a time", FinishReason::Length));
+        assert_eq!((only.logprobs.len(), usage.prompt_tokens, usage.completion_tokens), (if logprobs { 4 } else { 0 }, 4, 0));
+    }
     // Twice the same, whatever is known of the text by then; and each of several answers has its own.
     let twice = CompleteRequest { echo: true, logprobs: true, n: 2, ..story(1) };
     let twice = complete(&smol, twice).await;

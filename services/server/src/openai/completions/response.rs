@@ -50,13 +50,9 @@ impl Completion {
         for (response, echo) in responses {
             usage.add(&response.usage.unwrap_or_default());
             for choice in response.choices {
-                let mut offset = echo.unscored(&choice);
-                completion.choices.push(Choice {
-                    index: completion.choices.len(),
-                    finish_reason: finish(choice.finish_reason()),
-                    text: choice.text,
-                    logprobs: CompletionLogprobs::new(choice.logprobs, &mut offset),
-                });
+                let (mut offset, finish_reason) = (echo.unscored(&choice), finish(choice.finish_reason()));
+                let logprobs = CompletionLogprobs::new(choice.logprobs, &choice.text, &mut offset);
+                completion.choices.push(Choice { index: completion.choices.len(), finish_reason, text: choice.text, logprobs });
             }
         }
         completion.usage = Some(Some(Usage::from(&usage)));

@@ -64,7 +64,7 @@ impl Encode<CompleteEvent> for Pieces {
             progress.offset = text.chars().count();
         }
         (progress.begun, progress.ended) = (true, finish_reason.is_some());
-        let logprobs = CompletionLogprobs::new(event.logprobs, &mut progress.offset);
+        let logprobs = CompletionLogprobs::new(event.logprobs, &text, &mut progress.offset);
         self.frame.choices = vec![Choice { index, text, logprobs, finish_reason }];
         out.push(sse::data(&self.frame));
         Ok(())

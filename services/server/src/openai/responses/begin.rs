@@ -8,6 +8,7 @@ use super::{
     find, find_seen,
     input::{Input, kind, text},
     items::{self, Place},
+    lineage::Lineage,
     repeated,
     request::CreateResponse,
     response, steps,
@@ -26,7 +27,7 @@ pub(super) async fn turn(state: &AppState, cx: &Context, mut body: CreateRespons
     body.check()?;
     let (session_id, parent_turn_id) = place(state, cx, &body).await?;
     if let Some(Input::Items(given)) = &mut body.input {
-        look_up(state, cx, "input", given, &session_id).await?;
+        look_up(state, cx, "input", given, (&session_id, &parent_turn_id)).await?;
         input_files::read(state, cx, "input", given).await?;
         repeated::leave_out(state, cx, given, &session_id, &parent_turn_id).await?;
     }
@@ -78,8 +79,16 @@ pub(crate) fn no_conversation(error: Error, id: &str) -> Error {
     }
 }
 
-/// Puts items in the place of references to them. What the session holds already needs no second mention.
-pub(crate) async fn look_up(state: &AppState, cx: &Context, field: &str, given: &mut Vec<Value>, session_id: &str) -> Result<()> {
+/// Puts items in the place of references to them. What the history holds already, of the session after this turn or else its last, needs no
+/// second mention.
+pub(crate) async fn look_up(
+    state: &AppState,
+    cx: &Context,
+    field: &str,
+    given: &mut Vec<Value>,
+    (session_id, parent_id): (&str, &str),
+) -> Result<()> {
+    let mut lineage = Lineage::new(session_id, parent_id);
     let mut whole = Vec::with_capacity(given.len());
     for (index, item) in std::mem::take(given).into_iter().enumerate() {
         if kind(&item) != "item_reference" {
@@ -97,7 +106,13 @@ pub(crate) async fn look_up(state: &AppState, cx: &Context, field: &str, given: 
         let ended = response::is_final(seen.turn.status());
         let mut all = items::input(&seen.turn).into_iter().chain(steps::items(&seen.turn, &seen.approvals, ended));
         let found = all.find(|item| item.id() == id).ok_or_else(missing)?;
-        if seen.turn.session_id != session_id {
+        let held = seen.turn.session_id == session_id
+            && match lineage.holds(state, cx, &place.turn_id).await {
+                // Who may not read what lies between is taken to go on from it.
+                Err(error) if error.code() == Code::PermissionDenied => true,
+                holds => holds?,
+            };
+        if !held {
             whole.push(json!(found));
         }
     }

@@ -84,7 +84,7 @@ pub(crate) async fn compact(
     match (body.input, body.previous_response_id) {
         (Some(mut given), None) => {
             if let Input::Items(items) = &mut given {
-                look_up(&state, &cx, "input", items, "").await?;
+                look_up(&state, &cx, "input", items, ("", "")).await?;
                 input_files::read(&state, &cx, "input", items).await?;
             }
             request.messages = input::read(given)?.messages;

@@ -213,11 +213,7 @@ fn citation(text: &str, annotation: &Value) -> Option<Citation> {
 }
 
 fn call(field: &str, item: &Value, id: &str) -> Result<ToolCall> {
-    let name = text(field, item, "name")?;
-    let name = match item.get("namespace").and_then(Value::as_str) {
-        Some(namespace) => namespaces::joined(namespace, &name),
-        None => name,
-    };
+    let name = namespaces::told(item, text(field, item, "name")?);
     Ok(ToolCall::new(text(field, item, id)?, name, text(field, item, "arguments")?))
 }
 

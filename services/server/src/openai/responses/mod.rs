@@ -13,7 +13,9 @@ mod compaction;
 pub(super) mod echo;
 pub(crate) mod guardrails;
 pub(super) mod input;
+mod input_tokens;
 pub(super) mod items;
+mod lineage;
 mod namespaces;
 mod output;
 pub(super) mod page;
@@ -74,6 +76,13 @@ pub(super) fn routes(api: &mut Api) {
         Operation::new("What a response was given, newest first.").returns::<ItemList>(),
     );
     api.post(
+        route!("/v1/responses/input_tokens"),
+        post(input_tokens::count),
+        Operation::new("Counts the tokens of an input, by the model's own tokenizer.")
+            .takes::<CreateResponse>()
+            .returns::<input_tokens::CountedTokens>(),
+    );
+    api.post(
         route!("/v1/responses/compact"),
         post(compaction::compact),
         Operation::new("Summarises a history.").takes::<compaction::CompactHistory>().returns::<compaction::Compacted>(),
@@ -98,7 +107,7 @@ fn streamed(lines: impl Stream<Item = transcript::Line> + Send + 'static) -> Htt
 }
 
 /// The runtime names fields of a turn; the client knows those of its request, and its tools, which are of these kinds.
-fn renamed(error: Error, kinds: &[String]) -> Error {
+fn renamed(error: Error, kinds: &[(String, String)]) -> Error {
     // Items in a row may be one message: which of them it was is not known here.
     if error.field().is_some_and(|field| field.starts_with("input[") && field.contains("].parts")) {
         return error.with_field("input");
@@ -110,8 +119,8 @@ fn renamed(error: Error, kinds: &[String]) -> Error {
         }
         if let Some(field) = field.strip_prefix("file_search.") {
             let field = field.replacen("bank_ids", "vector_store_ids", 1).replacen("max_results", "max_num_results", 1);
-            let tool = kinds.iter().position(|kind| kind == steps::FILE_SEARCH);
-            return tool.map_or(field.clone(), |index| format!("tools[{index}].{field}"));
+            let tool = kinds.iter().find(|(kind, _)| kind == steps::FILE_SEARCH);
+            return tool.map_or(field.clone(), |(_, place)| format!("{place}.{field}"));
         }
         tools::place(field, kinds).unwrap_or_else(|| field.replacen("response_format.json_schema", "text.format", 1))
     });

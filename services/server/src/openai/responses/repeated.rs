@@ -7,26 +7,30 @@
 use std::collections::HashSet;
 
 use llama_stack_core::{Code, Context, Result};
-use llama_stack_proto::v1::{GetTurnRequest, ListTurnsRequest, Message, Role, Turn};
+use llama_stack_proto::v1::{Message, Role, Turn, step::Step as StepKind};
 use serde_json::Value;
 
-use super::input::{kind, read_items};
+use super::{
+    input::{kind, read_items},
+    lineage,
+};
 use crate::http::AppState;
 
 /// Takes out of `given` the results that the turns before were given, and, of what stands before a result that is awaited, their
-/// messages word for word. Without a result that is new nothing is taken out: what is wrong then, the runtime says.
+/// messages word for word. The last result of a call that is waited for is new, whatever it says. Without one that is new nothing is
+/// taken out: what is wrong then, the runtime says.
 ///
 /// # Errors
 /// Those of reading turns.
 pub(super) async fn leave_out(state: &AppState, cx: &Context, given: &mut Vec<Value>, session_id: &str, parent_id: &str) -> Result<()> {
     let answers = answers(given);
     let Some(last) = answers.iter().rposition(|answers| *answers).filter(|last| *last > 0) else { return Ok(()) };
-    let mut before = match before(state, cx, session_id, parent_id).await {
+    let (before, awaited) = match before(state, cx, session_id, parent_id).await {
         // For who may not read the turns, nothing is left out.
         Err(error) if error.code() == Code::PermissionDenied => return Ok(()),
         before => before?,
     };
-    let again: Vec<bool> = given[..=last].iter().map(|item| is_again(item, &mut before)).collect();
+    let again = again(&given[..=last], &answers, before, &awaited);
     if answers.iter().zip(&again).any(|(answers, again)| *answers && !again) {
         let mut again = again.into_iter();
         given.retain(|_| !again.next().unwrap_or_default());
@@ -45,44 +49,36 @@ fn call_id(item: &Value) -> Option<&str> {
     item.get("call_id").and_then(Value::as_str)
 }
 
-/// What was given to the turns that led here, back to the one that began with no result.
-async fn before(state: &AppState, cx: &Context, session_id: &str, parent_id: &str) -> Result<Vec<Message>> {
+/// What was given to the turns that led here, back to the one that began with no result; and the calls that the last of them ended with.
+async fn before(state: &AppState, cx: &Context, session_id: &str, parent_id: &str) -> Result<(Vec<Message>, HashSet<String>)> {
     let mut given = Vec::new();
-    let mut next = if parent_id.is_empty() { newest(state, cx, session_id).await? } else { turn(state, cx, parent_id).await? };
+    let mut next = lineage::last(state, cx, session_id, parent_id).await?;
+    let awaited = next.as_ref().map(calls).unwrap_or_default();
     while let Some(one) = next {
         let goes_on = one.input.first().is_some_and(|message| message.role() == Role::Tool) && !one.parent_turn_id.is_empty();
         given.extend(one.input);
-        next = if goes_on { turn(state, cx, &one.parent_turn_id).await? } else { None };
+        next = if goes_on { lineage::turn(state, cx, &one.parent_turn_id).await? } else { None };
     }
-    Ok(given)
+    Ok((given, awaited))
 }
 
-/// The last of a session's own turns.
-async fn newest(state: &AppState, cx: &Context, session_id: &str) -> Result<Option<Turn>> {
-    if session_id.is_empty() {
-        return Ok(None);
-    }
-    let mut request =
-        ListTurnsRequest { session_id: session_id.to_owned(), newest_first: true, page_size: 4, ..ListTurnsRequest::default() };
-    loop {
-        let page = state.agents.list_turns(cx, request.clone()).await?;
-        if let Some(turn) = page.turns.into_iter().find(|turn| turn.caller_turn_id.is_empty()) {
-            return Ok(Some(turn));
-        }
-        if page.next_page_token.is_empty() {
-            return Ok(None);
-        }
-        request.page_token = page.next_page_token;
-    }
+/// The calls that the model made last.
+fn calls(turn: &Turn) -> HashSet<String> {
+    let said = turn.steps.iter().rev().find_map(|step| match &step.step {
+        Some(StepKind::Inference(said)) => said.message.as_ref(),
+        _ => None,
+    });
+    said.into_iter().flat_map(Message::tool_calls).map(|call| call.id.clone()).collect()
 }
 
-/// A turn; none where it was deleted.
-async fn turn(state: &AppState, cx: &Context, id: &str) -> Result<Option<Turn>> {
-    match state.agents.get_turn(cx, GetTurnRequest { id: id.to_owned() }).await {
-        Ok(turn) => Ok(Some(turn)),
-        Err(error) if error.code() == Code::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+/// Which items, of which those that are `answers` end with the last, were given before.
+fn again(given: &[Value], answers: &[bool], mut before: Vec<Message>, awaited: &HashSet<String>) -> Vec<bool> {
+    let is_new = |place: usize| {
+        // Some models give the calls of each answer the same ids.
+        let id = call_id(&given[place]).filter(|id| answers[place] && awaited.contains(*id));
+        id.is_some_and(|id| !given[place + 1..].iter().any(|later| call_id(later) == Some(id)))
+    };
+    given.iter().enumerate().map(|(place, item)| !is_new(place) && is_again(item, &mut before)).collect()
 }
 
 /// Whether an item is a result or a message that was there `before`; each message of then stands for one of now.
@@ -126,5 +122,18 @@ mod tests {
         assert!(!again(json!({ "role": "user" })), "what cannot be read is not left out");
         assert!(again(json!({ "role": "user", "content": [{ "type": "input_text", "text": "and now?" }] })));
         assert!(!again(json!({ "role": "user", "content": "and now?" })), "it was said once before, and has been found");
+    }
+
+    #[test]
+    fn the_last_result_of_a_call_that_is_waited_for_is_new() {
+        let output = |id: &str| json!({ "type": "function_call_output", "call_id": id, "output": "ok" });
+        let result = || ToolResult { call_id: "a".into(), parts: vec![Part::text("ok")], ..ToolResult::default() };
+        let again = |given: &[Value], awaited: &[&str]| {
+            let awaited = awaited.iter().map(|id| (*id).to_owned()).collect();
+            super::again(given, &answers(given), vec![Message::tool(vec![result()])], &awaited)
+        };
+        assert_eq!(again(&[output("a"), output("b")], &["b"]), [true, false]);
+        assert_eq!(again(&[output("a"), output("b")], &["a", "b"]), [false, false], "the id of a call before has come again");
+        assert_eq!(again(&[output("a"), output("a")], &["a"]), [true, false]);
     }
 }

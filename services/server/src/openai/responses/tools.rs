@@ -32,27 +32,36 @@ const MAX_FOUND: u32 = 50;
 
 const WEB_SEARCH_TYPES: [&str; 4] = [WEB_SEARCH, "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"];
 
-/// Of each tool of a request.
-pub(super) fn kinds(tools: &[Value]) -> Vec<String> {
-    tools.iter().map(|tool| tool.get("type").and_then(Value::as_str).unwrap_or_default().to_owned()).collect()
+/// Of each tool of a request its kind and its place.
+pub(super) fn kinds(tools: &[Value]) -> Vec<(String, String)> {
+    let kind = |tool: &Value| tool.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut kinds = Vec::new();
+    for (index, tool) in tools.iter().enumerate() {
+        let place = format!("tools[{index}]");
+        match tool.get("tools").and_then(Value::as_array).filter(|_| kind(tool) == "namespace") {
+            Some(within) => kinds.extend(within.iter().enumerate().map(|(n, tool)| (kind(tool), format!("{place}.tools[{n}]")))),
+            None => kinds.push((kind(tool), place)),
+        }
+    }
+    kinds
 }
 
 /// Where in the request a field of a turn's tools is: the turn has a list for each kind.
-pub(super) fn place(field: &str, kinds: &[String]) -> Option<String> {
+pub(super) fn place(field: &str, kinds: &[(String, String)]) -> Option<String> {
     let lists = [("client_tools[", "function"), ("mcp_servers[", "mcp"), ("tools[", WEB_SEARCH)];
     lists.into_iter().find_map(|(list, kind)| {
         let (number, rest) = field.strip_prefix(list)?.split_once(']')?;
-        let (index, _) = kinds.iter().enumerate().filter(|(_, one)| one.starts_with(kind)).nth(number.parse().ok()?)?;
+        let (_, place) = kinds.iter().filter(|(one, _)| one.starts_with(kind)).nth(number.parse().ok()?)?;
         let rest = match rest {
             ".label" => ".server_label",
             ".url" => ".server_url",
             rest => rest,
         };
-        Some(format!("tools[{index}]{rest}"))
+        Some(format!("{place}{rest}"))
     })
 }
 
-fn absent(field: String, message: String) -> Error {
+pub(super) fn absent(field: String, message: String) -> Error {
     Error::new(Code::Unimplemented, message).with_field(field)
 }
 
@@ -271,7 +280,7 @@ pub(crate) fn choice(choice: &Value, tools: &Tools) -> Result<ToolChoice> {
 /// The names of the tools that an entry stands for.
 fn chosen(field: &str, tool: &Value, tools: &Tools) -> Result<Vec<String>> {
     match tool.get("type").and_then(Value::as_str) {
-        Some("function") => Ok(vec![text(field, tool, "name")?]),
+        Some("function") => Ok(vec![namespaces::told(tool, text(field, tool, "name")?)]),
         Some(kind) if WEB_SEARCH_TYPES.contains(&kind) => Ok(vec![WEB_SEARCH.to_owned()]),
         Some(FILE_SEARCH) if tools.file_search.is_none() => {
             Err(Error::invalid(format!("{field}.type"), "tool_choice names file_search, which is none of the request's tools"))

@@ -3,7 +3,7 @@ use llama_stack_proto::v1::{CompactionStep, CreateTurnRequest, HistoryTruncation
 use serde_json::json;
 
 use super::{
-    super::{compaction, input, items, request::CreateResponse, response::Response},
+    super::{compaction, input, items, request::CreateResponse, response::Response, tools},
     *,
 };
 
@@ -327,6 +327,9 @@ fn functions_in_a_namespace_have_its_name_in_theirs_and_give_it_back() {
     let look = json!({ "type": "function", "name": "look", "parameters": { "type": "object" } });
     let config = config(json!({ "tools": [look, { "type": "namespace", "name": "pets", "description": "Animals.", "tools": [look] }] }));
     assert_eq!(config.client_tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["look", "pets__look"]);
+    let choice = |choice: Value| tools::choice(&choice, &tools::Tools::default()).unwrap().name;
+    assert_eq!(choice(json!({ "type": "function", "name": "look", "namespace": "pets" })), "pets__look");
+    assert_eq!(choice(json!({ "type": "function", "name": "look" })), "look");
     let calls: Vec<Part> = vec![ToolCall::new("a", "look", "{}").into(), ToolCall::new("b", "pets__look", "{}").into()];
     let said = vec![Message::new(Role::Assistant, calls)];
     let shown = json!(items::input(&Turn { config: Some(config), input: said.clone(), ..turn() }));
