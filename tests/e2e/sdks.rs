@@ -106,7 +106,7 @@ async fn llama_stacks_older_client_agrees() {
         Err(why) => skipped("the Python package llama-stack-client", &why),
         Ok(programs) => {
             let mut script = Command::new(programs.join("python"));
-            script.arg(scripts().join("llama_stack_client.py"));
+            script.arg(scripts().join("older_client.py"));
             agrees(SHIELDED, script).await;
         }
     }
