@@ -290,6 +290,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_bank_that_is_deleted_in_the_midst_of_a_search_is_gone_and_no_defect() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = SqliteIndex::open(folder.path()).await.unwrap();
+        let bank = BankKey { tenant: "acme".into(), bank_id: "bank_1".into() };
+        index.create(&bank, &Shape { dimension: 0, keyword: true }).await.unwrap();
+        let known = index.known(&bank).await.unwrap();
+        index.remove(&bank).await.unwrap();
+        let search = Search { text: "refund".into(), mode: SearchMode::Keyword, ..Search::default() };
+        let error = search::by_words(&index.readers, known, known.words.unwrap(), &search, 10).await.err().unwrap();
+        assert_eq!((error.code(), error.reason()), (llama_stack_core::Code::NotFound, Some("bank_not_found")));
+    }
+
+    #[tokio::test]
     async fn a_full_disk_is_said_and_survived() {
         let folder = tempfile::tempdir().unwrap();
         let index = SqliteIndex::open(folder.path()).await.unwrap();

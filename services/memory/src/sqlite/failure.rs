@@ -12,6 +12,10 @@ pub(super) fn failed(error: sqlx::Error) -> Error {
     };
     let unavailable = |message: &str, reason: &str| Error::unavailable(message).with_reason(reason);
     let told = match (code.map(|code| code & 0xff), &error) {
+        // A bank's table of words goes with it: it was deleted in the midst of a search.
+        (Some(1), sqlx::Error::Database(database)) if database.message().contains("no such table: words_") => {
+            Error::not_found("the bank is gone").with_reason("bank_not_found")
+        }
         (Some(5 | 6), _) => unavailable("the index is busy: try again", "index_busy").with_retry_after(Duration::from_secs(1)),
         (Some(13), _) => unavailable("the index's disk is full", "disk_full"),
         (Some(10), _) => unavailable("the index's disk fails", "disk_failed"),
