@@ -8,7 +8,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # What `llama-stack version` says.
 LLAMA_STACK_COMMIT=${LLAMA_STACK_COMMIT:-$(git rev-parse HEAD)}
 export LLAMA_STACK_COMMIT
-cargo build --profile dist --locked --target "$target"
+cargo build --profile dist --locked --bin llama-stack --target "$target"
 
 built="${CARGO_TARGET_DIR:-target}/$target/dist/llama-stack"
 out="${CARGO_TARGET_DIR:-target}/release-archive"

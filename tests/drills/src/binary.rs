@@ -209,7 +209,7 @@ impl Process {
 pub(crate) fn path() -> PathBuf {
     let named = std::env::var_os("LLAMA_STACK_DRILL_BINARY").map(PathBuf::from);
     let path = named.unwrap_or_else(|| std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("llama-stack"));
-    assert!(path.exists(), "build the binary first: cargo build --release");
+    assert!(path.exists(), "build the binary first: cargo build --release --bin llama-stack");
     path
 }
 
